@@ -1,0 +1,115 @@
+"""Typed reading of a section's keys by darknet's rules (`option_list.c`).
+
+Numbers are read as C's `atoi` and `atof` read them: the longest numeric prefix, 0 where there is none. The first of
+duplicate keys wins. What was never asked for is an unused key.
+"""
+
+from __future__ import annotations
+
+import re
+
+from darkprune.darknet.cfg import Section
+from darkprune.errors import CfgError
+
+_INT = re.compile(r"[+-]?\d+")
+_FLOAT = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
+INT_MAX = 2**31 - 1
+MAX_LIST = 4096
+
+
+def atoi(text: str) -> int:
+    """C's atoi: `5.9` is 5, `1e3` is 1, garbage is 0; beyond 32 bits the nearest 32-bit value."""
+    match = _INT.match(text)
+    if match is None:
+        return 0
+    digits = match.group()
+    if len(digits) > 12:
+        return -INT_MAX - 1 if digits[0] == "-" else INT_MAX
+    return max(-INT_MAX - 1, min(INT_MAX, int(digits)))
+
+
+def atof(text: str) -> float:
+    """C's atof without its hexadecimal, infinite and not-a-number forms, which no network means."""
+    match = _FLOAT.match(text)
+    return float(match.group()) if match else 0.0
+
+
+class Options:
+    """The keys of one section, with a record of which were asked for.
+
+    Attributes:
+        section: the section read from.
+        source: file name for error messages.
+    """
+
+    def __init__(self, section: Section, source: str) -> None:
+        self.section = section
+        self.source = source
+        self.asked: set[str] = set()
+
+    def text(self, key: str, default: str = "") -> str:
+        """Returns the value without white space, or the default."""
+        self.asked.add(key)
+        option = self.section.find(key)
+        return default if option is None or option.value is None else option.value
+
+    def has(self, key: str) -> bool:
+        """Tells whether the section gives the key a value."""
+        self.asked.add(key)
+        return self.section.find(key) is not None
+
+    def int(self, key: str, default: int = 0) -> int:
+        """Returns an integer (atoi)."""
+        return atoi(self.text(key)) if self.has(key) else default
+
+    def flag(self, key: str, default: bool = False) -> bool:
+        """Returns whether an integer key is not 0."""
+        return bool(self.int(key, int(default)))
+
+    def float(self, key: str, default: float = 0.0) -> float:
+        """Returns a floating-point number (atof)."""
+        return atof(self.text(key)) if self.has(key) else default
+
+    def ints(self, key: str, *, comment_ends: bool = False) -> tuple[int, ...]:
+        """Returns a comma-separated list; empty where the key is absent.
+
+        Args:
+            key: the key.
+            comment_ends: darknet stops counting commas at `#` in this list (mask, steps), elsewhere it does not.
+        """
+        return tuple(atoi(item) for item in self._items(key, comment_ends))
+
+    def floats(self, key: str, *, comment_ends: bool = False) -> tuple[float, ...]:
+        """Returns a comma-separated list of floating-point numbers; empty where the key is absent."""
+        return tuple(atof(item) for item in self._items(key, comment_ends))
+
+    def line(self, key: str | None = None) -> int:
+        """Returns the line of a key, or of the section's header."""
+        option = self.section.find(key) if key else None
+        return option.line if option else self.section.line
+
+    def error(self, message: str, key: str | None = None) -> CfgError:
+        """Makes an error that names file, line and section."""
+        return CfgError(f"{self.source}:{self.line(key)}: [{self.section.name}] {message}")
+
+    def positive(self, key: str, default: int, limit: int = INT_MAX) -> int:
+        """Returns an integer that has to be at least 1.
+
+        Raises:
+            CfgError: zero, negative, or above the limit.
+        """
+        value = self.int(key, default)
+        if not 1 <= value <= limit:
+            raise self.error(f"{key}={value} is out of range; it must be 1 to {limit}", key)
+        return value
+
+    def _items(self, key: str, comment_ends: bool) -> list[str]:
+        value = self.text(key)
+        if not self.has(key):
+            return []
+        if comment_ends:
+            value = value.split("#", 1)[0]
+        items = value.split(",")
+        if len(items) > MAX_LIST:
+            raise self.error(f"{key} lists {len(items)} values; at most {MAX_LIST} make sense", key)
+        return items

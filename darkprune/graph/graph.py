@@ -1,0 +1,278 @@
+"""The layer graph: how the sections of a cfg are wired, what shapes result, and what the weights file must hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from darkprune.darknet.cfg import Cfg, Section, read_cfg
+from darkprune.darknet.options import Options
+from darkprune.errors import CfgError, GraphError
+from darkprune.layers import INPUT, KINDS, Blob, Feature, Kind, Net
+from darkprune.layers.convolution import Convolutional
+from darkprune.layers.heads import Head
+
+MAX_SIDE = 65_536  #: largest width, height or number of channels of an input that is taken seriously
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A node of the graph.
+
+    Attributes:
+        index: darknet's layer number; the first section after `[net]` is 0.
+        section: number of its section in the cfg (index + 1).
+        line: line of the section's header.
+        kind: what the section says.
+        sources: indices of the layers it reads, in order of use; INPUT (−1) is the network's input.
+        references: layers it points at without reading them.
+        inputs: shapes of what it reads.
+        output: shape of what it gives.
+        blobs: tensors in file order, also where `dontload` keeps them out of a file.
+        stored: the blobs that a weights file read by this cfg holds.
+    """
+
+    index: int
+    section: int
+    line: int
+    kind: Kind
+    sources: tuple[int, ...]
+    references: tuple[int, ...]
+    inputs: tuple[Feature, ...]
+    output: Feature
+    blobs: tuple[Blob, ...]
+    stored: tuple[Blob, ...]
+
+    @property
+    def name(self) -> str:
+        """What darkprune calls the layer in tables and messages: its section's usual name."""
+        return self.kind.names[0]
+
+    @property
+    def params(self) -> int:
+        """Number of stored floats."""
+        return sum(blob.count for blob in self.blobs)
+
+    @property
+    def trainable_params(self) -> int:
+        """Number of floats that training changes by gradient: without running statistics."""
+        return sum(blob.count for blob in self.blobs if blob.trained)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of convolutions and connected layers for one image."""
+        return self.kind.macs(self.inputs, self.output)
+
+    @property
+    def bflops(self) -> float:
+        """darknet's own figure."""
+        return self.kind.bflops(self.inputs, self.output)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A network: immutable, and right once built.
+
+    Attributes:
+        cfg: the text it was built from.
+        net: what `[net]` says.
+        layers: all layers in order.
+        warnings: why AlexeyAB's program would abort on it, and values that it would read otherwise than meant.
+    """
+
+    cfg: Cfg
+    net: Net
+    layers: tuple[Layer, ...]
+    warnings: tuple[str, ...]
+
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(self.layers)
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __getitem__(self, index: int) -> Layer:
+        return self.layers[index]
+
+    @cached_property
+    def consumers(self) -> tuple[tuple[int, ...], ...]:
+        """For every layer the layers that read its output."""
+        readers: list[list[int]] = [[] for _ in self.layers]
+        for layer in self.layers:
+            for source in dict.fromkeys(layer.sources):
+                if source != INPUT:
+                    readers[source].append(layer.index)
+        return tuple(map(tuple, readers))
+
+    @cached_property
+    def heads(self) -> tuple[Layer, ...]:
+        """The detection heads with a map ([yolo], [Gaussian_yolo], [region])."""
+        return tuple(layer for layer in self.layers if isinstance(layer.kind, Head))
+
+    @cached_property
+    def outputs(self) -> tuple[int, ...]:
+        """Layers whose output nobody reads, and the last layer before a trailing [cost]: what the network gives."""
+        last = max((layer.index for layer in self.layers if layer.name != "cost"), default=0)
+        unread = {layer.index for layer in self.layers if not self.consumers[layer.index] and layer.name != "cost"}
+        return tuple(sorted(unread | {last}))
+
+    def feature(self, source: int) -> Feature:
+        """Returns the shape of a layer's output, or of the network's input."""
+        return self.net.input if source == INPUT else self.layers[source].output
+
+    def options(self, layer: Layer) -> Options:
+        """Returns a reader of the layer's section (training keys, for example)."""
+        return Options(self.cfg.sections[layer.section], self.cfg.source)
+
+    def net_options(self) -> Options:
+        """Returns a reader of `[net]`."""
+        return Options(self.cfg.sections[0], self.cfg.source)
+
+    @property
+    def params(self) -> int:
+        """Stored floats of the whole network."""
+        return sum(layer.params for layer in self.layers)
+
+    @property
+    def trainable_params(self) -> int:
+        """Floats changed by gradient."""
+        return sum(layer.trainable_params for layer in self.layers)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds for one image."""
+        return sum(layer.macs for layer in self.layers)
+
+    @property
+    def bflops(self) -> float:
+        """darknet's total."""
+        return sum(layer.bflops for layer in self.layers)
+
+
+def read_graph(path: Path) -> Graph:
+    """Reads a cfg file and builds its graph.
+
+    Raises:
+        CfgError: the file, or a section, cannot be read.
+        GraphError: layers do not fit together.
+    """
+    return build_graph(read_cfg(path))
+
+
+def build_graph(cfg: Cfg) -> Graph:
+    """Builds the graph of a parsed cfg.
+
+    Raises:
+        CfgError: no `[net]`, an unknown section, a value that no network can have.
+        GraphError: a reference to a layer that is not before this one; shapes that do not fit.
+    """
+    first = cfg.sections[0]
+    if first.name not in ("net", "network"):
+        raise CfgError(f"{cfg.source}:{first.line}: the first section is [{first.name}]; darknet wants [net] there")
+    net = _read_net(Options(first, cfg.source))
+    layers: list[Layer] = []
+    warnings: list[str] = []
+    for number, section in enumerate(cfg.sections[1:], start=1):
+        layer = _build_layer(cfg, number, section, net, layers)
+        trouble = layer.kind.trouble(layer.inputs, layer.output)
+        if trouble:
+            warnings.append(f"layer {layer.index} ({layer.name}, line {layer.line}): darknet aborts here: {trouble}")
+        warnings.extend(_misread(layer, Options(section, cfg.source)))
+        layers.append(layer)
+    if not layers:
+        raise CfgError(f"{cfg.source}: has no layer after [{first.name}]")
+    if not any(layer.inputs and layer.inputs[0].h > 1 and layer.inputs[0].w > 1 for layer in layers):
+        warnings.append("no layer reads a map larger than 1x1: darknet stops with a division by zero on such networks")
+    return Graph(cfg, net, tuple(layers), tuple(warnings))
+
+
+def with_input_size(graph: Graph, width: int, height: int) -> Graph:
+    """Returns the same network for another input size.
+
+    Raises:
+        GraphError: the network cannot take that size.
+    """
+    return build_graph(graph.cfg.with_values({(0, "width"): str(width), (0, "height"): str(height)}))
+
+
+def _read_net(options: Options) -> Net:
+    sizes = [options.int(key) for key in ("channels", "height", "width")]
+    for key, size in zip(("channels", "height", "width"), sizes, strict=True):
+        if not 0 <= size <= MAX_SIDE:
+            raise options.error(f"{key}={size} is out of range; it must be 1 to {MAX_SIDE}", key)
+    if all(sizes):
+        shape = Feature.map(*sizes)
+        inputs = options.int("inputs", shape.outputs)
+        if inputs != shape.outputs:
+            shape = shape._replace(outputs=inputs)
+    else:
+        inputs = options.int("inputs")
+        if inputs < 1:
+            raise options.error("gives neither width, height and channels nor inputs (or one of them is 0)")
+        shape = Feature.flat(inputs)
+    subdivisions = options.positive("subdivisions", 1)
+    return Net(
+        shape,
+        options.positive("batch", 1),
+        subdivisions,
+        max(1, options.int("time_steps", 1)),
+        options.flag("letter_box"),
+    )
+
+
+def _build_layer(cfg: Cfg, number: int, section: Section, net: Net, before: list[Layer]) -> Layer:
+    index = number - 1
+    options = Options(section, cfg.source)
+    kind_class = KINDS.get(section.name)
+    if kind_class is None:
+        raise CfgError(f"{cfg.source}:{section.line}: unknown section [{section.name}]; {_nearest(section.name)}")
+    kind = kind_class.read(options)
+    sources, references = kind.sources(index), kind.references(index)
+    where = f"{cfg.source}:{section.line}: layer {index} ({kind.names[0]})"
+    for source in (*sources, *references):
+        first = INPUT if source == index - 1 else 0
+        if not first <= source < index:
+            problem = "reads itself" if source == index else f"refers to layer {source}"
+            raise GraphError(f"{where} {problem}; it can only refer to layers 0 to {index - 1}")
+    inputs = tuple(_seen(net, before, source, index) for source in sources)
+    try:
+        output = kind.output(inputs)
+        blobs = kind.blobs(inputs, output)
+    except CfgError as error:
+        raise GraphError(f"{where} {error}") from None
+    stored = blobs
+    if options.flag("dontload"):
+        stored = ()
+    elif options.flag("dontloadscales"):
+        stored = tuple(b for b in blobs if b.name not in ("scales", "rolling_mean", "rolling_variance"))
+    return Layer(index, number, section.line, kind, sources, references, inputs, output, blobs, stored)
+
+
+def _seen(net: Net, before: list[Layer], source: int, index: int) -> Feature:
+    """Returns a source's shape; directly behind an antialiased convolution that is the blurred map."""
+    if source == INPUT:
+        return net.input
+    layer = before[source]
+    if source == index - 1 and isinstance(layer.kind, Convolutional) and layer.kind.antialiasing:
+        return layer.kind.blurred(layer.output)
+    return layer.output
+
+
+def _misread(layer: Layer, options: Options) -> list[str]:
+    """Lists values that darknet silently reads otherwise than the user meant."""
+    given = options.text("activation")
+    used = getattr(layer.kind, "activation", given)
+    if given and used != given:
+        return [f"layer {layer.index} (line {options.line('activation')}): darknet takes activation '{given}' for {used}"]
+    return []
+
+
+def _nearest(name: str) -> str:
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, KINDS, n=1)
+    return f"did you mean [{close[0]}]?" if close else "AlexeyAB's darknet does not know it either"
+
+

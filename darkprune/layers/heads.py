@@ -1,0 +1,227 @@
+"""[yolo], [Gaussian_yolo], [region], [detection]: what they read and how their values decode (DARKNET §4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from darkprune.darknet.options import Options
+from darkprune.errors import CfgError
+from darkprune.layers.base import ChannelRules, Feature, Labels, absolute, one, register, require_map
+from darkprune.layers.simple import Final
+
+_NO_EMBEDDING = 999_999
+_MAX_CLASSES = 1_000_000
+
+
+class Head(Final):
+    """Base of the detection heads: their input is pinned; their output has its shape."""
+
+    classes: int
+
+    def channels(self) -> int:
+        """Returns how many input channels the head needs."""
+        raise NotImplementedError
+
+    def output(self, inputs: Sequence[Feature]) -> Feature:
+        """Keeps the shape after checking the number of channels."""
+        source: Feature = require_map(one(inputs), f"[{self.names[0]}]")
+        if source.c != self.channels():
+            raise CfgError(
+                f"[{self.names[0]}] with classes={self.classes} needs {self.channels()} channels, "
+                f"but the layer before gives {source.c}: set its filters={self.channels()}, or mend classes/mask/num"
+            )
+        return source
+
+
+def _anchors(options: Options, num: int) -> tuple[tuple[float, float], ...]:
+    """Returns num pairs; darknet fills missing ones with 0.5."""
+    flat = (*options.floats("anchors"), *([0.5] * (2 * num)))
+    return tuple((flat[2 * i], flat[2 * i + 1]) for i in range(num))
+
+
+@register
+@dataclass(frozen=True)
+class Yolo(Head):
+    """A YOLOv3/v4 head: channel = anchor·(5 + classes) + (x, y, w, h, objectness, classes…) (`yolo_layer.c`).
+
+    Attributes:
+        anchors: width and height in network pixels of the anchors in use (after the mask).
+        new_coords: no activation here (the convolution before is logistic); w, h decode as (2v)²·anchor.
+        embedding_layer: layer whose output gives an embedding per anchor, as the cfg says it; None if unused.
+    """
+
+    names = ("yolo",)
+    other_keys = frozenset(
+        "max show_details max_delta counters_per_class label_smooth_eps objectness_smooth iou_normalizer obj_normalizer "
+        "cls_normalizer delta_normalizer iou_loss iou_thresh_kind jitter resize focal_loss ignore_thresh truth_thresh "
+        "iou_thresh random track_history_size sim_thresh dets_for_track dets_for_show track_ciou_norm map".split()
+    )
+
+    classes: int
+    mask: tuple[int, ...]
+    all_anchors: tuple[tuple[float, float], ...]
+    scale_x_y: float
+    new_coords: bool
+    nms_kind: str
+    beta_nms: float
+    embedding_layer: int | None
+
+    @classmethod
+    def read(cls, options: Options) -> Yolo:
+        """Reads the keys of `parse_yolo` that matter at inference."""
+        num = options.positive("num", 1, 4096)
+        mask = options.ints("mask", comment_ends=True) or tuple(range(num))
+        if any(not 0 <= index < num for index in mask):
+            raise options.error(f"mask names an anchor outside 0..{num - 1}", "mask")
+        embedding = options.int("embedding_layer", _NO_EMBEDDING)
+        return cls(
+            options.positive("classes", 20, _MAX_CLASSES),
+            mask,
+            _anchors(options, num),
+            options.float("scale_x_y", 1.0),
+            options.flag("new_coords"),
+            options.text("nms_kind", "default"),
+            options.float("beta_nms", 0.6),
+            None if embedding == _NO_EMBEDDING else embedding,
+        )
+
+    @property
+    def anchors(self) -> tuple[tuple[float, float], ...]:
+        """Returns the anchors in use, in the order of the mask."""
+        return tuple(self.all_anchors[index] for index in self.mask)
+
+    def channels(self) -> int:
+        """anchors·(classes + 5)."""
+        return len(self.mask) * (self.classes + 5)
+
+    def references(self, index: int) -> tuple[int, ...]:
+        """Returns the embedding layer."""
+        return () if self.embedding_layer is None else (absolute(self.embedding_layer, index),)
+
+    def label(self, inputs: Sequence[Labels], output: Feature, rules: ChannelRules) -> Labels:
+        """Pins the input and the layer that gives embeddings."""
+        for labels in rules.references:
+            rules.pin(labels, "read as embeddings by a [yolo] (embedding_layer)")
+        return super().label(inputs, output, rules)
+
+
+@register
+@dataclass(frozen=True)
+class GaussianYolo(Head):
+    """Gaussian YOLOv3: per anchor x, σx, y, σy, w, σw, h, σh, objectness, classes… (`gaussian_yolo_layer.c`)."""
+
+    names = ("Gaussian_yolo",)
+    other_keys = frozenset(
+        "max max_delta counters_per_class label_smooth_eps objectness_smooth uc_normalizer iou_normalizer "
+        "obj_normalizer cls_normalizer delta_normalizer iou_loss iou_thresh_kind jitter resize ignore_thresh "
+        "truth_thresh iou_thresh random map".split()
+    )
+
+    classes: int
+    mask: tuple[int, ...]
+    all_anchors: tuple[tuple[float, float], ...]
+    scale_x_y: float
+    nms_kind: str
+    beta_nms: float
+    yolo_point: str
+
+    @classmethod
+    def read(cls, options: Options) -> GaussianYolo:
+        """Reads the keys of `parse_gaussian_yolo` that matter at inference."""
+        num = options.positive("num", 1, 4096)
+        mask = options.ints("mask", comment_ends=True) or tuple(range(num))
+        if any(not 0 <= index < num for index in mask):
+            raise options.error(f"mask names an anchor outside 0..{num - 1}", "mask")
+        return cls(
+            options.positive("classes", 20, _MAX_CLASSES),
+            mask,
+            _anchors(options, num),
+            options.float("scale_x_y", 1.0),
+            options.text("nms_kind", "default"),
+            options.float("beta_nms", 0.6),
+            options.text("yolo_point", "center"),
+        )
+
+    @property
+    def anchors(self) -> tuple[tuple[float, float], ...]:
+        """Returns the anchors in use, in the order of the mask."""
+        return tuple(self.all_anchors[index] for index in self.mask)
+
+    def channels(self) -> int:
+        """anchors·(classes + 9)."""
+        return len(self.mask) * (self.classes + 9)
+
+
+@register
+@dataclass(frozen=True)
+class Region(Head):
+    """A YOLOv2 head; anchors in cells; darknet lays its output out cell by cell (`region_layer.c`)."""
+
+    names = ("region",)
+    other_keys = frozenset(
+        "max log sqrt focal_loss jitter resize rescore thresh classfix absolute random coord_scale object_scale "
+        "noobject_scale mask_scale class_scale bias_match map".split()
+    )
+
+    classes: int
+    coords: int
+    num: int
+    anchors: tuple[tuple[float, float], ...]
+    softmax: bool
+    tree: str
+
+    @classmethod
+    def read(cls, options: Options) -> Region:
+        """Reads the keys of `parse_region` that matter at inference; the tree's file is not opened."""
+        num = options.positive("num", 1, 4096)
+        return cls(
+            options.positive("classes", 20, _MAX_CLASSES),
+            options.positive("coords", 4, 4096),
+            num,
+            _anchors(options, num),
+            options.flag("softmax"),
+            options.text("tree"),
+        )
+
+    def channels(self) -> int:
+        """anchors·(classes + coords + 1)."""
+        return self.num * (self.classes + self.coords + 1)
+
+
+@register
+@dataclass(frozen=True)
+class Detection(Final):
+    """A YOLOv1 head: side²·classes, then side²·num objectness, then boxes (`detection_layer.c`)."""
+
+    names = ("detection",)
+    other_keys = frozenset(
+        "rescore max coord_scale forced object_scale noobject_scale class_scale jitter resize random reorg".split()
+    )
+
+    classes: int
+    coords: int
+    num: int
+    side: int
+    softmax: bool
+    sqrt: bool
+
+    @classmethod
+    def read(cls, options: Options) -> Detection:
+        """Reads the keys of `parse_detection` that matter at inference."""
+        return cls(
+            options.positive("classes", 1, _MAX_CLASSES),
+            options.positive("coords", 1, 4096),
+            options.positive("num", 1, 4096),
+            options.positive("side", 7, 4096),
+            options.flag("softmax"),
+            options.flag("sqrt"),
+        )
+
+    def output(self, inputs: Sequence[Feature]) -> Feature:
+        """Keeps the number of values after checking it."""
+        needed = self.side**2 * ((1 + self.coords) * self.num + self.classes)
+        source: Feature = one(inputs)
+        if source.outputs != needed:
+            raise CfgError(f"[detection] needs {needed} inputs, but the layer before gives {source.outputs}")
+        return Feature.flat(source.outputs)

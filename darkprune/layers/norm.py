@@ -1,0 +1,90 @@
+"""[batchnorm], [normalization]: darknet's `batchnorm_layer.c`, `normalization_layer.c`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from darkprune.darknet.options import Options
+from darkprune.layers.base import (
+    Axis,
+    Blob,
+    BlobReader,
+    ChannelRules,
+    Feature,
+    Floats,
+    Kind,
+    Labels,
+    Role,
+    one,
+    register,
+    require_map,
+)
+from darkprune.layers.convolution import batch_norm
+from darkprune.layers.pooling import Passing
+
+
+@register
+@dataclass(frozen=True)
+class BatchNorm(Passing):
+    """Batch normalisation of the layer before, without activation."""
+
+    names = ("batchnorm",)
+
+    @classmethod
+    def read(cls, options: Options) -> BatchNorm:
+        """Has no keys."""
+        return cls()
+
+    def output(self, inputs: Sequence[Feature]) -> Feature:
+        """Keeps the shape."""
+        return require_map(one(inputs), "[batchnorm]")
+
+    def blobs(self, inputs: Sequence[Feature], output: Feature) -> tuple[Blob, ...]:
+        """biases, scales, rolling_mean, rolling_variance."""
+        axes = (Axis(Role.OUT, output.c),)
+        return (
+            Blob("biases", axes),
+            Blob("scales", axes),
+            Blob("rolling_mean", axes, trained=False),
+            Blob("rolling_variance", axes, trained=False),
+        )
+
+    def constant(self, inputs: Sequence[Floats], blob: BlobReader) -> Floats:
+        """Normalises the constant."""
+        slope, intercept = batch_norm(blob)
+        result: Floats = slope * one(inputs) + intercept
+        return result
+
+
+@register
+@dataclass(frozen=True)
+class Normalization(Kind):
+    """Local response normalisation over neighbouring channels, with darknet's own window (DARKNET §3)."""
+
+    names = ("normalization", "lrn")
+
+    alpha: float
+    beta: float
+    kappa: float
+    size: int
+
+    @classmethod
+    def read(cls, options: Options) -> Normalization:
+        """Reads `alpha` (1e-4), `beta` (.75), `kappa` (1), `size` (5)."""
+        return cls(
+            options.float("alpha", 1e-4),
+            options.float("beta", 0.75),
+            options.float("kappa", 1.0),
+            options.positive("size", 5, 4096),
+        )
+
+    def output(self, inputs: Sequence[Feature]) -> Feature:
+        """Keeps the shape."""
+        return require_map(one(inputs), "[normalization]")
+
+    def label(self, inputs: Sequence[Labels], output: Feature, rules: ChannelRules) -> Labels:
+        """Pins: each channel is divided by its neighbours."""
+        source: Labels = one(inputs)
+        rules.pin(source, "normalised by its neighbour channels ([normalization])")
+        return source

@@ -1,0 +1,276 @@
+"""[crnn], [rnn], [gru], [lstm], [conv_lstm], [history]: shapes and files only; their channels are pinned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from darkprune.darknet.options import Options
+from darkprune.layers.base import Axis, Blob, ChannelRules, Feature, Kind, Labels, Role, bounded, one, register
+from darkprune.layers.base import require_map
+from darkprune.layers.convolution import Geometry, activation_of, padding_of
+from darkprune.layers.dense import connected_blobs
+
+
+def _fixed(blobs: Sequence[Blob]) -> tuple[Blob, ...]:
+    """Returns the blobs with every axis fixed: no channel of a recurrent layer is ever cut."""
+    return tuple(replace(blob, axes=tuple(Axis(Role.FIXED, axis.size) for axis in blob.axes)) for blob in blobs)
+
+
+class Recurrent(Kind):
+    """Base: pins what is read and what is made."""
+
+    def label(self, inputs: Sequence[Labels], output: Feature, rules: ChannelRules) -> Labels:
+        """Pins both sides."""
+        name = f"[{self.names[0]}]"
+        rules.pin(one(inputs), f"read by {name}, which has no channel rule")
+        labels = rules.new(output.c)
+        rules.pin(labels, f"made by {name}, which has no channel rule")
+        return labels
+
+
+def _geometry(options: Options, filters: str) -> Geometry:
+    size = options.positive("size", 3, 4096)
+    stride = options.positive("stride", 1, 4096)
+    dilation = options.positive("dilation", 1, 4096)
+    groups = options.positive("groups", 1)
+    return Geometry(
+        options.positive(filters, 1), groups, size, stride, stride, dilation, padding_of(options, size)
+    )
+
+
+@register
+@dataclass(frozen=True)
+class Crnn(Recurrent):
+    """Three convolutions: state = act(input) + act(self), output = act(output(state)) (`crnn_layer.c`)."""
+
+    names = ("crnn",)
+
+    geometry: Geometry
+    hidden: int
+    activation: str
+    batch_normalize: bool
+    xnor: bool
+    shortcut: bool
+
+    @classmethod
+    def read(cls, options: Options) -> Crnn:
+        """Reads the keys of `parse_crnn`."""
+        return cls(
+            _geometry(options, "output"),
+            options.positive("hidden", 1),
+            activation_of(options, "logistic"),
+            options.flag("batch_normalize"),
+            options.flag("xnor"),
+            options.flag("shortcut"),
+        )
+
+    def _parts(self, channels: int) -> tuple[tuple[str, Geometry, int], ...]:
+        inner = replace(self.geometry, filters=self.hidden)
+        return (
+            ("input.", inner, channels),
+            ("self.", inner, self.hidden),
+            ("output.", self.geometry, self.hidden),
+        )
+
+    def output(self, inputs: Sequence[Feature]) -> Feature:
+        """Returns the output convolution's map; each of the three keeps rows and columns."""
+        feature: Feature = require_map(one(inputs), "[crnn]")
+        for name, geometry, channels in self._parts(feature.c):
+            out = geometry.output(feature._replace(c=channels), f"[crnn] {name[:-1]}")
+        return out
+
+    def blobs(self, inputs: Sequence[Feature], output: Feature) -> tuple[Blob, ...]:
+        """The three convolutions: input, self, output."""
+        return _fixed(
+            [
+                blob
+                for name, geometry, channels in self._parts(inputs[0].c)
+                for blob in geometry.blobs(channels, self.batch_normalize, part=name)
+            ]
+        )
+
+    def macs(self, inputs: Sequence[Feature], output: Feature) -> int:
+        """Adds the three convolutions."""
+        return sum(g.weights(c) * output.h * output.w for _, g, c in self._parts(inputs[0].c))
+
+    def bflops(self, inputs: Sequence[Feature], output: Feature) -> float:
+        """Adds the three convolutions."""
+        return sum(g.bflops(c, output.h, output.w, self.xnor) for _, g, c in self._parts(inputs[0].c))
+
+
+@register
+@dataclass(frozen=True)
+class ConvLstm(Recurrent):
+    """A convolutional LSTM (`conv_lstm_layer.c`)."""
+
+    names = ("conv_lstm",)
+    other_keys = frozenset("state_constrain shortcut lstm_activation time_normalizer".split())
+
+    geometry: Geometry
+    activation: str
+    batch_normalize: bool
+    xnor: bool
+    peephole: bool
+    bottleneck: bool
+
+    @classmethod
+    def read(cls, options: Options) -> ConvLstm:
+        """Reads the keys of `parse_conv_lstm`."""
+        return cls(
+            _geometry(options, "output"),
+            activation_of(options, "linear"),
+            options.flag("batch_normalize"),
+            options.flag("xnor"),
+            options.flag("peephole"),
+            options.flag("bottleneck"),
+        )
+
+    def _parts(self, channels: int) -> tuple[tuple[str, int], ...]:
+        filters = self.geometry.filters
+        peep = (("vf.", filters), ("vi.", filters), ("vo.", filters)) if self.peephole else ()
+        if self.bottleneck:
+            state: tuple[tuple[str, int], ...] = (("wf.", 2 * filters),)
+        else:
+            state = (("wf.", filters), ("wi.", filters), ("wg.", filters), ("wo.", filters))
+        return (*peep, *state, ("uf.", channels), ("ui.", channels), ("ug.", channels), ("uo.", channels))
+
+    def output(self, inputs: Sequence[Feature]) -> Feature:
+        """Returns the map of its convolutions."""
+        feature: Feature = require_map(one(inputs), "[conv_lstm]")
+        return self.geometry.output(feature, "[conv_lstm]")
+
+    def blobs(self, inputs: Sequence[Feature], output: Feature) -> tuple[Blob, ...]:
+        """[vf, vi, vo,] wf [, wi, wg, wo], uf, ui, ug, uo, each a convolution."""
+        return _fixed(
+            [
+                blob
+                for name, channels in self._parts(inputs[0].c)
+                for blob in self.geometry.blobs(channels, self.batch_normalize, part=name)
+            ]
+        )
+
+    def macs(self, inputs: Sequence[Feature], output: Feature) -> int:
+        """Adds the convolutions."""
+        return sum(self.geometry.weights(c) * output.h * output.w for _, c in self._parts(inputs[0].c))
+
+    def bflops(self, inputs: Sequence[Feature], output: Feature) -> float:
+        """Adds the convolutions and 9 (12 with peephole) operations per output."""
+        convolutions = sum(
+            self.geometry.bflops(c, output.h, output.w, self.xnor) for _, c in self._parts(inputs[0].c)
+        )
+        return convolutions + (12 if self.peephole else 9) * output.outputs / 1e9
+
+
+@dataclass(frozen=True)
+class _Cell(Recurrent):
+    """Base of the fully connected recurrent kinds: matrices from input and from state, in file order."""
+
+    outputs: int
+    batch_normalize: bool
+
+    @classmethod
+    def read(cls, options: Options) -> _Cell:
+        """Reads `output` (1) and `batch_normalize` (0)."""
+        return cls(options.positive("output", 1), options.flag("batch_normalize"))
+
+    def matrices(self, inputs: int) -> tuple[tuple[str, int, int], ...]:
+        """Returns (name, inputs, outputs) of each connected layer."""
+        raise NotImplementedError
+
+    def output(self, inputs: Sequence[Feature]) -> Feature:
+        """Returns output x 1 x 1."""
+        return bounded(self.outputs, 1, 1, f"[{self.names[0]}]")
+
+    def blobs(self, inputs: Sequence[Feature], output: Feature) -> tuple[Blob, ...]:
+        """The matrices in file order, each a connected layer."""
+        return _fixed(
+            [
+                blob
+                for name, given, made in self.matrices(inputs[0].outputs)
+                for blob in connected_blobs(made, given, self.batch_normalize, f"{name}.")
+            ]
+        )
+
+    def macs(self, inputs: Sequence[Feature], output: Feature) -> int:
+        """Counts the weights of all matrices."""
+        return sum(given * made for _, given, made in self.matrices(inputs[0].outputs))
+
+
+@register
+@dataclass(frozen=True)
+class Rnn(_Cell):
+    """A plain recurrent layer: input, self and output matrices (`rnn_layer.c`)."""
+
+    names = ("rnn",)
+    other_keys = frozenset("logistic shortcut".split())
+
+    hidden: int = 1
+    activation: str = "logistic"
+
+    @classmethod
+    def read(cls, options: Options) -> Rnn:
+        """Reads the keys of `parse_rnn`."""
+        return cls(
+            options.positive("output", 1),
+            options.flag("batch_normalize"),
+            options.positive("hidden", 1),
+            activation_of(options, "logistic"),
+        )
+
+    def matrices(self, inputs: int) -> tuple[tuple[str, int, int], ...]:
+        """Input, self, output."""
+        hidden = self.hidden
+        return (("input", inputs, hidden), ("self", hidden, hidden), ("output", hidden, self.outputs))
+
+
+@register
+@dataclass(frozen=True)
+class Gru(_Cell):
+    """A gated recurrent unit; darknet sets no map for its output (`gru_layer.c`)."""
+
+    names = ("gru",)
+
+    def output(self, inputs: Sequence[Feature]) -> Feature:
+        """Returns a flat output."""
+        return Feature.flat(self.outputs)
+
+    def matrices(self, inputs: int) -> tuple[tuple[str, int, int], ...]:
+        """Input z, r, h, then state z, r, h."""
+        made = self.outputs
+        return tuple(
+            (f"{part}_{gate}", given, made) for part, given in (("input", inputs), ("state", made)) for gate in "zrh"
+        )
+
+
+@register
+@dataclass(frozen=True)
+class Lstm(_Cell):
+    """A long short-term memory (`lstm_layer.c`)."""
+
+    names = ("lstm",)
+
+    def matrices(self, inputs: int) -> tuple[tuple[str, int, int], ...]:
+        """State f, i, g, o, then input f, i, g, o."""
+        made = self.outputs
+        return tuple((f"{part}{gate}", given, made) for part, given in (("w", made), ("u", inputs)) for gate in "figo")
+
+
+@register
+@dataclass(frozen=True)
+class History(Recurrent):
+    """The last history_size inputs side by side (`history_layer` of `conv_lstm_layer.c`)."""
+
+    names = ("history",)
+
+    history_size: int
+
+    @classmethod
+    def read(cls, options: Options) -> History:
+        """Reads `history_size` (4)."""
+        return cls(options.positive("history_size", 4, 4096))
+
+    def output(self, inputs: Sequence[Feature]) -> Feature:
+        """Returns history_size times the channels."""
+        source: Feature = require_map(one(inputs), "[history]")
+        return bounded(source.c * self.history_size, source.h, source.w, "[history]")

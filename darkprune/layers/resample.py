@@ -1,0 +1,205 @@
+"""[upsample], [reorg], [reorg3d], [crop]: kinds that move cells between rows, columns and channels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from darkprune.darknet.options import Options
+from darkprune.errors import CfgError
+from darkprune.layers.base import (
+    BlobReader,
+    ChannelRules,
+    Feature,
+    Floats,
+    Indices,
+    Kind,
+    Labels,
+    bounded,
+    one,
+    register,
+    require_map,
+)
+from darkprune.layers.pooling import Passing
+
+
+@register
+@dataclass(frozen=True)
+class Upsample(Passing):
+    """Nearest-neighbour enlargement times `scale`; a negative stride sums blocks instead (`upsample_layer.c`)."""
+
+    names = ("upsample",)
+
+    stride: int
+    scale: float
+
+    @classmethod
+    def read(cls, options: Options) -> Upsample:
+        """Reads `stride` (2) and `scale` (1)."""
+        stride = options.int("stride", 2)
+        if stride == 0 or abs(stride) > 4096:
+            raise options.error(f"stride={stride} is out of range", "stride")
+        return cls(stride, options.float("scale", 1.0))
+
+    def output(self, inputs: Sequence[Feature]) -> Feature:
+        """Computes the output map."""
+        source: Feature = require_map(one(inputs), "[upsample]")
+        if self.stride > 0:
+            return bounded(source.c, source.h * self.stride, source.w * self.stride, "[upsample]")
+        return bounded(source.c, source.h // -self.stride, source.w // -self.stride, "[upsample]")
+
+    def constant(self, inputs: Sequence[Floats], blob: BlobReader) -> Floats:
+        """Scales; a downsampling adds stride² cells."""
+        values: Floats = one(inputs)
+        return values * (self.scale if self.stride > 0 else self.scale * self.stride**2)
+
+
+@dataclass(frozen=True)
+class _Moving(Kind):
+    """Base of the two reorganisations: stride, direction, and where each output channel comes from."""
+
+    stride: int
+    reverse: bool
+
+    def output(self, inputs: Sequence[Feature]) -> Feature:
+        """Computes the output map: c·s² x h/s x w/s, or the other way round."""
+        source: Feature = require_map(one(inputs), "a reorganisation")
+        s = self.stride
+        if self.reverse:
+            return bounded(source.c // (s * s), source.h * s, source.w * s, "the reorganisation")
+        return bounded(source.c * s * s, source.h // s, source.w // s, "the reorganisation")
+
+    def fits(self, channels: int) -> bool:
+        """Whether channels move as wholes."""
+        return channels % (self.stride**2) == 0
+
+    def origins(self, channels: int) -> Indices:
+        """Returns one input channel (of its coupled block) for each output channel."""
+        raise NotImplementedError
+
+    def blocks(self, channels: int) -> Indices:
+        """Returns input channels as rows of coupled blocks."""
+        raise NotImplementedError
+
+    def label(self, inputs: Sequence[Labels], output: Feature, rules: ChannelRules) -> Labels:
+        """Couples the channels of a block and repeats the label wherever its cells go."""
+        source: Labels = one(inputs)
+        if not self.fits(len(source)):
+            rules.pin(source, "read by a reorganisation that cuts channels apart")
+            labels = rules.new(output.c)
+            rules.pin(labels, "made by a reorganisation that cuts channels apart")
+            return labels
+        blocks = source[self.blocks(len(source))]
+        for column in range(1, blocks.shape[1]):
+            rules.unite(blocks[:, 0], blocks[:, column])
+        return np.asarray(source[self.origins(len(source))])
+
+
+@register
+@dataclass(frozen=True)
+class Reorg3d(_Moving):
+    """Space to depth: out[o·c + k, y, x] = in[k, y·s + o/s, x·s + o%s]; `reverse` is its inverse."""
+
+    names = ("reorg3d",)
+
+    @classmethod
+    def read(cls, options: Options) -> Reorg3d:
+        """Reads `stride` (1) and `reverse` (0)."""
+        return cls(options.positive("stride", 1, 4096), options.flag("reverse"))
+
+    def fits(self, channels: int) -> bool:
+        """Only the reverse direction needs channels to be divisible."""
+        return not self.reverse or channels % (self.stride**2) == 0
+
+    def blocks(self, channels: int) -> Indices:
+        """Channels k, k + c/s², … of the reverse direction end in one."""
+        if not self.reverse:
+            return np.arange(channels)[:, None]
+        return np.arange(channels).reshape(self.stride**2, -1).T
+
+    def origins(self, channels: int) -> Indices:
+        """Output channel o·c + k shows cells of input channel k."""
+        if self.reverse:
+            return np.arange(channels // self.stride**2)
+        return np.tile(np.arange(channels), self.stride**2)
+
+    def constant(self, inputs: Sequence[Floats], blob: BlobReader) -> Floats:
+        """Repeats the constants; in reverse, a block is constant only if its channels agree."""
+        values: Floats = one(inputs)
+        if not self.reverse:
+            return np.asarray(values[self.origins(len(values))])
+        return np.asarray(values[self.blocks(len(values))].mean(axis=1))
+
+
+@register
+@dataclass(frozen=True)
+class Reorg(_Moving):
+    """The reorganisation of YOLOv2 (`reorg_old_layer.c`): mixes s² consecutive channels.
+
+    X (c, h, w) is read as V (c/s², h·s, w·s), Z[o·c/s² + k, y, x] = V[k, y·s + o/s, x·s + o%s], and Z's memory is
+    read as (c·s², h/s, w/s).
+    """
+
+    names = ("reorg",)
+
+    @classmethod
+    def read(cls, options: Options) -> Reorg:
+        """Reads `stride` (1) and `reverse` (0)."""
+        return cls(options.positive("stride", 1, 4096), options.flag("reverse"))
+
+    def output(self, inputs: Sequence[Feature]) -> Feature:
+        """Computes the output map."""
+        source: Feature = one(inputs)
+        if source.is_map and source.c < self.stride**2:
+            raise CfgError(f"[reorg] with stride {self.stride} needs at least {self.stride**2} channels, not {source.c}")
+        return super().output(inputs)
+
+    def fits(self, channels: int) -> bool:
+        """The reverse direction spreads a channel over others: no rule."""
+        return not self.reverse and channels % (self.stride**2) == 0
+
+    def blocks(self, channels: int) -> Indices:
+        """s² consecutive channels are one of V."""
+        return np.arange(channels).reshape(-1, self.stride**2)
+
+    def origins(self, channels: int) -> Indices:
+        """Z channel o·m + k comes from block k, and becomes s² consecutive output channels."""
+        s2 = self.stride**2
+        block = np.tile(np.arange(channels // s2), s2)
+        return np.asarray(np.repeat(block, s2) * s2)
+
+    def constant(self, inputs: Sequence[Floats], blob: BlobReader) -> Floats:
+        """A constant block stays constant; where its channels differ, their mean is the best constant."""
+        values: Floats = one(inputs)
+        means = values[self.blocks(len(values))].mean(axis=1)
+        return np.asarray(np.repeat(means, self.stride**2)[self.origins(len(values))])
+
+
+@register
+@dataclass(frozen=True)
+class Crop(Passing):
+    """At inference the centre crop, then 2x − 1 unless `noadjust` (`crop_layer.c`)."""
+
+    names = ("crop",)
+    other_keys = frozenset("flip angle saturation exposure shift".split())
+
+    height: int
+    width: int
+    noadjust: bool
+
+    @classmethod
+    def read(cls, options: Options) -> Crop:
+        """Reads the keys of `parse_crop`."""
+        return cls(options.positive("crop_height", 1), options.positive("crop_width", 1), options.flag("noadjust"))
+
+    def output(self, inputs: Sequence[Feature]) -> Feature:
+        """Computes the output map."""
+        source: Feature = require_map(one(inputs), "[crop]")
+        return bounded(source.c, self.height, self.width, "[crop]")
+
+    def constant(self, inputs: Sequence[Floats], blob: BlobReader) -> Floats:
+        """Adjusts the value range as the layer does."""
+        values: Floats = one(inputs)
+        return values if self.noadjust else 2 * values - 1

@@ -1,0 +1,219 @@
+"""Kinds without channels of their own to speak of: identities, losses, constants."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from darkprune.darknet.options import Options
+from darkprune.errors import CfgError
+from darkprune.layers import activations
+from darkprune.layers.base import (
+    Axis,
+    Blob,
+    BlobReader,
+    ChannelRules,
+    Feature,
+    Floats,
+    Kind,
+    Labels,
+    Role,
+    absolute,
+    bounded,
+    one,
+    register,
+)
+from darkprune.layers.convolution import activation_of
+from darkprune.layers.pooling import Passing
+
+
+@register
+@dataclass(frozen=True)
+class Dropout(Passing):
+    """The identity at inference; its output is the input's memory."""
+
+    names = ("dropout",)
+    other_keys = frozenset("dropblock dropblock_size_rel dropblock_size_abs".split())
+
+    probability: float
+
+    @classmethod
+    def read(cls, options: Options) -> Dropout:
+        """Reads `probability` (.2)."""
+        return cls(options.float("probability", 0.2))
+
+    def output(self, inputs: Sequence[Feature]) -> Feature:
+        """Keeps the shape."""
+        feature: Feature = one(inputs)
+        return feature
+
+
+@register
+@dataclass(frozen=True)
+class Empty(Passing):
+    """The layer before under another index."""
+
+    names = ("empty", "silence")
+
+    @classmethod
+    def read(cls, options: Options) -> Empty:
+        """Has no keys."""
+        return cls()
+
+    def output(self, inputs: Sequence[Feature]) -> Feature:
+        """Keeps the shape."""
+        feature: Feature = one(inputs)
+        return feature
+
+
+@register
+@dataclass(frozen=True)
+class Activation(Passing):
+    """An activation by itself (`activation_layer.c`)."""
+
+    names = ("activation",)
+
+    activation: str
+
+    @classmethod
+    def read(cls, options: Options) -> Activation:
+        """Reads `activation` (linear)."""
+        return cls(activation_of(options, "linear"))
+
+    def output(self, inputs: Sequence[Feature]) -> Feature:
+        """Keeps the shape."""
+        feature: Feature = one(inputs)
+        return feature
+
+    def label(self, inputs: Sequence[Labels], output: Feature, rules: ChannelRules) -> Labels:
+        """Passes the channels on unless they are mixed."""
+        source: Labels = one(inputs)
+        if self.activation in activations.ACROSS_CHANNELS:
+            rules.pin(source, f"activation {self.activation} mixes the channels of a pixel")
+        return source
+
+    def constant(self, inputs: Sequence[Floats], blob: BlobReader) -> Floats:
+        """Activates the constant."""
+        return activations.activate(self.activation, one(inputs))
+
+
+@register
+@dataclass(frozen=True)
+class Implicit(Kind):
+    """A learned constant of filters x atoms x 1; ignores its input (`representation_layer.c`)."""
+
+    names = ("implicit",)
+    other_keys = frozenset("mean std".split())
+
+    filters: int
+    atoms: int
+
+    @classmethod
+    def read(cls, options: Options) -> Implicit:
+        """Reads `filters` (128) and `atoms` (1)."""
+        return cls(options.positive("filters", 128), options.positive("atoms", 1))
+
+    def sources(self, index: int) -> tuple[int, ...]:
+        """Reads nothing."""
+        return ()
+
+    def output(self, inputs: Sequence[Feature]) -> Feature:
+        """Returns filters x atoms x 1."""
+        return bounded(self.filters, self.atoms, 1, "[implicit]")
+
+    def blobs(self, inputs: Sequence[Feature], output: Feature) -> tuple[Blob, ...]:
+        """weights (filters, atoms)."""
+        return (Blob("weights", (Axis(Role.OUT, self.filters), Axis(Role.FIXED, self.atoms))),)
+
+    def label(self, inputs: Sequence[Labels], output: Feature, rules: ChannelRules) -> Labels:
+        """New channels, which follow those that they are joined with."""
+        labels = rules.new(self.filters)
+        rules.follow(labels)
+        return labels
+
+    def constant(self, inputs: Sequence[Floats], blob: BlobReader) -> Floats:
+        """The stored values (their mean over the atoms)."""
+        return np.asarray(np.float64(blob("weights")).mean(axis=1))
+
+    def widths(self, kept_in: int, kept_out: int) -> dict[str, int]:
+        """`filters`."""
+        return {"filters": kept_out}
+
+
+class Final(Kind):
+    """Base of kinds that end a network: what they read is pinned, and nothing may be read from them by channel."""
+
+    def output(self, inputs: Sequence[Feature]) -> Feature:
+        """Returns a flat output of as many values."""
+        return Feature.flat(one(inputs).outputs)
+
+    def label(self, inputs: Sequence[Labels], output: Feature, rules: ChannelRules) -> Labels:
+        """Pins the input; a layer behind sees fixed channels."""
+        rules.pin(inputs[0], f"read by [{self.names[0]}]")
+        labels = rules.new(output.c)
+        rules.pin(labels, f"made by [{self.names[0]}]")
+        return labels
+
+
+@register
+@dataclass(frozen=True)
+class Softmax(Final):
+    """Softmax over `groups` equal parts of the input (`softmax_layer.c`)."""
+
+    names = ("softmax", "soft")
+    other_keys = frozenset("tree noloss".split())
+
+    groups: int
+    temperature: float
+    spatial: bool
+
+    @classmethod
+    def read(cls, options: Options) -> Softmax:
+        """Reads `groups` (1), `temperature` (1), `spatial` (0)."""
+        return cls(
+            options.positive("groups", 1), options.float("temperature", 1.0), options.float("spatial") != 0
+        )
+
+    def output(self, inputs: Sequence[Feature]) -> Feature:
+        """Keeps the number of values, which the groups must divide."""
+        source: Feature = one(inputs)
+        if source.outputs % self.groups:
+            raise CfgError(f"[softmax] groups={self.groups} does not divide {source.outputs} values")
+        return Feature.flat(source.outputs)
+
+
+@register
+@dataclass(frozen=True)
+class Cost(Final):
+    """A training loss; not part of the network's output at inference (`cost_layer.c`)."""
+
+    names = ("cost",)
+    other_keys = frozenset("type scale ratio".split())
+
+    @classmethod
+    def read(cls, options: Options) -> Cost:
+        """Has no keys that matter at inference."""
+        return cls()
+
+
+@register
+@dataclass(frozen=True)
+class Contrastive(Final):
+    """A training loss on embeddings (`contrastive` layers of `softmax_layer.c`)."""
+
+    names = ("contrastive",)
+    other_keys = frozenset("temperature cls_normalizer max_delta contrastive_neg_max".split())
+
+    classes: int
+    yolo_layer: int
+
+    @classmethod
+    def read(cls, options: Options) -> Contrastive:
+        """Reads `classes` (1000) and `yolo_layer` (0: none)."""
+        return cls(options.int("classes", 1000), options.int("yolo_layer"))
+
+    def references(self, index: int) -> tuple[int, ...]:
+        """Returns the yolo layer that it belongs to."""
+        return () if self.yolo_layer == 0 else (absolute(self.yolo_layer, index),)
