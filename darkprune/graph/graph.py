@@ -178,7 +178,7 @@ def build_graph(cfg: Cfg) -> Graph:
         layer = _build_layer(cfg, number, section, net, layers)
         trouble = layer.kind.trouble(layer.inputs, layer.output)
         if trouble:
-            warnings.append(f"layer {layer.index} ({layer.name}, line {layer.line}): darknet aborts here: {trouble}")
+            warnings.append(f"layer {layer.index} ({layer.name}, line {layer.line}): {trouble}")
         warnings.extend(_misread(layer, Options(section, cfg.source)))
         layers.append(layer)
     if not layers:

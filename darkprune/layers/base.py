@@ -207,7 +207,7 @@ class Kind(ABC):
         return 0.0
 
     def trouble(self, inputs: Sequence[Feature], output: Feature) -> str | None:
-        """Says why AlexeyAB's program would abort on this layer, if it would."""
+        """Says what AlexeyAB's program would do wrong with this layer (abort, read junk), if it would."""
         return None
 
     @abstractmethod

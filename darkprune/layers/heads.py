@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,9 +20,14 @@ class Head(Final):
 
     classes: int
 
+    @property
+    @abstractmethod
+    def anchors(self) -> tuple[tuple[float, float], ...]:
+        """Returns width and height of the anchors in use."""
+
+    @abstractmethod
     def channels(self) -> int:
         """Returns how many input channels the head needs."""
-        raise NotImplementedError
 
     def output(self, inputs: Sequence[Feature]) -> Feature:
         """Keeps the shape after checking the number of channels."""
@@ -38,6 +44,17 @@ def _anchors(options: Options, num: int) -> tuple[tuple[float, float], ...]:
     """Returns num pairs; darknet fills missing ones with 0.5."""
     flat = (*options.floats("anchors"), *([0.5] * (2 * num)))
     return tuple((flat[2 * i], flat[2 * i + 1]) for i in range(num))
+
+
+def _masked(mask: Sequence[int], anchors: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
+    """Returns the anchors in use; darknet reads junk past the last one, here it is its default of 0.5."""
+    return tuple(anchors[index] if 0 <= index < len(anchors) else (0.5, 0.5) for index in mask)
+
+
+def _mask_trouble(mask: Sequence[int], anchors: Sequence[tuple[float, float]]) -> str | None:
+    if all(0 <= index < len(anchors) for index in mask):
+        return None
+    return f"darknet reads past its {len(anchors)} anchors: mask={','.join(map(str, mask))} with num={len(anchors)}"
 
 
 @register
@@ -72,8 +89,6 @@ class Yolo(Head):
         """Reads the keys of `parse_yolo` that matter at inference."""
         num = options.positive("num", 1, 4096)
         mask = options.ints("mask", comment_ends=True) or tuple(range(num))
-        if any(not 0 <= index < num for index in mask):
-            raise options.error(f"mask names an anchor outside 0..{num - 1}", "mask")
         embedding = options.int("embedding_layer", _NO_EMBEDDING)
         return cls(
             options.positive("classes", 20, _MAX_CLASSES),
@@ -89,7 +104,11 @@ class Yolo(Head):
     @property
     def anchors(self) -> tuple[tuple[float, float], ...]:
         """Returns the anchors in use, in the order of the mask."""
-        return tuple(self.all_anchors[index] for index in self.mask)
+        return _masked(self.mask, self.all_anchors)
+
+    def trouble(self, inputs: Sequence[Feature], output: Feature) -> str | None:
+        """darknet does not check the mask."""
+        return _mask_trouble(self.mask, self.all_anchors)
 
     def channels(self) -> int:
         """anchors·(classes + 5)."""
@@ -131,8 +150,6 @@ class GaussianYolo(Head):
         """Reads the keys of `parse_gaussian_yolo` that matter at inference."""
         num = options.positive("num", 1, 4096)
         mask = options.ints("mask", comment_ends=True) or tuple(range(num))
-        if any(not 0 <= index < num for index in mask):
-            raise options.error(f"mask names an anchor outside 0..{num - 1}", "mask")
         return cls(
             options.positive("classes", 20, _MAX_CLASSES),
             mask,
@@ -146,7 +163,11 @@ class GaussianYolo(Head):
     @property
     def anchors(self) -> tuple[tuple[float, float], ...]:
         """Returns the anchors in use, in the order of the mask."""
-        return tuple(self.all_anchors[index] for index in self.mask)
+        return _masked(self.mask, self.all_anchors)
+
+    def trouble(self, inputs: Sequence[Feature], output: Feature) -> str | None:
+        """darknet does not check the mask."""
+        return _mask_trouble(self.mask, self.all_anchors)
 
     def channels(self) -> int:
         """anchors·(classes + 9)."""
@@ -167,7 +188,7 @@ class Region(Head):
     classes: int
     coords: int
     num: int
-    anchors: tuple[tuple[float, float], ...]
+    all_anchors: tuple[tuple[float, float], ...]
     softmax: bool
     tree: str
 
@@ -183,6 +204,11 @@ class Region(Head):
             options.flag("softmax"),
             options.text("tree"),
         )
+
+    @property
+    def anchors(self) -> tuple[tuple[float, float], ...]:
+        """Returns all anchors, in cells."""
+        return self.all_anchors
 
     def channels(self) -> int:
         """anchors·(classes + coords + 1)."""

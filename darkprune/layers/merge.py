@@ -133,9 +133,9 @@ class Shortcut(Kind):
     def trouble(self, inputs: Sequence[Feature], output: Feature) -> str | None:
         """darknet asserts equal sizes, and demands a normalisation where there are weights."""
         if any((f.h, f.w) != (output.h, output.w) for f in inputs):
-            return f"adds maps of different sizes ({_sizes(inputs)})"
+            return f"darknet aborts: it adds maps of different sizes ({_sizes(inputs)})"
         if self.weights_type != "none" and self.weights_normalization == "none":
-            return "weights_type needs weights_normalization=relu or softmax"
+            return "darknet aborts: weights_type needs weights_normalization=relu or softmax"
         return None
 
     def blobs(self, inputs: Sequence[Feature], output: Feature) -> tuple[Blob, ...]:
@@ -222,7 +222,7 @@ class ScaleChannels(Kind):
     def trouble(self, inputs: Sequence[Feature], output: Feature) -> str | None:
         """darknet asserts that the factors are one per channel."""
         if not self.scale_wh and (inputs[0].h, inputs[0].w) != (1, 1):
-            return f"scales by a map of {inputs[0]} instead of one value per channel"
+            return f"darknet aborts: it scales by a map of {inputs[0]} instead of one value per channel"
         return None
 
     def label(self, inputs: Sequence[Labels], output: Feature, rules: ChannelRules) -> Labels:

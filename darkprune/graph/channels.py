@@ -1,0 +1,264 @@
+"""Channel labels: which channels of which layers are one and the same, and what holds them together.
+
+Every feature map carries one label per channel. Producing layers make new ones, other kinds pass them on, concatenate
+or slice them; what is added or multiplied is united. Labels that are united form a *class*: its channels are kept or
+removed together, everywhere. Classes that may not go are pinned, with the reason; layers that read a map in blocks
+(grouped convolutions, slices of a route) demand equal counts per block. All of it is known before any channel is
+chosen, so that no choice ever has to be mended.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from darkprune.graph.graph import Graph, Layer
+from darkprune.layers import INPUT
+from darkprune.layers.base import Indices, Labels
+from darkprune.layers.convolution import Convolutional
+
+BoolArray = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class EqualSplit:
+    """A demand that equal consecutive blocks of a map keep equally many channels.
+
+    Attributes:
+        layer: the layer that reads or makes the map in blocks.
+        classes: (blocks, channels per block) class numbers.
+        aligned_total: True where the total (convolution groups), False where the block (route slice) is what
+            `round_to` makes a multiple.
+    """
+
+    layer: int
+    classes: Indices
+    aligned_total: bool
+
+
+@dataclass(frozen=True)
+class ChannelMap:
+    """The channels of a network.
+
+    Attributes:
+        graph: the network.
+        of_layer: for every layer the class of each output channel; negative for the network's input, never cut.
+        raw_of_layer: for every layer the label of each output channel before uniting (negative: the network's input).
+        producer: raw label -> layer that produces it.
+        position: raw label -> output channel of that layer.
+        class_of: raw label -> class; classes are numbered 0, 1, … in order of first appearance.
+        pinned: class -> reasons (empty: free).
+        splits: demands for equal counts.
+        followers: producers without a vote of their own.
+    """
+
+    graph: Graph
+    of_layer: tuple[Indices, ...]
+    raw_of_layer: tuple[Labels, ...]
+    producer: Indices
+    position: Indices
+    class_of: Indices
+    pinned: tuple[tuple[str, ...], ...]
+    splits: tuple[EqualSplit, ...]
+    followers: frozenset[int]
+
+    @property
+    def count(self) -> int:
+        """Number of classes."""
+        return len(self.pinned)
+
+    @cached_property
+    def free(self) -> BoolArray:
+        """Per class whether it may be removed."""
+        return np.array([not reasons for reasons in self.pinned], bool)
+
+    @cached_property
+    def producers(self) -> tuple[int, ...]:
+        """Layers that make channels of their own, in order."""
+        return tuple(sorted(set(self.producer.tolist())))
+
+    def inputs(self, layer: Layer) -> Indices:
+        """Returns the classes of a layer's first input; −1 for channels of the network's input."""
+        source = layer.sources[0]
+        if source == INPUT:
+            return np.full(self.graph.net.input.c, -1)
+        return self.of_layer[source]
+
+    def kept_channels(self, keep: BoolArray, classes: Indices) -> Indices:
+        """Returns the positions whose class is kept (the network's input always is)."""
+        return np.flatnonzero(np.where(classes < 0, True, keep[classes]))
+
+    @cached_property
+    def coupled_sets(self) -> tuple[tuple[int, ...], ...]:
+        """Sets of producing layers that share classes, as sorted tuples of two or more layers."""
+        members: dict[int, set[int]] = defaultdict(set)
+        for raw, layer in enumerate(self.producer.tolist()):
+            members[int(self.class_of[raw])].add(layer)
+        return tuple(sorted({tuple(sorted(layers)) for layers in members.values() if len(layers) > 1}))
+
+    @cached_property
+    def signatures(self) -> tuple[tuple[object, ...], ...]:
+        """Per class what it occurs in: producers, and blocks of splits. Equal signatures form an atom."""
+        parts: list[set[object]] = [set() for _ in range(self.count)]
+        for layer in self.producers:
+            for number in self.of_layer[layer].tolist():
+                parts[number].add(layer)
+        for which, split in enumerate(self.splits):
+            for block, row in enumerate(split.classes.tolist()):
+                for number in row:
+                    if number >= 0:
+                        parts[number].add((which, block))
+        return tuple(tuple(sorted(part, key=repr)) for part in parts)
+
+    @cached_property
+    def atoms(self) -> tuple[Indices, ...]:
+        """Maximal sets of free classes with one signature; every width is a sum of atoms' counts."""
+        groups: dict[tuple[object, ...], list[int]] = defaultdict(list)
+        for number, signature in enumerate(self.signatures):
+            if self.free[number]:
+                groups[signature].append(number)
+        return tuple(np.array(numbers) for numbers in groups.values())
+
+
+class _Builder:
+    """Collects what the kinds say while the layers are walked through; a `ChannelRules`."""
+
+    def __init__(self) -> None:
+        self.parent: list[int] = []
+        self.producer: list[int] = []
+        self.position: list[int] = []
+        self.pins: list[tuple[int, str]] = []
+        self.splits: list[tuple[int, Labels, int]] = []
+        self.followed: list[Labels] = []
+        self.references: tuple[Labels, ...] = ()
+        self.layer = INPUT
+
+    def new(self, count: int) -> Labels:
+        first = len(self.parent)
+        self.parent.extend(range(first, first + count))
+        self.producer.extend([self.layer] * count)
+        self.position.extend(range(count))
+        return np.arange(first, first + count)
+
+    def find(self, label: int) -> int:
+        root = label
+        while self.parent[root] != root:
+            root = self.parent[root]
+        while self.parent[label] != root:
+            self.parent[label], label = root, self.parent[label]
+        return root
+
+    def unite(self, first: Labels, second: Labels) -> None:
+        for a, b in zip(first.tolist(), second.tolist(), strict=True):
+            self.parent[self.find(b)] = self.find(a)
+
+    def pin(self, labels: Labels, reason: str) -> None:
+        self.pins.extend((label, reason) for label in labels.tolist())
+
+    def equal_split(self, labels: Labels, blocks: int) -> None:
+        if len(labels) % blocks:
+            self.pin(labels, f"read in {blocks} blocks that do not divide it")
+        else:
+            self.splits.append((self.layer, labels, blocks))
+
+    def follow(self, labels: Labels) -> None:
+        self.followed.append(labels)
+
+
+def map_channels(graph: Graph) -> ChannelMap:
+    """Labels the channels of a network.
+
+    A network with maps only: layers without one (softmax, cost) have no channels.
+    """
+    builder = _Builder()
+    input_labels = builder.new(graph.net.input.c)
+    builder.pin(input_labels, "the network's input")
+    labels: list[Labels] = []
+
+    def of(source: int) -> Labels:
+        return input_labels if source == INPUT else labels[source]
+
+    for layer in graph:
+        builder.layer = layer.index
+        builder.references = tuple(of(reference) for reference in layer.references)
+        made = layer.kind.label([of(source) for source in layer.sources], layer.output, builder)
+        if len(layer.stored) != len(layer.blobs):
+            for touched in (made, *(of(source) for source in layer.sources)):
+                builder.pin(touched, "read or made by a layer whose tensors are not in the file (dontload)")
+        labels.append(made)
+    for index in graph.outputs:
+        builder.pin(labels[index], "an output of the network")
+    return _finish(graph, builder, labels)
+
+
+def _finish(graph: Graph, builder: _Builder, labels: Sequence[Labels]) -> ChannelMap:
+    roots = np.array([builder.find(label) for label in range(len(builder.parent))], np.int64)
+    inputs = graph.net.input.c
+    # classes are numbered by first appearance among the producers' channels, the network's own input apart
+    _, first, inverse = np.unique(roots[inputs:], return_index=True, return_inverse=True)
+    rank = np.empty(len(first), np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    number = np.concatenate([np.full(inputs, -1), rank[inverse]]) if len(roots) > inputs else np.full(inputs, -1)
+    # a label united with the input's (a shortcut onto the image) is as fixed as the input
+    with_input = np.isin(roots, roots[:inputs])
+    reasons: list[dict[str, None]] = [{} for _ in first]
+    for label, reason in builder.pins:
+        if number[label] >= 0:
+            reasons[number[label]].setdefault(reason)
+    for label in np.flatnonzero(with_input[inputs:]) + inputs:
+        reasons[number[label]].setdefault("joined with the network's input")
+    splits = [
+        EqualSplit(layer, number[block].reshape(blocks, -1), graph[layer].name == "convolutional")
+        for layer, block, blocks in builder.splits
+    ]
+    _pin_overlaps(splits, reasons)
+    return ChannelMap(
+        graph,
+        tuple(number[made] for made in labels),
+        tuple(made - inputs for made in labels),
+        np.array(builder.producer[inputs:], np.int64),
+        np.array(builder.position[inputs:], np.int64),
+        number[inputs:],
+        tuple(tuple(reason) for reason in reasons),
+        tuple(splits),
+        frozenset(builder.producer[label] for part in builder.followed for label in part.tolist()) - {INPUT},
+    )
+
+
+def _pin_overlaps(splits: Sequence[EqualSplit], reasons: Sequence[dict[str, None]]) -> None:
+    """Pins what is divided twice in ways of which neither refines the other."""
+    blocks = [[frozenset(row) - {-1} for row in split.classes.tolist()] for split in splits]
+    of_class: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    for which, rows in enumerate(blocks):
+        for block, members in enumerate(rows):
+            for number in members:
+                of_class[number].append((which, block))
+    checked: set[tuple[tuple[int, int], tuple[int, int]]] = set()
+    for places in of_class.values():
+        for i, first in enumerate(places):
+            for second in places[i + 1 :]:
+                if (first, second) in checked:
+                    continue
+                checked.add((first, second))
+                a, b = blocks[first[0]][first[1]], blocks[second[0]][second[1]]
+                if first[0] == second[0] or not (a <= b or b <= a):
+                    reason = (
+                        f"divided into blocks by layers {splits[first[0]].layer} and {splits[second[0]].layer}, "
+                        "whose blocks overlap without nesting"
+                    )
+                    for number in a | b:
+                        reasons[number].setdefault(reason)
+
+
+def depthwise_layers(channels: ChannelMap) -> tuple[Layer, ...]:
+    """Returns the convolutions that pass their input's channels on."""
+    return tuple(
+        layer
+        for layer in channels.graph
+        if isinstance(layer.kind, Convolutional) and layer.kind.depthwise(layer.inputs[0].c)
+    )
