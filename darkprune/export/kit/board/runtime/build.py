@@ -1,0 +1,181 @@
+"""Build an engine from an ONNX file with the installed TensorRT, whatever its generation.
+
+The calls and their order are the same everywhere; what differs stands in `dialects`.
+"""
+
+import json
+import os
+import time
+from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Tuple
+
+import numpy as np
+
+from . import RuntimeFailure
+from .callbacks import make_calibrator, make_log, watch
+from .dialects import Dialect82, choose
+from .files import read_bytes, write_atomic
+
+Shape = Tuple[int, ...]
+
+
+class BuildOptions(NamedTuple):
+    """What the user may choose.
+
+    `precision`: fp32, fp16 or int8. `file_precision`: what the ONNX file is written in: int8 with Q/DQ nodes, fp16
+    with half tensors. `batch`: smallest, usual and largest batch size of a file that leaves it open. `timing_cache`:
+    file that is read when it exists and written after; `calibration_cache`: read without images, written with them.
+    """
+
+    precision: str = "fp32"
+    file_precision: str = "fp32"
+    workspace_mb: int = 1024
+    batch: Optional[Tuple[int, int, int]] = None
+    tf32: bool = True
+    timing_cache: str = ""
+    calibration_cache: str = ""
+
+
+class BuildResult(NamedTuple):
+    """A serialised engine (`engine`, a buffer), its layers as TensorRT tells them, and remarks for the user."""
+
+    engine: Any
+    seconds: float
+    layers: List[Dict[str, str]]
+    remarks: List[str]
+
+
+def build(
+    trt: Any,
+    cuda: Any,
+    onnx_path: str,
+    options: BuildOptions,
+    images: Optional[Iterable[np.ndarray]] = None,
+    say: Any = print,
+) -> BuildResult:
+    """Build an engine.
+
+    Args:
+        trt: the imported `tensorrt` module.
+        cuda: `Cuda`, for the calibration images.
+        onnx_path: file to convert; external data is read from beside it.
+        options: precision, memory, caches.
+        images: calibration batches, (batch, channels, height, width) float32 each, all of the same shape.
+        say: takes one line of progress.
+
+    Raises:
+        RuntimeFailure: the parser or the builder refuses, with TensorRT's own words.
+    """
+    started = time.time()
+    dialect = choose(trt)
+    log = make_log(trt)
+    trt.init_libnvinfer_plugins(log, "")
+    builder = trt.Builder(log)
+    network = builder.create_network(dialect.network_flags())
+    _parse(trt, network, log, onnx_path)
+
+    config = builder.create_builder_config()
+    dialect.set_workspace(config, options.workspace_mb << 20)
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    if not options.tf32:
+        config.clear_flag(trt.BuilderFlag.TF32)
+    profile = _profile(builder, network, config, options.batch)
+    calibrator = _calibrator(trt, cuda, dialect, options, images)
+    remarks = dialect.set_precision(builder, config, options.precision, options.file_precision, calibrator, profile)
+    remarks += _load_timings(config, options.timing_cache)
+
+    with watch(trt, config, say) as watcher:
+        serialized = builder.build_serialized_network(network, config)
+    if watcher.interrupted:
+        raise KeyboardInterrupt
+    if calibrator is not None and calibrator.failure is not None:
+        raise RuntimeFailure("calibration: {}".format(calibrator.failure))
+    if serialized is None:
+        raise RuntimeFailure("{}: TensorRT could not build it: {}".format(onnx_path, log.reason()))
+    if options.timing_cache:
+        write_atomic(options.timing_cache, config.get_timing_cache().serialize())
+    return BuildResult(serialized, time.time() - started, _layers(trt, log, serialized), remarks)
+
+
+def _parse(trt: Any, network: Any, log: Any, onnx_path: str) -> None:
+    if not os.path.isfile(onnx_path):
+        raise RuntimeFailure("{}: no such file".format(onnx_path))
+    parser = trt.OnnxParser(network, log)
+    if parser.parse_from_file(onnx_path):
+        return
+    reasons = [parser.get_error(index).desc() for index in range(parser.num_errors)]
+    raise RuntimeFailure("{}: the ONNX parser refuses it: {}".format(onnx_path, (reasons or [log.reason()])[0]))
+
+
+def _profile(builder: Any, network: Any, config: Any, batch: Optional[Tuple[int, int, int]]) -> Optional[Any]:
+    """An optimisation profile where the file leaves the batch size open, else None."""
+    profile = None
+    for index in range(network.num_inputs):
+        tensor = network.get_input(index)
+        shape = tuple(int(size) for size in tensor.shape)
+        if any(size < 0 for size in shape[1:]):
+            raise RuntimeFailure("input {}: its image size is open, export it with a fixed one".format(tensor.name))
+        if shape[0] >= 0:
+            if batch is not None and set(batch) != {shape[0]}:
+                raise RuntimeFailure(
+                    "batch {}: the ONNX file has a fixed batch of {}, export it with --batch dynamic".format(
+                        "/".join(str(size) for size in batch), shape[0]
+                    )
+                )
+            continue
+        if batch is None:
+            raise RuntimeFailure("input {}: its batch size is open, give --batch MIN,USUAL,MAX".format(tensor.name))
+        if profile is None:
+            profile = builder.create_optimization_profile()
+        low, usual, high = [(size, *shape[1:]) for size in batch]
+        profile.set_shape(tensor.name, low, usual, high)
+    if profile is not None:
+        config.add_optimization_profile(profile)
+    return profile
+
+
+def _calibrator(
+    trt: Any, cuda: Any, dialect: Dialect82, options: BuildOptions, images: Optional[Iterable[np.ndarray]]
+) -> Optional[Any]:
+    wanted = options.precision == "int8" and options.file_precision != "int8" and not dialect.precision_from_file
+    if not wanted or (images is None and not os.path.isfile(options.calibration_cache)):
+        return None
+    return make_calibrator(trt, cuda, images, options.calibration_cache)
+
+
+def _load_timings(config: Any, path: str) -> List[str]:
+    """Give the builder the timings of earlier builds; a remark when they are of no use."""
+    if not path:
+        return []
+    content = read_bytes(path) if os.path.isfile(path) else b""
+    cache = config.create_timing_cache(content)
+    if cache is not None and config.set_timing_cache(cache, False):
+        return []
+    # TensorRT refuses a cache of another version or GPU; the file is then rewritten from scratch.
+    config.set_timing_cache(config.create_timing_cache(b""), False)
+    return ["{}: of another TensorRT or GPU, all tactics are timed anew".format(path)]
+
+
+def _layers(trt: Any, log: Any, serialized: Any) -> List[Dict[str, str]]:
+    """Name, type and output format of each layer, as the engine inspector (TensorRT 8.2 and later) tells them."""
+    engine = trt.Runtime(log).deserialize_cuda_engine(serialized)
+    if engine is None:
+        raise RuntimeFailure("the engine that was just built does not load: {}".format(log.reason()))
+    if not hasattr(engine, "create_engine_inspector"):
+        return []
+    text = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
+    try:
+        rows = json.loads(text).get("Layers", [])
+    except ValueError:
+        return []
+    return [_layer(row) for row in rows]
+
+
+def _layer(row: Any) -> Dict[str, str]:
+    if not isinstance(row, dict):  # names only: an engine built with less verbosity
+        return {"name": str(row), "type": "", "format": ""}
+    outputs = row.get("Outputs") or [{}]
+    return {
+        "name": str(row.get("Name", "")),
+        "type": str(row.get("LayerType", "")),
+        "format": str(outputs[0].get("Format/Datatype", "")),
+    }

@@ -1,0 +1,125 @@
+"""What differs between the generations of TensorRT's Python module: one small class each.
+
+A dialect is chosen by what the module has, never by its version string. Which generation has which name is kept as
+data in darkprune (`export/tensorrt_versions.json`), and the tests run every dialect against a fake that has exactly
+those names.
+
+| dialect | generations | scratch memory | network flag | precision | tensors of an engine |
+|---|---|---|---|---|---|
+| Dialect82 | 8.0 - 8.2 | max_workspace_size | EXPLICIT_BATCH | builder flags | bindings |
+| Dialect84 | 8.4 | set_memory_pool_limit | EXPLICIT_BATCH | builder flags | bindings |
+| Dialect85 | 8.5, 8.6, 10 | set_memory_pool_limit | EXPLICIT_BATCH | builder flags | named |
+| Dialect11 | 11 | set_memory_pool_limit | STRONGLY_TYPED | the ONNX file | named |
+"""
+
+from typing import Any, List, Optional
+
+from . import RuntimeFailure
+
+
+class Dialect82:
+    """TensorRT 8.0 to 8.2 (JetPack 4.6): a workspace size in bytes, tensors by binding index."""
+
+    named_tensors = False
+    precision_from_file = False
+
+    def __init__(self, trt: Any) -> None:
+        self.trt = trt
+
+    def network_flags(self) -> int:
+        """Flags of create_network: the batch is a dimension like any other, as ONNX has it."""
+        return 1 << int(self.trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH)
+
+    def set_workspace(self, config: Any, nbytes: int) -> None:
+        """Limit the scratch memory that a tactic may ask for."""
+        config.max_workspace_size = nbytes
+
+    def set_precision(
+        self, builder: Any, config: Any, wanted: str, in_file: str, calibrator: Optional[Any], profile: Optional[Any]
+    ) -> List[str]:
+        """Allow the builder to compute in FP16 or INT8.
+
+        Args:
+            builder: trt.Builder.
+            config: trt.IBuilderConfig.
+            wanted: fp32, fp16 or int8, from the user.
+            in_file: what the ONNX file itself is written in; int8 means Q/DQ nodes, fp16 half tensors.
+            calibrator: for INT8 of a file without Q/DQ nodes.
+            profile: optimisation profile, which the calibration of an open batch size needs.
+
+        Returns:
+            Remarks for the user.
+
+        Raises:
+            RuntimeFailure: the GPU has no INT8, or nothing to calibrate with was given.
+        """
+        remarks = []
+        flags = self.trt.BuilderFlag
+        if wanted in ("fp16", "int8") or in_file == "fp16":
+            if not builder.platform_has_fast_fp16:
+                remarks.append("this GPU has no fast FP16: expect no gain over FP32")
+            config.set_flag(flags.FP16)
+        if wanted == "int8" or in_file == "int8":
+            if not builder.platform_has_fast_int8:
+                raise RuntimeFailure("INT8: this GPU does not compute in it (Nano, TX1 and TX2 do not), use FP16")
+            config.set_flag(flags.INT8)
+            if in_file != "int8":
+                if calibrator is None:
+                    raise RuntimeFailure(
+                        "INT8: the ONNX file has no Q/DQ nodes and there is no calibration cache and no image folder"
+                    )
+                config.int8_calibrator = calibrator
+                if profile is not None:
+                    config.set_calibration_profile(profile)
+        return remarks
+
+
+class Dialect84(Dialect82):
+    """TensorRT 8.4 (JetPack 5.0.2): memory pools, still bindings."""
+
+    def set_workspace(self, config: Any, nbytes: int) -> None:
+        """Limit the scratch memory that a tactic may ask for."""
+        config.set_memory_pool_limit(self.trt.MemoryPoolType.WORKSPACE, nbytes)
+
+
+class Dialect85(Dialect84):
+    """TensorRT 8.5, 8.6 (JetPack 5.1, 6.0) and 10 (JetPack 6.1 and later): tensors by name."""
+
+    named_tensors = True
+
+
+class Dialect11(Dialect85):
+    """TensorRT 11: every tensor has the type that the ONNX file gives it, no precision flags, no calibrators."""
+
+    precision_from_file = True
+
+    def network_flags(self) -> int:
+        """Flags of create_network."""
+        return 1 << int(self.trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+
+    def set_precision(
+        self, builder: Any, config: Any, wanted: str, in_file: str, calibrator: Optional[Any], profile: Optional[Any]
+    ) -> List[str]:
+        """Nothing to set: the file decides.
+
+        Raises:
+            RuntimeFailure: the file is not written in the wanted precision.
+        """
+        if wanted not in ("fp32", in_file):
+            raise RuntimeFailure(
+                "{}: this TensorRT takes the precision from the ONNX file, which is {}: export it with --{}".format(
+                    wanted.upper(), in_file.upper(), wanted
+                )
+            )
+        return [] if wanted == in_file else ["the ONNX file is {}, so the engine is".format(in_file.upper())]
+
+
+def choose(trt: Any) -> Dialect82:
+    """The dialect of an imported `tensorrt` module."""
+    if not hasattr(trt.BuilderFlag, "FP16"):
+        return Dialect11(trt)
+    if hasattr(trt.ICudaEngine, "num_io_tensors"):
+        return Dialect85(trt)
+    if hasattr(trt.IBuilderConfig, "set_memory_pool_limit"):
+        return Dialect84(trt)
+    return Dialect82(trt)

@@ -1,0 +1,93 @@
+"""What stands beside an engine, in `<engine>.json`: which TensorRT and GPU it belongs to, and what it was made from.
+
+An engine runs only on the TensorRT version and the kind of GPU that built it. TensorRT's own message about that is
+hard to understand, so the file is asked first.
+"""
+
+import json
+import os
+from typing import Any, Dict, Optional
+
+from . import RuntimeFailure
+from .files import read_bytes, sha256_of, write_atomic
+
+_FORMAT = 1
+
+
+def path_for(engine_path: str) -> str:
+    """The file beside an engine."""
+    return engine_path + ".json"
+
+
+def save(engine_path: str, engine: Any, facts: Dict[str, Any]) -> Dict[str, Any]:
+    """Write an engine and the file beside it.
+
+    Args:
+        engine_path: where to.
+        engine: the serialised engine, a buffer.
+        facts: JSON; must have `tensorrt`, `gpu` and `capability`.
+
+    Returns:
+        What was written beside it.
+    """
+    write_atomic(engine_path, engine)
+    whole: Dict[str, Any] = {"format": _FORMAT}
+    whole.update(facts)
+    whole["engine_sha256"] = sha256_of(engine_path)
+    # Written last: a stale one names another hash and is refused.
+    write_atomic(path_for(engine_path), json.dumps(whole, indent=1).encode("utf-8"))
+    return whole
+
+
+def load(engine_path: str) -> Optional[Dict[str, Any]]:
+    """What stands beside an engine; None when there is nothing (an engine of trtexec, say).
+
+    Raises:
+        RuntimeFailure: it is there and cannot be understood.
+    """
+    path = path_for(engine_path)
+    if not os.path.exists(path):
+        return None
+    try:
+        facts = json.loads(read_bytes(path).decode("utf-8"))
+    except ValueError as error:
+        raise RuntimeFailure("{}: not JSON ({}), build the engine again".format(path, error)) from None
+    if not isinstance(facts, dict) or facts.get("format") != _FORMAT:
+        raise RuntimeFailure("{}: not the description of an engine, build the engine again".format(path))
+    return facts
+
+
+def refuse_foreign(engine_path: str, version: str, gpu: str, capability: str) -> Optional[Dict[str, Any]]:
+    """Refuse an engine that was built by another TensorRT or for another GPU.
+
+    Args:
+        engine_path: the engine.
+        version: `tensorrt.__version__` here.
+        gpu: name of the GPU here.
+        capability: its compute capability.
+
+    Returns:
+        What stands beside it; None when nothing does, then TensorRT itself has to judge.
+
+    Raises:
+        RuntimeFailure: it does not belong here.
+    """
+    facts = load(engine_path)
+    if facts is None:
+        return None
+    made_by = facts.get("tensorrt")
+    if made_by != version:
+        raise RuntimeFailure(
+            "{}: built by TensorRT {}, here is {}: build it again on this machine".format(engine_path, made_by, version)
+        )
+    if (facts.get("gpu"), facts.get("capability")) != (gpu, capability):
+        raise RuntimeFailure(
+            "{}: built for {} ({}), here is {} ({}): build it again on this machine".format(
+                engine_path, facts.get("gpu"), facts.get("capability"), gpu, capability
+            )
+        )
+    if facts.get("engine_sha256") != sha256_of(engine_path):
+        raise RuntimeFailure(
+            "{}: {} describes another engine: build it again".format(engine_path, path_for(engine_path))
+        )
+    return facts
