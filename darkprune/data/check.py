@@ -1,0 +1,129 @@
+"""Everything that is wrong with a data set, said before training starts instead of found in its results."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from darkprune.data.dataset import DataProblem, Dataset, ImageRecord, LabelReading, Objects, ProblemKind, printable
+from darkprune.data.images import read_image
+from darkprune.errors import DataError
+
+# labels written with six decimals may stick out of the image by rounding; darknet does not mind
+_SLACK = 1e-4
+
+
+def check_dataset(
+    dataset: Dataset,
+    classes: int | None = None,
+    *,
+    decode: bool = True,
+    workers: int = 4,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[DataProblem]:
+    """Lists what is wrong with a set.
+
+    Args:
+        dataset: the set.
+        classes: number of classes of the network's head; None if there is no network yet.
+        decode: also decode every image (some milliseconds each); else only look whether the files exist.
+        workers: threads that read and decode.
+        progress: called with (images done, images in all).
+
+    Returns:
+        Problems in the order: names, list, then image by image (missing or malformed labels, class numbers beyond the
+        head, boxes out of range, unreadable or truncated images).
+    """
+    problems = [*dataset.problems, *check_names(dataset.class_names, classes, dataset), *check_list(dataset)]
+    limit = classes if classes is not None else len(dataset.class_names) or None
+    with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
+        checked = pool.map(lambda record: _check_image(record, limit, decode), dataset.images)
+        for done, found in enumerate(checked, start=1):
+            problems += found
+            if progress is not None:
+                progress(done, len(dataset))
+    return problems
+
+
+def check_names(names: Sequence[str], classes: int | None, dataset: Dataset) -> list[DataProblem]:
+    """Compares the names with themselves and with the head's number of classes."""
+    where = dataset.source
+    problems = [
+        DataProblem(where, None, f"the name '{printable(name, 40)}' stands for {count} classes", "names")
+        for name, count in Counter(names).items()
+        if count > 1 and name
+    ]
+    if classes is not None and names and classes != len(names):
+        problems.append(
+            DataProblem(
+                where,
+                None,
+                f"has {len(names)} names but the network's head {classes} classes; "
+                f"set classes={len(names)} and filters to match in the cfg, or give the right names",
+                "names",
+            )
+        )
+    return problems
+
+
+def check_list(dataset: Dataset) -> list[DataProblem]:
+    """Finds an empty list, and images that are listed more than once."""
+    if not dataset.images:
+        return [DataProblem(dataset.source, None, "has no images", "list")]
+    counts = Counter(record.path for record in dataset.images)
+    return [DataProblem(path, None, f"is listed {count} times", "list") for path, count in counts.items() if count > 1]
+
+
+def check_objects(objects: Objects, file: Path, classes: int | None) -> list[DataProblem]:
+    """Finds class numbers beyond the head and boxes out of range, with their lines."""
+    beyond = objects.classes < 0
+    if classes is not None:
+        beyond |= objects.classes >= classes
+    boxes = objects.boxes
+    centre, size = boxes[:, :2], boxes[:, 2:]
+    with np.errstate(invalid="ignore"):
+        off = ~((centre > -_SLACK) & (centre <= 1 + _SLACK)).all(axis=1)
+        flat = ~((size > 0).all(axis=1))
+        large = ~((size <= 1 + _SLACK).all(axis=1)) & ~flat
+    highest = "" if classes is None else f" (0 to {classes - 1})"
+    return [
+        *_each(beyond, objects, file, lambda i: f"class {objects.classes[i]} is beyond the classes{highest}", "class"),
+        *_each(off, objects, file, lambda i: f"centre {_pair(centre[i])} is outside the image (0 to 1)"),
+        *_each(flat, objects, file, lambda i: f"box size {_pair(size[i])} is not positive"),
+        *_each(large, objects, file, lambda i: f"box size {_pair(size[i])} is larger than the image (1)"),
+    ]
+
+
+def _each(
+    wrong: npt.ArrayLike, objects: Objects, file: Path, message: Callable[[int], str], kind: ProblemKind = "label"
+) -> Iterable[DataProblem]:
+    for index in np.flatnonzero(wrong):
+        yield DataProblem(file, int(objects.lines[index]) or None, message(int(index)), kind)
+
+
+def _check_image(record: ImageRecord, classes: int | None, decode: bool) -> list[DataProblem]:
+    reading: LabelReading = record.labels.read()
+    problems = [*reading.problems, *check_objects(reading.objects, record.labels.file, classes)]
+    problems.sort(key=lambda problem: problem.line or 0)
+    if decode:
+        try:
+            read_image(record.path, 3)
+        except DataError as error:
+            problems.append(image_problem(record.path, error))
+    elif not record.path.is_file():
+        problems.append(DataProblem(record.path, None, "no such image", "image"))
+    return problems
+
+
+def image_problem(path: Path, error: DataError) -> DataProblem:
+    """Turns the error of decoding an image into a problem of the set."""
+    return DataProblem(path, None, str(error).removeprefix(f"{path}: "), "image")
+
+
+def _pair(values: Iterable[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)

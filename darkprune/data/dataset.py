@@ -1,0 +1,174 @@
+"""The common form of a labelled image set, whatever files it came from.
+
+Boxes are darknet's everywhere: centre x, centre y, width, height, relative to the image (0 to 1).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+ProblemKind = Literal["list", "names", "missing", "label", "class", "image"]
+
+
+@dataclass(frozen=True)
+class DataProblem:
+    """One thing that is wrong with a data set.
+
+    Attributes:
+        file: the file to look into.
+        line: 1-based line, None where the file has none or the whole file is meant.
+        message: what is wrong and what comes of it, on one line.
+        kind: what is concerned, for counting: a list of images, the names, a missing label file, a label line, a class
+            number, an image.
+    """
+
+    file: Path
+    line: int | None
+    message: str
+    kind: ProblemKind = "label"
+
+    def __str__(self) -> str:
+        where = printable(str(self.file)) if self.line is None else f"{printable(str(self.file))}:{self.line}"
+        return f"{where}: {self.message}"
+
+
+@dataclass(frozen=True, eq=False)
+class Objects:
+    """The labelled objects of one image.
+
+    Attributes:
+        boxes: (n, 4) float32, cx, cy, w, h relative to the image, as the file says them (not clipped).
+        classes: (n,) int64, not checked against any network.
+        difficult: (n,) bool; neither missed nor found objects of this kind count (VOC `difficult`, COCO `iscrowd`).
+        lines: (n,) int64, 1-based line in the label file, 0 where the form has no lines.
+    """
+
+    boxes: npt.NDArray[np.float32]
+    classes: npt.NDArray[np.int64]
+    difficult: npt.NDArray[np.bool_]
+    lines: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    def select(self, keep: npt.NDArray[np.bool_]) -> Objects:
+        """Returns the objects where `keep`, (n,) bool, is true."""
+        return Objects(self.boxes[keep], self.classes[keep], self.difficult[keep], self.lines[keep])
+
+
+def make_objects(
+    boxes: npt.ArrayLike,
+    classes: npt.ArrayLike,
+    difficult: npt.ArrayLike | None = None,
+    lines: npt.ArrayLike | None = None,
+) -> Objects:
+    """Builds `Objects` from anything array-like; empty lists are fine."""
+    numbers = np.asarray(classes, np.int64).reshape(-1)
+    with np.errstate(over="ignore"):
+        relative = np.asarray(boxes, np.float32).reshape(-1, 4)
+    return Objects(
+        relative,
+        numbers,
+        np.zeros(len(numbers), np.bool_) if difficult is None else np.asarray(difficult, np.bool_).reshape(-1),
+        np.zeros(len(numbers), np.int64) if lines is None else np.asarray(lines, np.int64).reshape(-1),
+    )
+
+
+def join_objects(first: Objects, second: Objects) -> Objects:
+    """Returns the objects of both, in order."""
+    return Objects(
+        np.concatenate([first.boxes, second.boxes]),
+        np.concatenate([first.classes, second.classes]),
+        np.concatenate([first.difficult, second.difficult]),
+        np.concatenate([first.lines, second.lines]),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class LabelReading:
+    """What reading one image's labels gave: the usable objects, and what was wrong."""
+
+    objects: Objects
+    problems: tuple[DataProblem, ...] = ()
+
+
+class LabelSource(Protocol):
+    """Where one image's labels come from; small and picklable, so that worker processes can carry it."""
+
+    @property
+    def file(self) -> Path:
+        """The file that holds the labels (it may not exist)."""
+        ...
+
+    def read(self) -> LabelReading:
+        """Reads them; never raises for bad content, which becomes a `DataProblem`."""
+        ...
+
+
+@dataclass(frozen=True)
+class StoredLabels:
+    """Labels that were read together with the whole set, or that do not exist (images without labels)."""
+
+    file: Path
+    reading: LabelReading
+
+    def read(self) -> LabelReading:
+        """Returns what was stored."""
+        return self.reading
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One image of a set.
+
+    Attributes:
+        path: the image file.
+        labels: where its labels come from; `labels.read()` loads them.
+        width, height: size in pixels where the annotations say it, else None.
+    """
+
+    path: Path
+    labels: LabelSource
+    width: int | None = None
+    height: int | None = None
+
+    def objects(self) -> Objects:
+        """Reads the labels and drops what is wrong with them (`check_dataset` tells)."""
+        return self.labels.read().objects
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A labelled image set.
+
+    Attributes:
+        name: a short name for tables and errors.
+        class_names: the name of class i at position i; may be empty where no names are known.
+        images: in the order of the list.
+        problems: what was already seen to be wrong while the set was recognised.
+        source: the file or folder that it was read from.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    images: tuple[ImageRecord, ...]
+    problems: tuple[DataProblem, ...] = ()
+    source: Path = Path()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def read_labels(self) -> list[LabelReading]:
+        """Reads the labels of all images, in order."""
+        return [image.labels.read() for image in self.images]
+
+
+def printable(text: str, limit: int = 200) -> str:
+    """Makes text from a stranger's file safe for a terminal and short enough for one line."""
+    shown = "".join(c if c.isprintable() else "?" for c in text[:limit])
+    return f"{shown}…" if len(text) > limit else shown

@@ -1,0 +1,136 @@
+"""Batches of images for the network, decoded ahead of time by threads (OpenCV and numpy let go of the GIL)."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from darkprune.data.check import image_problem
+from darkprune.data.dataset import DataProblem
+from darkprune.data.images import Planes, letterbox, read_image, resize
+from darkprune.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Images ready for the network.
+
+    Attributes:
+        images: (b, c, h, w) float32 in 0…1.
+        indices: (b,) int64, position of each image in the list that was loaded.
+        sizes: (b, 2) int64, width and height of the image file in pixels.
+        problems: images of this stretch of the list that could not be read; they are not in the batch.
+    """
+
+    images: Planes
+    indices: npt.NDArray[np.int64]
+    sizes: npt.NDArray[np.int64]
+    problems: tuple[DataProblem, ...]
+
+
+@dataclass(frozen=True)
+class InputShape:
+    """What the network takes, from [net].
+
+    Attributes:
+        width, height: in pixels.
+        channels: 3 (RGB) or 1 (grey).
+        letterbox: keep the aspect and fill with grey (`letter_box=1`), else stretch.
+    """
+
+    width: int
+    height: int
+    channels: int = 3
+    letterbox: bool = False
+
+
+def load_image(path: Path, shape: InputShape, out: Planes | None = None) -> tuple[Planes, tuple[int, int]]:
+    """Reads one image and fits it to the network.
+
+    Returns:
+        The planes (c, h, w) float32, and width and height of the file's image.
+
+    Raises:
+        DataError: the image cannot be read.
+    """
+    pixels = read_image(path, shape.channels)
+    fit = letterbox if shape.letterbox else resize
+    return fit(pixels, shape.width, shape.height, out), (pixels.shape[1], pixels.shape[0])
+
+
+def load_batches(
+    paths: Sequence[Path],
+    shape: InputShape,
+    batch: int,
+    *,
+    workers: int | None = None,
+    ahead: int = 2,
+    strict: bool = False,
+) -> Iterator[Batch]:
+    """Loads images in order, in batches, some batches ahead of the consumer.
+
+    Args:
+        paths: image files.
+        shape: what the network takes.
+        batch: images per batch; the last may have fewer, and so has any with unreadable images (even none).
+        workers: threads; by default one per core, at most 16.
+        ahead: batches that are prepared while one is in use; bounds the memory.
+        strict: raise at the first unreadable image instead of leaving it out.
+
+    Yields:
+        Batches in the order of `paths`.
+
+    Raises:
+        DataError: `strict` and an image cannot be read.
+    """
+    if batch < 1 or ahead < 0:
+        raise ValueError(f"batch={batch} must be at least 1 and ahead={ahead} at least 0")
+    count = max(1, workers if workers is not None else min(16, os.cpu_count() or 1))
+    pool = ThreadPoolExecutor(max_workers=count, thread_name_prefix="images")
+    waiting: deque[Callable[[], Batch]] = deque()
+    try:
+        for start in range(0, len(paths), batch):
+            waiting.append(_start(pool, paths[start : start + batch], start, shape, strict))
+            if len(waiting) > ahead:
+                yield waiting.popleft()()
+        while waiting:
+            yield waiting.popleft()()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start(
+    pool: ThreadPoolExecutor, paths: Sequence[Path], start: int, shape: InputShape, strict: bool
+) -> Callable[[], Batch]:
+    """Hands a batch to the pool; the result, when called, waits for it."""
+    images = np.empty((len(paths), shape.channels, shape.height, shape.width), np.float32)
+    futures: list[Future[tuple[int, int] | DataError]] = [
+        pool.submit(_fill, path, shape, images[position]) for position, path in enumerate(paths)
+    ]
+
+    def finish() -> Batch:
+        results = [future.result() for future in futures]
+        errors = [(path, found) for path, found in zip(paths, results, strict=True) if isinstance(found, DataError)]
+        if errors and strict:
+            raise errors[0][1]
+        good = [position for position, found in enumerate(results) if not isinstance(found, DataError)]
+        sizes = np.array([found for found in results if not isinstance(found, DataError)], np.int64).reshape(-1, 2)
+        kept = images if len(good) == len(results) else images[good]
+        problems = tuple(image_problem(path, error) for path, error in errors)
+        return Batch(kept, np.array(good, np.int64) + start, sizes, problems)
+
+    return finish
+
+
+def _fill(path: Path, shape: InputShape, out: Planes) -> tuple[int, int] | DataError:
+    try:
+        return load_image(path, shape, out)[1]
+    except DataError as error:
+        return error

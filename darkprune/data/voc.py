@@ -1,0 +1,263 @@
+"""Pascal VOC: Annotations/*.xml, ImageSets/Main/*.txt, JPEGImages/.
+
+Boxes become relative as in darknet's `voc_label.py`: centre = (min + max)/2 − 1, size = max − min, over the image's
+size. The XML is read with expat directly: it gives line numbers, and a document type, which is the door to entity
+expansion, is refused where it starts.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from xml.parsers import expat
+
+import numpy as np
+
+from darkprune.data.darknet_data import read_names
+from darkprune.data.dataset import (
+    DataProblem,
+    Dataset,
+    ImageRecord,
+    LabelReading,
+    StoredLabels,
+    make_objects,
+    printable,
+)
+from darkprune.data.files import read_bytes, read_lines
+from darkprune.data.images import image_size
+from darkprune.errors import DataError
+
+MAX_XML_BYTES = 8 << 20
+MAX_LIST_BYTES = 1 << 30
+_MAX_DEPTH = 32
+_SETS = {"train": ("train", "trainval"), "valid": ("val", "valid", "test", "minival")}
+_IMAGES = re.compile(r"\.(jpe?g|png|bmp|tiff?|webp|ppm)$", re.IGNORECASE)
+_CORNERS = ("bndbox/xmin", "bndbox/ymin", "bndbox/xmax", "bndbox/ymax")
+
+
+@dataclass
+class _Item:
+    line: int
+    values: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Annotation:
+    size: dict[str, str]
+    items: list[_Item]
+
+
+@dataclass(frozen=True)
+class VocLabels:
+    """The XML file of one image.
+
+    Attributes:
+        file: the annotation.
+        image: the image, asked for its size where the XML does not say it.
+        class_names: name of class i at i.
+    """
+
+    file: Path
+    image: Path
+    class_names: tuple[str, ...]
+
+    def read(self) -> LabelReading:
+        """Reads the objects; those of unknown classes or without a usable box are dropped and reported."""
+        return _read_annotation(self.file, self.image, self.class_names)
+
+
+def is_voc(path: Path) -> bool:
+    """Tells whether a folder, or its only VOC-like subfolder, has the form of Pascal VOC."""
+    return _root(path) is not None
+
+
+def read_voc(path: Path, split: str = "valid", names: Path | None = None) -> Dataset:
+    """Reads one image set of a VOC folder.
+
+    Args:
+        path: the folder with Annotations/ and JPEGImages/, or one that holds exactly one such folder.
+        split: `train` (train.txt, else trainval.txt), `valid` (val.txt, else test.txt), or the name of an image set.
+            A folder without ImageSets has all its annotations in every split.
+        names: a names file that gives the order of the classes; without one they are sorted by name, over all
+            annotations of the folder, so that every split has the same numbers.
+
+    Raises:
+        DataError: not such a folder, no such image set, or an empty one.
+    """
+    root = _root(path)
+    if root is None:
+        raise DataError(f"{path}: is not a Pascal VOC folder; it has to hold Annotations/ and JPEGImages/")
+    class_names, problems = read_names(names) if names is not None else (_all_names(root), [])
+    images = _image_files(root)
+    records = []
+    for identity in _identities(root, split):
+        image = images.get(identity, root / "JPEGImages" / f"{identity}.jpg")
+        file = root / "Annotations" / f"{identity}.xml"
+        if os.path.isfile(file):
+            records.append(ImageRecord(image, VocLabels(file, image, class_names)))
+        else:
+            problem = DataProblem(file, None, "no such annotation; the image is taken for one without objects", "missing")
+            records.append(ImageRecord(image, StoredLabels(file, LabelReading(make_objects([], []), (problem,)))))
+    return Dataset(root.name, class_names, tuple(records), tuple(problems), root)
+
+
+def _root(path: Path) -> Path | None:
+    candidates = [path]
+    if path.is_dir() and not (path / "Annotations").is_dir():
+        candidates = [child for child in sorted(path.iterdir()) if (child / "Annotations").is_dir()]
+    found = [root for root in candidates if (root / "Annotations").is_dir() and (root / "JPEGImages").is_dir()]
+    return found[0] if len(found) == 1 else None
+
+
+def _identities(root: Path, split: str) -> list[str]:
+    """Returns the image names of a split, without extension."""
+    folder = root / "ImageSets" / "Main"
+    if not folder.is_dir():
+        return [file.stem for file in sorted((root / "Annotations").glob("*.xml"))]
+    wanted = _SETS.get(split, (split,))
+    listing = next((folder / f"{name}.txt" for name in wanted if (folder / f"{name}.txt").is_file()), None)
+    if listing is None:
+        there = ", ".join(sorted(file.stem for file in folder.glob("*.txt"))[:8]) or "none"
+        raise DataError(f"{folder}: has no {' or '.join(f'{name}.txt' for name in wanted)}; image sets there: {there}")
+    found = [line.split()[0] for line in read_lines(listing, MAX_LIST_BYTES, "an image set") if line.strip()]
+    if not found:
+        raise DataError(f"{listing}: is empty; it has to name one image per line")
+    return found
+
+
+def _image_files(root: Path) -> dict[str, Path]:
+    """Maps names without extension to files: one directory read instead of a guess per image."""
+    files = {}
+    for entry in os.scandir(root / "JPEGImages"):
+        if _IMAGES.search(entry.name):
+            files[os.path.splitext(entry.name)[0]] = root / "JPEGImages" / entry.name
+    return files
+
+
+def _all_names(root: Path) -> tuple[str, ...]:
+    names: set[str] = set()
+    for file in (root / "Annotations").glob("*.xml"):
+        try:
+            annotation = _parse(file)
+        except DataError:
+            continue  # reported with the image that needs it
+        names.update(item.values["name"] for item in annotation.items if item.values.get("name"))
+    return tuple(sorted(names))
+
+
+@lru_cache(maxsize=8)
+def _numbers(class_names: tuple[str, ...]) -> dict[str, int]:
+    return {name: number for number, name in reversed(list(enumerate(class_names)))}
+
+
+def _read_annotation(file: Path, image: Path, class_names: tuple[str, ...]) -> LabelReading:
+    try:
+        annotation = _parse(file)
+        size = _size(annotation, image)
+    except DataError as error:
+        problem = DataProblem(file, None, str(error).removeprefix(f"{file}: "), "label")
+        return LabelReading(make_objects([], []), (problem,))
+    numbers = _numbers(class_names)
+    problems: list[DataProblem] = []
+    rows: list[tuple[float, float, float, float]] = []
+    classes, difficult, lines = [], [], []
+    for item in annotation.items:
+        name = item.values.get("name", "")
+        corners = tuple(_number(item.values.get(key, "")) for key in _CORNERS)
+        if name not in numbers:
+            problems.append(DataProblem(file, item.line, f"class '{printable(name, 40)}' is not in the names", "class"))
+        elif not np.isfinite(corners).all():
+            problems.append(DataProblem(file, item.line, "object without a bndbox of four numbers; it is ignored"))
+        else:
+            rows.append((corners[0], corners[1], corners[2], corners[3]))
+            classes.append(numbers[name])
+            difficult.append(_number(item.values.get("difficult", "0")) == 1)
+            lines.append(item.line)
+    corner = np.array(rows, np.float64).reshape(-1, 4)
+    low, high = corner[:, :2], corner[:, 2:]
+    # the −1 belongs to the centre alone: that is how darknet's voc_label.py makes labels from 1-based pixels
+    boxes = np.concatenate([(low + high) / 2 - 1, high - low], axis=1) / np.array([*size, *size], np.float64)
+    return LabelReading(make_objects(boxes, classes, difficult, lines), tuple(problems))
+
+
+def _size(annotation: _Annotation, image: Path) -> tuple[int, int]:
+    width, height = (_number(annotation.size.get(key, "")) for key in ("width", "height"))
+    if 1 <= width <= 1e6 and 1 <= height <= 1e6:
+        return int(width), int(height)
+    return image_size(image)  # annotation tools that do not know the size write 0
+
+
+def _number(text: str) -> float:
+    """Returns a plain decimal number, NaN for anything else."""
+    text = text.strip()
+    if len(text) > 40 or not re.fullmatch(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,2})?", text, re.ASCII):
+        return float("nan")
+    return float(text)
+
+
+def _parse(file: Path) -> _Annotation:
+    """Reads size and objects of an annotation.
+
+    Raises:
+        DataError: not readable, too large, not well-formed, with a document type, or nested absurdly.
+    """
+    data = read_bytes(file, MAX_XML_BYTES, "a Pascal VOC annotation")
+    parser = expat.ParserCreate()
+    parser.buffer_text = True
+    collector = _Collector(parser)
+    parser.StartElementHandler = collector.start
+    parser.EndElementHandler = collector.end
+    parser.CharacterDataHandler = collector.text
+    parser.StartDoctypeDeclHandler = collector.doctype
+    try:
+        parser.Parse(data, True)
+    except expat.ExpatError as error:
+        raise DataError(f"{file}: is not well-formed XML (line {error.lineno}: {expat.ErrorString(error.code)})") from None
+    except (ValueError, LookupError) as error:  # an encoding that Python refuses
+        raise DataError(f"{file}: cannot be read as XML ({printable(str(error), 80)})") from None
+    except _RefusedError as error:
+        raise DataError(f"{file}: {error}") from None
+    return _Annotation(collector.size, collector.items)
+
+
+class _RefusedError(Exception):
+    """The document is well-formed so far but not what an annotation may be."""
+
+
+class _Collector:
+    """Picks size and objects out of the stream of elements; paths are relative to the root element."""
+
+    def __init__(self, parser: expat.XMLParserType) -> None:
+        self.parser = parser
+        self.path: list[str] = []
+        self.chunks: list[str] = []
+        self.size: dict[str, str] = {}
+        self.items: list[_Item] = []
+
+    def doctype(self, *_: object) -> None:
+        raise _RefusedError("has a document type (DTD), which could hide an entity bomb; remove the <!DOCTYPE …>")
+
+    def start(self, name: str, _: dict[str, str]) -> None:
+        if len(self.path) >= _MAX_DEPTH:
+            raise _RefusedError(f"nests elements more than {_MAX_DEPTH} deep; this is not an annotation")
+        self.path.append(name)
+        self.chunks.clear()
+        if self.path[1:] == ["object"]:
+            self.items.append(_Item(self.parser.CurrentLineNumber))
+
+    def text(self, data: str) -> None:
+        self.chunks.append(data)
+
+    def end(self, _: str) -> None:
+        inside = self.path[1:]
+        text = "".join(self.chunks).strip()
+        if len(inside) == 2 and inside[0] == "size":
+            self.size.setdefault(inside[1], text)
+        elif len(inside) in (2, 3) and inside[0] == "object":
+            self.items[-1].values.setdefault("/".join(inside[1:]), text)
+        self.path.pop()
+        self.chunks.clear()
+
