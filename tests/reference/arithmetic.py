@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import reduce
 
 import numpy as np
 
@@ -72,7 +73,9 @@ def activate(x: np.ndarray, name: str) -> np.ndarray:
     return ACTIVATIONS.get(name, ACTIVATIONS["relu"])(x)
 
 
-def windows(x: np.ndarray, size: int, stride: tuple[int, int], out: tuple[int, int], dilation: int = 1):
+def windows(
+    x: np.ndarray, size: int, stride: tuple[int, int], out: tuple[int, int], dilation: int = 1
+) -> Iterator[tuple[int, int, np.ndarray]]:
     """For each kernel position (row, column): what every output pixel sees there, (c, *out). `x` is padded already."""
     for row in range(size):
         for column in range(size):
@@ -139,7 +142,7 @@ def _pool_border(
 
 def max_pool(x: np.ndarray, size: int, stride: tuple[int, int], padding: int, out: tuple[int, int]) -> np.ndarray:
     padded = pad(x, *_pool_border(x, size, stride, padding, out), NO_VALUE)
-    return np.max([seen for *_, seen in windows(padded, size, stride, out)], axis=0)
+    return reduce(np.maximum, (seen for *_, seen in windows(padded, size, stride, out)))
 
 
 def average_pool(x: np.ndarray, size: int, stride: tuple[int, int], padding: int, out: tuple[int, int]) -> np.ndarray:

@@ -6,6 +6,7 @@ see `test_reference.py` for the small cases that need no darknet.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -42,7 +43,9 @@ class Pass:
 
     @property
     def image(self) -> np.ndarray:
-        return self.x.reshape(self.layer.input_shape)
+        """The input as (c, h, w). A [route] that cuts a channel in two leaves a rest nobody reads."""
+        shape = self.layer.input_shape
+        return self.x.reshape(-1)[: math.prod(shape)].reshape(shape)
 
     def activate(self, x: np.ndarray, default: str) -> np.ndarray:
         name = self.layer.options.text("activation", default)
@@ -74,8 +77,8 @@ def forward(
             which write nothing at inference. Otherwise: the true function, and the input passed on.
 
     Returns:
-        The output of every layer: (c, h, w); flat for softmax, cost, detection, contrastive, and for region, whose
-        memory is (h, w, anchor, 5 + classes).
+        The output of every layer: (c, h, w); flat for softmax, cost, detection, contrastive, for a route that cuts a
+        channel in two, and for region, whose memory is (h, w, anchor, 5 + classes).
     """
     image = np.asarray(image, dtype)
     if image.size != network.inputs:

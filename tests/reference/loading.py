@@ -68,7 +68,7 @@ def random_weights(cfg_text: str, seed: int) -> bytes:
                 values = rng.uniform(-0.5, 1.5, shape)
             elif name == "weights" and layer.kind != "implicit":
                 fan_in = math.prod(shape[2:] if layer.kind == "local" else shape[1:])
-                values = rng.normal(0, math.sqrt(2 / fan_in), shape)
+                values = rng.normal(0, math.sqrt(1 / fan_in), shape)
             else:
                 values = rng.normal(0, 0.3, shape)
             chunks.append(values.astype("<f4").tobytes())

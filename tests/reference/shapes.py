@@ -155,7 +155,8 @@ def _reorg(_network: ReferenceNetwork, layer: ReferenceLayer, options: Options) 
     reverse = bool(options.integer("reverse", 0))
     layer.resolved = {"stride": s, "reverse": reverse}
     layer.shape = (c // (s * s), h * s, w * s) if reverse else (c * s * s, h // s, w // s)
-    divisor = s**4 if layer.kind == "reorg3d" else s**2  # the odd one where reverse and kind swap roles
+    # [reorg3d] with reverse hands the wrong sizes to reorg_cpu and divides twice.
+    divisor = s**4 if layer.kind == "reorg3d" else s**2
     if (reverse or layer.kind == "reorg") and c % divisor:
         raise ValueError(f"layer {layer.index}: {c} channels are no multiple of {divisor}")
     if not reverse and (h % s or w % s):
