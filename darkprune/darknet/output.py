@@ -1,0 +1,149 @@
+"""Writing results so that nothing is ever half-written, and nothing of the user's is lost."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from darkprune.errors import OutputError
+
+
+@contextmanager
+def result_folder(target: Path, inputs: Sequence[Path], overwrite: bool = False) -> Iterator[Path]:
+    """Gives a folder to fill, which takes the target's place as a whole when the block ends well.
+
+    It is made beside the target, synchronised and renamed; a failure or Ctrl-C removes it and leaves the target as it
+    was. With `overwrite`, files of an earlier target that the new one does not have are carried over.
+
+    Args:
+        target: the folder to be.
+        inputs: files that must not lie in it.
+        overwrite: whether it may exist and hold files.
+
+    Yields:
+        The folder to write to.
+
+    Raises:
+        OutputError: the target exists, holds an input, or cannot be written; the disk is full.
+    """
+    target = Path(os.path.abspath(target))
+    check_folder(target, inputs, overwrite)
+    with _explained(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
+    try:
+        with _explained(target):
+            os.chmod(partial, 0o777 & ~_umask())
+            yield partial
+            for path in partial.rglob("*"):
+                _sync(path)
+            _sync(partial)
+            _put_in_place(partial, target)
+            _sync(target.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def check_folder(target: Path, inputs: Sequence[Path], overwrite: bool) -> None:
+    """Refuses a target before any work is done.
+
+    Raises:
+        OutputError: it exists and is not empty, is a file, holds an input, or its parent cannot be written.
+    """
+    if target.is_symlink() or (target.exists() and not target.is_dir()):
+        raise OutputError(f"{target}: exists and is not a folder; choose another -o")
+    real = target.resolve()
+    for path in inputs:
+        if path.resolve().is_relative_to(real):
+            raise OutputError(f"{target}: holds the input {path.name}; choose another folder with -o")
+    if target.is_dir() and any(target.iterdir()) and not overwrite:
+        raise OutputError(f"{target}: exists and is not empty; give --overwrite to replace an earlier result")
+    parent = next(p for p in (target, *target.parents) if p.exists())
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise OutputError(f"{target}: cannot be written (no permission in {parent})")
+
+
+@contextmanager
+def atomic_file(path: Path, inputs: Sequence[Path] = (), overwrite: bool = False) -> Iterator[BinaryIO]:
+    """Gives a binary file to write, which takes its place when the block ends well.
+
+    Args:
+        path: the file to be.
+        inputs: files that it must not be.
+        overwrite: whether it may exist.
+
+    Raises:
+        OutputError: it exists, is an input, or cannot be written.
+    """
+    path = Path(os.path.abspath(path))
+    if any(path.resolve() == other.resolve() for other in inputs):
+        raise OutputError(f"{path}: is an input; choose another -o")
+    if path.is_dir():
+        raise OutputError(f"{path}: is a folder; name a file with -o")
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path}: exists; give --overwrite to replace it")
+    with _explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        number, name = tempfile.mkstemp(prefix=f".{path.name}.partial-", dir=path.parent)
+    try:
+        with _explained(path):
+            os.chmod(name, 0o666 & ~_umask())
+            with os.fdopen(number, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(name, path)
+            _sync(path.parent)
+    finally:
+        if os.path.exists(name):
+            os.unlink(name)
+
+
+def _put_in_place(partial: Path, target: Path) -> None:
+    if not target.exists():
+        os.rename(partial, target)
+        return
+    if not any(target.iterdir()):
+        target.rmdir()
+        os.rename(partial, target)
+        return
+    earlier = Path(tempfile.mkdtemp(prefix=f".{target.name}.earlier-", dir=target.parent))
+    os.rename(target, earlier / target.name)
+    os.rename(partial, target)
+    for entry in (earlier / target.name).iterdir():
+        if not (target / entry.name).exists():
+            os.rename(entry, target / entry.name)
+    shutil.rmtree(earlier)
+
+
+def _sync(path: Path) -> None:
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+@contextmanager
+def _explained(target: Path) -> Iterator[None]:
+    """Turns the operating system's refusals into one line."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise OutputError(f"{target}: the disk is full; nothing was left behind") from None
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EEXIST):
+            raise OutputError(f"{target}: cannot be written ({error.strerror})") from None
+        raise

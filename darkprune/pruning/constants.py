@@ -1,0 +1,124 @@
+"""What removed channels leave behind: their constants, at every tap of the network (METHODS §2.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from darkprune.graph.channels import BoolArray, ChannelMap
+from darkprune.graph.graph import Layer
+from darkprune.graph.weights import NetworkWeights
+from darkprune.layers import INPUT
+from darkprune.layers.activations import CARRIER_SHIFT, activate, mean_under_normal
+from darkprune.layers.base import Floats
+from darkprune.layers.convolution import Convolutional
+from darkprune.layers.dense import Connected
+
+CONSTANTS = ("mean", "beta")
+
+#: layer -> value per output channel, for layers whose constants do not follow from their inputs'
+Own = Callable[[Layer], Floats | None]
+
+
+def removed_constants(
+    weights: NetworkWeights,
+    channels: ChannelMap,
+    gone: BoolArray,
+    how: str,
+    measured: Mapping[int, Floats] | None = None,
+) -> list[Floats]:
+    """Computes the constant of every removed channel of every layer.
+
+    Args:
+        weights: the original tensors.
+        channels: labels.
+        gone: per class whether its original content goes.
+        how: `mean`: E[act(γz + β)], z ~ N(0, 1); `beta`: act(β).
+        measured: layer -> means on images, one per channel, instead.
+
+    Returns:
+        Per layer one value per output channel, NaN where the channel stays.
+    """
+
+    def own(layer: Layer) -> Floats | None:
+        if measured is not None and layer.index in measured:
+            return measured[layer.index]
+        return _producer_constant(weights, layer, how)
+
+    return propagate(weights, channels, gone, own)
+
+
+def carrier_constants(weights: NetworkWeights, channels: ChannelMap, carriers: BoolArray) -> list[Floats]:
+    """Computes κ, the value of every carrier channel, at every layer's output; NaN elsewhere."""
+
+    def own(layer: Layer) -> Floats | None:
+        value = carrier_value(layer)
+        if value is not None:
+            return np.full(layer.output.c, value)
+        return _producer_constant(weights, layer, "beta")
+
+    return propagate(weights, channels, carriers, own)
+
+
+def carrier_value(layer: Layer) -> float | None:
+    """Returns the constant c = act(β) ≠ 0 that a carrier of this layer holds; None if it can hold none."""
+    if not isinstance(layer.kind, Convolutional | Connected):
+        return None
+    shift = CARRIER_SHIFT.get(layer.kind.activation)
+    return None if shift is None else float(activate(layer.kind.activation, np.array([shift]))[0])
+
+
+def propagate(weights: NetworkWeights, channels: ChannelMap, wanted: BoolArray, own: Own) -> list[Floats]:
+    """Carries constants from the layers that make channels to every layer that passes them on.
+
+    Args:
+        weights: the tensors that passing layers need (depthwise filters, weighted shortcuts, batch normalisation).
+        channels: labels.
+        wanted: per class whether it has a constant.
+        own: the values of a producing layer; asked for depthwise convolutions too, which pass on when it says None.
+    """
+    graph = channels.graph
+    values: list[Floats] = []
+    with np.errstate(invalid="ignore"):
+        for layer in graph:
+            classes = channels.of_layer[layer.index]
+            here = np.where(classes < 0, False, wanted[classes]) if len(classes) else np.zeros(0, bool)
+            if not here.any():
+                values.append(np.full(len(classes), np.nan))
+                continue
+            made = own(layer)
+            if made is None:
+                inputs = [np.full(graph.net.input.c, np.nan) if s == INPUT else values[s] for s in layer.sources]
+                made = layer.kind.constant(inputs, weights.reader(layer))
+            values.append(np.where(here, made, np.nan))
+    return values
+
+
+def _producer_constant(weights: NetworkWeights, layer: Layer, how: str) -> Floats | None:
+    """Returns act(β) or its mean for convolutions and connected layers; None for layers that pass channels on."""
+    kind = layer.kind
+    if not isinstance(kind, Convolutional | Connected):
+        return None
+    if isinstance(kind, Convolutional) and kind.depthwise(layer.inputs[0].c):
+        return None
+    read = weights.reader(layer)
+    shift = np.float64(read("biases"))
+    if how == "beta" or not kind.batch_normalize:
+        return activate(kind.activation, shift)
+    return mean_under_normal(kind.activation, np.float64(read("scales")), shift)
+
+
+def consumers_with_border(channels: ChannelMap, constants: Sequence[Floats]) -> list[int]:
+    """Lists the padding convolutions that read a constant other than 0: folding is not exact at their borders.
+
+    Depthwise ones are listed too: the constant that they pass on holds inside the map only.
+    """
+    return [
+        layer.index
+        for layer in channels.graph
+        if isinstance(layer.kind, Convolutional)
+        and layer.kind.geometry.padding > 0
+        and layer.sources[0] != INPUT
+        and np.nan_to_num(constants[layer.sources[0]]).any()
+    ]

@@ -1,0 +1,53 @@
+"""Fresh weights with sane statistics, for networks that have none (`darkprune init`)."""
+
+from __future__ import annotations
+
+from typing import BinaryIO
+
+import numpy as np
+
+from darkprune.darknet.weights import Header, WeightsWriter
+from darkprune.graph.graph import Graph, Layer
+from darkprune.graph.weights import stored_tensors
+from darkprune.layers import Blob, Role
+from darkprune.layers.base import Floats
+
+
+def write_fresh(graph: Graph, file: BinaryIO, seed: int, vary: bool = False) -> int:
+    """Writes random weights.
+
+    Filters are normal with variance 2/fan-in (He et al. 2015), γ = 1, β = 0, μ = 0, σ² = 1: a forward pass keeps its
+    scale. darknet itself saves σ² = 0 for a network that was never trained, which multiplies by 316 per layer.
+
+    Args:
+        graph: the network.
+        file: empty, open for writing in binary.
+        seed: of the generator.
+        vary: draw γ, β, μ and σ² around these values, as in a trained network (for tests and benchmarks).
+
+    Returns:
+        Bytes written.
+    """
+    random = np.random.default_rng(seed)
+    writer = WeightsWriter(file, Header(), stored_tensors(graph))
+    for layer in graph:
+        for blob in layer.stored:
+            writer.write(layer.index, blob.name, _draw(random, layer, blob, vary).astype(np.float32))
+    writer.finish()
+    return writer.size
+
+
+def _draw(random: np.random.Generator, layer: Layer, blob: Blob, vary: bool) -> Floats:
+    name = blob.name.rsplit(".", 1)[-1]
+    if name == "scales":
+        return random.uniform(0.5, 1.5, blob.shape) if vary else np.ones(blob.shape)
+    if name == "rolling_variance":
+        return random.uniform(0.5, 1.5, blob.shape) if vary else np.ones(blob.shape)
+    if name in ("biases", "rolling_mean"):
+        return random.normal(0, 0.2, blob.shape) if vary else np.zeros(blob.shape)
+    if layer.name == "shortcut":
+        return random.uniform(0.5, 1.5, blob.shape) if vary else np.ones(blob.shape)
+    if layer.name == "implicit":
+        return random.normal(0, 0.2, blob.shape)
+    fan_in = blob.count // next((axis.size for axis in blob.axes if axis.role is Role.OUT), blob.shape[0])
+    return random.standard_normal(blob.shape, np.float32) * np.float32(np.sqrt(2 / fan_in))

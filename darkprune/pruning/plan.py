@@ -1,0 +1,267 @@
+"""The pruning plan: what is kept, in a JSON file that a person can read, change and replay."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from darkprune import __version__
+from darkprune.errors import PlanError
+from darkprune.graph.channels import BoolArray, ChannelMap
+from darkprune.layers.base import Floats
+
+FORMAT = "darkprune-plan/1"
+MAX_BYTES = 64 << 20
+COMPENSATIONS = ("fold", "carrier", "none")
+
+
+@dataclass(frozen=True)
+class GroupResult:
+    """What became of a group.
+
+    Attributes:
+        name, first, last: the group.
+        ratio: fraction asked for.
+        threshold: score at the last marked rank (None: nothing marked, or no batch-normalised channel).
+        median: median score of its prunable channels with batch normalisation (None without any).
+        channels: output channels of its convolutions that could have gone.
+        marked: how many of them lay below the threshold.
+        removed: how many went, after merging, floors and rounding.
+    """
+
+    name: str
+    first: int
+    last: int
+    ratio: float
+    threshold: float | None
+    median: float | None
+    channels: int
+    marked: int
+    removed: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the fields as JSON, the range as `layers`."""
+        data = asdict(self)
+        return {"name": data.pop("name"), "layers": [data.pop("first"), data.pop("last")], **data}
+
+
+@dataclass(frozen=True)
+class PrunePlan:
+    """A decision about one pair of files.
+
+    Attributes:
+        cfg_sha256, weights_sha256: the pair it was made for.
+        names: what the two files were called.
+        settings: how it was made (for the reader; replaying needs only `compensate` and `constant`).
+        groups: what became of each group.
+        layers: producing layer -> (channels, positions kept, positions that become carriers).
+        measured: layer -> measured constants of its channels, if any.
+    """
+
+    cfg_sha256: str
+    weights_sha256: str
+    names: tuple[str, str]
+    settings: Mapping[str, Any]
+    groups: tuple[GroupResult, ...]
+    layers: Mapping[int, tuple[int, tuple[int, ...], tuple[int, ...]]]
+    measured: Mapping[int, Floats] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the plan as JSON; kept channels as ranges (`0-12,14,16-63`)."""
+        layers = {}
+        for index, (channels, keep, carriers) in sorted(self.layers.items()):
+            entry: dict[str, Any] = {"channels": channels, "kept": len(keep), "keep": _to_ranges(keep)}
+            if carriers:
+                entry["carriers"] = _to_ranges(carriers)
+            if index in self.measured:
+                entry["constants"] = [round(float(value), 7) for value in self.measured[index]]
+            layers[str(index)] = entry
+        return {
+            "format": FORMAT,
+            "darkprune": __version__,
+            "cfg": {"name": self.names[0], "sha256": self.cfg_sha256},
+            "weights": {"name": self.names[1], "sha256": self.weights_sha256},
+            "settings": dict(self.settings),
+            "groups": [group.to_json() for group in self.groups],
+            "layers": layers,
+        }
+
+    def dumps(self) -> str:
+        """Returns the file's text."""
+        return json.dumps(self.to_json(), indent=1) + "\n"
+
+    def classes(self, channels: ChannelMap) -> tuple[BoolArray, BoolArray]:
+        """Turns positions into classes.
+
+        Args:
+            channels: labels of the network that the plan is for.
+
+        Returns:
+            keep and carriers per class.
+
+        Raises:
+            PlanError: the plan does not name the network's layers, cuts a pinned channel, cuts coupled convolutions
+                differently, or leaves blocks unequal.
+        """
+        keep = np.ones(channels.count, bool)
+        carriers = np.zeros(channels.count, bool)
+        decided: dict[int, int] = {}
+        for index, (width, kept, carried) in sorted(self.layers.items()):
+            classes = self._classes_of(channels, index, width)
+            mask, role = np.zeros(width, bool), np.zeros(width, bool)
+            mask[list(kept)] = True
+            role[list(carried)] = True
+            if not mask.any():
+                raise PlanError(f"plan: layer {index} would keep no channel; keep at least one")
+            if (role & ~mask).any():
+                raise PlanError(f"plan: layer {index}: carriers must be among the channels kept")
+            for position in np.flatnonzero(~mask | role).tolist():
+                reasons = channels.pinned[int(classes[position])]
+                if reasons:
+                    raise PlanError(f"plan: layer {index}: channel {position} cannot go: {reasons[0]}")
+            for position, number in enumerate(classes.tolist()):
+                first = decided.setdefault(number, index)
+                if first != index and (keep[number] != mask[position] or carriers[number] != role[position]):
+                    raise PlanError(
+                        f"plan: layers {first} and {index} are coupled, but differ at channel {position} of {index}; "
+                        "give both the same channels (darkprune groups shows coupled layers)"
+                    )
+                keep[number], carriers[number] = mask[position], role[position]
+        check_splits(channels, keep)
+        return keep, carriers
+
+    def _classes_of(self, channels: ChannelMap, index: int, width: int) -> Any:
+        if index not in channels.producers:
+            raise PlanError(f"plan: layer {index} makes no channels of its own; leave it out of the plan")
+        classes = channels.of_layer[index]
+        if width != len(classes):
+            raise PlanError(f"plan: layer {index} has {len(classes)} channels, not {width}; the plan is for another cfg")
+        return classes
+
+
+def check_splits(channels: ChannelMap, keep: BoolArray) -> None:
+    """Checks that blocks keep equally many channels.
+
+    Raises:
+        PlanError: they do not.
+    """
+    for split in channels.splits:
+        counts = np.where(split.classes < 0, True, keep[split.classes]).sum(axis=1)
+        if len(set(counts.tolist())) > 1:
+            raise PlanError(
+                f"plan: layer {split.layer} reads blocks that would keep {sorted(set(counts.tolist()))} channels; "
+                "every block must keep as many"
+            )
+
+
+def make_layers(
+    channels: ChannelMap, keep: BoolArray, carriers: BoolArray
+) -> dict[int, tuple[int, tuple[int, ...], tuple[int, ...]]]:
+    """Turns classes into positions, for every producing layer that is cut or holds carriers."""
+    layers = {}
+    for index in channels.producers:
+        classes = channels.of_layer[index]
+        if keep[classes].all() and not carriers[classes].any():
+            continue
+        kept = tuple(np.flatnonzero(keep[classes]).tolist())
+        layers[index] = (len(classes), kept, tuple(np.flatnonzero(carriers[classes]).tolist()))
+    return layers
+
+
+def read_plan(path: Path) -> PrunePlan:
+    """Reads a plan file.
+
+    Raises:
+        PlanError: it cannot be read, or is not a plan.
+    """
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise PlanError(f"{path}: no such file; write a plan with darkprune prune --plan-only") from None
+    except OSError as error:
+        raise PlanError(f"{path}: cannot be read ({error.strerror})") from None
+    if len(raw) > MAX_BYTES:
+        raise PlanError(f"{path}: larger than {MAX_BYTES >> 20} MiB; this is no plan")
+    try:
+        data = json.loads(raw.decode("utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise PlanError(f"{path}: is not JSON ({str(error)[:80]})") from None
+    try:
+        return _from_json(data)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise PlanError(f"{path}: is not a plan of darkprune ({type(error).__name__}: {str(error)[:80]})") from None
+
+
+def _from_json(data: Mapping[str, Any]) -> PrunePlan:
+    if data["format"] != FORMAT:
+        raise ValueError(f"format is {str(data['format'])[:40]!r}, not {FORMAT!r}")
+    layers, measured = {}, {}
+    for name, entry in data["layers"].items():
+        index, width = int(name), int(entry["channels"])
+        if not 0 < width <= 1 << 24:
+            raise ValueError(f"layer {index}: channels={width}")
+        keep, carriers = _from_ranges(entry["keep"], width), _from_ranges(entry.get("carriers", ""), width)
+        layers[index] = (width, keep, carriers)
+        if "constants" in entry:
+            measured[index] = np.array(entry["constants"], np.float64)
+            if measured[index].shape != (width,) or not np.isfinite(measured[index]).all():
+                raise ValueError(f"layer {index}: constants are not {width} numbers")
+    groups = tuple(
+        GroupResult(first=int(entry["layers"][0]), last=int(entry["layers"][1]),
+                    **{key: value for key, value in entry.items() if key != "layers"})
+        for entry in data["groups"]
+    )  # fmt: skip
+    settings = dict(data["settings"])
+    if settings.get("compensate") not in COMPENSATIONS or settings.get("constant") not in ("mean", "beta"):
+        raise ValueError("settings lack compensate or constant")
+    return PrunePlan(
+        str(data["cfg"]["sha256"]),
+        str(data["weights"]["sha256"]),
+        (str(data["cfg"]["name"]), str(data["weights"]["name"])),
+        settings,
+        groups,
+        layers,
+        measured,
+    )
+
+
+def _to_ranges(positions: tuple[int, ...]) -> str:
+    parts = []
+    start = previous = None
+    for position in (*positions, None):
+        if start is not None and (position is None or position != previous + 1):  # type: ignore[operator]
+            parts.append(str(start) if start == previous else f"{start}-{previous}")
+            start = None
+        if start is None:
+            start = position
+        previous = position
+    return ",".join(parts)
+
+
+def _from_ranges(text: str, width: int) -> tuple[int, ...]:
+    positions: list[int] = []
+    for part in str(text).replace(" ", "").split(",") if text else []:
+        match = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", part)
+        if match is None:
+            raise ValueError(f"'{part[:20]}' is no channel or range")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if not first <= last < width:
+            raise ValueError(f"{part} does not lie within 0-{width - 1}")
+        positions.extend(range(first, last + 1))
+    if len(set(positions)) != len(positions) or positions != sorted(positions):
+        raise ValueError(f"'{str(text)[:40]}' is not in rising order")
+    return tuple(positions)
+
+
+def hash_file(path: Path) -> str:
+    """Returns the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

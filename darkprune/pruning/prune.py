@@ -1,0 +1,237 @@
+"""From a pair and settings to a plan: score, mark, merge, settle, carriers, in this fixed order (METHODS §2.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+
+from darkprune.errors import PlanError, UsageError
+from darkprune.graph.channels import BoolArray, ChannelMap, map_channels
+from darkprune.graph.weights import NetworkWeights
+from darkprune.layers.base import Floats
+from darkprune.pruning.allocation import RATIO_PRESETS, WIDTH_PRESETS, preset_widths, ratios_of
+from darkprune.pruning.apply import Cut
+from darkprune.pruning.carriers import choose_carriers
+from darkprune.pruning.constants import CONSTANTS, removed_constants
+from darkprune.pruning.groups import PruneGroup, divide, group_of
+from darkprune.pruning.importance import score_channels
+from darkprune.pruning.merge import FAMILIES, Marks, Members, gather_members, mark, merge
+from darkprune.pruning.plan import COMPENSATIONS, GroupResult, PrunePlan, make_layers
+from darkprune.pruning.settle import Limits, settle
+
+
+@dataclass(frozen=True)
+class PruneSettings:
+    """How to choose channels; the defaults are those of `darkprune prune --ratio P`.
+
+    Attributes:
+        ratio: fraction of channels to remove, for all allocations but `explicit`.
+        ratios: one per group, for `explicit`.
+        preset: a published setting, which brings groups and ratios (or widths) with it.
+        groups: division into groups, see `divide`.
+        allocation, merge, criterion, compensate, constant: see the modules of these names.
+        round_to, min_channels: see `Limits`.
+        exclude: layers whose channels stay.
+    """
+
+    ratio: float = 0.0
+    ratios: tuple[float, ...] = ()
+    preset: str | None = None
+    groups: str = "auto"
+    allocation: str = "uniform"
+    merge: str = "vote"
+    criterion: str = "bn_gamma"
+    compensate: str = "fold"
+    constant: str = "mean"
+    round_to: int = 1
+    min_channels: int = 8
+    exclude: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A plan together with what it was made from.
+
+    Attributes:
+        plan: the plan.
+        cut: the same, ready to be applied.
+        warnings: what the user should know before going on.
+    """
+
+    plan: PrunePlan
+    cut: Cut
+    warnings: tuple[str, ...]
+
+
+def decide(weights: NetworkWeights, settings: PruneSettings, hashes: tuple[str, str], names: tuple[str, str]) -> Decision:
+    """Makes a plan.
+
+    Args:
+        weights: the original pair.
+        settings: how.
+        hashes: SHA-256 of cfg and weights.
+        names: file names of cfg and weights.
+
+    Raises:
+        UsageError, PlanError: settings that make no sense for this network.
+    """
+    settings = _checked(weights, settings)
+    channels = map_channels(weights.graph)
+    groups = divide(weights.graph, settings.groups)
+    scores = score_channels(weights, channels, settings.criterion)
+    members = gather_members(channels, scores, groups, frozenset(settings.exclude))
+    ratios = ratios_of(settings.allocation, settings.ratio, settings.ratios, _voting(members, groups))
+    marks = mark(members, ratios, one_pool=settings.allocation == "global")
+    keep, priority = merge(channels, members, marks, settings.merge)
+    warnings = []
+    if settings.preset in WIDTH_PRESETS:
+        keep = _keep_widths(channels, priority, preset_widths(settings.preset, len(weights.graph)))
+        rounded = np.zeros(channels.count, bool)
+    else:
+        limits = Limits(settings.min_channels, settings.round_to)
+        settled = settle(channels, keep, priority, limits)
+        keep, rounded = settled.keep, settled.rounded
+        warnings += _floor_warnings(channels, settled.at_floor)
+    carriers = np.zeros(channels.count, bool)
+    if settings.compensate == "carrier":
+        constants = removed_constants(weights, channels, ~keep | rounded, settings.constant)
+        carriers = choose_carriers(weights, channels, keep, rounded, constants)
+        keep = keep | carriers
+        if settings.preset not in WIDTH_PRESETS:
+            keep = settle(channels, keep, priority, limits).keep
+    results = _results(channels, groups, ratios, members, marks, keep)
+    warnings += _sparsity_warnings(results, settings)
+    plan = PrunePlan(hashes[0], hashes[1], names, _describe(settings), results, make_layers(channels, keep, carriers))
+    return Decision(plan, Cut(channels, keep, carriers, settings.compensate, settings.constant), tuple(warnings))
+
+
+def replay(weights: NetworkWeights, plan: PrunePlan, hashes: tuple[str, str]) -> Cut:
+    """Turns a plan back into a cut.
+
+    Raises:
+        PlanError: the plan was made for other files (says which), or is not consistent.
+    """
+    for kind, name, wanted, found in zip(
+        ("cfg", "weights"), plan.names, (plan.cfg_sha256, plan.weights_sha256), hashes, strict=True
+    ):
+        if wanted != found:
+            path = weights.graph.cfg.source if kind == "cfg" else weights.file.path
+            raise PlanError(
+                f"{path}: the plan was made for another {kind} file ({name}, sha256 {wanted[:12]}…; this one has "
+                f"{found[:12]}…); take that file, or make a new plan"
+            )
+    channels = map_channels(weights.graph)
+    keep, carriers = plan.classes(channels)
+    return Cut(
+        channels, keep, carriers, str(plan.settings["compensate"]), str(plan.settings["constant"]), plan.measured or None
+    )
+
+
+def _checked(weights: NetworkWeights, settings: PruneSettings) -> PruneSettings:
+    """Fills in presets and refuses what does not exist."""
+    if settings.compensate not in COMPENSATIONS:
+        raise UsageError(f"no compensation '{settings.compensate}'; there are {', '.join(COMPENSATIONS)}")
+    if settings.constant not in CONSTANTS:
+        raise UsageError(f"no constant '{settings.constant}'; there are {', '.join(CONSTANTS)}")
+    if settings.round_to < 1 or settings.min_channels < 1:
+        raise UsageError("--round-to and --min-channels must be at least 1")
+    for index in settings.exclude:
+        if not 0 <= index < len(weights.graph):
+            raise UsageError(f"--exclude {index}: the network has layers 0 to {len(weights.graph) - 1}")
+    if settings.preset is None:
+        return settings
+    if settings.preset in WIDTH_PRESETS:
+        return replace(settings, groups="yolov4" if settings.groups == "auto" else settings.groups)
+    if settings.preset not in RATIO_PRESETS:
+        raise UsageError(f"no preset '{settings.preset}'; there are {', '.join((*RATIO_PRESETS, *WIDTH_PRESETS))}")
+    groups, ratios = RATIO_PRESETS[settings.preset]
+    groups = groups if settings.groups == "auto" else settings.groups
+    return replace(settings, groups=groups, allocation="explicit", ratios=ratios)
+
+
+def _voting(members: Members, groups: Sequence[PruneGroup]) -> list[int]:
+    voting = members.pool[members.pool >= 0] // len(FAMILIES)
+    return np.bincount(voting, minlength=len(groups)).tolist()
+
+
+def _keep_widths(channels: ChannelMap, priority: Floats, widths: dict[int, int]) -> BoolArray:
+    """Keeps the dearest channels of every layer, as many as given.
+
+    Raises:
+        PlanError: widths that the network cannot have.
+    """
+    keep = np.ones(channels.count, bool)
+    decided: dict[int, int] = {}
+    for layer, width in sorted(widths.items()):
+        classes = channels.of_layer[layer]
+        if width == len(classes):
+            continue
+        key = int(classes[0])
+        if decided.setdefault(key, width) != width or not 0 < width < len(classes) or not channels.free[classes].all():
+            raise PlanError(f"layer {layer} cannot have {width} of its {len(classes)} channels")
+        order = np.lexsort((classes, -priority[classes]))
+        keep[classes[order[width:]]] = False
+    return keep
+
+
+def _results(
+    channels: ChannelMap,
+    groups: Sequence[PruneGroup],
+    ratios: Sequence[float],
+    members: Members,
+    marks: Marks,
+    keep: BoolArray,
+) -> tuple[GroupResult, ...]:
+    results = []
+    for number, (group, ratio) in enumerate(zip(groups, ratios, strict=True)):
+        family = number * len(FAMILIES)
+        voting = (members.pool >= 0) & (members.pool // len(FAMILIES) == number)
+        gamma = members.pool == family
+        threshold = marks.thresholds[family]
+        lost = sum(
+            int((~keep[channels.of_layer[layer]]).sum())
+            for layer in channels.producers
+            if group_of(groups, layer) is group
+        )
+        results.append(
+            GroupResult(
+                group.name,
+                group.first,
+                group.last,
+                float(ratio),
+                float(threshold) if np.isfinite(threshold) else None,
+                float(np.median(members.score[gamma])) if gamma.any() else None,
+                int(voting.sum()),
+                int(marks.marked[voting].sum()),
+                lost,
+            )
+        )
+    return tuple(results)
+
+
+def _floor_warnings(channels: ChannelMap, layers: Sequence[int]) -> list[str]:
+    if not layers:
+        return []
+    shown = ", ".join(map(str, layers[:8])) + (" …" if len(layers) > 8 else "")
+    many = f"{len(layers)} layers ({shown}) are at their" if len(layers) > 1 else f"layer {shown} is at its"
+    return [f"{many} floor: the ratio asked for would leave fewer channels than --min-channels or 1 %"]
+
+
+def _sparsity_warnings(results: Sequence[GroupResult], settings: PruneSettings) -> list[str]:
+    """Says where γ is not sparse: channels go that are nearly as strong as the others."""
+    if settings.criterion != "bn_gamma":
+        return []
+    return [
+        f"group {group.name}: ratio {group.ratio:g} removes channels up to |γ| = {group.threshold:.2g}, the median is "
+        f"{group.median:.2g}: expect to retrain"
+        for group in results
+        if group.threshold is not None and group.median is not None and group.threshold > 0.25 * group.median
+    ]
+
+
+def _describe(settings: PruneSettings) -> dict[str, object]:
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(settings).items()}
+
+

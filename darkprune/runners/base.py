@@ -1,0 +1,97 @@
+"""The one interface to programs that run a network, and the choice among those at hand."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from darkprune.errors import RunnerError, UsageError
+from darkprune.graph.graph import Graph
+
+Maps = Mapping[int, NDArray[np.float32]]
+
+
+class LoadedNetwork(ABC):
+    """A network that is ready to run."""
+
+    @abstractmethod
+    def outputs(self, image: NDArray[np.float32]) -> Maps:
+        """Runs one image.
+
+        Args:
+            image: (channels, height, width), RGB, 0 to 1.
+
+        Returns:
+            Layer index -> (c, h, w) output, for every layer that the program shows; heads are left out (their input is
+            shown, and programs differ in how they decode it).
+        """
+
+
+class Runner(ABC):
+    """A program that runs Darknet pairs.
+
+    Class attributes:
+        name: how the command line calls it.
+    """
+
+    name: str
+
+    @abstractmethod
+    def load(self, graph: Graph, weights: Path) -> LoadedNetwork:
+        """Loads a pair.
+
+        Args:
+            graph: the network; its text is what is loaded.
+            weights: its weights file.
+
+        Raises:
+            RunnerError: the program is not installed, or refuses this network.
+        """
+
+
+#: name -> (module, class), in order of preference
+RUNNERS: dict[str, tuple[str, str]] = {
+    "opencv": ("darkprune.runners.opencv_runner", "OpenCvRunner"),
+    "onnxruntime": ("darkprune.runners.onnxruntime_runner", "OnnxRuntimeRunner"),
+    "torch": ("darkprune.runners.torch_runner", "TorchRunner"),
+}
+
+
+def get_runner(name: str) -> Runner:
+    """Returns a runner by name.
+
+    Raises:
+        UsageError: no such runner.
+        RunnerError: it is not installed.
+    """
+    if name not in RUNNERS:
+        raise UsageError(f"no runner '{name}'; there are {', '.join(RUNNERS)}")
+    module, attribute = RUNNERS[name]
+    try:
+        make: Callable[[], Runner] = getattr(import_module(module), attribute)
+    except ImportError as error:
+        raise RunnerError(f"runner {name} is not installed ({error})") from None
+    return make()
+
+
+def load_with_any(graph: Graph, weights: Path, name: str | None = None) -> tuple[str, LoadedNetwork]:
+    """Loads a pair in the named runner, or in the first that takes it.
+
+    Returns:
+        The runner's name and the loaded network.
+
+    Raises:
+        RunnerError: none takes it; the message has each one's reason.
+    """
+    reasons = []
+    for candidate in [name] if name else RUNNERS:
+        try:
+            return candidate, get_runner(candidate).load(graph, weights)
+        except RunnerError as error:
+            reasons.append(str(error))
+    raise RunnerError("; ".join(reasons))

@@ -1,0 +1,80 @@
+"""OpenCV 4's own Darknet reader (`cv2.dnn.readNetFromDarknet`); OpenCV 5 has none.
+
+It computes batch normalisation with an epsilon of 1e-6 where darknet has 1e-5: compare its outputs with each other.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from darkprune.errors import RunnerError
+from darkprune.graph.graph import Graph
+from darkprune.layers.heads import Head
+from darkprune.runners.base import LoadedNetwork, Maps, Runner
+
+#: layers that OpenCV makes of a section's activation; their number is one more than darknet's
+_ACTIVATIONS = frozenset("relu leaky mish swish logistic tanh relu6 elu selu hardswish".split())
+_NAME = re.compile(r"([a-zA-Z_]+[a-zA-Z0-9]*?)_(\d+)")
+
+
+class OpenCvRunner(Runner):
+    """Runs pairs in OpenCV 4."""
+
+    name = "opencv"
+
+    def load(self, graph: Graph, weights: Path) -> LoadedNetwork:
+        """Loads a pair; sections that OpenCV does not know are its own error."""
+        if not hasattr(cv2.dnn, "readNetFromDarknet"):
+            raise RunnerError(f"OpenCV {cv2.__version__} has no Darknet reader; install opencv-python-headless<5")
+        # OpenCV counts a batch of the cfg's size otherwise
+        text = graph.cfg.with_values({(0, "batch"): "1", (0, "subdivisions"): "1"})
+        try:
+            net = cv2.dnn.readNetFromDarknet(
+                np.frombuffer(text.encode(), np.uint8), np.fromfile(weights, np.uint8)
+            )
+        except cv2.error as error:
+            raise RunnerError(f"OpenCV {cv2.__version__} cannot read {graph.cfg.source}: {_reason(error)}") from None
+        return _OpenCvNetwork(graph, net)
+
+
+class _OpenCvNetwork(LoadedNetwork):
+    def __init__(self, graph: Graph, net: cv2.dnn.Net) -> None:
+        self.graph = graph
+        self.net = net
+        self.names = _names_by_layer(graph, net.getLayerNames())
+
+    def outputs(self, image: NDArray[np.float32]) -> Maps:
+        try:
+            self.net.setInput(np.ascontiguousarray(image[None], np.float32))
+            maps = self.net.forward(list(self.names.values()))
+        except cv2.error as error:
+            raise RunnerError(f"OpenCV cannot run {self.graph.cfg.source}: {_reason(error)}") from None
+        shown = {}
+        for index, values in zip(self.names, maps, strict=True):
+            shape = self.graph[index].output
+            if shape.is_map and values.size == shape.outputs:
+                shown[index] = values.reshape(shape.c, shape.h, shape.w)
+        return shown
+
+
+def _names_by_layer(graph: Graph, names: tuple[str, ...]) -> dict[int, str]:
+    """Returns for each darknet layer the last of OpenCV's layers that were made of it."""
+    found: dict[int, str] = {}
+    for name in names:
+        match = _NAME.fullmatch(name)
+        if match is None:
+            continue
+        index = int(match[2]) - (match[1] in _ACTIVATIONS)
+        if index < len(graph) and not isinstance(graph[index].kind, Head):
+            found[index] = name
+    return found
+
+
+def _reason(error: cv2.error) -> str:
+    text = re.sub(r"^OpenCV\([^)]*\)\s*\S+: error: ", "", " ".join(str(error).split()))
+    return re.sub(r" in function '.*", "", text)[:160]
