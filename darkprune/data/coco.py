@@ -101,7 +101,9 @@ def _classes(
     for category in categories:
         key = _integer(category.get("id")) if isinstance(category, dict) else None
         if key is None or not isinstance(category.get("name"), str):
-            problems.append(DataProblem(path, None, "a category lacks a whole `id` or a `name`; it is ignored", "names"))
+            problems.append(
+                DataProblem(path, None, "a category lacks a whole `id` or a `name`; it is ignored", "names")
+            )
             continue
         if key in found:
             problems.append(DataProblem(path, None, f"category id {key} appears twice; the first counts", "names"))
@@ -130,7 +132,9 @@ def _images(
         key, width, height = (_integer(fields.get(name)) for name in ("id", "width", "height"))
         file = fields.get("file_name")
         if key is None or not isinstance(file, str) or not file or "\0" in file:
-            problems.append(DataProblem(path, None, f"image number {position} lacks id or file_name; it is ignored", "list"))
+            problems.append(
+                DataProblem(path, None, f"image number {position} lacks id or file_name; it is ignored", "list")
+            )
         elif width is None or height is None or not (0 < width < 10**6 and 0 < height < 10**6):
             text = f"image '{printable(file, 60)}' lacks a sensible width and height; it is ignored"
             problems.append(DataProblem(path, None, text, "list"))

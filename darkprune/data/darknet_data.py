@@ -148,7 +148,9 @@ def records_of_list(
     if not paths:
         raise DataError(f"{listing}: is empty; it has to name one image per line")
     if difficult is not None and len(difficult) != len(paths):
-        raise DataError(f"{listing}: has {len(paths)} images but the `difficult` list {len(difficult)}; they go in pairs")
+        raise DataError(
+            f"{listing}: has {len(paths)} images but the `difficult` list {len(difficult)}; they go in pairs"
+        )
     hard: Iterable[str | None] = difficult if difficult is not None else [None] * len(paths)
     return tuple(_record(text, bases, other) for text, other in zip(paths, hard, strict=True))
 
@@ -189,7 +191,9 @@ def read_label_file(path: Path) -> LabelReading:
     Like darknet it stops at the first malformed line; unlike darknet it says so.
     """
     if not os.path.isfile(path):
-        problem = DataProblem(path, None, "no such label file; darknet takes the image for one without objects", "missing")
+        problem = DataProblem(
+            path, None, "no such label file; darknet takes the image for one without objects", "missing"
+        )
         return LabelReading(make_objects([], []), (problem,))
     try:
         data = read_bytes(path, MAX_LABEL_BYTES, "a label file")

@@ -99,14 +99,14 @@ def resize(pixels: Pixels, width: int, height: int, out: Planes | None = None) -
     upper, lower, upper_weight, lower_weight = _taps(rows, height, False)
     for channel in range(channels):
         # both passes gather whole rows (of the transposed plane first): many times faster than gathering pixels
-        turned: Planes = cv2.transpose(cv2.extractChannel(pixels, channel)).reshape(columns, rows).astype(np.float32)
+        turned = np.asarray(cv2.transpose(cv2.extractChannel(pixels, channel)), np.float32).reshape(columns, rows)
         turned /= np.float32(255)
         part = turned[left]
         part *= left_weight
         other = turned[right]
         other *= right_weight
         part += other
-        straight = cv2.transpose(part).reshape(rows, width)
+        straight = np.asarray(cv2.transpose(part), np.float32).reshape(rows, width)
         plane = straight[upper]
         plane *= upper_weight
         other = straight[lower]

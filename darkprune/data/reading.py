@@ -102,7 +102,9 @@ def _read_images_folder(folder: Path, split: str, names: Path | None) -> Dataset
     chosen = [child for child in children if pattern.search(child.name)]
     named = [child for child in children if any(other.search(child.name) for other in _FOLDERS.values())]
     if named and not chosen:
-        raise DataError(f"{images}: has no folder for the split `{split}`; it has {', '.join(c.name for c in children)}")
+        raise DataError(
+            f"{images}: has no folder for the split `{split}`; it has {', '.join(c.name for c in children)}"
+        )
     paths = [path for child in (chosen or [images]) for path in list_images(child)]
     if names is None:
         candidates = sorted(folder.glob("*.names"))

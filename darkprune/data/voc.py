@@ -99,7 +99,9 @@ def read_voc(path: Path, split: str = "valid", names: Path | None = None) -> Dat
         if os.path.isfile(file):
             records.append(ImageRecord(image, VocLabels(file, image, class_names)))
         else:
-            problem = DataProblem(file, None, "no such annotation; the image is taken for one without objects", "missing")
+            problem = DataProblem(
+                file, None, "no such annotation; the image is taken for one without objects", "missing"
+            )
             records.append(ImageRecord(image, StoredLabels(file, LabelReading(make_objects([], []), (problem,)))))
     return Dataset(root.name, class_names, tuple(records), tuple(problems), root)
 
@@ -215,7 +217,9 @@ def _parse(file: Path) -> _Annotation:
     try:
         parser.Parse(data, True)
     except expat.ExpatError as error:
-        raise DataError(f"{file}: is not well-formed XML (line {error.lineno}: {expat.ErrorString(error.code)})") from None
+        raise DataError(
+            f"{file}: is not well-formed XML (line {error.lineno}: {expat.ErrorString(error.code)})"
+        ) from None
     except (ValueError, LookupError) as error:  # an encoding that Python refuses
         raise DataError(f"{file}: cannot be read as XML ({printable(str(error), 80)})") from None
     except _RefusedError as error:
@@ -260,4 +264,3 @@ class _Collector:
             self.items[-1].values.setdefault("/".join(inside[1:]), text)
         self.path.pop()
         self.chunks.clear()
-

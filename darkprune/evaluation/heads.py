@@ -1,0 +1,273 @@
+"""Decoding of detection heads, from the map before the head's own activation or from darknet's output.
+
+Source: `get_yolo_detections`, `get_gaussian_yolo_detections`, `get_region_boxes` and the heads' forward functions of
+AlexeyAB's darknet. Exponentials are taken in 64 bits and rounded to 32, as C does there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from darkprune.errors import DataError
+
+Floats = npt.NDArray[np.float32]
+HeadKind = Literal["yolo", "Gaussian_yolo", "region"]
+_FEATURES = {"yolo": 5, "Gaussian_yolo": 9}
+_GAUSSIAN_SPREAD = [1, 3, 5, 7]
+
+
+@dataclass(frozen=True)
+class Head:
+    """What decoding has to know of a detection layer.
+
+    Attributes:
+        kind: the section's name.
+        classes: number of classes.
+        anchors: width and height of the anchors in use (after `mask`), in network pixels, for `region` in cells.
+        net_width, net_height: input of the network, in pixels.
+        scale_x_y: stretch of the cell offsets, `v·s − (s − 1)/2`.
+        new_coords: yolo only: no activation, sizes are (2v)²·anchor.
+        coords: region only: values per anchor before the objectness.
+        softmax: region only: softmax over the classes, else they stay raw.
+        nms_kind: `default`, `greedynms`, `diounms`, `cornersnms` or any other text, which means `default`.
+        beta_nms: exponent of `diounms`.
+        yolo_point: Gaussian_yolo only: what x and y mark: `center`, `left_top` or `right_bottom`.
+        tree: region only: parent class of every class, −1 for roots, for a hierarchical softmax; None without.
+    """
+
+    kind: HeadKind
+    classes: int
+    anchors: tuple[tuple[float, float], ...]
+    net_width: int
+    net_height: int
+    scale_x_y: float = 1.0
+    new_coords: bool = False
+    coords: int = 4
+    softmax: bool = False
+    nms_kind: str = "default"
+    beta_nms: float = 0.6
+    yolo_point: str = "center"
+    tree: tuple[int, ...] | None = None
+
+    @property
+    def features(self) -> int:
+        """Values per anchor and cell."""
+        return self.classes + _FEATURES.get(self.kind, self.coords + 1)
+
+    @property
+    def channels(self) -> int:
+        """Channels of the map that the head takes."""
+        return self.features * len(self.anchors)
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """Boxes above the threshold, before suppression, of a batch of images; in darknet's order within each image.
+
+    Attributes:
+        image: (n,) int64, position in the batch, ascending.
+        boxes: (n, 4) float32, cx, cy, w, h relative to the network's input.
+        objectness: (n,) float32; 1 for `region`, as darknet has it.
+        scores: (n, classes) float32, objectness · class probability, 0 where not above the threshold.
+    """
+
+    image: npt.NDArray[np.int64]
+    boxes: Floats
+    objectness: Floats
+    scores: Floats
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+
+def decode(
+    heads: Sequence[Head], outputs: Sequence[Floats], threshold: float = 0.005, *, activated: bool = False
+) -> Candidates:
+    """Decodes the maps of all heads of a network.
+
+    Args:
+        heads: in the order of the layers.
+        outputs: per head a map (b, c, h, w): what the head takes; with `activated` what darknet's head gives (for
+            `region` in darknet's memory order, cell by cell, whatever the shape says).
+        threshold: objectness and score have to be above it.
+        activated: the maps went through the heads' own activations.
+
+    Raises:
+        DataError: maps and heads do not fit together.
+    """
+    if not heads or len(heads) != len(outputs):
+        raise DataError(f"the network gave {len(outputs)} maps for {len(heads)} detection heads")
+    classes = {head.classes for head in heads}
+    if len(classes) > 1:
+        raise DataError(f"the heads have different numbers of classes ({', '.join(map(str, sorted(classes)))})")
+    parts = []
+    for number, (head, output) in enumerate(zip(heads, outputs, strict=True)):
+        if output.ndim != 4 or output.shape[1] != head.channels:
+            raise DataError(f"head {number} ([{head.kind}]) needs a map (b, {head.channels}, h, w), not {output.shape}")
+        with np.errstate(over="ignore", invalid="ignore"):
+            parts.append(_DECODERS[head.kind](head, output, np.float32(threshold), activated))
+    return _join(parts)
+
+
+def correct_letterbox(boxes: Floats, sizes: npt.NDArray[np.int64], net_width: int, net_height: int) -> Floats:
+    """Turns boxes relative to a letterboxed input into boxes relative to the image (`correct_yolo_boxes`).
+
+    Args:
+        boxes: (n, 4), relative to the network's input.
+        sizes: (n, 2), width and height of the image of each box, in pixels.
+        net_width, net_height: in pixels.
+    """
+    width, height = sizes[:, 0], sizes[:, 1]
+    net = np.array([net_width, net_height], np.int64)
+    by_width = np.float32(net_width) / width.astype(np.float32) < np.float32(net_height) / height.astype(np.float32)
+    inner = np.stack(
+        [
+            np.where(by_width, net_width, width * net_height // height),
+            np.where(by_width, height * net_width // width, net_height),
+        ],
+        axis=1,
+    )
+    ratio = inner.astype(np.float32) / net.astype(np.float32)
+    centre = (boxes[:, :2].astype(np.float64) - (net - inner) / 2.0 / net) / ratio
+    return np.concatenate([centre.astype(np.float32), boxes[:, 2:] * (np.float32(1) / ratio)], axis=1)
+
+
+def _join(parts: Sequence[Candidates]) -> Candidates:
+    """Puts the heads' candidates together: image by image, in it head by head."""
+    image = np.concatenate([part.image for part in parts])
+    order = np.argsort(image, kind="stable")
+    return Candidates(
+        image[order],
+        np.concatenate([part.boxes for part in parts])[order],
+        np.concatenate([part.objectness for part in parts])[order],
+        np.concatenate([part.scores for part in parts])[order],
+    )
+
+
+def _sigmoid(values: npt.NDArray[np.floating]) -> Floats:
+    return np.asarray(1.0 / (1.0 + np.exp(-values.astype(np.float64))), np.float32)
+
+
+def _exp(values: Floats) -> npt.NDArray[np.float64]:
+    return np.asarray(np.exp(values.astype(np.float64)), np.float64)
+
+
+def _cells(head: Head, output: Floats) -> Floats:
+    """Views a map as (b, h, w, anchors, features): in darknet's order of detections."""
+    b, _, h, w = output.shape
+    return output.reshape(b, len(head.anchors), head.features, h, w).transpose(0, 3, 4, 1, 2)
+
+
+def _offset(head: Head, values: Floats) -> Floats:
+    stretched = values * np.float32(head.scale_x_y) + np.float32(-0.5 * (head.scale_x_y - 1))
+    return np.asarray(stretched, np.float32)
+
+
+def _above(scores: Floats, threshold: np.float32) -> Floats:
+    return np.asarray(np.where(scores > threshold, scores, 0), np.float32)
+
+
+def _decode_yolo(head: Head, output: Floats, threshold: np.float32, activated: bool) -> Candidates:
+    raw = activated or head.new_coords
+    cells = _cells(head, output)
+    objectness = cells[..., 4] if raw else _sigmoid(cells[..., 4])
+    image, row, column, anchor = np.nonzero(objectness > threshold)
+    values = cells[image, row, column, anchor]
+    found = objectness[image, row, column, anchor]
+    offset = values[:, :2] if raw else _sigmoid(values[:, :2])
+    offset = offset if activated else _offset(head, offset)
+    centre = (np.stack([column, row], axis=1).astype(np.float32) + offset) / _grid(output)
+    anchors = np.array(head.anchors, np.float32)[anchor]
+    net = np.array([head.net_width, head.net_height], np.float32)
+    if head.new_coords:
+        size = values[:, 2:4] * values[:, 2:4] * np.float32(4) * anchors / net
+    else:
+        size = (_exp(values[:, 2:4]) * anchors / net).astype(np.float32)
+    probabilities = values[:, 5:] if raw else _sigmoid(values[:, 5:])
+    scores = _above(found[:, None] * probabilities, threshold)
+    return Candidates(image.astype(np.int64), np.concatenate([centre, size], axis=1), found, scores)
+
+
+def _decode_gaussian(head: Head, output: Floats, threshold: np.float32, activated: bool) -> Candidates:
+    cells = _cells(head, output)
+    objectness = cells[..., 8] if activated else _sigmoid(cells[..., 8])
+    image, row, column, anchor = np.nonzero(objectness > threshold)
+    values = cells[image, row, column, anchor]
+    found = objectness[image, row, column, anchor]
+    offset = values[:, [0, 2]] if activated else _offset(head, _sigmoid(values[:, [0, 2]]))
+    spread = values[:, _GAUSSIAN_SPREAD] if activated else _sigmoid(values[:, _GAUSSIAN_SPREAD])
+    centre = (np.stack([column, row], axis=1).astype(np.float32) + offset) / _grid(output)
+    anchors = np.array(head.anchors, np.float32)[anchor]
+    net = np.array([head.net_width, head.net_height], np.float32)
+    size = (_exp(values[:, [4, 6]]) * anchors / net).astype(np.float32)
+    if head.yolo_point == "left_top":
+        centre = centre + size / np.float32(2)
+    elif head.yolo_point == "right_bottom":
+        centre = centre - size / np.float32(2)
+    mean = (spread[:, 0] + spread[:, 1] + spread[:, 2] + spread[:, 3]) / np.float32(4)
+    probabilities = values[:, 9:] if activated else _sigmoid(values[:, 9:])
+    certain = (1.0 - mean.astype(np.float64))[:, None]
+    scores = ((found[:, None] * probabilities).astype(np.float64) * certain).astype(np.float32)
+    return Candidates(image.astype(np.int64), np.concatenate([centre, size], axis=1), found, _above(scores, threshold))
+
+
+def _decode_region(head: Head, output: Floats, threshold: np.float32, activated: bool) -> Candidates:
+    b, _, h, w = output.shape
+    # darknet's forward makes the map cell-major; in that order it also is what `activated` maps hold
+    cells = output.reshape(b, h, w, len(head.anchors), head.features) if activated else _cells(head, output)
+    # AlexeyAB's decoder takes value 4 for the objectness and the classes from 5 on, whatever `coords` says
+    objectness = cells[..., 4] if activated else _sigmoid(cells[..., 4])
+    if head.tree is None and not head.softmax:
+        may = (objectness[..., None] * cells[..., 5 : 5 + head.classes]).max(axis=-1) > threshold
+    else:
+        may = objectness > threshold  # probabilities are at most 1
+    image, row, column, anchor = np.nonzero(may)
+    values = cells[image, row, column, anchor]
+    found = objectness[image, row, column, anchor]
+    centre = (np.stack([column, row], axis=1).astype(np.float32) + _sigmoid(values[:, :2])) / _grid(output)
+    anchors = np.array(head.anchors, np.float32)[anchor]
+    size = (_exp(values[:, 2:4]) * anchors / _grid(output)).astype(np.float32)
+    probabilities = np.ascontiguousarray(values[:, 5 : 5 + head.classes])
+    if head.tree is not None:
+        scores = _tree_scores(probabilities, head.tree, activated)
+    else:
+        probabilities = _softmax(probabilities) if head.softmax and not activated else probabilities
+        scores = _above(found[:, None] * probabilities, threshold)
+    return Candidates(
+        image.astype(np.int64), np.concatenate([centre, size], axis=1), np.ones(len(found), np.float32), scores
+    )
+
+
+def _grid(output: Floats) -> Floats:
+    return np.array([output.shape[3], output.shape[2]], np.float32)
+
+
+def _softmax(values: Floats) -> Floats:
+    exponentials = np.exp((values - values.max(axis=1, keepdims=True)).astype(np.float64)).astype(np.float32)
+    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True), np.float32)
+
+
+def _tree_scores(values: Floats, tree: Sequence[int], activated: bool) -> Floats:
+    """Hierarchical softmax: 1-hot-like scores of the last class in the tree with a path probability above one half."""
+    parents = np.array(tree, np.int64)
+    starts = np.flatnonzero(np.diff(parents, prepend=-2))
+    probabilities = np.empty_like(values)
+    for low, high in zip(starts, [*starts[1:], len(parents)], strict=True):
+        group = values[:, low:high]
+        probabilities[:, low:high] = group if activated else _softmax(group)
+    for number in np.flatnonzero(parents >= 0):  # parents come before their children
+        probabilities[:, number] *= probabilities[:, parents[number]]
+    likely = probabilities > np.float32(0.5)
+    last = likely.shape[1] - 1 - likely[:, ::-1].argmax(axis=1)
+    scores = np.zeros_like(probabilities)
+    rows = np.flatnonzero(likely.any(axis=1))
+    scores[rows, last[rows]] = probabilities[rows, last[rows]]
+    return scores
+
+
+_DECODERS = {"yolo": _decode_yolo, "Gaussian_yolo": _decode_gaussian, "region": _decode_region}
