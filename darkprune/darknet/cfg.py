@@ -48,8 +48,9 @@ class Section:
     options: tuple[Option, ...]
 
     def find(self, key: str) -> Option | None:
-        """Returns the first option of that name: the one that darknet reads."""
-        return next((option for option in self.options if option.key == key and option.value is not None), None)
+        """Returns the first option of that name, the one that darknet reads; None where that one has no value."""
+        first = next((option for option in self.options if option.key == key), None)
+        return first if first is not None and first.value is not None else None
 
 
 @dataclass(frozen=True)

@@ -83,6 +83,14 @@ class _Moving(Kind):
         """Returns input channels as rows of coupled blocks."""
         raise NotImplementedError
 
+    def constant(self, inputs: Sequence[Floats], blob: BlobReader) -> Floats:
+        """A block of equal constants stays constant; where they differ, their mean is the best constant."""
+        values: Floats = one(inputs)
+        blocks = self.blocks(len(values))
+        smooth = np.empty_like(values)
+        smooth[blocks] = values[blocks].mean(axis=1, keepdims=True)
+        return np.asarray(smooth[self.origins(len(values))])
+
     def label(self, inputs: Sequence[Labels], output: Feature, rules: ChannelRules) -> Labels:
         """Couples the channels of a block and repeats the label wherever its cells go."""
         source: Labels = one(inputs)
@@ -100,7 +108,10 @@ class _Moving(Kind):
 @register
 @dataclass(frozen=True)
 class Reorg3d(_Moving):
-    """Space to depth: out[o·c + k, y, x] = in[k, y·s + o/s, x·s + o%s]; `reverse` is its inverse."""
+    """Space to depth: out[o·c + k, y, x] = in[k, y·s + o/s, x·s + o%s].
+
+    With `reverse` darknet computes the inverse of [reorg], not of this (it swaps sizes on the way).
+    """
 
     names = ("reorg3d",)
 
@@ -110,27 +121,16 @@ class Reorg3d(_Moving):
         return cls(options.positive("stride", 1, 4096), options.flag("reverse"))
 
     def fits(self, channels: int) -> bool:
-        """Only the reverse direction needs channels to be divisible."""
-        return not self.reverse or channels % (self.stride**2) == 0
+        """The reverse direction spreads a channel over others: no rule."""
+        return not self.reverse
 
     def blocks(self, channels: int) -> Indices:
-        """Channels k, k + c/s², … of the reverse direction end in one."""
-        if not self.reverse:
-            return np.arange(channels)[:, None]
-        return np.arange(channels).reshape(self.stride**2, -1).T
+        """Every channel moves by itself."""
+        return np.arange(channels)[:, None]
 
     def origins(self, channels: int) -> Indices:
         """Output channel o·c + k shows cells of input channel k."""
-        if self.reverse:
-            return np.arange(channels // self.stride**2)
         return np.tile(np.arange(channels), self.stride**2)
-
-    def constant(self, inputs: Sequence[Floats], blob: BlobReader) -> Floats:
-        """Repeats the constants; in reverse, a block is constant only if its channels agree."""
-        values: Floats = one(inputs)
-        if not self.reverse:
-            return np.asarray(values[self.origins(len(values))])
-        return np.asarray(values[self.blocks(len(values))].mean(axis=1))
 
 
 @register
@@ -139,7 +139,7 @@ class Reorg(_Moving):
     """The reorganisation of YOLOv2 (`reorg_old_layer.c`): mixes s² consecutive channels.
 
     X (c, h, w) is read as V (c/s², h·s, w·s), Z[o·c/s² + k, y, x] = V[k, y·s + o/s, x·s + o%s], and Z's memory is
-    read as (c·s², h/s, w/s).
+    read as (c·s², h/s, w/s). With `reverse` it is plain depth to space: out[k, y·s + o/s, x·s + o%s] = in[o·c/s² + k].
     """
 
     names = ("reorg",)
@@ -157,24 +157,22 @@ class Reorg(_Moving):
         return super().output(inputs)
 
     def fits(self, channels: int) -> bool:
-        """The reverse direction spreads a channel over others: no rule."""
-        return not self.reverse and channels % (self.stride**2) == 0
+        """Channels move in blocks of s², one after the other or, in reverse, c/s² apart."""
+        return channels % (self.stride**2) == 0
 
     def blocks(self, channels: int) -> Indices:
-        """s² consecutive channels are one of V."""
+        """s² consecutive channels are one of V; in reverse channels k, k + c/s², … end in one."""
+        if self.reverse:
+            return np.arange(channels).reshape(self.stride**2, -1).T
         return np.arange(channels).reshape(-1, self.stride**2)
 
     def origins(self, channels: int) -> Indices:
         """Z channel o·m + k comes from block k, and becomes s² consecutive output channels."""
         s2 = self.stride**2
+        if self.reverse:
+            return np.arange(channels // s2)
         block = np.tile(np.arange(channels // s2), s2)
         return np.asarray(np.repeat(block, s2) * s2)
-
-    def constant(self, inputs: Sequence[Floats], blob: BlobReader) -> Floats:
-        """A constant block stays constant; where its channels differ, their mean is the best constant."""
-        values: Floats = one(inputs)
-        means = values[self.blocks(len(values))].mean(axis=1)
-        return np.asarray(np.repeat(means, self.stride**2)[self.origins(len(values))])
 
 
 @register

@@ -150,11 +150,10 @@ class Final(Kind):
         return Feature.flat(one(inputs).outputs)
 
     def label(self, inputs: Sequence[Labels], output: Feature, rules: ChannelRules) -> Labels:
-        """Pins the input; a layer behind sees fixed channels."""
-        rules.pin(inputs[0], f"read by [{self.names[0]}]")
-        labels = rules.new(output.c)
-        rules.pin(labels, f"made by [{self.names[0]}]")
-        return labels
+        """Pins the input; a layer behind sees the same channels."""
+        source: Labels = one(inputs)
+        rules.pin(source, f"read by [{self.names[0]}]")
+        return source[: output.c]
 
 
 @register

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +96,10 @@ class PrunePlan:
     def dumps(self) -> str:
         """Returns the file's text."""
         return json.dumps(self.to_json(), indent=1) + "\n"
+
+    def with_hashes(self, cfg: str, weights: str) -> PrunePlan:
+        """Returns the plan with the hashes of its pair, which may still be computed while it is made."""
+        return replace(self, cfg_sha256=cfg, weights_sha256=weights)
 
     def classes(self, channels: ChannelMap) -> tuple[BoolArray, BoolArray]:
         """Turns positions into classes.

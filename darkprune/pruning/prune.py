@@ -65,13 +65,12 @@ class Decision:
     warnings: tuple[str, ...]
 
 
-def decide(weights: NetworkWeights, settings: PruneSettings, hashes: tuple[str, str], names: tuple[str, str]) -> Decision:
-    """Makes a plan.
+def decide(weights: NetworkWeights, settings: PruneSettings, names: tuple[str, str]) -> Decision:
+    """Makes a plan; its hashes are left to the caller (`PrunePlan.with_hashes`).
 
     Args:
         weights: the original pair.
         settings: how.
-        hashes: SHA-256 of cfg and weights.
         names: file names of cfg and weights.
 
     Raises:
@@ -103,7 +102,7 @@ def decide(weights: NetworkWeights, settings: PruneSettings, hashes: tuple[str, 
             keep = settle(channels, keep, priority, limits).keep
     results = _results(channels, groups, ratios, members, marks, keep)
     warnings += _sparsity_warnings(results, settings)
-    plan = PrunePlan(hashes[0], hashes[1], names, _describe(settings), results, make_layers(channels, keep, carriers))
+    plan = PrunePlan("", "", names, _describe(settings), results, make_layers(channels, keep, carriers))
     return Decision(plan, Cut(channels, keep, carriers, settings.compensate, settings.constant), tuple(warnings))
 
 

@@ -39,6 +39,7 @@ class OpenCvRunner(Runner):
             )
         except cv2.error as error:
             raise RunnerError(f"OpenCV {cv2.__version__} cannot read {graph.cfg.source}: {_reason(error)}") from None
+        net.enableFusion(False)  # a fused layer shows the values of the one that it was fused with
         return _OpenCvNetwork(graph, net)
 
 

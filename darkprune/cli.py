@@ -1,0 +1,85 @@
+"""The command line: argument tree, the one place where errors become messages, exit codes.
+
+0 done, 1 an error of the input (one line on stderr), 2 a wrong use of the command line, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from darkprune import __version__
+from darkprune.errors import DarkpruneError, UsageError
+
+#: command -> (module, one-line help), in the order of a user's work
+COMMANDS: dict[str, tuple[str, str]] = {
+    "info": ("info", "what is in a network: layers, shapes, parameters, operations, bytes"),
+    "groups": ("groups", "how a network is divided, which convolutions are coupled, what is pinned and why"),
+    "prune": ("prune", "take channels out of a pair"),
+    "verify": ("verify", "check a pruned pair against its original"),
+    "init": ("init", "write fresh weights for a cfg"),
+}
+
+
+def build_parser(only: str | None = None) -> argparse.ArgumentParser:
+    """Builds the argument tree.
+
+    Args:
+        only: the command that will be run: the others are named, but their modules are not imported.
+    """
+    parser = argparse.ArgumentParser(
+        prog="darkprune",
+        description="Model surgery for Darknet detectors: prune a .cfg/.weights pair, verify it, convert it.",
+        epilog="darkprune COMMAND --help says what each takes. Exit status: 0 done, 1 error, 2 wrong use.",
+    )
+    parser.add_argument("--version", action="version", version=f"darkprune {__version__}")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of errors")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    for name, (module_name, summary) in COMMANDS.items():
+        sub = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        sub.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        if only in (None, name):
+            module = import_module(f"darkprune.commands.{module_name}")
+            module.configure(sub)
+            sub.set_defaults(run=module.run)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command and returns the exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    # numpy's BLAS would start a thread per core and take 90 ms for it; surgery multiplies little
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    command = next((word for word in given if not word.startswith("-")), None)
+    parser = build_parser(command if command in COMMANDS else "")
+    args = parser.parse_args(given)
+    if args.command is None:
+        parser.print_help()
+        return 2
+    try:
+        status: int = args.run(args)
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        print("darkprune: interrupted; nothing was left behind", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of the pipe has gone
+        return 0
+    except DarkpruneError as error:
+        if args.debug:
+            raise
+        print(f"darkprune: error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
+    except MemoryError:
+        if args.debug:
+            raise
+        print("darkprune: error: out of memory", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

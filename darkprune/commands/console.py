@@ -1,0 +1,123 @@
+"""What commands share on the terminal: tables, numbers, progress, JSON, files that darkprune brings along."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from argparse import ArgumentParser
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Protocol
+
+from darkprune.errors import CfgError
+
+BUILTIN = "builtin:"
+
+
+def add_json(parser: ArgumentParser) -> None:
+    """Adds `--json`, which every command has."""
+    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout, and nothing else there")
+
+
+def add_pair(parser: ArgumentParser, weights_optional: bool = False) -> None:
+    """Adds the two positional arguments that most commands begin with."""
+    parser.add_argument("cfg", metavar="CFG", help="Darknet .cfg, or builtin:NAME for one that comes with darkprune")
+    parser.add_argument("weights", metavar="WEIGHTS", nargs="?" if weights_optional else None, help="its .weights file")
+
+
+def cfg_path(text: str) -> Path:
+    """Returns the path that an argument means.
+
+    Raises:
+        CfgError: `builtin:NAME` names none of darkprune's own.
+    """
+    if not text.startswith(BUILTIN):
+        return Path(text)
+    name = text.removeprefix(BUILTIN).removesuffix(".cfg")
+    folder = builtin_folder("cfg")
+    names = sorted(path.stem for path in folder.glob("*.cfg"))
+    if name not in names:
+        raise CfgError(f"{text}: darkprune brings no such network; it brings {', '.join(names)}")
+    return folder / f"{name}.cfg"
+
+
+def builtin_folder(kind: str) -> Path:
+    """Returns the folder of the networks (`cfg`) or checkpoints (`weights`) that come with darkprune."""
+    return Path(str(files(f"darkprune.zoo.{kind}")._paths[0] if hasattr(files(f"darkprune.zoo.{kind}"), "_paths") else files(f"darkprune.zoo.{kind}")))
+
+
+def print_json(data: Any) -> None:
+    """Prints one object on stdout."""
+    json.dump(data, sys.stdout, indent=1, allow_nan=False)
+    sys.stdout.write("\n")
+
+
+def print_table(head: Sequence[str], rows: Sequence[Sequence[object]], left: int = 1) -> None:
+    """Prints columns; the first `left` are aligned left, numbers right."""
+    cells = [[str(cell) for cell in row] for row in [head, *rows]]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
+    for number, row in enumerate(cells):
+        line = "  ".join(
+            cell.ljust(width) if column < left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        print(line.rstrip())
+        if number == 0:
+            print("  ".join("-" * width for width in widths))
+
+
+def count(value: float) -> str:
+    """Formats a number of things: 64.11 M, 29.83 G."""
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if abs(value) >= limit:
+            return f"{value / (1000 if unit == 'k' else limit):.2f} {unit}"
+    return f"{value:.0f}"
+
+
+def megabytes(value: float) -> str:
+    """Formats bytes as MB (10^6)."""
+    return f"{value / 1e6:.2f} MB"
+
+
+def change(before: float, after: float) -> str:
+    """Formats how much smaller something became."""
+    return f"{100 * (after / before - 1):+.1f} %" if before else "±0 %"
+
+
+def warn(message: str) -> None:
+    """Prints a warning on stderr."""
+    print(f"warning: {message}", file=sys.stderr)
+
+
+class Bar(Protocol):
+    """A progress bar."""
+
+    def update(self, n: float = 1) -> object:
+        """Moves on by n."""
+        ...
+
+
+class _NoBar:
+    def update(self, n: float = 1) -> object:
+        return None
+
+
+@contextmanager
+def progress(total: int, what: str, unit: str = "it") -> Iterator[Bar]:
+    """Shows a progress bar on stderr where that is a terminal; elsewhere nothing."""
+    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+        yield _NoBar()
+        return
+    from tqdm import tqdm  # 50 ms that a pipe need not pay
+
+    with tqdm(total=total, desc=what, unit=unit, leave=False, delay=0.3) as bar:
+        yield bar
+
+
+def say(message: str) -> None:
+    """Tells on stderr what is being done, where that is a terminal."""
+    if sys.stderr.isatty():
+        print(message, file=sys.stderr)

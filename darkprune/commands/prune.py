@@ -1,0 +1,241 @@
+"""`darkprune prune`: take channels out of a pair."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser, Namespace
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from darkprune.commands.console import (
+    add_json,
+    add_pair,
+    cfg_path,
+    change,
+    count,
+    megabytes,
+    print_json,
+    print_table,
+    progress,
+    warn,
+)
+from darkprune.darknet.output import atomic_file, check_folder, result_folder
+from darkprune.errors import UsageError
+from darkprune.graph.graph import read_graph
+from darkprune.graph.stats import Totals, totals
+from darkprune.graph.weights import NetworkWeights
+from darkprune.pruning.allocation import ALLOCATIONS, PRESETS
+from darkprune.pruning.apply import Cut, write_slim
+from darkprune.pruning.constants import CONSTANTS, consumers_with_border, removed_constants
+from darkprune.pruning.groups import PRESETS as GROUP_PRESETS
+from darkprune.pruning.importance import CRITERIA
+from darkprune.pruning.merge import MERGES
+from darkprune.pruning.plan import COMPENSATIONS, PrunePlan, hash_file, read_plan
+from darkprune.pruning.prune import PruneSettings, decide, replay
+
+#: flags that decide anew; with --plan the decision is in the file
+_DECIDING = ("ratio", "ratios", "preset", "groups", "allocation", "merge", "criterion", "compensate", "constant",
+             "round_to", "min_channels", "exclude")  # fmt: skip
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    add_pair(parser)
+    parser.add_argument("-o", "--output", required=True, metavar="DIR",
+                        help="folder for the slim pair, plan.json and report.json (with --plan-only: the plan file)")
+    how_much = parser.add_argument_group("how much to remove")
+    how_much.add_argument("--ratio", type=float, metavar="P", help="fraction of the prunable channels, 0 to below 1")
+    how_much.add_argument("--ratios", metavar="R1,R2,…", help="one fraction per group")
+    how_much.add_argument("--preset", choices=PRESETS, help="a published setting, groups included")
+    how_much.add_argument("--plan", metavar="FILE", help="replay a plan instead of making one")
+    which = parser.add_argument_group("which channels")
+    which.add_argument("--groups", help=f"auto (default), {', '.join(GROUP_PRESETS)}, or ranges 0-55,56-85,…")
+    which.add_argument("--allocation", choices=ALLOCATIONS, help="how a total ratio is shared out (default uniform)")
+    which.add_argument("--criterion", choices=CRITERIA, help="score of a channel (default bn_gamma)")
+    which.add_argument("--merge", choices=MERGES, help="public mask of coupled convolutions (default vote)")
+    which.add_argument("--exclude", metavar="L1,L2,…", help="layers whose channels all stay")
+    which.add_argument("--round-to", type=int, metavar="N", help="widths in multiples of N where possible (default 1)")
+    which.add_argument("--min-channels", type=int, metavar="N", help="fewest channels of a convolution (default 8)")
+    rest = parser.add_argument_group("what takes their place")
+    rest.add_argument("--compensate", choices=COMPENSATIONS,
+                      help="fold: constants into biases (default); carrier: exact at padded borders too; none")
+    rest.add_argument("--constant", choices=CONSTANTS,
+                      help="mean: E[act(γz+β)] (default); beta: act(β), as the papers have it")
+    parser.add_argument("--plan-only", action="store_true", help="write the plan, cut nothing")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier result")
+    add_json(parser)
+
+
+def run(args: Namespace) -> int:
+    """Prunes a pair, or plans to."""
+    cfg, weights_path, output = cfg_path(args.cfg), Path(args.weights), Path(args.output)
+    settings = settings_of(args) if args.plan is None else None
+    inputs = [cfg, weights_path, *([Path(args.plan)] if args.plan else [])]
+    if args.plan and any(getattr(args, name) is not None for name in _DECIDING):
+        raise UsageError("--plan holds the whole decision; leave out --ratio, --merge and the like, or edit the plan")
+    if not args.plan_only:
+        check_folder(output, inputs, args.overwrite)
+    graph = read_graph(cfg)
+    with NetworkWeights(graph, weights_path) as weights, ThreadPoolExecutor(1) as pool:
+        hashing = pool.submit(lambda: (hash_file(cfg), hash_file(weights_path)))
+        warnings = list(graph.warnings)
+        if settings is None:
+            plan = read_plan(Path(args.plan))
+            cut = replay(weights, plan, hashing.result())
+        else:
+            decision = decide(weights, settings, (cfg.name, weights_path.name))
+            plan, cut = decision.plan, decision.cut
+            warnings += decision.warnings
+        before = totals(graph, weights.file.header.size)
+        if args.plan_only:
+            plan = plan.with_hashes(*hashing.result())
+            target = output if output.suffix == ".json" else output / "plan.json"
+            with atomic_file(target, inputs, args.overwrite) as file:
+                file.write(plan.dumps().encode())
+            data: dict[str, Any] = {"before": before.to_json(), "groups": _groups_json(plan)}
+            outputs = {"plan": str(target)}
+            after = None
+        else:
+            data = _write(args, weights, plan, cut, hashing, before, warnings, inputs)
+            outputs = data.pop("paths")
+            after = data["after"]
+    if args.json:
+        print_json({**data, "outputs": outputs, "warnings": warnings})
+        return 0
+    _print(plan, before, after, outputs)
+    for message in warnings:
+        warn(message)
+    _print_next(args, outputs)
+    return 0
+
+
+def settings_of(args: Namespace) -> PruneSettings:
+    """Turns arguments into settings.
+
+    Raises:
+        UsageError: not exactly one way of saying how much; a list that cannot be read.
+    """
+    given = [name for name in ("ratio", "ratios", "preset") if getattr(args, name) is not None]
+    if len(given) != 1:
+        raise UsageError("say how much to remove with one of --ratio 0.4, --ratios 0.1,0.2,…, --preset NAME or --plan FILE")
+    chosen = {name: getattr(args, name) for name in _DECIDING if getattr(args, name) is not None}
+    chosen["exclude"] = tuple(_numbers("--exclude", args.exclude, int)) if args.exclude else ()
+    if args.ratios is not None:
+        if args.allocation not in (None, "explicit"):
+            raise UsageError(f"--ratios gives every group its ratio; --allocation {args.allocation} does not go with it")
+        chosen.update(ratios=tuple(_numbers("--ratios", args.ratios, float)), allocation="explicit")
+    elif args.allocation == "explicit":
+        raise UsageError("--allocation explicit needs --ratios, one per group")
+    return PruneSettings(**chosen)
+
+
+def _numbers(flag: str, text: str, kind: type[Any]) -> list[Any]:
+    try:
+        return [kind(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"{flag} {text[:60]}: give numbers separated by commas") from None
+
+
+def _write(
+    args: Namespace,
+    weights: NetworkWeights,
+    plan: PrunePlan,
+    cut: Cut,
+    hashing: Future[tuple[str, str]],
+    before: Totals,
+    warnings: list[str],
+    inputs: list[Path],
+) -> dict[str, Any]:
+    """Fills the result folder and returns the report, with the final paths."""
+    output, stem = Path(args.output), cfg_path(args.cfg).stem
+    names = {"cfg": f"{stem}.cfg", "weights": f"{stem}.weights", "plan": "plan.json", "report": "report.json"}
+    with result_folder(output, inputs, args.overwrite) as folder:
+        with (
+            (folder / names["weights"]).open("wb", buffering=1 << 20) as file,
+            progress(len(weights.graph), "pruning", "layer") as bar,
+        ):
+            slim = write_slim(weights, cut, file, lambda index: bar.update())
+        (folder / names["cfg"]).write_bytes(slim.cfg.encode())
+        plan = plan.with_hashes(*hashing.result())
+        (folder / names["plan"]).write_text(plan.dumps(), encoding="utf-8")
+        inexact = _inexact(weights, cut)
+        data: dict[str, Any] = {
+            "before": before.to_json(),
+            "after": totals(slim, weights.file.header.size).to_json(),
+            "groups": _groups_json(plan),
+        }
+        report = {
+            "inputs": {
+                "cfg": {"name": plan.names[0], "sha256": plan.cfg_sha256},
+                "weights": {"name": plan.names[1], "sha256": plan.weights_sha256},
+            },
+            **data,
+            "compensation": {
+                "how": cut.compensate,
+                "constant": cut.constant,
+                "carriers": int(cut.carriers.sum()),
+                "inexact_at_borders": inexact,
+            },
+            "warnings": warnings,
+            "outputs": {
+                kind: {"name": names[kind], "sha256": hash_file(folder / names[kind])}
+                for kind in ("cfg", "weights", "plan")
+            },
+        }
+        (folder / names["report"]).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    data["paths"] = {kind: str(output / name) for kind, name in names.items()}
+    return data
+
+
+def _inexact(weights: NetworkWeights, cut: Cut) -> list[int]:
+    """Returns the padding convolutions at whose borders the compensation is an approximation."""
+    if cut.compensate == "none" or not cut.gone.any():
+        return []
+    constants = removed_constants(weights, cut.channels, cut.gone, cut.constant, cut.measured)
+    reached = consumers_with_border(cut.channels, constants)
+    if cut.compensate == "fold":
+        return reached
+    # with carriers the dense ones are exact; a depthwise one's own output is not constant at the border
+    return [index for index in reached if weights.graph[index].kind.depthwise(weights.graph[index].inputs[0].c)]  # type: ignore[attr-defined]
+
+
+def _groups_json(plan: PrunePlan) -> list[dict[str, Any]]:
+    return [group.to_json() for group in plan.groups]
+
+
+def _print(plan: PrunePlan, before: Totals, after: dict[str, Any] | None, outputs: dict[str, str]) -> None:
+    rows = [
+        (
+            group.name,
+            f"{group.first}-{group.last}",
+            group.channels,
+            f"{group.ratio:.3g}",
+            "-" if group.threshold is None else f"{group.threshold:.4g}",
+            group.marked,
+            group.removed,
+            f"{100 * group.removed / group.channels:.1f} %" if group.channels else "-",
+        )
+        for group in plan.groups
+    ]
+    print_table(("group", "layers", "channels", "ratio", "threshold", "marked", "removed", "share"), rows, left=2)
+    if after is not None:
+        now = Totals(**after)
+        print()
+        print_table(
+            ("", "before", "after", "change"),
+            [
+                ("parameters", count(before.params), count(now.params), change(before.params, now.params)),
+                ("MACs", count(before.macs), count(now.macs), change(before.macs, now.macs)),
+                ("BFLOPs", f"{before.bflops:.3f}", f"{now.bflops:.3f}", change(before.bflops, now.bflops)),
+                ("weights", megabytes(before.bytes), megabytes(now.bytes), change(before.bytes, now.bytes)),
+            ],
+        )
+    print("\nwritten: " + ", ".join(outputs.values()))
+
+
+def _print_next(args: Namespace, outputs: dict[str, str]) -> None:
+    if "weights" in outputs:
+        print(f"next: darkprune verify {args.cfg} {args.weights} {outputs['cfg']} {outputs['weights']}")
+    else:
+        print(f"next: read or edit the plan, then darkprune prune {args.cfg} {args.weights} --plan {outputs['plan']} -o DIR")

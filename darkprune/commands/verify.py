@@ -1,0 +1,141 @@
+"""`darkprune verify`: does the slim pair compute what it should?"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from darkprune.commands.console import add_json, cfg_path, print_json, print_table, say, warn
+from darkprune.errors import RunnerError
+from darkprune.graph.graph import Graph, read_graph
+from darkprune.graph.weights import NetworkWeights
+from darkprune.pruning.apply import Cut
+from darkprune.pruning.plan import hash_file, read_plan
+from darkprune.pruning.prune import replay
+from darkprune.pruning.verify import TOLERANCE, Difference, NumericCheck, check_numbers, static_problems
+from darkprune.runners.base import RUNNERS
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    parser.add_argument("cfg", metavar="CFG", help="the original .cfg")
+    parser.add_argument("weights", metavar="WEIGHTS", help="its .weights")
+    parser.add_argument("slim_cfg", metavar="SLIM.cfg", help="the pruned .cfg")
+    parser.add_argument("slim_weights", metavar="SLIM.weights", help="its .weights")
+    parser.add_argument("--plan", metavar="FILE", help="the plan (default: plan.json beside SLIM.cfg)")
+    parser.add_argument("--static", action="store_true", help="compare the files only, run nothing")
+    parser.add_argument("--image", action="append", metavar="FILE", help="an image to run (default: one of noise)")
+    parser.add_argument("--runner", choices=tuple(RUNNERS), help="program to run the networks in")
+    parser.add_argument("--layers", action="store_true", help="show every layer, not only the outputs")
+    add_json(parser)
+
+
+def run(args: Namespace) -> int:
+    """Prints what was found; exit status 1 if the pair is not what it should be."""
+    original_graph, slim_graph = read_graph(cfg_path(args.cfg)), read_graph(Path(args.slim_cfg))
+    with (
+        NetworkWeights(original_graph, Path(args.weights)) as original,
+        NetworkWeights(slim_graph, Path(args.slim_weights)) as slim,
+    ):
+        cut = _cut(args, original)
+        report = Path(args.slim_cfg).parent / "report.json"
+        problems = static_problems(original, slim, cut, report if report.exists() else None)
+        check: NumericCheck | None = None
+        skipped = _reason_to_skip(args, cut, problems)
+        if skipped is None and cut is not None:
+            images = _images(args.image, original_graph)
+            try:
+                check = check_numbers(original, slim, cut, images, args.runner, lambda what: say(f"running {what} …"))
+            except RunnerError as error:
+                if args.runner:
+                    raise
+                skipped = f"no program at hand runs this network: {error}"
+    ok = not problems and (check is None or check.ok)
+    if args.json:
+        print_json(_to_json(ok, problems, check, skipped))
+    else:
+        _print(problems, check, skipped, args.layers)
+    return 0 if ok else 1
+
+
+def _cut(args: Namespace, original: NetworkWeights) -> Cut | None:
+    path = Path(args.plan) if args.plan else Path(args.slim_cfg).parent / "plan.json"
+    if not args.plan and not path.exists():
+        return None
+    plan = read_plan(path)
+    return replay(original, plan, (hash_file(Path(original.graph.cfg.source)), hash_file(original.file.path)))
+
+
+def _reason_to_skip(args: Namespace, cut: Cut | None, problems: list[str]) -> str | None:
+    if args.static:
+        return "--static was given"
+    if cut is None:
+        return "there is no plan.json beside the slim cfg, so that it is not known which channels went; give --plan"
+    if problems:
+        return "the files are not what they should be"
+    return None
+
+
+def _images(paths: list[str] | None, graph: Graph) -> list[NDArray[np.float32]]:
+    shape = graph.net.input
+    if not shape.is_map:
+        raise RunnerError("the network reads no image; use --static")
+    if not paths:
+        # smooth noise: neighbouring pixels of a photograph are alike
+        random = np.random.default_rng(0)
+        coarse = random.random((shape.c, -(-shape.h // 8), -(-shape.w // 8)), np.float32)
+        noise = coarse.repeat(8, axis=1).repeat(8, axis=2)[:, : shape.h, : shape.w]
+        return [np.ascontiguousarray(noise)]
+    from darkprune.data.images import read_network_input
+
+    return [read_network_input(Path(path), shape.c, shape.h, shape.w) for path in paths]
+
+
+def _to_json(ok: bool, problems: list[str], check: NumericCheck | None, skipped: str | None) -> dict[str, Any]:
+    data: dict[str, Any] = {"ok": ok, "static": {"ok": not problems, "problems": problems}, "numeric": None}
+    if check is None:
+        return {**data, "skipped": skipped}
+    worst = check.worst_cut
+    data["numeric"] = {
+        "ok": check.ok,
+        "runner": check.runner,
+        "images": check.images,
+        "tolerance": TOLERANCE,
+        "worst_layer": asdict(worst) if worst else None,
+        "cut": [asdict(difference) for difference in check.cut],
+        "compensation": [asdict(difference) for difference in check.compensation],
+        "outputs": list(check.outputs),
+    }
+    return data
+
+
+def _print(problems: list[str], check: NumericCheck | None, skipped: str | None, every: bool) -> None:
+    print("files: " + ("as the plan says" if not problems else f"{len(problems)} problems"))
+    for problem in problems:
+        print(f"  {problem}")
+    if check is None:
+        warn(f"nothing was run: {skipped}")
+        return
+    worst = check.worst_cut
+    if worst is None:
+        warn(f"runner {check.runner} shows no layer to compare")
+        return
+    verdict = "the cut is right" if check.ok else "THE CUT IS WRONG"
+    print(
+        f"numbers ({check.runner}, {check.images} image{'s' if check.images > 1 else ''}): {verdict}: largest relative "
+        f"difference from the masked original {worst.relative:.1e} (layer {worst.layer}; tolerance {TOLERANCE:g})"
+    )
+    shown = check.compensation if every else [d for d in check.compensation if d.layer in check.outputs]
+    print("\nwhat the compensation leaves, against the original with the removed channels held at their constants")
+    print_table(("layer", "absolute", "relative", "at borders", "inside"), [_row(difference) for difference in shown])
+
+
+def _row(d: Difference) -> tuple[object, ...]:
+    return d.layer, f"{d.absolute:.3g}", f"{d.relative:.1e}", f"{d.border:.1e}", f"{d.interior:.1e}"
+
+
