@@ -160,7 +160,8 @@ def _exp(values: Floats) -> npt.NDArray[np.float64]:
 def _cells(head: Head, output: Floats) -> Floats:
     """Views a map as (b, h, w, anchors, features): in darknet's order of detections."""
     b, _, h, w = output.shape
-    return output.reshape(b, len(head.anchors), head.features, h, w).transpose(0, 3, 4, 1, 2)
+    anchors = np.reshape(output, (b, len(head.anchors), head.features, h, w))
+    return np.transpose(anchors, (0, 3, 4, 1, 2))
 
 
 def _offset(head: Head, values: Floats) -> Floats:

@@ -19,7 +19,7 @@ from darkprune.evaluation.heads import Candidates, Floats, Head
 NMS_THRESHOLD = 0.45
 GREEDY_EXPONENT = 0.6
 _MAX_PAIRS = 1_000_000
-_Overlap = Callable[[Indices, Indices], Floats]
+_Overlap = Callable[[Indices, Indices], npt.NDArray[np.bool_]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +81,7 @@ def suppress(
     order = np.lexsort((box, -score, group))
     boxes = prepare(candidates.boxes[box[order]])
     keep = np.empty(len(order), np.bool_)
-    keep[order] = _survivors(boxes, group[order], _overlap(boxes, kind, beta), np.float32(threshold))
+    keep[order] = _survivors(group[order], _overlap(boxes, kind, beta, np.float32(threshold)))
     return Detections(
         candidates.image[box[keep]], candidates.boxes[box[keep]], number[keep].astype(np.int64), score[keep]
     )
@@ -120,29 +120,32 @@ def _in_darknet_order(candidates: Candidates) -> Candidates:
     )
 
 
-def _overlap(boxes: Boxes, kind: str, beta: float) -> _Overlap:
+def _overlap(boxes: Boxes, kind: str, beta: float, threshold: np.float32) -> _Overlap:
+    """Returns the test whether pairs of boxes overlap too much."""
     exponent = {"greedynms": GREEDY_EXPONENT, "diounms": float(np.float32(beta))}.get(kind)
-    if exponent is None:
-        return lambda i, j: iou(boxes, i, boxes, j)
 
-    def penalised(i: Indices, j: Indices) -> Floats:
-        return iou(boxes, i, boxes, j) - distance_penalty(boxes, i, boxes, j, exponent)
+    def too_much(i: Indices, j: Indices) -> npt.NDArray[np.bool_]:
+        overlap = iou(boxes, i, boxes, j)
+        close = np.asarray(overlap > threshold, np.bool_)
+        if exponent is not None:  # the penalty only ever lowers the overlap, and few pairs are close at all
+            near = np.flatnonzero(close)
+            penalty = distance_penalty(boxes, i[near], boxes, j[near], exponent)
+            close[near] = overlap[near] - penalty > threshold
+        return close
 
-    return penalised
+    return too_much
 
 
-def _survivors(
-    boxes: Boxes, group: npt.NDArray[np.int64], overlap: _Overlap, threshold: np.float32
-) -> npt.NDArray[np.bool_]:
+def _survivors(group: npt.NDArray[np.int64], overlap: _Overlap) -> npt.NDArray[np.bool_]:
     """Tells which boxes, sorted by group and then by falling score, survive."""
     keep = np.ones(len(group), np.bool_)
     for low, high, pairs in _stretches(group):
         if pairs > _MAX_PAIRS:
-            _one_by_one(keep, low, high, overlap, threshold)
+            _one_by_one(keep, low, high, overlap)
             continue
         better, worse = _pairs(group[low:high])
         better, worse = better + low, worse + low
-        close = overlap(better, worse) > threshold
+        close = overlap(better, worse)
         better, worse = better[close], worse[close]
         while True:  # each round settles at least the next link of every chain of overlaps
             fallen = worse[keep[better]]
@@ -181,9 +184,9 @@ def _stretches(group: npt.NDArray[np.int64]) -> Iterator[tuple[int, int, int]]:
             yield low, end, total
 
 
-def _one_by_one(keep: npt.NDArray[np.bool_], low: int, high: int, overlap: _Overlap, threshold: np.float32) -> None:
+def _one_by_one(keep: npt.NDArray[np.bool_], low: int, high: int, overlap: _Overlap) -> None:
     """The plain algorithm for one group too large for all its pairs (an untrained network finds everything)."""
     for index in range(low, high):
         if keep[index]:
             rest = np.flatnonzero(keep[index + 1 : high]) + index + 1
-            keep[rest[overlap(np.full(len(rest), index), rest) > threshold]] = False
+            keep[rest[overlap(np.full(len(rest), index), rest)]] = False
