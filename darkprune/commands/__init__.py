@@ -1,0 +1,1 @@
+"""One file per subcommand: its arguments, and what it does."""

@@ -1,4 +1,4 @@
-"""What commands share on the terminal: tables, numbers, progress, JSON, files that darkprune brings along."""
+"""What commands share on the terminal: tables, numbers, progress, JSON."""
 
 from __future__ import annotations
 
@@ -8,13 +8,7 @@ import sys
 from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.resources import files
-from pathlib import Path
 from typing import Any, Protocol
-
-from darkprune.errors import CfgError
-
-BUILTIN = "builtin:"
 
 
 def add_json(parser: ArgumentParser) -> None:
@@ -26,27 +20,6 @@ def add_pair(parser: ArgumentParser, weights_optional: bool = False) -> None:
     """Adds the two positional arguments that most commands begin with."""
     parser.add_argument("cfg", metavar="CFG", help="Darknet .cfg, or builtin:NAME for one that comes with darkprune")
     parser.add_argument("weights", metavar="WEIGHTS", nargs="?" if weights_optional else None, help="its .weights file")
-
-
-def cfg_path(text: str) -> Path:
-    """Returns the path that an argument means.
-
-    Raises:
-        CfgError: `builtin:NAME` names none of darkprune's own.
-    """
-    if not text.startswith(BUILTIN):
-        return Path(text)
-    name = text.removeprefix(BUILTIN).removesuffix(".cfg")
-    folder = builtin_folder("cfg")
-    names = sorted(path.stem for path in folder.glob("*.cfg"))
-    if name not in names:
-        raise CfgError(f"{text}: darkprune brings no such network; it brings {', '.join(names)}")
-    return folder / f"{name}.cfg"
-
-
-def builtin_folder(kind: str) -> Path:
-    """Returns the folder of the networks (`cfg`) or checkpoints (`weights`) that come with darkprune."""
-    return Path(str(files(f"darkprune.zoo.{kind}")._paths[0] if hasattr(files(f"darkprune.zoo.{kind}"), "_paths") else files(f"darkprune.zoo.{kind}")))
 
 
 def print_json(data: Any) -> None:

@@ -6,10 +6,11 @@ from argparse import ArgumentParser, Namespace
 from collections import Counter
 from typing import Any
 
-from darkprune.commands.console import add_json, cfg_path, print_json, print_table, warn
+from darkprune.commands.console import add_json, print_json, print_table, warn
 from darkprune.graph.channels import ChannelMap, map_channels
 from darkprune.graph.graph import Graph, read_graph
 from darkprune.pruning.groups import PRESETS, PruneGroup, divide
+from darkprune.zoo import resolve
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -21,7 +22,7 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Prints groups, coupled sets, splits and pins."""
-    graph = read_graph(cfg_path(args.cfg))
+    graph = read_graph(resolve(args.cfg))
     channels = map_channels(graph)
     groups = [_group(graph, channels, group) for group in divide(graph, args.groups)]
     pins = _pins(channels)
@@ -69,7 +70,14 @@ def _print(
     channels: ChannelMap, groups: list[dict[str, Any]], splits: list[dict[str, Any]], pins: list[dict[str, Any]]
 ) -> None:
     rows = [
-        (g["name"], "-".join(map(str, g["layers"])), " ".join(g["scales"]), g["convolutions"], g["channels"], g["prunable"])
+        (
+            g["name"],
+            "-".join(map(str, g["layers"])),
+            " ".join(g["scales"]),
+            g["convolutions"],
+            g["channels"],
+            g["prunable"],
+        )
         for g in groups
     ]
     print_table(("group", "layers", "scales", "convolutions", "channels", "prunable"), rows, left=3)
@@ -87,7 +95,7 @@ def _print(
     by_reason: dict[str, list[int]] = {}
     for pin in pins:
         by_reason.setdefault("; ".join(pin["reasons"]), []).append(pin["layer"])
-    for reason, layers in by_reason.items():
-        print(f"  layers {', '.join(map(str, layers))}: {reason}" if len(layers) > 1 else f"  layer {layers[0]}: {reason}")
+    for reason, numbers in by_reason.items():
+        print(f"  layer{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}: {reason}")
     if not pins:
         print("  none")

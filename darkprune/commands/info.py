@@ -6,11 +6,12 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-from darkprune.commands.console import add_json, add_pair, cfg_path, count, megabytes, print_json, print_table, warn
+from darkprune.commands.console import add_json, add_pair, count, megabytes, print_json, print_table, warn
 from darkprune.graph.graph import Graph, read_graph
 from darkprune.graph.stats import layer_json, totals
 from darkprune.graph.weights import NetworkWeights
 from darkprune.layers.convolution import Convolutional
+from darkprune.zoo import resolve
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -22,7 +23,7 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Prints the network."""
-    graph = read_graph(cfg_path(args.cfg))
+    graph = read_graph(resolve(args.cfg))
     header: dict[str, Any] | None = None
     size = 20
     bad: list[str] = []
@@ -94,7 +95,9 @@ def _print(graph: Graph, header: dict[str, Any] | None, size: int, strict: list[
     total = totals(graph, size)
     print()
     print(f"{graph.cfg.source}: {len(graph)} layers, input {graph.net.input}")
-    print(f"parameters  {count(total.params)} stored floats ({total.params:,}), {count(total.trainable_params)} trainable")
+    print(
+        f"parameters  {count(total.params)} stored floats ({total.params:,}), {count(total.trainable_params)} trainable"
+    )
     print(f"operations  {count(total.macs)} multiply-adds, {total.bflops:.3f} BFLOPs as darknet counts")
     print(f"weights     {megabytes(total.bytes)} ({total.bytes:,} bytes)")
     if header:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from darkprune.commands.console import add_json, cfg_path, megabytes, print_json, warn
+from darkprune.commands.console import add_json, megabytes, print_json, warn
 from darkprune.darknet.output import atomic_file
 from darkprune.graph.graph import read_graph
 from darkprune.pruning.fresh import write_fresh
+from darkprune.zoo import resolve
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -16,14 +17,16 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument("cfg", metavar="CFG", help="Darknet .cfg, or builtin:NAME")
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the .weights file to write")
     parser.add_argument("--seed", type=int, default=0, help="of the random generator (default 0)")
-    parser.add_argument("--vary", action="store_true", help="draw γ, β, μ, σ² around 1, 0, 0, 1 as in a trained network")
+    parser.add_argument(
+        "--vary", action="store_true", help="draw γ, β, μ, σ² around 1, 0, 0, 1 as in a trained network"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
     add_json(parser)
 
 
 def run(args: Namespace) -> int:
     """Writes the file."""
-    path = cfg_path(args.cfg)
+    path = resolve(args.cfg)
     graph = read_graph(path)
     target = Path(args.output)
     with atomic_file(target, [path], args.overwrite) as file:

@@ -11,7 +11,6 @@ from typing import Any
 from darkprune.commands.console import (
     add_json,
     add_pair,
-    cfg_path,
     change,
     count,
     megabytes,
@@ -33,6 +32,7 @@ from darkprune.pruning.importance import CRITERIA
 from darkprune.pruning.merge import MERGES
 from darkprune.pruning.plan import COMPENSATIONS, PrunePlan, hash_file, read_plan
 from darkprune.pruning.prune import PruneSettings, decide, replay
+from darkprune.zoo import resolve
 
 #: flags that decide anew; with --plan the decision is in the file
 _DECIDING = ("ratio", "ratios", "preset", "groups", "allocation", "merge", "criterion", "compensate", "constant",
@@ -42,8 +42,13 @@ _DECIDING = ("ratio", "ratios", "preset", "groups", "allocation", "merge", "crit
 def configure(parser: ArgumentParser) -> None:
     """Adds the command's arguments."""
     add_pair(parser)
-    parser.add_argument("-o", "--output", required=True, metavar="DIR",
-                        help="folder for the slim pair, plan.json and report.json (with --plan-only: the plan file)")
+    parser.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        metavar="DIR",
+        help="folder for the slim pair, plan.json and report.json (with --plan-only: the plan file)",
+    )
     how_much = parser.add_argument_group("how much to remove")
     how_much.add_argument("--ratio", type=float, metavar="P", help="fraction of the prunable channels, 0 to below 1")
     how_much.add_argument("--ratios", metavar="R1,R2,…", help="one fraction per group")
@@ -58,10 +63,14 @@ def configure(parser: ArgumentParser) -> None:
     which.add_argument("--round-to", type=int, metavar="N", help="widths in multiples of N where possible (default 1)")
     which.add_argument("--min-channels", type=int, metavar="N", help="fewest channels of a convolution (default 8)")
     rest = parser.add_argument_group("what takes their place")
-    rest.add_argument("--compensate", choices=COMPENSATIONS,
-                      help="fold: constants into biases (default); carrier: exact at padded borders too; none")
-    rest.add_argument("--constant", choices=CONSTANTS,
-                      help="mean: E[act(γz+β)] (default); beta: act(β), as the papers have it")
+    rest.add_argument(
+        "--compensate",
+        choices=COMPENSATIONS,
+        help="fold: constants into biases (default); carrier: exact at padded borders too; none",
+    )
+    rest.add_argument(
+        "--constant", choices=CONSTANTS, help="mean: E[act(γz+β)] (default); beta: act(β), as the papers have it"
+    )
     parser.add_argument("--plan-only", action="store_true", help="write the plan, cut nothing")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier result")
     add_json(parser)
@@ -69,7 +78,7 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Prunes a pair, or plans to."""
-    cfg, weights_path, output = cfg_path(args.cfg), Path(args.weights), Path(args.output)
+    cfg, weights_path, output = resolve(args.cfg), Path(args.weights), Path(args.output)
     settings = settings_of(args) if args.plan is None else None
     inputs = [cfg, weights_path, *([Path(args.plan)] if args.plan else [])]
     if args.plan and any(getattr(args, name) is not None for name in _DECIDING):
@@ -118,12 +127,16 @@ def settings_of(args: Namespace) -> PruneSettings:
     """
     given = [name for name in ("ratio", "ratios", "preset") if getattr(args, name) is not None]
     if len(given) != 1:
-        raise UsageError("say how much to remove with one of --ratio 0.4, --ratios 0.1,0.2,…, --preset NAME or --plan FILE")
+        raise UsageError(
+            "say how much to remove with one of --ratio 0.4, --ratios 0.1,0.2,…, --preset NAME or --plan FILE"
+        )
     chosen = {name: getattr(args, name) for name in _DECIDING if getattr(args, name) is not None}
     chosen["exclude"] = tuple(_numbers("--exclude", args.exclude, int)) if args.exclude else ()
     if args.ratios is not None:
         if args.allocation not in (None, "explicit"):
-            raise UsageError(f"--ratios gives every group its ratio; --allocation {args.allocation} does not go with it")
+            raise UsageError(
+                f"--ratios gives every group its ratio; --allocation {args.allocation} does not go with it"
+            )
         chosen.update(ratios=tuple(_numbers("--ratios", args.ratios, float)), allocation="explicit")
     elif args.allocation == "explicit":
         raise UsageError("--allocation explicit needs --ratios, one per group")
@@ -148,14 +161,14 @@ def _write(
     inputs: list[Path],
 ) -> dict[str, Any]:
     """Fills the result folder and returns the report, with the final paths."""
-    output, stem = Path(args.output), cfg_path(args.cfg).stem
+    output, stem = Path(args.output), resolve(args.cfg).stem
     names = {"cfg": f"{stem}.cfg", "weights": f"{stem}.weights", "plan": "plan.json", "report": "report.json"}
     with result_folder(output, inputs, args.overwrite) as folder:
         with (
             (folder / names["weights"]).open("wb", buffering=1 << 20) as file,
             progress(len(weights.graph), "pruning", "layer") as bar,
         ):
-            slim = write_slim(weights, cut, file, lambda index: bar.update())
+            slim = write_slim(weights, cut, file, bar.update)
         (folder / names["cfg"]).write_bytes(slim.cfg.encode())
         plan = plan.with_hashes(*hashing.result())
         (folder / names["plan"]).write_text(plan.dumps(), encoding="utf-8")
@@ -238,4 +251,6 @@ def _print_next(args: Namespace, outputs: dict[str, str]) -> None:
     if "weights" in outputs:
         print(f"next: darkprune verify {args.cfg} {args.weights} {outputs['cfg']} {outputs['weights']}")
     else:
-        print(f"next: read or edit the plan, then darkprune prune {args.cfg} {args.weights} --plan {outputs['plan']} -o DIR")
+        print(
+            f"next: read or edit the plan, then darkprune prune {args.cfg} {args.weights} --plan {outputs['plan']} -o DIR"
+        )

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from darkprune.commands.console import add_json, cfg_path, print_json, print_table, say, warn
+from darkprune.commands.console import add_json, print_json, print_table, say, warn
 from darkprune.errors import RunnerError
 from darkprune.graph.graph import Graph, read_graph
 from darkprune.graph.weights import NetworkWeights
@@ -19,6 +19,7 @@ from darkprune.pruning.plan import hash_file, read_plan
 from darkprune.pruning.prune import replay
 from darkprune.pruning.verify import TOLERANCE, Difference, NumericCheck, check_numbers, static_problems
 from darkprune.runners.base import RUNNERS
+from darkprune.zoo import resolve
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -37,7 +38,7 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Prints what was found; exit status 1 if the pair is not what it should be."""
-    original_graph, slim_graph = read_graph(cfg_path(args.cfg)), read_graph(Path(args.slim_cfg))
+    original_graph, slim_graph = read_graph(resolve(args.cfg)), read_graph(Path(args.slim_cfg))
     with (
         NetworkWeights(original_graph, Path(args.weights)) as original,
         NetworkWeights(slim_graph, Path(args.slim_weights)) as slim,
@@ -91,9 +92,9 @@ def _images(paths: list[str] | None, graph: Graph) -> list[NDArray[np.float32]]:
         coarse = random.random((shape.c, -(-shape.h // 8), -(-shape.w // 8)), np.float32)
         noise = coarse.repeat(8, axis=1).repeat(8, axis=2)[:, : shape.h, : shape.w]
         return [np.ascontiguousarray(noise)]
-    from darkprune.data.images import read_network_input
+    from darkprune.data.images import read_image, resize
 
-    return [read_network_input(Path(path), shape.c, shape.h, shape.w) for path in paths]
+    return [resize(read_image(Path(path), shape.c), shape.w, shape.h) for path in paths]
 
 
 def _to_json(ok: bool, problems: list[str], check: NumericCheck | None, skipped: str | None) -> dict[str, Any]:
@@ -137,5 +138,3 @@ def _print(problems: list[str], check: NumericCheck | None, skipped: str | None,
 
 def _row(d: Difference) -> tuple[object, ...]:
     return d.layer, f"{d.absolute:.3g}", f"{d.relative:.1e}", f"{d.border:.1e}", f"{d.interior:.1e}"
-
-

@@ -1,0 +1,1 @@
+"""Darknet's file formats: the .cfg text model, typed options, the .weights file, writing results."""

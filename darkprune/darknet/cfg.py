@@ -23,7 +23,8 @@ class Option:
 
     Attributes:
         key: text before the first `=`, without white space.
-        value: text after it, without white space; None where darknet stores none (no `=` on the line).
+        value: text after it, without white space; None where the line has no `=` (darknet stores the key without a
+            value), empty where nothing follows the `=` (darknet drops the line).
         line: 1-based line number.
     """
 
@@ -49,8 +50,12 @@ class Section:
 
     def find(self, key: str) -> Option | None:
         """Returns the first option of that name, the one that darknet reads; None where that one has no value."""
-        first = next((option for option in self.options if option.key == key), None)
+        first = self.record(key)
         return first if first is not None and first.value is not None else None
+
+    def record(self, key: str) -> Option | None:
+        """Returns the first line that darknet stores under a key, with a value or without."""
+        return next((option for option in self.options if option.key == key and option.value != ""), None)
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,7 @@ class Cfg:
         added: list[tuple[int, str]] = []
         for (number, key), value in changes.items():
             section = self.sections[number]
-            option = section.find(key)
+            option = section.record(key)
             if option is not None:
                 lines[option.line - 1] = _replace_value(lines[option.line - 1], value)
             else:
@@ -142,7 +147,9 @@ def parse_cfg(text: str, source: str = "cfg") -> Cfg:
         CfgError: a byte order mark, a key before any section, or no section at all (darknet crashes on each).
     """
     if text.startswith(("\xef\xbb\xbf", "\ufeff")):
-        raise CfgError(f"{source}:1: starts with a UTF-8 byte order mark, on which darknet crashes; save it without BOM")
+        raise CfgError(
+            f"{source}:1: starts with a UTF-8 byte order mark, on which darknet crashes; save it without BOM"
+        )
     lines = text.split("\n")
     raw = tuple(line + "\n" for line in lines[:-1]) + ((lines[-1],) if lines[-1] else ())
     sections: list[Section] = []
@@ -155,16 +162,15 @@ def parse_cfg(text: str, source: str = "cfg") -> Cfg:
             if sections:
                 sections[-1] = replace(sections[-1], options=tuple(options))
             options = []
-            name = stripped[1:-1] if stripped.endswith("]") else stripped[1:]
+            name = stripped[1:-1] if stripped.endswith("]") else stripped  # unclosed: no section that darknet knows
             sections.append(Section(name, number, ()))
             if len(sections) > MAX_SECTIONS:
                 raise CfgError(f"{source}:{number}: more than {MAX_SECTIONS} sections; this is not a network")
             continue
         if not sections:
-            raise CfgError(f"{source}:{number}: text before any [section]: {_excerpt(stripped)}; darknet crashes on it")
+            raise CfgError(f"{source}:{number}: text before any [section]: {excerpt(stripped)}; darknet crashes on it")
         key, equals, value = stripped.partition("=")
-        # darknet drops a key whose `=` ends the line ("Config file error") and keeps one without `=` valueless
-        options.append(Option(key, value if equals and value else None, number))
+        options.append(Option(key, value if equals else None, number))
     if not sections:
         raise CfgError(f"{source}: has no [section]; this is not a Darknet .cfg")
     sections[-1] = replace(sections[-1], options=tuple(options))
@@ -173,7 +179,9 @@ def parse_cfg(text: str, source: str = "cfg") -> Cfg:
 
 def _replace_value(line: str, value: str) -> str:
     """Puts a value after the first `=`, keeping the white space around the old one and a comment behind it."""
-    head, _, tail = line.partition("=")
+    head, equals, tail = line.partition("=")
+    if not equals:
+        return f"{line.rstrip()}={value}{line[len(line.rstrip()) :]}"
     body, mark, comment = tail.partition("#")
     lead = body[: len(body) - len(body.lstrip())]
     trail = body[len(body.rstrip()) :]
@@ -184,7 +192,7 @@ def _line_end(line: str) -> str:
     return "\r\n" if line.endswith("\r\n") else "\n" if line.endswith("\n") else ""
 
 
-def _excerpt(text: str, limit: int = 40) -> str:
+def excerpt(text: str, limit: int = 40) -> str:
     """Quotes text from a stranger's file so that it cannot upset a terminal."""
     shown = "".join(c if c.isprintable() and ord(c) < 127 else "?" for c in text[:limit])
     return f"'{shown}…'" if len(text) > limit else f"'{shown}'"

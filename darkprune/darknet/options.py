@@ -6,13 +6,14 @@ duplicate keys wins. What was never asked for is an unused key.
 
 from __future__ import annotations
 
+import builtins
 import re
 
 from darkprune.darknet.cfg import Section
 from darkprune.errors import CfgError
 
-_INT = re.compile(r"[+-]?\d+")
-_FLOAT = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
+_INT = re.compile(r"[\v\f]*([+-]?)0*([0-9]*)")
+_FLOAT = re.compile(r"[\v\f]*([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)")
 INT_MAX = 2**31 - 1
 MAX_LIST = 4096
 
@@ -20,18 +21,16 @@ MAX_LIST = 4096
 def atoi(text: str) -> int:
     """C's atoi: `5.9` is 5, `1e3` is 1, garbage is 0; beyond 32 bits the nearest 32-bit value."""
     match = _INT.match(text)
-    if match is None:
+    if match is None or not match[2]:
         return 0
-    digits = match.group()
-    if len(digits) > 12:
-        return -INT_MAX - 1 if digits[0] == "-" else INT_MAX
-    return max(-INT_MAX - 1, min(INT_MAX, int(digits)))
+    size = int(match[2][:12])
+    return max(-INT_MAX - 1, -size) if match[1] == "-" else min(INT_MAX, size)
 
 
 def atof(text: str) -> float:
     """C's atof without its hexadecimal, infinite and not-a-number forms, which no network means."""
     match = _FLOAT.match(text)
-    return float(match.group()) if match else 0.0
+    return float(match[1]) if match else 0.0
 
 
 class Options:
@@ -66,11 +65,11 @@ class Options:
         """Returns whether an integer key is not 0."""
         return bool(self.int(key, int(default)))
 
-    def float(self, key: str, default: float = 0.0) -> float:
+    def float(self, key: str, default: builtins.float = 0.0) -> builtins.float:
         """Returns a floating-point number (atof)."""
         return atof(self.text(key)) if self.has(key) else default
 
-    def ints(self, key: str, *, comment_ends: bool = False) -> tuple[int, ...]:
+    def ints(self, key: str, *, comment_ends: bool = False) -> tuple[builtins.int, ...]:
         """Returns a comma-separated list; empty where the key is absent.
 
         Args:
@@ -79,11 +78,11 @@ class Options:
         """
         return tuple(atoi(item) for item in self._items(key, comment_ends))
 
-    def floats(self, key: str, *, comment_ends: bool = False) -> tuple[float, ...]:
+    def floats(self, key: str, *, comment_ends: bool = False) -> tuple[builtins.float, ...]:
         """Returns a comma-separated list of floating-point numbers; empty where the key is absent."""
         return tuple(atof(item) for item in self._items(key, comment_ends))
 
-    def line(self, key: str | None = None) -> int:
+    def line(self, key: str | None = None) -> builtins.int:
         """Returns the line of a key, or of the section's header."""
         option = self.section.find(key) if key else None
         return option.line if option else self.section.line
@@ -92,7 +91,7 @@ class Options:
         """Makes an error that names file, line and section."""
         return CfgError(f"{self.source}:{self.line(key)}: [{self.section.name}] {message}")
 
-    def positive(self, key: str, default: int, limit: int = INT_MAX) -> int:
+    def positive(self, key: str, default: builtins.int, limit: builtins.int = INT_MAX) -> builtins.int:
         """Returns an integer that has to be at least 1.
 
         Raises:

@@ -76,7 +76,7 @@ class StoredBlob(NamedTuple):
     offset: int
 
     @property
-    def count(self) -> int:
+    def floats(self) -> int:
         """Number of floats."""
         count = 1
         for size in self.shape:
@@ -137,7 +137,7 @@ class WeightsFile:
             for layer, name, shape in tensors:
                 blob = StoredBlob(layer, name, shape, offset)
                 self.blobs[layer, name] = blob
-                offset += 4 * blob.count
+                offset += 4 * blob.floats
             self.expected_size = offset
         except BaseException:
             self._file.close()
@@ -154,7 +154,7 @@ class WeightsFile:
     def read(self, layer: int, name: str) -> NDArray[np.float32]:
         """Reads one tensor."""
         blob = self.blobs[layer, name]
-        return self._read_at(blob.offset, blob.count).reshape(blob.shape)
+        return self._read_at(blob.offset, blob.floats).reshape(blob.shape)
 
     def chunks(self, layer: int, name: str, limit: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Reads one tensor in parts along its first axis.
@@ -168,7 +168,7 @@ class WeightsFile:
             (first row, rows of the tensor).
         """
         blob = self.blobs[layer, name]
-        rows, row = blob.shape[0], blob.count // blob.shape[0]
+        rows, row = blob.shape[0], blob.floats // blob.shape[0]
         step = max(1, limit // (4 * row))
         for first in range(0, rows, step):
             count = min(step, rows - first)
@@ -177,7 +177,7 @@ class WeightsFile:
 
     def _read_at(self, offset: int, count: int) -> NDArray[np.float32]:
         data = np.empty(count, "<f4")
-        view = memoryview(data).cast("B") if count else memoryview(b"")
+        view = memoryview(data.view(np.uint8))  # type: ignore[arg-type]  # numpy arrays are buffers
         done = 0
         while done < len(view):
             got = os.preadv(self._file.fileno(), [view[done:]], offset + done)
@@ -223,9 +223,9 @@ class WeightsWriter:
         for layer, name, shape in tensors:
             blob = StoredBlob(layer, name, shape, offset)
             self._blobs[layer, name] = blob
-            offset += 4 * blob.count
+            offset += 4 * blob.floats
         self.size = offset
-        self._missing = {key: blob.count for key, blob in self._blobs.items()}
+        self._missing = {key: blob.floats for key, blob in self._blobs.items()}
         file.write(header.encode())
 
     def write(self, layer: int, name: str, values: NDArray[np.float32], first: int = 0) -> None:
@@ -238,12 +238,12 @@ class WeightsWriter:
             first: number of the first row given.
         """
         blob = self._blobs[layer, name]
-        row = blob.count // blob.shape[0]
+        row = blob.floats // blob.shape[0]
         data = np.ascontiguousarray(values, "<f4")
         if data.shape[1:] != blob.shape[1:] or first + data.shape[0] > blob.shape[0]:
             raise ValueError(f"layer {layer} {name}: rows of shape {data.shape} do not fit {blob.shape}")
         self._file.seek(blob.offset + 4 * first * row)
-        self._file.write(memoryview(data).cast("B"))
+        self._file.write(memoryview(data.reshape(-1).view(np.uint8)))  # type: ignore[arg-type]
         self._missing[layer, name] -= data.size
 
     def finish(self) -> None:

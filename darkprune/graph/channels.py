@@ -210,7 +210,7 @@ def _finish(graph: Graph, builder: _Builder, labels: Sequence[Labels]) -> Channe
     for label, reason in builder.pins:
         if number[label] >= 0:
             reasons[number[label]].setdefault(reason)
-    for label in np.flatnonzero(with_input[inputs:]) + inputs:
+    for label in (np.flatnonzero(with_input[inputs:]) + inputs).tolist():
         reasons[number[label]].setdefault("joined with the network's input")
     splits = [
         EqualSplit(layer, number[block].reshape(blocks, -1), graph[layer].name == "convolutional")

@@ -265,7 +265,9 @@ def _misread(layer: Layer, options: Options) -> list[str]:
     given = options.text("activation")
     used = getattr(layer.kind, "activation", given)
     if given and used != given:
-        return [f"layer {layer.index} (line {options.line('activation')}): darknet takes activation '{given}' for {used}"]
+        return [
+            f"layer {layer.index} (line {options.line('activation')}): darknet takes activation '{given}' for {used}"
+        ]
     return []
 
 
@@ -274,5 +276,3 @@ def _nearest(name: str) -> str:
 
     close = get_close_matches(name, KINDS, n=1)
     return f"did you mean [{close[0]}]?" if close else "AlexeyAB's darknet does not know it either"
-
-

@@ -107,12 +107,12 @@ def _explain(graph: Graph, file: WeightsFile) -> str:
         extra = file.size - file.expected_size
         return f"{place}: {extra} bytes are left after the last layer ({len(graph) - 1}); {hint}"
     for blob in file.blobs.values():
-        end = blob.offset + 4 * blob.count
+        end = blob.offset + 4 * blob.floats
         if end > file.size:
             layer = graph[blob.layer]
             found = max(0, file.size - blob.offset)
             return (
-                f"{place}: layer {layer.index} ({layer.name}, line {layer.line}) needs {4 * blob.count} bytes of "
+                f"{place}: layer {layer.index} ({layer.name}, line {layer.line}) needs {4 * blob.floats} bytes of "
                 f"{blob.name}, {found} are left; {hint}"
             )
     raise AssertionError("the sizes differ")
@@ -123,7 +123,7 @@ def _hint(graph: Graph, file: WeightsFile) -> str:
     if classes is not None:
         return f"it would fit classes={classes}: take the cfg that it was trained with"
     if file.size < file.expected_size:
-        first = next((b.layer for b in file.blobs.values() if b.offset + 4 * b.count > file.size), 0)
+        first = next((b.layer for b in file.blobs.values() if b.offset + 4 * b.floats > file.size), 0)
         starts = {b.layer: b.offset for b in reversed(file.blobs.values())}
         if starts.get(first) == file.size:
             return (
@@ -157,4 +157,3 @@ def open_pair(cfg: Path, weights: Path) -> NetworkWeights:
         CfgError, GraphError, WeightsError: either file is not what it should be, or they do not belong together.
     """
     return NetworkWeights(read_graph(cfg), weights)
-

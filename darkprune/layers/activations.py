@@ -94,7 +94,7 @@ def _mean_relu(scale: Floats, shift: Floats) -> Floats:
     return np.where(scale > 0, shift * cdf + scale * pdf, np.maximum(shift, 0))
 
 
-#: the constant c ≠ 0 that a carrier channel holds, and the β with act(β) = c (METHODS §2.4). relu6 is 0 on AlexeyAB's CPU.
+#: the β of a carrier channel, which holds the constant c = act(β) ≠ 0 (METHODS §2.4); relu6 is 0 on AlexeyAB's CPU
 CARRIER_SHIFT: dict[str, float] = {
     name: 0.0 if name == "logistic" else 1.0
     for name in ("linear", "relu", "leaky", "revleaky", "relie", "logistic", "tanh", "mish", "swish", "gelu", "elu",

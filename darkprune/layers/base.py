@@ -231,7 +231,17 @@ KINDS: dict[str, type[Kind]] = {}
 
 #: keys that darknet reads in every section
 COMMON_KEYS = frozenset(
-    "clip onlyforward dont_update burnin_update stopbackward train_only_bn dontload dontloadscales learning_rate".split()
+    [
+        "clip",
+        "onlyforward",
+        "dont_update",
+        "burnin_update",
+        "stopbackward",
+        "train_only_bn",
+        "dontload",
+        "dontloadscales",
+        "learning_rate",
+    ]
 )
 
 K = TypeVar("K", bound=type[Kind])

@@ -115,8 +115,21 @@ class Convolutional(Kind):
 
     names = ("convolutional", "conv")
     other_keys = frozenset(
-        "assisted_excitation bin_output sway rotate stretch stretch_sway angle dot grad_centr reverse coordconv stream "
-        "wait_stream".split()
+        [
+            "assisted_excitation",
+            "bin_output",
+            "sway",
+            "rotate",
+            "stretch",
+            "stretch_sway",
+            "angle",
+            "dot",
+            "grad_centr",
+            "reverse",
+            "coordconv",
+            "stream",
+            "wait_stream",
+        ]
     )
 
     geometry: Geometry

@@ -23,7 +23,11 @@ from darkprune.layers.convolution import activation_of
 
 
 def connected_blobs(
-    outputs: int, inputs: int, batch_normalize: bool, part: str = "", roles: tuple[Role, Role] = (Role.FIXED, Role.FIXED)
+    outputs: int,
+    inputs: int,
+    batch_normalize: bool,
+    part: str = "",
+    roles: tuple[Role, Role] = (Role.FIXED, Role.FIXED),
 ) -> tuple[Blob, ...]:
     """Lists biases, weights (out, in) and, unlike a convolution *after* them, scales, mean and variance."""
     out = Axis(roles[0], outputs)
@@ -53,9 +57,7 @@ class Connected(Kind):
     @classmethod
     def read(cls, options: Options) -> Connected:
         """Reads `output` (1), `activation` (logistic), `batch_normalize` (0)."""
-        return cls(
-            options.positive("output", 1), activation_of(options, "logistic"), options.flag("batch_normalize")
-        )
+        return cls(options.positive("output", 1), activation_of(options, "logistic"), options.flag("batch_normalize"))
 
     def output(self, inputs: Sequence[Feature]) -> Feature:
         """Returns output x 1 x 1."""
@@ -65,9 +67,7 @@ class Connected(Kind):
 
     def blobs(self, inputs: Sequence[Feature], output: Feature) -> tuple[Blob, ...]:
         """biases, weights (output, inputs), scales, rolling_mean, rolling_variance."""
-        return connected_blobs(
-            self.outputs, inputs[0].outputs, self.batch_normalize, roles=(Role.OUT, Role.IN_FLAT)
-        )
+        return connected_blobs(self.outputs, inputs[0].outputs, self.batch_normalize, roles=(Role.OUT, Role.IN_FLAT))
 
     def macs(self, inputs: Sequence[Feature], output: Feature) -> int:
         """Counts the weights."""

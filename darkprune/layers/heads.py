@@ -70,9 +70,33 @@ class Yolo(Head):
 
     names = ("yolo",)
     other_keys = frozenset(
-        "max show_details max_delta counters_per_class label_smooth_eps objectness_smooth iou_normalizer obj_normalizer "
-        "cls_normalizer delta_normalizer iou_loss iou_thresh_kind jitter resize focal_loss ignore_thresh truth_thresh "
-        "iou_thresh random track_history_size sim_thresh dets_for_track dets_for_show track_ciou_norm map".split()
+        [
+            "max",
+            "show_details",
+            "max_delta",
+            "counters_per_class",
+            "label_smooth_eps",
+            "objectness_smooth",
+            "iou_normalizer",
+            "obj_normalizer",
+            "cls_normalizer",
+            "delta_normalizer",
+            "iou_loss",
+            "iou_thresh_kind",
+            "jitter",
+            "resize",
+            "focal_loss",
+            "ignore_thresh",
+            "truth_thresh",
+            "iou_thresh",
+            "random",
+            "track_history_size",
+            "sim_thresh",
+            "dets_for_track",
+            "dets_for_show",
+            "track_ciou_norm",
+            "map",
+        ]
     )
 
     classes: int
@@ -132,9 +156,27 @@ class GaussianYolo(Head):
 
     names = ("Gaussian_yolo",)
     other_keys = frozenset(
-        "max max_delta counters_per_class label_smooth_eps objectness_smooth uc_normalizer iou_normalizer "
-        "obj_normalizer cls_normalizer delta_normalizer iou_loss iou_thresh_kind jitter resize ignore_thresh "
-        "truth_thresh iou_thresh random map".split()
+        [
+            "max",
+            "max_delta",
+            "counters_per_class",
+            "label_smooth_eps",
+            "objectness_smooth",
+            "uc_normalizer",
+            "iou_normalizer",
+            "obj_normalizer",
+            "cls_normalizer",
+            "delta_normalizer",
+            "iou_loss",
+            "iou_thresh_kind",
+            "jitter",
+            "resize",
+            "ignore_thresh",
+            "truth_thresh",
+            "iou_thresh",
+            "random",
+            "map",
+        ]
     )
 
     classes: int
@@ -181,8 +223,26 @@ class Region(Head):
 
     names = ("region",)
     other_keys = frozenset(
-        "max log sqrt focal_loss jitter resize rescore thresh classfix absolute random coord_scale object_scale "
-        "noobject_scale mask_scale class_scale bias_match map".split()
+        [
+            "max",
+            "log",
+            "sqrt",
+            "focal_loss",
+            "jitter",
+            "resize",
+            "rescore",
+            "thresh",
+            "classfix",
+            "absolute",
+            "random",
+            "coord_scale",
+            "object_scale",
+            "noobject_scale",
+            "mask_scale",
+            "class_scale",
+            "bias_match",
+            "map",
+        ]
     )
 
     classes: int
@@ -222,7 +282,19 @@ class Detection(Final):
 
     names = ("detection",)
     other_keys = frozenset(
-        "rescore max coord_scale forced object_scale noobject_scale class_scale jitter resize random reorg".split()
+        [
+            "rescore",
+            "max",
+            "coord_scale",
+            "forced",
+            "object_scale",
+            "noobject_scale",
+            "class_scale",
+            "jitter",
+            "resize",
+            "random",
+            "reorg",
+        ]
     )
 
     classes: int

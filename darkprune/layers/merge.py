@@ -38,7 +38,7 @@ class Route(Kind):
     """Concatenation; with `groups` the group_id-th slice of every input, each sliced by itself (`route_layer.c`)."""
 
     names = ("route",)
-    other_keys = frozenset("stream wait_stream".split())
+    other_keys = frozenset(["stream", "wait_stream"])
 
     layers: tuple[int, ...]
     groups: int

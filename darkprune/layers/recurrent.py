@@ -6,8 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from darkprune.darknet.options import Options
-from darkprune.layers.base import Axis, Blob, ChannelRules, Feature, Kind, Labels, Role, bounded, one, register
-from darkprune.layers.base import require_map
+from darkprune.layers.base import (
+    Axis,
+    Blob,
+    ChannelRules,
+    Feature,
+    Kind,
+    Labels,
+    Role,
+    bounded,
+    one,
+    register,
+    require_map,
+)
 from darkprune.layers.convolution import Geometry, activation_of, padding_of
 from darkprune.layers.dense import connected_blobs
 
@@ -34,9 +45,7 @@ def _geometry(options: Options, filters: str) -> Geometry:
     stride = options.positive("stride", 1, 4096)
     dilation = options.positive("dilation", 1, 4096)
     groups = options.positive("groups", 1)
-    return Geometry(
-        options.positive(filters, 1), groups, size, stride, stride, dilation, padding_of(options, size)
-    )
+    return Geometry(options.positive(filters, 1), groups, size, stride, stride, dilation, padding_of(options, size))
 
 
 @register
@@ -105,7 +114,7 @@ class ConvLstm(Recurrent):
     """A convolutional LSTM (`conv_lstm_layer.c`)."""
 
     names = ("conv_lstm",)
-    other_keys = frozenset("state_constrain shortcut lstm_activation time_normalizer".split())
+    other_keys = frozenset(["state_constrain", "shortcut", "lstm_activation", "time_normalizer"])
 
     geometry: Geometry
     activation: str
@@ -156,9 +165,7 @@ class ConvLstm(Recurrent):
 
     def bflops(self, inputs: Sequence[Feature], output: Feature) -> float:
         """Adds the convolutions and 9 (12 with peephole) operations per output."""
-        convolutions = sum(
-            self.geometry.bflops(c, output.h, output.w, self.xnor) for _, c in self._parts(inputs[0].c)
-        )
+        convolutions = sum(self.geometry.bflops(c, output.h, output.w, self.xnor) for _, c in self._parts(inputs[0].c))
         return convolutions + (12 if self.peephole else 9) * output.outputs / 1e9
 
 
@@ -203,7 +210,7 @@ class Rnn(_Cell):
     """A plain recurrent layer: input, self and output matrices (`rnn_layer.c`)."""
 
     names = ("rnn",)
-    other_keys = frozenset("logistic shortcut".split())
+    other_keys = frozenset(["logistic", "shortcut"])
 
     hidden: int = 1
     activation: str = "logistic"

@@ -153,7 +153,9 @@ class Reorg(_Moving):
         """Computes the output map."""
         source: Feature = one(inputs)
         if source.is_map and source.c < self.stride**2:
-            raise CfgError(f"[reorg] with stride {self.stride} needs at least {self.stride**2} channels, not {source.c}")
+            raise CfgError(
+                f"[reorg] with stride {self.stride} needs at least {self.stride**2} channels, not {source.c}"
+            )
         return super().output(inputs)
 
     def fits(self, channels: int) -> bool:
@@ -163,7 +165,7 @@ class Reorg(_Moving):
     def blocks(self, channels: int) -> Indices:
         """s² consecutive channels are one of V; in reverse channels k, k + c/s², … end in one."""
         if self.reverse:
-            return np.arange(channels).reshape(self.stride**2, -1).T
+            return np.asarray(np.arange(channels).reshape(self.stride**2, -1).T)
         return np.arange(channels).reshape(-1, self.stride**2)
 
     def origins(self, channels: int) -> Indices:
@@ -181,7 +183,7 @@ class Crop(Passing):
     """At inference the centre crop, then 2x − 1 unless `noadjust` (`crop_layer.c`)."""
 
     names = ("crop",)
-    other_keys = frozenset("flip angle saturation exposure shift".split())
+    other_keys = frozenset(["flip", "angle", "saturation", "exposure", "shift"])
 
     height: int
     width: int

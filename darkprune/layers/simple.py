@@ -35,7 +35,7 @@ class Dropout(Passing):
     """The identity at inference; its output is the input's memory."""
 
     names = ("dropout",)
-    other_keys = frozenset("dropblock dropblock_size_rel dropblock_size_abs".split())
+    other_keys = frozenset(["dropblock", "dropblock_size_rel", "dropblock_size_abs"])
 
     probability: float
 
@@ -105,7 +105,7 @@ class Implicit(Kind):
     """A learned constant of filters x atoms x 1; ignores its input (`representation_layer.c`)."""
 
     names = ("implicit",)
-    other_keys = frozenset("mean std".split())
+    other_keys = frozenset(["mean", "std"])
 
     filters: int
     atoms: int
@@ -162,7 +162,7 @@ class Softmax(Final):
     """Softmax over `groups` equal parts of the input (`softmax_layer.c`)."""
 
     names = ("softmax", "soft")
-    other_keys = frozenset("tree noloss".split())
+    other_keys = frozenset(["tree", "noloss"])
 
     groups: int
     temperature: float
@@ -171,9 +171,7 @@ class Softmax(Final):
     @classmethod
     def read(cls, options: Options) -> Softmax:
         """Reads `groups` (1), `temperature` (1), `spatial` (0)."""
-        return cls(
-            options.positive("groups", 1), options.float("temperature", 1.0), options.float("spatial") != 0
-        )
+        return cls(options.positive("groups", 1), options.float("temperature", 1.0), options.float("spatial") != 0)
 
     def output(self, inputs: Sequence[Feature]) -> Feature:
         """Keeps the number of values, which the groups must divide."""
@@ -189,7 +187,7 @@ class Cost(Final):
     """A training loss; not part of the network's output at inference (`cost_layer.c`)."""
 
     names = ("cost",)
-    other_keys = frozenset("type scale ratio".split())
+    other_keys = frozenset(["type", "scale", "ratio"])
 
     @classmethod
     def read(cls, options: Options) -> Cost:
@@ -203,7 +201,7 @@ class Contrastive(Final):
     """A training loss on embeddings (`contrastive` layers of `softmax_layer.c`)."""
 
     names = ("contrastive",)
-    other_keys = frozenset("temperature cls_normalizer max_delta contrastive_neg_max".split())
+    other_keys = frozenset(["temperature", "cls_normalizer", "max_delta", "contrastive_neg_max"])
 
     classes: int
     yolo_layer: int

@@ -1,0 +1,1 @@
+"""Which channels go, what stands in for them, and the cut."""

@@ -81,7 +81,9 @@ class _Input:
 
     def repeated(self, times: int) -> _Input:
         """Returns the columns of a connected layer: every channel h·w times."""
-        return _Input(*(np.repeat(part, times) for part in (self.keep, self.constant, self.gone, self.kappa)))
+        return _Input(
+            self.keep.repeat(times), self.constant.repeat(times), self.gone.repeat(times), self.kappa.repeat(times)
+        )
 
 
 def slim_cfg(cut: Cut) -> Cfg:
@@ -100,7 +102,7 @@ def slim_cfg(cut: Cut) -> Cfg:
 
 
 def write_slim(
-    weights: NetworkWeights, cut: Cut, file: BinaryIO, progress: Callable[[int], None] = lambda done: None
+    weights: NetworkWeights, cut: Cut, file: BinaryIO, progress: Callable[[], object] = lambda: None
 ) -> Graph:
     """Writes the slim network's tensors.
 
@@ -108,7 +110,7 @@ def write_slim(
         weights: the original tensors.
         cut: what goes and what stands in for it.
         file: empty, open for writing in binary.
-        progress: called with the index of each finished layer.
+        progress: called after each layer.
 
     Returns:
         The slim graph.
@@ -118,15 +120,13 @@ def write_slim(
     writer = WeightsWriter(file, weights.file.header, tensors)
     compensating = cut.compensate != "none"
     none = [np.full(len(classes), np.nan) for classes in cut.channels.of_layer]
-    constants = (
-        removed_constants(weights, cut.channels, cut.gone, cut.constant, cut.measured) if compensating else none
-    )
+    constants = removed_constants(weights, cut.channels, cut.gone, cut.constant, cut.measured) if compensating else none
     with_carriers = cut.compensate == "carrier" and cut.carriers.any()
     kappa = carrier_constants(weights, cut.channels, cut.carriers) if with_carriers else none
     for layer in weights.graph:
         if layer.stored:
             _cut_layer(weights, cut, layer, writer, _input_of(cut, layer, constants, kappa))
-        progress(layer.index)
+        progress()
     writer.finish()
     return slim
 

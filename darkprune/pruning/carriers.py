@@ -109,7 +109,7 @@ def choose_carriers(
 
 def _able(channels: ChannelMap) -> BoolArray:
     """Returns per class whether every convolution in which it occurs as an output can hold a constant other than 0."""
-    able = channels.free.copy()
+    able: BoolArray = channels.free.copy()
     for layer in channels.graph:
         classes = channels.of_layer[layer.index]
         made_here = isinstance(layer.kind, Convolutional | Connected)

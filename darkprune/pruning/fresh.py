@@ -50,4 +50,4 @@ def _draw(random: np.random.Generator, layer: Layer, blob: Blob, vary: bool) -> 
     if layer.name == "implicit":
         return random.normal(0, 0.2, blob.shape)
     fan_in = blob.count // next((axis.size for axis in blob.axes if axis.role is Role.OUT), blob.shape[0])
-    return random.standard_normal(blob.shape, np.float32) * np.float32(np.sqrt(2 / fan_in))
+    return np.asarray(random.standard_normal(blob.shape, np.float32) * np.float32(np.sqrt(2 / fan_in)))

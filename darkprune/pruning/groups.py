@@ -130,8 +130,10 @@ def _parse_ranges(text: str, layers: int) -> list[tuple[int, int]]:
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d{1,6})\s*-\s*(\d{1,6})\s*", part)
         if match is None:
-            raise UsageError(f"--groups {text[:80]}: '{part.strip()[:20]}' is no range; write 0-55,56-85,… or a preset: "
-                             f"auto, {', '.join(PRESETS)}")
+            raise UsageError(
+                f"--groups {text[:80]}: '{part.strip()[:20]}' is no range; write 0-55,56-85,… or a preset: "
+                f"auto, {', '.join(PRESETS)}"
+            )
         first, last = int(match[1]), int(match[2])
         if first > last or last >= layers:
             raise UsageError(f"--groups: {first}-{last} does not lie within layers 0-{layers - 1}")

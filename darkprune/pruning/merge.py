@@ -87,7 +87,7 @@ def gather_members(
 
 def prunable_classes(channels: ChannelMap, groups: Sequence[PruneGroup], excluded: frozenset[int]) -> BoolArray:
     """Returns per class whether it may go: free, in no excluded layer, and produced inside the groups only."""
-    free = channels.free.copy()
+    free: BoolArray = channels.free.copy()
     for layer in channels.graph:
         outside = layer.index in channels.producers and group_of(groups, layer.index) is None
         if layer.index in excluded or outside:
@@ -166,9 +166,7 @@ def merge(channels: ChannelMap, members: Members, marks: Marks, how: str) -> tup
     return ~(pruned & (voters > 0)), priority
 
 
-def _compare(
-    members: Members, marks: Marks, deciding: BoolArray, count: int, how: str, vote: BoolArray
-) -> BoolArray:
+def _compare(members: Members, marks: Marks, deciding: BoolArray, count: int, how: str, vote: BoolArray) -> BoolArray:
     """Compares mean or max of scores with that of the thresholds; the vote settles ties and classes of one member."""
     family = members.threshold_pool % len(FAMILIES)
     decided_by = np.zeros(count, np.intp)

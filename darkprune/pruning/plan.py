@@ -146,7 +146,9 @@ class PrunePlan:
             raise PlanError(f"plan: layer {index} makes no channels of its own; leave it out of the plan")
         classes = channels.of_layer[index]
         if width != len(classes):
-            raise PlanError(f"plan: layer {index} has {len(classes)} channels, not {width}; the plan is for another cfg")
+            raise PlanError(
+                f"plan: layer {index} has {len(classes)} channels, not {width}; the plan is for another cfg"
+            )
         return classes
 
 
@@ -267,5 +269,8 @@ def _from_ranges(text: str, width: int) -> tuple[int, ...]:
 
 def hash_file(path: Path) -> str:
     """Returns the SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()

@@ -124,7 +124,12 @@ def replay(weights: NetworkWeights, plan: PrunePlan, hashes: tuple[str, str]) ->
     channels = map_channels(weights.graph)
     keep, carriers = plan.classes(channels)
     return Cut(
-        channels, keep, carriers, str(plan.settings["compensate"]), str(plan.settings["constant"]), plan.measured or None
+        channels,
+        keep,
+        carriers,
+        str(plan.settings["compensate"]),
+        str(plan.settings["constant"]),
+        plan.measured or None,
     )
 
 
@@ -152,7 +157,7 @@ def _checked(weights: NetworkWeights, settings: PruneSettings) -> PruneSettings:
 
 def _voting(members: Members, groups: Sequence[PruneGroup]) -> list[int]:
     voting = members.pool[members.pool >= 0] // len(FAMILIES)
-    return np.bincount(voting, minlength=len(groups)).tolist()
+    return [int(number) for number in np.bincount(voting, minlength=len(groups))]
 
 
 def _keep_widths(channels: ChannelMap, priority: Floats, widths: dict[int, int]) -> BoolArray:
@@ -232,5 +237,3 @@ def _sparsity_warnings(results: Sequence[GroupResult], settings: PruneSettings) 
 
 def _describe(settings: PruneSettings) -> dict[str, object]:
     return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(settings).items()}
-
-

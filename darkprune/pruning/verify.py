@@ -148,9 +148,7 @@ def _write(
         write(original, cut, file)
 
 
-def _compare(
-    cut: Cut, reference: Sequence[object], found: Sequence[object]
-) -> list[Difference]:
+def _compare(cut: Cut, reference: Sequence[object], found: Sequence[object]) -> list[Difference]:
     """Compares the channels that the two have in common and whose content was not replaced."""
     worst: dict[int, list[float]] = {}
     for expected, got in zip(reference, found, strict=True):
@@ -169,7 +167,9 @@ def _compare(
             border = error[~inside].max() if (~inside).any() else 0.0
             now = [error.max(), error.max() / scale, border / scale, error[inside].max() / scale]
             before = worst.get(index, [0.0] * 4)
-            worst[index] = [float(max(x, y)) if np.isfinite(x) else float("inf") for x, y in zip(now, before, strict=True)]
+            worst[index] = [
+                float(max(x, y)) if np.isfinite(x) else float("inf") for x, y in zip(now, before, strict=True)
+            ]
     return [Difference(index, *values) for index, values in sorted(worst.items())]
 
 

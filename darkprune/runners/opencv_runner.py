@@ -6,6 +6,7 @@ It computes batch normalisation with an epsilon of 1e-6 where darknet has 1e-5: 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -18,7 +19,7 @@ from darkprune.layers.heads import Head
 from darkprune.runners.base import LoadedNetwork, Maps, Runner
 
 #: layers that OpenCV makes of a section's activation; their number is one more than darknet's
-_ACTIVATIONS = frozenset("relu leaky mish swish logistic tanh relu6 elu selu hardswish".split())
+_ACTIVATIONS = frozenset(["relu", "leaky", "mish", "swish", "logistic", "tanh", "relu6", "elu", "selu", "hardswish"])
 _NAME = re.compile(r"([a-zA-Z_]+[a-zA-Z0-9]*?)_(\d+)")
 
 
@@ -34,9 +35,7 @@ class OpenCvRunner(Runner):
         # OpenCV counts a batch of the cfg's size otherwise
         text = graph.cfg.with_values({(0, "batch"): "1", (0, "subdivisions"): "1"})
         try:
-            net = cv2.dnn.readNetFromDarknet(
-                np.frombuffer(text.encode(), np.uint8), np.fromfile(weights, np.uint8)
-            )
+            net = cv2.dnn.readNetFromDarknet(np.frombuffer(text.encode(), np.uint8), np.fromfile(weights, np.uint8))
         except cv2.error as error:
             raise RunnerError(f"OpenCV {cv2.__version__} cannot read {graph.cfg.source}: {_reason(error)}") from None
         net.enableFusion(False)  # a fused layer shows the values of the one that it was fused with
@@ -59,11 +58,11 @@ class _OpenCvNetwork(LoadedNetwork):
         for index, values in zip(self.names, maps, strict=True):
             shape = self.graph[index].output
             if shape.is_map and values.size == shape.outputs:
-                shown[index] = values.reshape(shape.c, shape.h, shape.w)
+                shown[index] = np.asarray(values, np.float32).reshape(shape.c, shape.h, shape.w)
         return shown
 
 
-def _names_by_layer(graph: Graph, names: tuple[str, ...]) -> dict[int, str]:
+def _names_by_layer(graph: Graph, names: Sequence[str]) -> dict[int, str]:
     """Returns for each darknet layer the last of OpenCV's layers that were made of it."""
     found: dict[int, str] = {}
     for name in names:
