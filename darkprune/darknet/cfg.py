@@ -181,10 +181,11 @@ def _replace_value(line: str, value: str) -> str:
     """Puts a value after the first `=`, keeping the white space around the old one and a comment behind it."""
     head, equals, tail = line.partition("=")
     if not equals:
-        return f"{line.rstrip()}={value}{line[len(line.rstrip()) :]}"
+        body = line.rstrip(" \t\r\n")
+        return f"{body}={value}{line[len(body) :]}"
     body, mark, comment = tail.partition("#")
-    lead = body[: len(body) - len(body.lstrip())]
-    trail = body[len(body.rstrip()) :]
+    lead = body[: len(body) - len(body.lstrip(" \t\r\n"))]
+    trail = body[len(body.rstrip(" \t\r\n")) :]
     return f"{head}={lead}{value}{trail}{mark}{comment}"
 
 

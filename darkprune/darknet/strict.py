@@ -111,8 +111,7 @@ def _section_problems(section: _Section, first: bool) -> Iterator[StrictProblem]
     facts = _facts()
     name = facts["aliases"].get(section.name, section.name)
     if (name == "net") != first:
-        message = "[net] must come first" if first else "a second [net]"
-        yield StrictProblem(section.line, section.name, message)
+        yield StrictProblem(section.line, section.name, "[net] must come first" if first else "a second [net]")
         return
     keys = _keys().get(name)
     if keys is None:
@@ -127,11 +126,8 @@ def _section_problems(section: _Section, first: bool) -> Iterator[StrictProblem]
             yield StrictProblem(line, section.name, message)
     if name == "convolutional":
         yield from _deformation(section)
-    if name in ("yolo", "Gaussian_yolo") and "counters_per_class" in section.values:
-        line, value = section.values["counters_per_class"]
-        given, classes = len(_PLAIN_INTEGER.findall(value)), section.number("classes", 20)
-        if given and given != classes:
-            yield StrictProblem(line, section.name, f"counters_per_class lists {given} values for classes={classes}")
+    if name in ("yolo", "Gaussian_yolo"):
+        yield from _lengths(section)
 
 
 def _value_problem(keys: _Keys, key: str, value: str) -> str | None:
@@ -187,6 +183,20 @@ def _net_problems(net: _Section, last: str) -> Iterator[StrictProblem]:
     width, height = net.number("width", 0), net.number("height", 0)
     if last in ("yolo", "region") and (width % 32 or height % 32 or min(width, height) < 32):
         yield StrictProblem(net.line, net.name, f"width={width} and height={height} must be multiples of 32")
+
+
+def _lengths(head: _Section) -> Iterator[StrictProblem]:
+    """Yields lists of a head that are too short or too long."""
+    if "counters_per_class" in head.values:
+        line, value = head.values["counters_per_class"]
+        given, classes = len(_PLAIN_INTEGER.findall(value)), head.number("classes", 20)
+        if given and given != classes:
+            yield StrictProblem(line, head.name, f"counters_per_class lists {given} values for classes={classes}")
+    if "anchors" in head.values:
+        line, value = head.values["anchors"]
+        given, room = len(_NUMERAL.findall(value)), 2 * head.number("num", 1)
+        if given > room:
+            yield StrictProblem(line, head.name, f"anchors lists {given} numbers, num has room for {room}")
 
 
 def _deformation(section: _Section) -> Iterator[StrictProblem]:
