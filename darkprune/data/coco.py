@@ -176,7 +176,7 @@ def _readings(
     table = _relative(np.array(boxes, np.float64).reshape(-1, 4)[order], [sizes[int(key)] for key in image])
     numbers, hard = np.array(classes, np.int64)[order], np.array(crowd, np.bool_)[order]
     unique, starts = np.unique(image, return_index=True)
-    ends = np.append(starts[1:], len(image))
+    ends = np.append(starts, len(image))[1:]
     return {
         int(key): LabelReading(make_objects(table[low:high], numbers[low:high], hard[low:high]))
         for key, low, high in zip(unique, starts, ends, strict=True)

@@ -79,7 +79,7 @@ def resize(pixels: Pixels, width: int, height: int, out: Planes | None = None) -
     """Resizes as darknet's `resize_image`: bilinear, first and last pixels of both images aligned.
 
     Bit for bit darknet's, with its slip: where rounding puts the last row a hair above the last source row, darknet
-    leaves out the larger of its two parts and the row is nearly black (5 rows of 100 heights at 320 rows).
+    leaves out the larger of its two parts and the row is nearly black (so it goes for 7 of 100 heights at 320 rows).
 
     Args:
         pixels: (h, w, c) uint8.
