@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from argparse import ArgumentParser, Namespace
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,13 @@ from darkprune.graph.graph import read_graph
 from darkprune.graph.stats import Totals, totals
 from darkprune.graph.weights import NetworkWeights
 from darkprune.pruning.allocation import ALLOCATIONS, PRESETS
-from darkprune.pruning.apply import Cut, write_slim
-from darkprune.pruning.constants import CONSTANTS, consumers_with_border, removed_constants
+from darkprune.pruning.constants import CONSTANTS
 from darkprune.pruning.groups import PRESETS as GROUP_PRESETS
 from darkprune.pruning.importance import CRITERIA
 from darkprune.pruning.merge import MERGES
 from darkprune.pruning.plan import COMPENSATIONS, PrunePlan, hash_file, read_plan
 from darkprune.pruning.prune import PruneSettings, decide, replay
+from darkprune.pruning.result import ResultNames, write_result
 from darkprune.zoo import resolve
 
 #: flags that decide anew; with --plan the decision is in the file
@@ -102,13 +102,18 @@ def run(args: Namespace) -> int:
             target = output if output.suffix == ".json" else output / "plan.json"
             with atomic_file(target, inputs, args.overwrite) as file:
                 file.write(plan.dumps().encode())
-            data: dict[str, Any] = {"before": before.to_json(), "groups": _groups_json(plan)}
+            data: dict[str, Any] = {"before": before.to_json(), "groups": [group.to_json() for group in plan.groups]}
             outputs = {"plan": str(target)}
             after = None
         else:
-            data = _write(args, weights, plan, cut, hashing, before, warnings, inputs)
-            outputs = data.pop("paths")
+            names = ResultNames.of(cfg.stem)
+            with (
+                result_folder(output, inputs, args.overwrite) as folder,
+                progress(len(graph), "pruning", "layer") as bar,
+            ):
+                data = write_result(folder, names, weights, plan, cut, hashing.result, warnings, bar.update)
             after = data["after"]
+            outputs = {kind: str(output / name) for kind, name in asdict(names).items()}
     if args.json:
         print_json({**data, "outputs": outputs, "warnings": warnings})
         return 0
@@ -148,73 +153,6 @@ def _numbers(flag: str, text: str, kind: type[Any]) -> list[Any]:
         return [kind(part) for part in text.split(",")]
     except ValueError:
         raise UsageError(f"{flag} {text[:60]}: give numbers separated by commas") from None
-
-
-def _write(
-    args: Namespace,
-    weights: NetworkWeights,
-    plan: PrunePlan,
-    cut: Cut,
-    hashing: Future[tuple[str, str]],
-    before: Totals,
-    warnings: list[str],
-    inputs: list[Path],
-) -> dict[str, Any]:
-    """Fills the result folder and returns the report, with the final paths."""
-    output, stem = Path(args.output), resolve(args.cfg).stem
-    names = {"cfg": f"{stem}.cfg", "weights": f"{stem}.weights", "plan": "plan.json", "report": "report.json"}
-    with result_folder(output, inputs, args.overwrite) as folder:
-        with (
-            (folder / names["weights"]).open("wb", buffering=1 << 20) as file,
-            progress(len(weights.graph), "pruning", "layer") as bar,
-        ):
-            slim = write_slim(weights, cut, file, bar.update)
-        (folder / names["cfg"]).write_bytes(slim.cfg.encode())
-        plan = plan.with_hashes(*hashing.result())
-        (folder / names["plan"]).write_text(plan.dumps(), encoding="utf-8")
-        inexact = _inexact(weights, cut)
-        data: dict[str, Any] = {
-            "before": before.to_json(),
-            "after": totals(slim, weights.file.header.size).to_json(),
-            "groups": _groups_json(plan),
-        }
-        report = {
-            "inputs": {
-                "cfg": {"name": plan.names[0], "sha256": plan.cfg_sha256},
-                "weights": {"name": plan.names[1], "sha256": plan.weights_sha256},
-            },
-            **data,
-            "compensation": {
-                "how": cut.compensate,
-                "constant": cut.constant,
-                "carriers": int(cut.carriers.sum()),
-                "inexact_at_borders": inexact,
-            },
-            "warnings": warnings,
-            "outputs": {
-                kind: {"name": names[kind], "sha256": hash_file(folder / names[kind])}
-                for kind in ("cfg", "weights", "plan")
-            },
-        }
-        (folder / names["report"]).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    data["paths"] = {kind: str(output / name) for kind, name in names.items()}
-    return data
-
-
-def _inexact(weights: NetworkWeights, cut: Cut) -> list[int]:
-    """Returns the padding convolutions at whose borders the compensation is an approximation."""
-    if cut.compensate == "none" or not cut.gone.any():
-        return []
-    constants = removed_constants(weights, cut.channels, cut.gone, cut.constant, cut.measured)
-    reached = consumers_with_border(cut.channels, constants)
-    if cut.compensate == "fold":
-        return reached
-    # with carriers the dense ones are exact; a depthwise one's own output is not constant at the border
-    return [index for index in reached if weights.graph[index].kind.depthwise(weights.graph[index].inputs[0].c)]  # type: ignore[attr-defined]
-
-
-def _groups_json(plan: PrunePlan) -> list[dict[str, Any]]:
-    return [group.to_json() for group in plan.groups]
 
 
 def _print(plan: PrunePlan, before: Totals, after: dict[str, Any] | None, outputs: dict[str, str]) -> None:

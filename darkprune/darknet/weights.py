@@ -129,6 +129,7 @@ class WeightsFile:
         """
         self.path = path
         self._file = open_weights(path)
+        self._buffer: NDArray[np.float32] = np.empty(0, "<f4")
         try:
             self.header = read_header(self._file, path)
             self.size = os.fstat(self._file.fileno()).st_size
@@ -154,7 +155,7 @@ class WeightsFile:
     def read(self, layer: int, name: str) -> NDArray[np.float32]:
         """Reads one tensor."""
         blob = self.blobs[layer, name]
-        return self._read_at(blob.offset, blob.floats).reshape(blob.shape)
+        return self._fill(np.empty(blob.floats, "<f4"), blob.offset).reshape(blob.shape)
 
     def chunks(self, layer: int, name: str, limit: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Reads one tensor in parts along its first axis.
@@ -165,18 +166,20 @@ class WeightsFile:
             limit: bytes that a part may take (at least one row is read).
 
         Yields:
-            (first row, rows of the tensor).
+            (first row, rows of the tensor); the rows are overwritten by the next part, since fresh memory for each
+            would cost more than reading it.
         """
         blob = self.blobs[layer, name]
         rows, row = blob.shape[0], blob.floats // blob.shape[0]
-        step = max(1, limit // (4 * row))
+        step = min(rows, max(1, limit // (4 * row)))
+        if len(self._buffer) < step * row:
+            self._buffer = np.empty(max(step * row, limit // 4), "<f4")
         for first in range(0, rows, step):
             count = min(step, rows - first)
-            part = self._read_at(blob.offset + 4 * first * row, count * row)
+            part = self._fill(self._buffer[: count * row], blob.offset + 4 * first * row)
             yield first, part.reshape(count, *blob.shape[1:])
 
-    def _read_at(self, offset: int, count: int) -> NDArray[np.float32]:
-        data = np.empty(count, "<f4")
+    def _fill(self, data: NDArray[np.float32], offset: int) -> NDArray[np.float32]:
         view = memoryview(data.view(np.uint8))  # type: ignore[arg-type]  # numpy arrays are buffers
         done = 0
         while done < len(view):
@@ -243,7 +246,9 @@ class WeightsWriter:
         if data.shape[1:] != blob.shape[1:] or first + data.shape[0] > blob.shape[0]:
             raise ValueError(f"layer {layer} {name}: rows of shape {data.shape} do not fit {blob.shape}")
         self._file.seek(blob.offset + 4 * first * row)
-        self._file.write(memoryview(data.reshape(-1).view(np.uint8)))  # type: ignore[arg-type]
+        view = memoryview(data.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
+        while len(view):  # an unbuffered file may take less than it is given
+            view = view[self._file.write(view) :]
         self._missing[layer, name] -= data.size
 
     def finish(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from math import erf, pi, sqrt
 
 import numpy as np
@@ -57,8 +58,10 @@ ACROSS_CHANNELS = ("normalize_channels", "normalize_channels_softmax", "normaliz
 NAMES = frozenset([*FUNCTIONS, *ACROSS_CHANNELS])
 
 # Gauss-Hermite nodes for E[f(γz + β)], z ~ N(0, 1); 65 of them take a kink such as relu's to about 1e-2·γ
-_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(65)
-_WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
+@cache
+def _quadrature() -> tuple[Floats, Floats]:
+    nodes, weights = np.polynomial.hermite_e.hermegauss(65)
+    return nodes, weights / weights.sum()
 
 
 def normalised(name: str) -> str:
@@ -82,8 +85,8 @@ def mean_under_normal(name: str, scale: Floats, shift: Floats) -> Floats:
         return slopes[name] * shift + (1 - slopes[name]) * _mean_relu(scale, shift)
     if name == "relu6":
         return _mean_relu(scale, shift) - _mean_relu(scale, shift - 6)
-    values = activate(name, shift[..., None] + scale[..., None] * _NODES)
-    return np.asarray(values @ _WEIGHTS)
+    nodes, weights = _quadrature()
+    return np.asarray(activate(name, shift[..., None] + scale[..., None] * nodes) @ weights)
 
 
 def _mean_relu(scale: Floats, shift: Floats) -> Floats:

@@ -22,7 +22,7 @@ from darkprune.layers.dense import Connected
 from darkprune.pruning.carriers import SMALLEST
 from darkprune.pruning.constants import carrier_constants, removed_constants
 
-CHUNK_BYTES = 8 << 20  #: rows of a tensor that are in memory at once
+CHUNK_BYTES = 2 << 20  #: rows of a tensor that are in memory at once; more only costs fresh memory
 
 Array32 = NDArray[np.float32]
 
@@ -86,6 +86,30 @@ class _Input:
         )
 
 
+@dataclass(frozen=True)
+class Constants:
+    """What stands in for the content that goes, at every layer's output.
+
+    Attributes:
+        removed: per layer and channel the constant of content that goes; NaN elsewhere.
+        kappa: per layer and channel the value of a carrier; NaN elsewhere.
+    """
+
+    removed: Sequence[Floats]
+    kappa: Sequence[Floats]
+
+
+def constants_of(weights: NetworkWeights, cut: Cut) -> Constants:
+    """Computes the constants of a cut."""
+    none = [np.full(len(classes), np.nan) for classes in cut.channels.of_layer]
+    removed = none
+    if cut.compensate != "none":
+        removed = removed_constants(weights, cut.channels, cut.gone, cut.constant, cut.measured)
+    with_carriers = cut.compensate == "carrier" and cut.carriers.any()
+    kappa = carrier_constants(weights, cut.channels, cut.carriers) if with_carriers else none
+    return Constants(removed, kappa)
+
+
 def slim_cfg(cut: Cut) -> Cfg:
     """Rewrites the widths in the cfg's text; everything else stays as it is."""
     changes: dict[tuple[int, str], str] = {}
@@ -102,13 +126,18 @@ def slim_cfg(cut: Cut) -> Cfg:
 
 
 def write_slim(
-    weights: NetworkWeights, cut: Cut, file: BinaryIO, progress: Callable[[], object] = lambda: None
+    weights: NetworkWeights,
+    cut: Cut,
+    constants: Constants,
+    file: BinaryIO,
+    progress: Callable[[], object] = lambda: None,
 ) -> Graph:
     """Writes the slim network's tensors.
 
     Args:
         weights: the original tensors.
-        cut: what goes and what stands in for it.
+        cut: what goes.
+        constants: what stands in for it, from `constants_of`.
         file: empty, open for writing in binary.
         progress: called after each layer.
 
@@ -118,29 +147,24 @@ def write_slim(
     slim = build_graph(slim_cfg(cut))
     tensors = stored_tensors(slim, weights.file.header.transposed)
     writer = WeightsWriter(file, weights.file.header, tensors)
-    compensating = cut.compensate != "none"
-    none = [np.full(len(classes), np.nan) for classes in cut.channels.of_layer]
-    constants = removed_constants(weights, cut.channels, cut.gone, cut.constant, cut.measured) if compensating else none
-    with_carriers = cut.compensate == "carrier" and cut.carriers.any()
-    kappa = carrier_constants(weights, cut.channels, cut.carriers) if with_carriers else none
     for layer in weights.graph:
         if layer.stored:
-            _cut_layer(weights, cut, layer, writer, _input_of(cut, layer, constants, kappa))
+            _cut_layer(weights, cut, layer, writer, _input_of(cut, layer, constants))
         progress()
     writer.finish()
     return slim
 
 
-def _input_of(cut: Cut, layer: Layer, constants: Sequence[Floats], kappa: Sequence[Floats]) -> _Input | None:
+def _input_of(cut: Cut, layer: Layer, constants: Constants) -> _Input | None:
     if not layer.sources or layer.sources[0] == INPUT:
         return None
     source = layer.sources[0]
     classes = cut.channels.of_layer[source]
     return _Input(
         np.where(classes < 0, True, cut.keep[classes]),
-        np.nan_to_num(constants[source]),
+        np.nan_to_num(constants.removed[source]),
         np.where(classes < 0, False, cut.gone[classes]),
-        np.nan_to_num(kappa[source]),
+        np.nan_to_num(constants.kappa[source]),
     )
 
 
@@ -250,7 +274,7 @@ def _absorb(filters: Array32, given: _Input, *, use_carrier: bool) -> tuple[Arra
         return filters, offset
     slim = filters.compress(given.keep, axis=1) if not given.keep.all() else filters
     lost = np.flatnonzero(given.gone & (given.constant != 0))
-    effect = np.tensordot(given.constant[lost], np.float64(filters[:, lost]), axes=(0, 1))  # (rows, taps…)
+    effect = np.einsum("c,rc...->r...", given.constant[lost], filters[:, lost])  # (rows, taps…)
     carriers = np.flatnonzero(given.kappa[given.keep] * given.gone[given.keep])
     slim[:, np.flatnonzero(given.gone[given.keep])] = 0
     strength = np.abs(given.kappa[given.keep][carriers])

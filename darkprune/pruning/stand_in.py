@@ -20,13 +20,14 @@ from darkprune.layers.activations import preimage
 from darkprune.layers.base import Floats
 from darkprune.layers.convolution import Convolutional
 from darkprune.layers.dense import Connected
-from darkprune.pruning.apply import Cut, write_slim
+from darkprune.pruning.apply import Cut, constants_of, write_slim
 from darkprune.pruning.constants import removed_constants
 
 
 def write_masked(weights: NetworkWeights, cut: Cut, file: BinaryIO) -> None:
     """Writes the masked network's tensors; its cfg is the original's."""
-    write_slim(weights, replace(cut, keep=np.ones_like(cut.keep), carriers=cut.gone), file)
+    masked = replace(cut, keep=np.ones_like(cut.keep), carriers=cut.gone)
+    write_slim(weights, masked, constants_of(weights, masked), file)
 
 
 def write_held(weights: NetworkWeights, cut: Cut, file: BinaryIO) -> None:

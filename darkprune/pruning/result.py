@@ -1,0 +1,112 @@
+"""The result of pruning as files: slim pair, plan and report, which belong together."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from darkprune import __version__
+from darkprune.graph.graph import Layer
+from darkprune.graph.stats import totals
+from darkprune.graph.weights import NetworkWeights
+from darkprune.layers.convolution import Convolutional
+from darkprune.pruning.apply import Constants, Cut, constants_of, write_slim
+from darkprune.pruning.constants import consumers_with_border
+from darkprune.pruning.plan import PrunePlan, hash_file
+
+
+@dataclass(frozen=True)
+class ResultNames:
+    """Names of the files in a result folder."""
+
+    cfg: str
+    weights: str
+    plan: str = "plan.json"
+    report: str = "report.json"
+
+    @classmethod
+    def of(cls, stem: str) -> ResultNames:
+        """Returns the names for a network called `stem`."""
+        return cls(f"{stem}.cfg", f"{stem}.weights")
+
+
+def write_result(
+    folder: Path,
+    names: ResultNames,
+    weights: NetworkWeights,
+    plan: PrunePlan,
+    cut: Cut,
+    hashes: Callable[[], tuple[str, str]],
+    warnings: list[str],
+    progress: Callable[[], object] = lambda: None,
+) -> dict[str, Any]:
+    """Fills a folder with slim pair, plan and report.
+
+    Args:
+        folder: an empty folder, from `darkprune.darknet.output.result_folder`.
+        names: of the files.
+        weights: the original pair.
+        plan: the decision; its hashes are filled in.
+        cut: the same, ready to be applied.
+        hashes: gives the SHA-256 of the original cfg and weights, which may be computed meanwhile.
+        warnings: for the report.
+        progress: called after each layer.
+
+    Returns:
+        before, after and groups, as the report has them.
+    """
+    constants = constants_of(weights, cut)
+    with (folder / names.weights).open("wb", buffering=0) as file, ThreadPoolExecutor(1) as pool:
+        slim = write_slim(weights, cut, constants, file, progress)
+        hashing = pool.submit(hash_file, folder / names.weights)
+        os.fsync(file.fileno())  # the disk and the hash need not wait for each other
+    (folder / names.cfg).write_bytes(slim.cfg.encode())
+    plan = plan.with_hashes(*hashes())
+    (folder / names.plan).write_text(plan.dumps(), encoding="utf-8")
+    size = weights.file.header.size
+    data: dict[str, Any] = {
+        "before": totals(weights.graph, size).to_json(),
+        "after": totals(slim, size).to_json(),
+        "groups": [group.to_json() for group in plan.groups],
+    }
+    report = {
+        "darkprune": __version__,
+        "inputs": {
+            "cfg": {"name": plan.names[0], "sha256": plan.cfg_sha256},
+            "weights": {"name": plan.names[1], "sha256": plan.weights_sha256},
+        },
+        **data,
+        "compensation": {
+            "how": cut.compensate,
+            "constant": "measured" if cut.measured else cut.constant,
+            "carriers": int(cut.carriers.sum()),
+            "inexact_at_borders": _inexact(cut, constants),
+        },
+        "warnings": warnings,
+        "outputs": {
+            "cfg": {"name": names.cfg, "sha256": hash_file(folder / names.cfg)},
+            "weights": {"name": names.weights, "sha256": hashing.result()},
+            "plan": {"name": names.plan, "sha256": hash_file(folder / names.plan)},
+        },
+    }
+    (folder / names.report).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    return data
+
+
+def _inexact(cut: Cut, constants: Constants) -> list[int]:
+    """Returns the padding convolutions at whose borders the compensation is an approximation.
+
+    Carriers make the dense ones exact; what a depthwise one gives for a constant is not constant at its border.
+    """
+    graph = cut.channels.graph
+    reached = consumers_with_border(cut.channels, constants.removed)
+    return [index for index in reached if cut.compensate == "fold" or _is_depthwise(graph[index])]
+
+
+def _is_depthwise(layer: Layer) -> bool:
+    return isinstance(layer.kind, Convolutional) and layer.kind.depthwise(layer.inputs[0].c)
