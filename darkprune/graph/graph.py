@@ -11,7 +11,6 @@ from darkprune.darknet.cfg import Cfg, Section, read_cfg
 from darkprune.darknet.options import Options
 from darkprune.errors import CfgError, GraphError
 from darkprune.layers import INPUT, KINDS, Blob, Feature, Kind, Net
-from darkprune.layers.convolution import Convolutional
 from darkprune.layers.heads import Head
 
 MAX_SIDE = 65_536  #: largest width, height or number of channels of an input that is taken seriously
@@ -236,8 +235,8 @@ def _build_layer(cfg: Cfg, number: int, section: Section, net: Net, before: list
         if not first <= source < index:
             problem = "reads itself" if source == index else f"refers to layer {source}"
             raise GraphError(f"{where} {problem}; it can only refer to layers 0 to {index - 1}")
-    inputs = tuple(_seen(net, before, source, index) for source in sources)
     try:
+        inputs = tuple(_seen(net, before, source, index) for source in sources)
         output = kind.output(inputs)
         blobs = kind.blobs(inputs, output)
     except CfgError as error:
@@ -251,13 +250,11 @@ def _build_layer(cfg: Cfg, number: int, section: Section, net: Net, before: list
 
 
 def _seen(net: Net, before: list[Layer], source: int, index: int) -> Feature:
-    """Returns a source's shape; directly behind an antialiased convolution that is the blurred map."""
+    """Returns a source's shape; directly behind an antialiased layer that is the blurred map."""
     if source == INPUT:
         return net.input
     layer = before[source]
-    if source == index - 1 and isinstance(layer.kind, Convolutional) and layer.kind.antialiasing:
-        return layer.kind.blurred(layer.output)
-    return layer.output
+    return layer.kind.seen_behind(layer.output) if source == index - 1 else layer.output
 
 
 def _misread(layer: Layer, options: Options) -> list[str]:

@@ -210,6 +210,10 @@ class Kind(ABC):
         """Says what AlexeyAB's program would do wrong with this layer (abort, read junk), if it would."""
         return None
 
+    def seen_behind(self, output: Feature) -> Feature:
+        """Returns the map that the layer directly behind reads; another than `output` where a blur follows."""
+        return output
+
     @abstractmethod
     def label(self, inputs: Sequence[Labels], output: Feature, rules: ChannelRules) -> Labels:
         """Returns one label per output channel and states couplings, splits and pins."""
@@ -273,6 +277,16 @@ def require_map(feature: Feature, what: str) -> Feature:
     return feature
 
 
+def blurred(output: Feature, antialiasing: int, stride_x: int, stride_y: int) -> Feature:
+    """Computes the map behind the fixed blur of `antialiasing`, which takes the layer's strides (3x3, or 2x2 for 2).
+
+    Raises:
+        CfgError: see `bounded`.
+    """
+    room = -2 if antialiasing == 2 else -1  # 2x2 without padding, 3x3 padded by 1
+    return bounded(output.c, positions(output.h + room, stride_y), positions(output.w + room, stride_x), "the blur")
+
+
 def bounded(c: int, h: int, w: int, what: str) -> Feature:
     """Returns a map after checking that it exists and that darknet could count it.
 
@@ -284,6 +298,14 @@ def bounded(c: int, h: int, w: int, what: str) -> Feature:
     if c * h * w > MAX_OUTPUTS:
         raise CfgError(f"{what} would give {c}x{h}x{w} values, more than 2^31 - 1")
     return Feature.map(c, h, w)
+
+
+def positions(room: int, stride: int) -> int:
+    """Counts the positions of a window: room/stride + 1, where room is what the window leaves free of the padded input.
+
+    C's division rounds towards zero: a window that is larger by less than a stride has one position in darknet.
+    """
+    return (room // stride if room >= 0 else -(-room // stride)) + 1
 
 
 def absolute(reference: int, index: int) -> int:

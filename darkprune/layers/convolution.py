@@ -22,8 +22,10 @@ from darkprune.layers.base import (
     Labels,
     Role,
     absolute,
+    blurred,
     bounded,
     one,
+    positions,
     register,
     require_map,
 )
@@ -60,8 +62,8 @@ class Geometry:
             )
         if feature.c // self.groups * self.filters * self.size * self.size > MAX_ELEMENTS:
             raise CfgError(f"{what} would have more than 2^31 - 1 weights")
-        height = (feature.h + 2 * self.padding - self.size) // self.stride_y + 1
-        width = (feature.w + 2 * self.padding - self.size) // self.stride_x + 1
+        height = positions(feature.h + 2 * self.padding - self.size, self.stride_y)
+        width = positions(feature.w + 2 * self.padding - self.size, self.stride_x)
         return bounded(self.filters, height, width, what)
 
     def weights(self, channels: int) -> int:
@@ -192,15 +194,11 @@ class Convolutional(Kind):
             ).output(inputs[0])
         return self.geometry.output(inputs[0])
 
-    def blurred(self, output: Feature) -> Feature:
-        """Computes the map that the next layer sees behind the blur of `antialiasing`."""
-        size, pad = (2, 0) if self.antialiasing == 2 else (3, 1)
-        return bounded(
-            output.c,
-            (output.h + 2 * pad - size) // self.geometry.stride_y + 1,
-            (output.w + 2 * pad - size) // self.geometry.stride_x + 1,
-            "the blur",
-        )
+    def seen_behind(self, output: Feature) -> Feature:
+        """Computes the map that the next layer sees: behind the blur of `antialiasing`."""
+        if not self.antialiasing:
+            return output
+        return blurred(output, self.antialiasing, self.geometry.stride_x, self.geometry.stride_y)
 
     def blobs(self, inputs: Sequence[Feature], output: Feature) -> tuple[Blob, ...]:
         """biases, scales, rolling_mean, rolling_variance, weights (n, c/groups, size, size); nothing when shared."""
@@ -293,7 +291,7 @@ class Local(Kind):
         source = require_map(one(inputs), "[local]")
         reach = 1 if self.pad else self.size
         out = bounded(
-            self.filters, (source.h - reach) // self.stride + 1, (source.w - reach) // self.stride + 1, "[local]"
+            self.filters, positions(source.h - reach, self.stride), positions(source.w - reach, self.stride), "[local]"
         )
         if out.h * out.w * self.filters * source.c * self.size**2 > MAX_ELEMENTS:
             raise CfgError("[local] would have more than 2^31 - 1 weights")

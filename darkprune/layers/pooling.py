@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,8 +16,10 @@ from darkprune.layers.base import (
     Floats,
     Kind,
     Labels,
+    blurred,
     bounded,
     one,
+    positions,
     register,
     require_map,
 )
@@ -53,8 +55,8 @@ class Window:
     def output(self, feature: Feature, what: str) -> Feature:
         """Computes the output map: (in + padding − size)/stride + 1."""
         require_map(feature, what)
-        height = (feature.h + self.padding - self.size) // self.stride_y + 1
-        width = (feature.w + self.padding - self.size) // self.stride_x + 1
+        height = positions(feature.h + self.padding - self.size, self.stride_y)
+        width = positions(feature.w + self.padding - self.size, self.stride_x)
         return bounded(feature.c, height, width, what)
 
 
@@ -96,14 +98,21 @@ class MaxPool(Passing):
         )
 
     def output(self, inputs: Sequence[Feature]) -> Feature:
-        """Computes the output map."""
+        """Computes the map before the blur of `antialiasing`, as references to this layer see it."""
         source: Feature = one(inputs)
         if not self.depth:
-            return self.window.output(source, "the pooling")
+            window = replace(self.window, stride_x=1, stride_y=1) if self.antialiasing else self.window
+            return window.output(source, "the pooling")
         require_map(source, "maxpool_depth")
         if self.out_channels > source.c:
             raise CfgError(f"out_channels={self.out_channels} exceeds the {source.c} input channels")
         return bounded(self.out_channels, source.h, source.w, "maxpool_depth")
+
+    def seen_behind(self, output: Feature) -> Feature:
+        """Computes the map that the next layer sees: behind the blur of `antialiasing`, which takes the strides."""
+        if not self.antialiasing:
+            return output
+        return blurred(output, self.antialiasing, self.window.stride_x, self.window.stride_y)
 
     def bflops(self, inputs: Sequence[Feature], output: Feature) -> float:
         """Computes size² x input channels x positions / 1e9."""

@@ -149,6 +149,10 @@ class ConvLstm(Recurrent):
         feature: Feature = require_map(one(inputs), "[conv_lstm]")
         return self.geometry.output(feature, "[conv_lstm]")
 
+    def trouble(self, inputs: Sequence[Feature], output: Feature) -> str | None:
+        """The bottleneck exists in the GPU build only."""
+        return "darknet's CPU build aborts on bottleneck=1" if self.bottleneck else None
+
     def blobs(self, inputs: Sequence[Feature], output: Feature) -> tuple[Blob, ...]:
         """[vf, vi, vo,] wf [, wi, wg, wo], uf, ui, ug, uo, each a convolution."""
         return _fixed(
