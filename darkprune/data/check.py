@@ -79,8 +79,15 @@ def check_list(dataset: Dataset) -> list[DataProblem]:
     return [DataProblem(path, None, f"is listed {count} times", "list") for path, count in counts.items() if count > 1]
 
 
-def check_objects(objects: Objects, file: Path, classes: int | None) -> list[DataProblem]:
-    """Finds class numbers beyond the head and boxes out of range, with their lines."""
+def check_objects(objects: Objects, file: Path, classes: int | None, image: str = "") -> list[DataProblem]:
+    """Finds class numbers beyond the head and boxes out of range.
+
+    Args:
+        objects: of one image.
+        file: where they were read.
+        classes: number of classes, None if unknown.
+        image: name of the image, said where the objects have no lines of their own (COCO).
+    """
     beyond = objects.classes < 0
     if classes is not None:
         beyond |= objects.classes >= classes
@@ -90,25 +97,25 @@ def check_objects(objects: Objects, file: Path, classes: int | None) -> list[Dat
         off = ~((centre > -_SLACK) & (centre <= 1 + _SLACK)).all(axis=1)
         flat = ~((size > 0).all(axis=1))
         large = ~((size <= 1 + _SLACK).all(axis=1)) & ~flat
+
+    def each(wrong: npt.ArrayLike, message: Callable[[int], str], kind: ProblemKind = "label") -> Iterable[DataProblem]:
+        for index in map(int, np.flatnonzero(wrong)):
+            line = int(objects.lines[index])
+            where = "" if line or not image else f"an object of {printable(image, 80)}: "
+            yield DataProblem(file, line or None, where + message(index), kind)
+
     highest = "" if classes is None else f" (0 to {classes - 1})"
     return [
-        *_each(beyond, objects, file, lambda i: f"class {objects.classes[i]} is beyond the classes{highest}", "class"),
-        *_each(off, objects, file, lambda i: f"centre {_pair(centre[i])} is outside the image (0 to 1)"),
-        *_each(flat, objects, file, lambda i: f"box size {_pair(size[i])} is not positive"),
-        *_each(large, objects, file, lambda i: f"box size {_pair(size[i])} is larger than the image (1)"),
+        *each(beyond, lambda i: f"class {objects.classes[i]} is beyond the classes{highest}", "class"),
+        *each(off, lambda i: f"centre {_pair(centre[i])} is outside the image (0 to 1)"),
+        *each(flat, lambda i: f"box size {_pair(size[i])} is not positive"),
+        *each(large, lambda i: f"box size {_pair(size[i])} is larger than the image (1)"),
     ]
-
-
-def _each(
-    wrong: npt.ArrayLike, objects: Objects, file: Path, message: Callable[[int], str], kind: ProblemKind = "label"
-) -> Iterable[DataProblem]:
-    for index in np.flatnonzero(wrong):
-        yield DataProblem(file, int(objects.lines[index]) or None, message(int(index)), kind)
 
 
 def _check_image(record: ImageRecord, classes: int | None, decode: bool) -> list[DataProblem]:
     reading: LabelReading = record.labels.read()
-    problems = [*reading.problems, *check_objects(reading.objects, record.labels.file, classes)]
+    problems = [*reading.problems, *check_objects(reading.objects, record.labels.file, classes, record.path.name)]
     problems.sort(key=lambda problem: problem.line or 0)
     if decode:
         try:

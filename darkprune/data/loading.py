@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from darkprune.data.check import image_problem
 from darkprune.data.dataset import DataProblem
-from darkprune.data.images import Planes, letterbox, read_image, resize
+from darkprune.data.images import Pixels, Planes, letterbox, read_image, resize
 from darkprune.errors import DataError
 
 
@@ -63,6 +63,21 @@ def load_image(path: Path, shape: InputShape, out: Planes | None = None) -> tupl
     pixels = read_image(path, shape.channels)
     fit = letterbox if shape.letterbox else resize
     return fit(pixels, shape.width, shape.height, out), (pixels.shape[1], pixels.shape[0])
+
+
+def batch_of(frames: Sequence[Pixels], shape: InputShape) -> Batch:
+    """Makes a batch of images that are decoded already, such as the frames of a video.
+
+    Args:
+        frames: (h, w, c) uint8 each, RGB or grey as the network takes.
+        shape: what the network takes.
+    """
+    images = np.empty((len(frames), shape.channels, shape.height, shape.width), np.float32)
+    fit = letterbox if shape.letterbox else resize
+    for frame, out in zip(frames, images, strict=True):
+        fit(frame, shape.width, shape.height, out)
+    sizes = np.array([(frame.shape[1], frame.shape[0]) for frame in frames], np.int64).reshape(-1, 2)
+    return Batch(images, np.arange(len(frames)), sizes, ())
 
 
 def load_batches(

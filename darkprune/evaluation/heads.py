@@ -239,9 +239,9 @@ def _decode_region(head: Head, output: Floats, threshold: np.float32, activated:
     else:
         probabilities = _softmax(probabilities) if head.softmax and not activated else probabilities
         scores = _above(found[:, None] * probabilities, threshold)
-    return Candidates(
-        image.astype(np.int64), np.concatenate([centre, size], axis=1), np.ones(len(found), np.float32), scores
-    )
+    some = scores.any(axis=1)
+    boxes = np.concatenate([centre, size], axis=1)[some]
+    return Candidates(image.astype(np.int64)[some], boxes, np.ones(len(boxes), np.float32), scores[some])
 
 
 def _grid(output: Floats) -> Floats:

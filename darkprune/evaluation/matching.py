@@ -61,11 +61,12 @@ def make_truths(objects: Sequence[Objects], images: Sequence[int], classes: int)
         nothing = np.zeros(0, np.int64)
         return Truths(nothing, np.zeros((0, 4), np.float32), nothing, np.zeros(0, np.bool_))
     numbers = np.concatenate([found.classes for found in objects])
-    known = (numbers >= 0) & (numbers < classes)
+    boxes = np.concatenate([found.boxes for found in objects])
+    known = (numbers >= 0) & (numbers < classes) & np.isfinite(boxes).all(axis=1)
     image = np.repeat(np.asarray(images, np.int64), [len(found) for found in objects])
     return Truths(
         image[known],
-        np.concatenate([found.boxes for found in objects])[known],
+        boxes[known],
         numbers[known],
         np.concatenate([found.difficult for found in objects])[known],
     )

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from darkprune.data import DataProblem, read_dataset
-from darkprune.data.check import check_dataset
-from darkprune.data.dataset import printable
+from darkprune.data.check import check_dataset, check_objects
+from darkprune.data.dataset import make_objects, printable
 from darkprune.data.reading import list_images
 from darkprune.errors import DataError
 
@@ -69,6 +69,12 @@ def test_lists_names_and_images(tmp_path: Path) -> None:
         ("image", "gone.jpg", None),
         ("missing", "bare.txt", None),
     ]
+
+
+def test_an_object_without_a_line_names_its_image() -> None:
+    objects = make_objects([[2, 0.5, 0.1, 0.1]], [0])
+    (problem,) = check_objects(objects, Path("x.json"), 1, "a.jpg")
+    assert str(problem) == "x.json: an object of a.jpg: centre 2, 0.5 is outside the image (0 to 1)"
 
 
 def test_without_decoding(tmp_path: Path) -> None:

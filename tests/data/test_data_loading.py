@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from darkprune.data.images import letterbox, resize
-from darkprune.data.loading import InputShape, load_batches, load_image
+from darkprune.data.images import letterbox, read_image, resize
+from darkprune.data.loading import InputShape, batch_of, load_batches, load_image
 from darkprune.errors import DataError
 
 
@@ -62,6 +62,15 @@ def test_letterbox_and_grey(tmp_path: Path) -> None:
     pixels = np.full((12, 20, 1), 2, np.uint8)
     assert np.array_equal(planes, letterbox(pixels, 16, 8))
     assert np.array_equal(load_image(path, InputShape(16, 8, 1))[0], resize(pixels, 16, 8))
+
+
+def test_frames_make_the_same_batch(tmp_path: Path) -> None:
+    paths = make_images(tmp_path, 3)
+    (loaded,) = load_batches(paths, SHAPE, 3)
+    made = batch_of([read_image(path) for path in paths], SHAPE)
+    assert np.array_equal(made.images, loaded.images)
+    assert np.array_equal(made.sizes, loaded.sizes)
+    assert made.indices.tolist() == [0, 1, 2]
 
 
 def test_leaving_early_stops_the_threads(tmp_path: Path) -> None:
