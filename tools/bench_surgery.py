@@ -3,7 +3,7 @@
     python tools/bench_surgery.py [--runs 5] [--ratio 0.4]
 
 The floor reads the input once and writes as many bytes as the slim weights have, with fsync; Python's own start is
-measured apart. Everything is a whole process, alternated in one run; figures are medians, with the smallest and largest.
+measured apart. Everything is a whole process, alternated in one run; figures are medians, with smallest and largest.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="darkprune-bench-") as name:
         folder = Path(name)
         weights, slim = folder / "network.weights", folder / "slim"
-        subprocess.run([*program, "init", args.cfg, "-o", str(weights), "--vary"], check=True, stdout=subprocess.DEVNULL)
+        init = [*program, "init", args.cfg, "-o", str(weights), "--vary"]
+        subprocess.run(init, check=True, stdout=subprocess.DEVNULL)
         prune = [*program, "prune", args.cfg, str(weights), "--ratio", args.ratio, "-o", str(slim), "--json"]
         measure(prune)
         size = next(slim.glob("*.weights")).stat().st_size

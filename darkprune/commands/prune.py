@@ -189,6 +189,5 @@ def _print_next(args: Namespace, outputs: dict[str, str]) -> None:
     if "weights" in outputs:
         print(f"next: darkprune verify {args.cfg} {args.weights} {outputs['cfg']} {outputs['weights']}")
     else:
-        print(
-            f"next: read or edit the plan, then darkprune prune {args.cfg} {args.weights} --plan {outputs['plan']} -o DIR"
-        )
+        replay_it = f"darkprune prune {args.cfg} {args.weights} --plan {outputs['plan']} -o DIR"
+        print(f"next: read or edit the plan, then {replay_it}")

@@ -58,3 +58,16 @@ def sha256_of(path: str) -> str:
     except OSError as error:
         raise RuntimeFailure("{}: cannot be read ({})".format(path, error.strerror)) from None
     return digest.hexdigest()
+
+
+def make_folder(path: str) -> None:
+    """Make a folder where there is none.
+
+    Raises:
+        RuntimeFailure: it cannot be made.
+    """
+    try:
+        if not os.path.isdir(path):
+            os.makedirs(path)
+    except OSError as error:
+        raise RuntimeFailure("{}: cannot be made ({})".format(path, error.strerror)) from None
