@@ -226,6 +226,56 @@ def yolov4_tiny() -> Network:
     return n
 
 
+def small(title: str, size: int, classes: int, anchors: str, widths: Sequence[int], batches: int) -> Network:
+    """The project's own small detector: cross-stage blocks in mish, SPP and two heads (strides 8 and 16) in leaky."""
+    n = Network(title, "mish")
+    n.classes = classes
+    steps = f"{batches * 8 // 10},{batches * 9 // 10}"
+    n.net(size, 32, 1, steps, batches, momentum=0.949, learning_rate=0.002, burn_in=100, mosaic=1)
+    n.conv(widths[0], 3, stride=2)
+    csp_stage(n, widths[1], 1, widths[1] // 2, widths[1] // 2)
+    tap = csp_stage(n, widths[2], 2, widths[2] // 2, widths[2] // 2)
+    csp_stage(n, widths[3], 2, widths[3] // 2, widths[3] // 2)
+    n.activation = "leaky"
+    n.note("spatial pyramid pooling")
+    n.conv(widths[2])
+    n.maxpool(3, 1)
+    n.route(-2)
+    n.maxpool(5, 1)
+    n.route(-1, -2, -3)
+    coarse = n.conv(widths[3])
+    keys = {"anchors": anchors, "num": 6, "jitter": 0.2, "scale_x_y": 1.05, "ignore_thresh": 0.7, "truth_thresh": 1,
+            "iou_thresh": 0.213, "cls_normalizer": 1.0, "iou_normalizer": 0.07, "iou_loss": "ciou",
+            "nms_kind": "greedynms", "beta_nms": 0.6, "max_delta": 5, "random": 0}  # fmt: skip
+    n.note("top-down path")
+    enlarge(n, widths[2])
+    n.route(tap)
+    n.conv(widths[2])
+    n.route(-1, -3)
+    fine = n.conv(widths[2])
+    n.note("head at stride 8")
+    n.conv(widths[3], 3)
+    n.predict(3, mask="0,1,2", **keys)
+    n.note("head at stride 16")
+    n.route(n.back(fine))
+    n.conv(widths[2], 3, stride=2)
+    n.route(-1, n.back(coarse))
+    n.conv(widths[3])
+    n.conv(widths[3], 3)
+    n.predict(3, mask="3,4,5", **keys)
+    return n
+
+
+def scenes() -> Network:
+    title = "Small CSP detector for the drawn scenes of `darkprune demo` (6 classes); the project's own."
+    return small(title, 160, 6, "22,21, 28,28, 36,35, 43,43, 51,52, 64,63", (16, 32, 64, 128), 3000)
+
+
+def cells() -> Network:
+    title = "Small CSP detector for blood cells (BCCD, 3 classes; docs/RESULTS.md); the project's own."
+    return small(title, 256, 3, "16,21, 34,51, 43,45, 42,57, 51,62, 86,104", (16, 32, 64, 128), 3000)
+
+
 NETWORKS: dict[str, Callable[[], Network]] = {
     "yolov2-tiny": yolov2_tiny,
     "yolov3": yolov3,
@@ -237,6 +287,8 @@ NETWORKS: dict[str, Callable[[], Network]] = {
     "darknet53-yolov3-voc": darknet53_yolov3_voc,
     "yolov4-voc": lambda: yolov4(20),
     "mobilenet-yolov3-voc": mobilenet_yolov3_voc,
+    "scenes": scenes,
+    "cells": cells,
 }
 
 
