@@ -17,6 +17,7 @@ from cfg_blocks import (
     Network,
     alternate,
     csp_neck,
+    csp_stage,
     cspdarknet53,
     darknet53,
     enlarge,
