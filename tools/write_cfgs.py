@@ -274,7 +274,7 @@ def scenes() -> Network:
 
 def cells() -> Network:
     title = "Small CSP detector for blood cells (BCCD, 3 classes; docs/RESULTS.md); the project's own."
-    return small(title, 256, 3, "16,21, 34,51, 43,45, 42,57, 51,62, 86,104", (16, 32, 64, 128), 3000)
+    return small(title, 256, 3, "16,21, 34,51, 43,45, 42,57, 51,62, 86,104", (16, 32, 64, 120), 3000)
 
 
 NETWORKS: dict[str, Callable[[], Network]] = {
