@@ -119,35 +119,38 @@ def _explain(graph: Graph, file: WeightsFile) -> str:
 
 
 def _hint(graph: Graph, file: WeightsFile) -> str:
-    classes = _fitting_classes(graph, file.size - file.header.size)
+    classes = _fitting_classes(graph, file.size - file.expected_size)
     if classes is not None:
         return f"it would fit classes={classes}: take the cfg that it was trained with"
-    if file.size < file.expected_size:
-        first = next((b.layer for b in file.blobs.values() if b.offset + 4 * b.floats > file.size), 0)
-        starts = {b.layer: b.offset for b in reversed(file.blobs.values())}
-        if starts.get(first) == file.size:
-            return (
-                f"it ends exactly before layer {first}: a cut-off file for pre-training "
-                f"({Path(graph.cfg.source).stem}.conv.{first}), which has no weights for the rest"
-            )
+    if file.size == file.header.size:
+        return "it holds a header and no weights"
+    held = [blob.layer for blob in file.blobs.values() if blob.offset + 4 * blob.floats <= file.size]
+    starts = {blob.layer: blob.offset for blob in reversed(file.blobs.values())}
+    if file.size in starts.values():
+        return (
+            f"it ends exactly behind layer {held[-1]}: a cut-off file for pre-training "
+            f"({Path(graph.cfg.source).stem}.conv.{held[-1] + 1}), which has no weights for the rest"
+        )
     return "take the cfg and the weights of one and the same network"
 
 
-def _fitting_classes(graph: Graph, size: int) -> int | None:
-    """Returns the number of classes with which the network would fill `size` bytes, if there is one."""
+def _fitting_classes(graph: Graph, excess: int) -> int | None:
+    """Returns the number of classes with which the network would fill a file, if there is one.
+
+    Args:
+        graph: the network.
+        excess: bytes that the file has beyond what the network needs; negative where it is too short.
+    """
     heads = [layer for layer in graph.heads if layer.sources[0] >= 0]
     feeders = [graph[head.sources[0]] for head in heads]
     if not heads or any(feeder.name != "convolutional" for feeder in feeders):
         return None
     kinds = [head.kind for head in heads if isinstance(head.kind, Head)]
-    per_class = sum(
+    per_class = 4 * sum(
         len(kind.anchors) * feeder.params // feeder.output.c for kind, feeder in zip(kinds, feeders, strict=True)
     )
-    difference = size // 4 - graph.params
-    if size % 4 or difference % per_class:
-        return None
-    classes = kinds[0].classes + difference // per_class
-    return classes if classes >= 1 else None
+    classes = kinds[0].classes + excess // per_class
+    return classes if excess % per_class == 0 and classes >= 1 else None
 
 
 def open_pair(cfg: Path, weights: Path) -> NetworkWeights:

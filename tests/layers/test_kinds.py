@@ -18,9 +18,10 @@ from darkprune.layers.base import positions
 
 #: what AlexeyAB's `string_to_layer_type` knows, [net] apart
 ACCEPTED = """
-    shortcut scale_channels sam crop cost detection region yolo Gaussian_yolo local conv convolutional activation crnn
-    gru lstm conv_lstm history rnn conn connected max maxpool local_avg local_avgpool reorg3d reorg avg avgpool dropout lrn
-    normalization batchnorm soft softmax contrastive route upsample empty silence implicit
+    shortcut scale_channels sam crop cost detection region yolo Gaussian_yolo local conv convolutional
+    activation crnn gru lstm conv_lstm history rnn conn connected max maxpool local_avg local_avgpool reorg3d
+    reorg avg avgpool dropout lrn normalization batchnorm soft softmax contrastive route upsample empty
+    silence implicit
 """
 TRUTH = json.loads((Path(__file__).parent / "golden.json").read_text("ascii"))["networks"]
 
