@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 
@@ -17,7 +17,25 @@ Maps = Mapping[int, NDArray[np.float32]]
 
 
 class LoadedNetwork(ABC):
-    """A network that is ready to run."""
+    """A network that is ready to run.
+
+    Attributes:
+        graph: what was loaded.
+    """
+
+    graph: Graph
+
+    def head_maps(self, images: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """Runs a batch up to its detection heads.
+
+        Args:
+            images: (batch, channels, height, width), RGB, 0 to 1.
+
+        Returns:
+            For each head, in order, what it reads: (batch, channels, h, w), before any activation of the head.
+        """
+        each = [self.outputs(image) for image in images]
+        return [np.stack([maps[head.sources[0]] for maps in each]) for head in self.graph.heads]
 
     @abstractmethod
     def outputs(self, image: NDArray[np.float32]) -> Maps:
@@ -42,12 +60,13 @@ class Runner(ABC):
     name: str
 
     @abstractmethod
-    def load(self, graph: Graph, weights: Path) -> LoadedNetwork:
+    def load(self, graph: Graph, weights: Path, *, taps: bool = True) -> LoadedNetwork:
         """Loads a pair.
 
         Args:
             graph: the network; its text is what is loaded.
             weights: its weights file.
+            taps: whether `outputs` will be asked for; without it the program may fuse layers to be faster.
 
         Raises:
             RunnerError: the program is not installed, or refuses this network.
@@ -60,6 +79,8 @@ RUNNERS: dict[str, tuple[str, str]] = {
     "onnxruntime": ("darkprune.runners.onnxruntime_runner", "OnnxRuntimeRunner"),
     "torch": ("darkprune.runners.torch_runner", "TorchRunner"),
 }
+#: for work on many images: the fastest on a processor first
+FAST_FIRST = ("torch", "onnxruntime", "opencv")
 
 
 def get_runner(name: str) -> Runner:
@@ -79,8 +100,10 @@ def get_runner(name: str) -> Runner:
     return make()
 
 
-def load_with_any(graph: Graph, weights: Path, name: str | None = None) -> tuple[str, LoadedNetwork]:
-    """Loads a pair in the named runner, or in the first that takes it.
+def load_with_any(
+    graph: Graph, weights: Path, name: str | None = None, *, taps: bool = True, order: Sequence[str] = tuple(RUNNERS)
+) -> tuple[str, LoadedNetwork]:
+    """Loads a pair in the named runner, or in the first of an order that takes it.
 
     Returns:
         The runner's name and the loaded network.
@@ -89,9 +112,9 @@ def load_with_any(graph: Graph, weights: Path, name: str | None = None) -> tuple
         RunnerError: none takes it; the message has each one's reason.
     """
     reasons = []
-    for candidate in [name] if name else RUNNERS:
+    for candidate in [name] if name else order:
         try:
-            return candidate, get_runner(candidate).load(graph, weights)
+            return candidate, get_runner(candidate).load(graph, weights, taps=taps)
         except RunnerError as error:
             reasons.append(str(error))
     raise RunnerError("; ".join(reasons))

@@ -28,7 +28,7 @@ class OpenCvRunner(Runner):
 
     name = "opencv"
 
-    def load(self, graph: Graph, weights: Path) -> LoadedNetwork:
+    def load(self, graph: Graph, weights: Path, *, taps: bool = True) -> LoadedNetwork:
         """Loads a pair; sections that OpenCV does not know are its own error."""
         if not hasattr(cv2.dnn, "readNetFromDarknet"):
             raise RunnerError(f"OpenCV {cv2.__version__} has no Darknet reader; install opencv-python-headless<5")
@@ -38,7 +38,8 @@ class OpenCvRunner(Runner):
             net = cv2.dnn.readNetFromDarknet(np.frombuffer(text.encode(), np.uint8), np.fromfile(weights, np.uint8))
         except cv2.error as error:
             raise RunnerError(f"OpenCV {cv2.__version__} cannot read {graph.cfg.source}: {_reason(error)}") from None
-        net.enableFusion(False)  # a fused layer shows the values of the one that it was fused with
+        if taps:
+            net.enableFusion(False)  # a fused layer shows the values of the one that it was fused with
         return _OpenCvNetwork(graph, net)
 
 
@@ -48,12 +49,25 @@ class _OpenCvNetwork(LoadedNetwork):
         self.net = net
         self.names = _names_by_layer(graph, net.getLayerNames())
 
-    def outputs(self, image: NDArray[np.float32]) -> Maps:
+    def head_maps(self, images: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        sources = [head.sources[0] for head in self.graph.heads]
+        each = [self._forward(image, [self.names[source] for source in sources]) for image in images]
+        shapes = [self.graph[source].output for source in sources]
+        return [
+            np.stack([np.float32(maps[i]).reshape(shape.c, shape.h, shape.w) for maps in each])
+            for i, shape in enumerate(shapes)
+        ]
+
+    def _forward(self, image: NDArray[np.float32], names: list[str]) -> Sequence[NDArray[np.float32]]:
         try:
             self.net.setInput(np.ascontiguousarray(image[None], np.float32))
-            maps = self.net.forward(list(self.names.values()))
+            maps: Sequence[NDArray[np.float32]] = self.net.forward(names)  # type: ignore[assignment]
         except cv2.error as error:
             raise RunnerError(f"OpenCV cannot run {self.graph.cfg.source}: {_reason(error)}") from None
+        return maps
+
+    def outputs(self, image: NDArray[np.float32]) -> Maps:
+        maps = self._forward(image, list(self.names.values()))
         shown = {}
         for index, values in zip(self.names, maps, strict=True):
             shape = self.graph[index].output
