@@ -21,6 +21,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "prune": ("prune", "take channels out of a pair"),
     "verify": ("verify", "check a pruned pair against its original"),
     "init": ("init", "write fresh weights for a cfg"),
+    "detect": ("detect", "find objects in images, folders and videos"),
+    "eval": ("eval", "measure mAP on labelled images"),
+    "check": ("check", "list what is wrong with a data set"),
 }
 
 

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from argparse import ArgumentParser
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -88,6 +88,18 @@ def progress(total: int, what: str, unit: str = "it") -> Iterator[Bar]:
 
     with tqdm(total=total, desc=what, unit=unit, leave=False, delay=0.3) as bar:
         yield bar
+
+
+def follow(bar: Bar) -> Callable[[int, int], None]:
+    """Returns a callback (done, total) that moves a bar to where the work is."""
+    last = 0
+
+    def move(done: int, total: int) -> None:
+        nonlocal last
+        bar.update(done - last)
+        last = done
+
+    return move
 
 
 def say(message: str) -> None:

@@ -199,9 +199,9 @@ def _labels(
 
 def _photograph(random: np.random.Generator, image: Image) -> Image:
     """Varies light, contrast and sharpness, and adds noise."""
-    seen = image.astype(np.float32)
+    seen = image.astype(np.float64)
     if random.random() < 0.5:
-        seen = cv2.GaussianBlur(seen, (0, 0), float(random.uniform(0.3, 1.1))).astype(np.float32)
+        seen = cv2.GaussianBlur(seen, (0, 0), float(random.uniform(0.3, 1.1))).astype(np.float64)
     seen = (seen - 128) * random.uniform(0.7, 1.15) + 128 + random.uniform(-25, 25)
     seen = seen + random.normal(0, random.uniform(1, 9), seen.shape)
     return np.asarray(seen.clip(0, 255), np.uint8)
