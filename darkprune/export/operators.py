@@ -59,6 +59,14 @@ def check_model(model: onnx.ModelProto, where: Target | str) -> list[str]:
     return list(dict.fromkeys(problems))
 
 
+def file_precision(model: onnx.ModelProto) -> str:
+    """What a file is written in: `int8` with Q/DQ nodes, `fp16` with half weights, else `fp32`."""
+    if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
+        return "int8"
+    half = any(item.data_type == TensorProto.FLOAT16 for item in model.graph.initializer)
+    return "fp16" if half else "fp32"
+
+
 def tensor_types(graph: onnx.GraphProto) -> dict[str, str]:
     """The element type (FP32, INT64, ...) of every tensor that can be told without knowing shapes."""
     types = {item.name: _NAMES.get(item.data_type, "other") for item in graph.initializer}

@@ -1,0 +1,59 @@
+"""What the scripts of a kit share: importing TensorRT, opening the engine, one line per expected failure."""
+
+import importlib
+import os
+import sys
+from typing import Any, Callable, Dict
+
+from . import RuntimeFailure
+from .cuda import Cuda
+from .session import Session, open_engine
+
+ENGINE = "model.engine"
+
+
+def import_tensorrt() -> Any:
+    """The `tensorrt` module of this machine.
+
+    Raises:
+        RuntimeFailure: there is none.
+    """
+    try:
+        return importlib.import_module("tensorrt")
+    except ImportError as error:
+        raise RuntimeFailure(
+            "tensorrt: Python cannot import it ({}); JetPack has it in the package python3-libnvinfer, and a virtual "
+            "environment needs --system-site-packages to see it".format(error)
+        ) from None
+
+
+def open_kit_engine(folder: str, path: str, model: Dict[str, Any]) -> Session:
+    """The engine of a kit.
+
+    Args:
+        folder: of the kit.
+        path: the engine; "" for the kit's own.
+        model: content of model.json.
+
+    Raises:
+        RuntimeFailure: it is not built yet, belongs to another machine, or was made from another ONNX file.
+    """
+    engine = path or os.path.join(folder, ENGINE)
+    if not os.path.exists(engine):
+        raise RuntimeFailure("{}: not there yet, run build_engine.py first".format(engine))
+    session = open_engine(import_tensorrt(), Cuda(), engine)
+    if session.facts is not None and session.facts.get("onnx_sha256") != model["onnx_sha256"]:
+        raise RuntimeFailure("{}: made from another ONNX file, run build_engine.py again".format(engine))
+    return session
+
+
+def run(main: Callable[[], int]) -> int:
+    """Run a script; its exit status. An expected failure is one line on standard error and status 1."""
+    try:
+        return main()
+    except RuntimeFailure as error:
+        sys.stderr.write("error: {}\n".format(error))
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped\n")
+        return 130
