@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from darkprune.darknet.cfg import Cfg, Section, read_cfg
 from darkprune.darknet.options import Options
 from darkprune.errors import CfgError, GraphError
@@ -66,8 +68,8 @@ class Layer:
 
     @property
     def bflops(self) -> float:
-        """darknet's own figure."""
-        return self.kind.bflops(self.inputs, self.output)
+        """darknet's own figure, a 32-bit float like its."""
+        return float(np.float32(self.kind.bflops(self.inputs, self.output)))
 
 
 @dataclass(frozen=True)
@@ -146,8 +148,11 @@ class Graph:
 
     @property
     def bflops(self) -> float:
-        """darknet's total."""
-        return sum(layer.bflops for layer in self.layers)
+        """darknet's total: its 32-bit sum, which is a little off for large networks."""
+        total = np.float32(0)
+        for layer in self.layers:
+            total += np.float32(layer.bflops)
+        return float(total)
 
 
 def read_graph(path: Path) -> Graph:
