@@ -25,18 +25,33 @@ from darkprune.graph.graph import read_graph
 from darkprune.graph.stats import Totals, totals
 from darkprune.graph.weights import NetworkWeights
 from darkprune.pruning.allocation import ALLOCATIONS, PRESETS
+from darkprune.pruning.budget import UNITS, parse_budget
 from darkprune.pruning.constants import CONSTANTS
 from darkprune.pruning.groups import PRESETS as GROUP_PRESETS
 from darkprune.pruning.importance import CRITERIA
 from darkprune.pruning.merge import MERGES
 from darkprune.pruning.plan import COMPENSATIONS, PrunePlan, hash_file, read_plan
-from darkprune.pruning.prune import PruneSettings, decide, replay
+from darkprune.pruning.prune import PruneSettings, decide, rank, replay, within_budget
 from darkprune.pruning.result import ResultNames, write_result
 from darkprune.zoo import resolve
 
-#: flags that decide anew; with --plan the decision is in the file
-_DECIDING = ("ratio", "ratios", "preset", "groups", "allocation", "merge", "criterion", "compensate", "constant",
-             "round_to", "min_channels", "exclude")  # fmt: skip
+#: flags that say how much to remove; one of them is given
+HOW_MUCH = ("ratio", "ratios", "preset", *(f"target_{kind}" for kind in UNITS))
+#: flags that become fields of `PruneSettings`
+_SETTINGS = (
+    "ratio",
+    "ratios",
+    "preset",
+    "groups",
+    "allocation",
+    "merge",
+    "criterion",
+    "compensate",
+    "constant",
+    "round_to",
+    "min_channels",
+    "exclude",
+)
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -54,6 +69,14 @@ def configure(parser: ArgumentParser) -> None:
     how_much.add_argument("--ratios", metavar="R1,R2,…", help="one fraction per group")
     how_much.add_argument("--preset", choices=PRESETS, help="a published setting, groups included")
     how_much.add_argument("--plan", metavar="FILE", help="replay a plan instead of making one")
+    for kind, what in (
+        ("params", "stored floats, 24M"),
+        ("macs", "multiply-adds, 12G"),
+        ("size", "weights file, 90MB"),
+    ):
+        how_much.add_argument(
+            f"--target-{kind}", metavar="V", help=f"what shall remain: a fraction (0.65) or a value ({what})"
+        )
     which = parser.add_argument_group("which channels")
     which.add_argument("--groups", help=f"auto (default), {', '.join(GROUP_PRESETS)}, or ranges 0-55,56-85,…")
     which.add_argument("--allocation", choices=ALLOCATIONS, help="how a total ratio is shared out (default uniform)")
@@ -81,11 +104,12 @@ def run(args: Namespace) -> int:
     cfg, weights_path, output = resolve(args.cfg), Path(args.weights), Path(args.output)
     settings = settings_of(args) if args.plan is None else None
     inputs = [cfg, weights_path, *([Path(args.plan)] if args.plan else [])]
-    if args.plan and any(getattr(args, name) is not None for name in _DECIDING):
+    if args.plan and any(getattr(args, name) is not None for name in {*_SETTINGS, *HOW_MUCH}):
         raise UsageError("--plan holds the whole decision; leave out --ratio, --merge and the like, or edit the plan")
     if not args.plan_only:
         check_folder(output, inputs, args.overwrite)
     graph = read_graph(cfg)
+    budget_flag = next((kind for kind in UNITS if getattr(args, f"target_{kind}") is not None), None)
     with NetworkWeights(graph, weights_path) as weights, ThreadPoolExecutor(1) as pool:
         hashing = pool.submit(lambda: (hash_file(cfg), hash_file(weights_path)))
         warnings = list(graph.warnings)
@@ -93,7 +117,11 @@ def run(args: Namespace) -> int:
             plan = read_plan(Path(args.plan))
             cut = replay(weights, plan, hashing.result())
         else:
-            decision = decide(weights, settings, (cfg.name, weights_path.name))
+            ranking = rank(weights, settings)
+            if budget_flag:
+                budget = parse_budget(budget_flag, getattr(args, f"target_{budget_flag}"), totals(graph))
+                settings = within_budget(ranking, settings, budget)
+            decision = decide(ranking, settings, (cfg.name, weights_path.name))
             plan, cut = decision.plan, decision.cut
             warnings += decision.warnings
         before = totals(graph, weights.file.header.size)
@@ -130,12 +158,13 @@ def settings_of(args: Namespace) -> PruneSettings:
     Raises:
         UsageError: not exactly one way of saying how much; a list that cannot be read.
     """
-    given = [name for name in ("ratio", "ratios", "preset") if getattr(args, name) is not None]
+    given = [name for name in HOW_MUCH if getattr(args, name) is not None]
     if len(given) != 1:
         raise UsageError(
-            "say how much to remove with one of --ratio 0.4, --ratios 0.1,0.2,…, --preset NAME or --plan FILE"
+            "say how much to remove with one of --ratio 0.4, --ratios 0.1,0.2,…, --preset NAME, --target-macs 0.6, "
+            "--target-params, --target-size or --plan FILE"
         )
-    chosen = {name: getattr(args, name) for name in _DECIDING if getattr(args, name) is not None}
+    chosen = {name: getattr(args, name) for name in _SETTINGS if getattr(args, name) is not None}
     chosen["exclude"] = tuple(_numbers("--exclude", args.exclude, int)) if args.exclude else ()
     if args.ratios is not None:
         if args.allocation not in (None, "explicit"):

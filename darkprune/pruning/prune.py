@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
 from darkprune.errors import PlanError, UsageError
 from darkprune.graph.channels import BoolArray, ChannelMap, map_channels
+from darkprune.graph.graph import build_graph
+from darkprune.graph.stats import Totals, totals
 from darkprune.graph.weights import NetworkWeights
 from darkprune.layers.base import Floats
 from darkprune.pruning.allocation import RATIO_PRESETS, WIDTH_PRESETS, preset_widths, ratios_of
-from darkprune.pruning.apply import Cut
+from darkprune.pruning.apply import Cut, slim_cfg
+from darkprune.pruning.budget import Budget, solve_ratio
 from darkprune.pruning.carriers import choose_carriers
 from darkprune.pruning.constants import CONSTANTS, removed_constants
 from darkprune.pruning.groups import PruneGroup, divide, group_of
-from darkprune.pruning.importance import score_channels
+from darkprune.pruning.importance import LayerScores, score_channels
 from darkprune.pruning.merge import FAMILIES, Marks, Members, gather_members, mark, merge
 from darkprune.pruning.plan import COMPENSATIONS, GroupResult, PrunePlan, make_layers
 from darkprune.pruning.settle import Limits, settle
@@ -65,13 +68,30 @@ class Decision:
     warnings: tuple[str, ...]
 
 
-def decide(weights: NetworkWeights, settings: PruneSettings, names: tuple[str, str]) -> Decision:
-    """Makes a plan; its hashes are left to the caller (`PrunePlan.with_hashes`).
+@dataclass(frozen=True)
+class Ranking:
+    """What every decision about a pair starts from; made once, used for many ratios.
+
+    Attributes:
+        weights: the original pair.
+        channels: its labels.
+        groups: its division.
+        members: its ranked channels.
+    """
+
+    weights: NetworkWeights
+    channels: ChannelMap
+    groups: tuple[PruneGroup, ...]
+    members: Members
+
+
+def rank(weights: NetworkWeights, settings: PruneSettings, scores: Mapping[int, LayerScores] | None = None) -> Ranking:
+    """Divides, scores and ranks the channels of a pair.
 
     Args:
         weights: the original pair.
-        settings: how.
-        names: file names of cfg and weights.
+        settings: groups, criterion and excluded layers are used.
+        scores: scores from elsewhere (images), instead of those of the criterion.
 
     Raises:
         UsageError, PlanError: settings that make no sense for this network.
@@ -79,8 +99,25 @@ def decide(weights: NetworkWeights, settings: PruneSettings, names: tuple[str, s
     settings = _checked(weights, settings)
     channels = map_channels(weights.graph)
     groups = divide(weights.graph, settings.groups)
-    scores = score_channels(weights, channels, settings.criterion)
+    if scores is None:
+        scores = score_channels(weights, channels, settings.criterion)
     members = gather_members(channels, scores, groups, frozenset(settings.exclude))
+    return Ranking(weights, channels, groups, members)
+
+
+def decide(ranking: Ranking, settings: PruneSettings, names: tuple[str, str]) -> Decision:
+    """Makes a plan; its hashes are left to the caller (`PrunePlan.with_hashes`).
+
+    Args:
+        ranking: from `rank` with the same settings.
+        settings: how.
+        names: file names of cfg and weights.
+
+    Raises:
+        UsageError, PlanError: settings that make no sense for this network.
+    """
+    weights, channels, groups, members = ranking.weights, ranking.channels, ranking.groups, ranking.members
+    settings = _checked(weights, settings)
     ratios = ratios_of(settings.allocation, settings.ratio, settings.ratios, _voting(members, groups))
     marks = mark(members, ratios, one_pool=settings.allocation == "global")
     keep, priority = merge(channels, members, marks, settings.merge)
@@ -104,6 +141,26 @@ def decide(weights: NetworkWeights, settings: PruneSettings, names: tuple[str, s
     warnings += _sparsity_warnings(results, settings)
     plan = PrunePlan("", "", names, _describe(settings), results, make_layers(channels, keep, carriers))
     return Decision(plan, Cut(channels, keep, carriers, settings.compensate, settings.constant), tuple(warnings))
+
+
+def within_budget(ranking: Ranking, settings: PruneSettings, budget: Budget) -> PruneSettings:
+    """Returns the settings with the ratio that leaves what a budget says.
+
+    Args:
+        ranking: from `rank`.
+        settings: allocation `uniform`, `global` or `proportional`.
+        budget: what shall remain.
+
+    Raises:
+        PlanError: the budget cannot be met.
+    """
+    before = totals(ranking.weights.graph)
+
+    def measure(ratio: float) -> Totals:
+        decision = decide(ranking, replace(settings, ratio=ratio), ("", ""))
+        return totals(build_graph(slim_cfg(decision.cut)))
+
+    return replace(settings, ratio=solve_ratio(budget, measure, before))
 
 
 def replay(weights: NetworkWeights, plan: PrunePlan, hashes: tuple[str, str]) -> Cut:

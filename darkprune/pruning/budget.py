@@ -1,0 +1,102 @@
+"""Budgets: what shall remain of a network, and the ratio that leaves it (METHODS §7)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from darkprune.errors import PlanError, UsageError
+from darkprune.graph.stats import Totals
+
+#: kind -> units that it may be given in, as factors
+UNITS: dict[str, dict[str, float]] = {
+    "params": {"": 1, "k": 1e3, "M": 1e6, "G": 1e9},
+    "macs": {"": 1, "k": 1e3, "M": 1e6, "G": 1e9},
+    "size": {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9},
+}
+TOLERANCE = 0.01
+_NUMBER = re.compile(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)")
+_HIGHEST = 0.999
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What shall remain.
+
+    Attributes:
+        kind: `params`, `macs` or `size`.
+        target: stored floats, multiply-adds or bytes.
+    """
+
+    kind: str
+    target: float
+
+    def of(self, totals: Totals) -> float:
+        """Returns the quantity that the budget is about."""
+        return float({"params": totals.params, "macs": totals.macs, "size": totals.bytes}[self.kind])
+
+
+def parse_budget(kind: str, text: str, before: Totals) -> Budget:
+    """Reads a budget: a fraction of the original (`0.65`) or an absolute value with its unit (`12G`, `24M`, `90MB`).
+
+    Raises:
+        UsageError: it cannot be read, or is not below the original.
+    """
+    flag = f"--target-{kind}"
+    match = _NUMBER.fullmatch(text.strip())
+    if match is None:
+        raise UsageError(f"{flag} {text[:30]}: write a fraction (0.65) or a value with its unit ({_examples(kind)})")
+    value, unit = float(match[1]), match[2]
+    whole = Budget(kind, 0).of(before)
+    if unit == "" and value <= 1:
+        target = value * whole
+    elif unit in UNITS[kind]:
+        target = value * UNITS[kind][unit]
+    else:
+        raise UsageError(f"{flag} {text[:30]}: '{unit}' is no unit here; write {_examples(kind)}")
+    if not 0 < target <= whole:
+        raise UsageError(
+            f"{flag} {text[:30]}: the network has {whole:,.0f}; ask for less than that, and for more than 0"
+        )
+    return Budget(kind, target)
+
+
+def solve_ratio(budget: Budget, measure: Callable[[float], Totals], before: Totals) -> float:
+    """Finds the ratio that leaves what the budget says, by bisection.
+
+    Args:
+        budget: what shall remain.
+        measure: totals of the network pruned by a ratio; falling in the ratio.
+        before: totals of the original.
+
+    Raises:
+        PlanError: no ratio meets it within 1 %; says the nearest that one does.
+    """
+    low, high = 0.0, _HIGHEST
+    best = (abs(budget.of(before) / budget.target - 1), 0.0, budget.of(before))
+    for step in range(24):
+        ratio = high if step == 0 else (low + high) / 2
+        left = budget.of(measure(ratio))
+        best = min(best, (abs(left / budget.target - 1), ratio, left))
+        if step == 0 and left > budget.target * (1 + TOLERANCE):
+            raise PlanError(
+                f"the budget of {budget.target:,.0f} ({budget.kind}) cannot be met: with every layer at its floor "
+                f"{left:,.0f} remain; lower --min-channels, or ask for more"
+            )
+        if best[0] < TOLERANCE / 20:
+            break
+        if left > budget.target:
+            low = ratio
+        else:
+            high = ratio
+    if best[0] > TOLERANCE:
+        raise PlanError(
+            f"the budget of {budget.target:,.0f} ({budget.kind}) cannot be met within 1 %: nearest is {best[2]:,.0f} "
+            f"(--ratio {best[1]:.4f}); a smaller --round-to or another --allocation has finer steps"
+        )
+    return best[1]
+
+
+def _examples(kind: str) -> str:
+    return {"params": "24M", "macs": "12G", "size": "90MB"}[kind]
