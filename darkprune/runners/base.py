@@ -37,6 +37,17 @@ class LoadedNetwork(ABC):
         each = [self.outputs(image) for image in images]
         return [np.stack([maps[head.sources[0]] for maps in each]) for head in self.graph.heads]
 
+    def layer_times(self, images: NDArray[np.float32]) -> dict[int, float] | None:
+        """Measures where the time goes.
+
+        Args:
+            images: a batch.
+
+        Returns:
+            Layer index -> milliseconds; None where the program does not tell.
+        """
+        return None
+
     @abstractmethod
     def outputs(self, image: NDArray[np.float32]) -> Maps:
         """Runs one image.

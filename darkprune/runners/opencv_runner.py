@@ -58,6 +58,21 @@ class _OpenCvNetwork(LoadedNetwork):
             for i, shape in enumerate(shapes)
         ]
 
+    def layer_times(self, images: NDArray[np.float32]) -> dict[int, float]:
+        by_name: dict[str, float] = {}
+        for image in images:
+            self.head_maps(image[None])
+            _, ticks = self.net.getPerfProfile()
+            scale = 1e3 / cv2.getTickFrequency()
+            for name, tick in zip(self.net.getLayerNames(), np.ravel(ticks).tolist(), strict=False):
+                by_name[name] = by_name.get(name, 0.0) + tick * scale
+        times: dict[int, float] = {}
+        for name, ms in by_name.items():
+            index = _layer_of(name)
+            if index is not None and index < len(self.graph):
+                times[index] = times.get(index, 0.0) + ms
+        return times
+
     def _forward(self, image: NDArray[np.float32], names: list[str]) -> Sequence[NDArray[np.float32]]:
         try:
             self.net.setInput(np.ascontiguousarray(image[None], np.float32))
@@ -80,13 +95,16 @@ def _names_by_layer(graph: Graph, names: Sequence[str]) -> dict[int, str]:
     """Returns for each darknet layer the last of OpenCV's layers that were made of it."""
     found: dict[int, str] = {}
     for name in names:
-        match = _NAME.fullmatch(name)
-        if match is None:
-            continue
-        index = int(match[2]) - (match[1] in _ACTIVATIONS)
-        if index < len(graph) and not isinstance(graph[index].kind, Head):
+        index = _layer_of(name)
+        if index is not None and index < len(graph) and not isinstance(graph[index].kind, Head):
             found[index] = name
     return found
+
+
+def _layer_of(name: str) -> int | None:
+    """Returns the darknet layer that one of OpenCV's was made of."""
+    match = _NAME.fullmatch(name)
+    return None if match is None else int(match[2]) - (match[1] in _ACTIVATIONS)
 
 
 def _reason(error: cv2.error) -> str:
