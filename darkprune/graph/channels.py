@@ -17,12 +17,14 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from darkprune.errors import GraphError
 from darkprune.graph.graph import Graph, Layer
 from darkprune.layers import INPUT
 from darkprune.layers.base import Indices, Labels
 from darkprune.layers.convolution import Convolutional
 
 BoolArray = NDArray[np.bool_]
+MAX_CHANNELS = 2**22  #: of all layers together; the largest published networks have some 200 thousand
 
 
 @dataclass(frozen=True)
@@ -174,7 +176,13 @@ def map_channels(graph: Graph) -> ChannelMap:
     """Labels the channels of a network.
 
     A network with maps only: layers without one (softmax, cost) have no channels.
+
+    Raises:
+        GraphError: more channels than any network has; nothing is allocated for them.
     """
+    count = graph.net.input.c + sum(layer.output.c for layer in graph)
+    if count > MAX_CHANNELS:
+        raise GraphError(f"{graph.cfg.source}: has {count} channels in all its layers; {MAX_CHANNELS} are too many")
     builder = _Builder()
     input_labels = builder.new(graph.net.input.c)
     builder.pin(input_labels, "the network's input")

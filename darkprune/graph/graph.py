@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from darkprune.darknet.cfg import Cfg, Section, read_cfg
-from darkprune.darknet.options import Options
+from darkprune.darknet.options import INT_MAX, Options
 from darkprune.errors import CfgError, GraphError
 from darkprune.layers import INPUT, KINDS, Blob, Feature, Kind, Net
 from darkprune.layers.heads import Head
@@ -208,9 +208,7 @@ def _read_net(options: Options) -> Net:
             raise options.error(f"{key}={size} is out of range; it must be 1 to {MAX_SIDE}", key)
     if all(sizes):
         shape = Feature.map(*sizes)
-        inputs = options.int("inputs", shape.outputs)
-        if inputs != shape.outputs:
-            shape = shape._replace(outputs=inputs)
+        shape = shape._replace(outputs=options.positive("inputs", shape.outputs, limit=max(INT_MAX, shape.outputs)))
     else:
         inputs = options.int("inputs")
         if inputs < 1:
