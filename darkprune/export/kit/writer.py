@@ -135,9 +135,7 @@ def _check_target(description: KitDescription, place: Target, calibration_cache:
             f"choose one of {', '.join(place.precisions)}"
         )
     if description.precision == "int8" and description.file_precision != "int8" and calibration_cache is None:
-        raise ExportError(
-            "INT8: needs a calibration cache or Q/DQ nodes in the ONNX file: export with --calibrate DIR"
-        )
+        raise ExportError("INT8: needs a calibration cache or Q/DQ nodes in the ONNX file: export with --calibrate DIR")
     if description.batch is not None and not place.dynamic_batch:
         raise ExportError(f"target {place.name!r}: kits for it have a fixed batch size, export with --batch 1")
 
@@ -163,9 +161,7 @@ def _check_file(model: onnx.ModelProto, path: Path, description: KitDescription,
     outputs = _shapes(model.graph.output, set())
     for head, name in zip(description.heads, description.outputs, strict=True):
         if name not in outputs:
-            raise ExportError(
-                f"{path}: has no output {name} but {', '.join(outputs)}: export with --outputs heads"
-            )
+            raise ExportError(f"{path}: has no output {name} but {', '.join(outputs)}: export with --outputs heads")
         if len(outputs[name]) != 4 or outputs[name][1] != head.channels:
             raise ExportError(
                 f"{path}: output {name} has shape {outputs[name]}, its [{head.kind}] needs {head.channels} channels"
@@ -175,9 +171,7 @@ def _check_file(model: onnx.ModelProto, path: Path, description: KitDescription,
 def _check_deepstream(model: onnx.ModelProto, path: Path, place: Target) -> None:
     outputs = _shapes(model.graph.output, set())
     if len(outputs) != 1 or next(iter(outputs.values()))[-1:] != (6,):
-        raise ExportError(
-            f"{path}: DeepStream-Yolo reads one output (batch, boxes, 6): use --outputs deepstream"
-        )
+        raise ExportError(f"{path}: DeepStream-Yolo reads one output (batch, boxes, 6): use --outputs deepstream")
     problems = operators.check_model(model, place)
     if problems:
         raise ExportError(f"{path}: not for {place.name}: {problems[0]}")

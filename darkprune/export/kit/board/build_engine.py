@@ -30,16 +30,11 @@ def say(line: str) -> None:
 
 
 def calibration_images(folder: str, model: Dict[str, Any]) -> Iterator[np.ndarray]:
-    """Batches of one picture for INT8, fitted to the network's input as when detecting."""
+    """Pictures for INT8, fitted to the network's input as when detecting."""
     facts = model["input"]
-    size = max(model["batch"]) if model["batch"] else 1
-    batch = []
     for path in picture_files(folder):
         image = read_image(path, facts["channels"])
-        batch.append(to_input(image, facts["width"], facts["height"], facts["channels"], facts["letterbox"]))
-        if len(batch) == size:
-            yield np.stack(batch)
-            batch = []
+        yield to_input(image, facts["width"], facts["height"], facts["channels"], facts["letterbox"])
 
 
 def main() -> int:

@@ -6,7 +6,7 @@ The calls and their order are the same everywhere; what differs stands in `diale
 import json
 import os
 import time
-from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 
@@ -59,7 +59,7 @@ def build(
         cuda: `Cuda`, for the calibration images.
         onnx_path: file to convert; external data is read from beside it.
         options: precision, memory, caches.
-        images: calibration batches, (batch, channels, height, width) float32 each, all of the same shape.
+        images: calibration pictures, (channels, height, width) float32 each, as the network takes them.
         say: takes one line of progress.
 
     Raises:
@@ -79,7 +79,7 @@ def build(
     if not options.tf32:
         config.clear_flag(trt.BuilderFlag.TF32)
     profile = _profile(builder, network, config, options.batch)
-    calibrator = _calibrator(trt, cuda, dialect, options, images)
+    calibrator = _calibrator(trt, cuda, dialect, network, options, images)
     remarks = dialect.set_precision(builder, config, options.precision, options.file_precision, calibrator, profile)
     remarks += _load_timings(config, options.timing_cache)
 
@@ -134,12 +134,31 @@ def _profile(builder: Any, network: Any, config: Any, batch: Optional[Tuple[int,
 
 
 def _calibrator(
-    trt: Any, cuda: Any, dialect: Dialect82, options: BuildOptions, images: Optional[Iterable[np.ndarray]]
+    trt: Any,
+    cuda: Any,
+    dialect: Dialect82,
+    network: Any,
+    options: BuildOptions,
+    images: Optional[Iterable[np.ndarray]],
 ) -> Optional[Any]:
     wanted = options.precision == "int8" and options.file_precision != "int8" and not dialect.precision_from_file
     if not wanted or (images is None and not os.path.isfile(options.calibration_cache)):
         return None
-    return make_calibrator(trt, cuda, images, options.calibration_cache)
+    # an open batch size is calibrated at the usual one of its profile
+    size = int(network.get_input(0).shape[0]) if options.batch is None else options.batch[1]
+    batches = None if images is None else _batches(images, size)
+    return make_calibrator(trt, cuda, batches, options.calibration_cache)
+
+
+def _batches(images: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
+    waiting: List[np.ndarray] = []
+    for image in images:
+        waiting.append(image)
+        if len(waiting) == size:
+            yield np.stack(waiting)
+            waiting = []
+    if waiting:  # filled up with its last picture: every picture counts
+        yield np.stack(waiting + [waiting[-1]] * (size - len(waiting)))
 
 
 def _load_timings(config: Any, path: str) -> List[str]:

@@ -1,0 +1,57 @@
+"""Targets and the command lines of trtexec."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from darkprune.errors import ExportError
+from darkprune.export.tensorrt_targets import PRECISIONS, operator_facts, target, targets, trtexec_command
+
+ONNX, ENGINE = Path("a.onnx"), Path("a.engine")
+
+
+def test_every_target_is_complete() -> None:
+    assert list(targets()) == ["jetson-nano", "tx2", "xavier", "orin", "thor", "workstation", "onnxruntime"]
+    for item in targets().values():
+        assert set(item.tensorrt) <= set(operator_facts()["tables"])
+        assert set(item.precisions) <= set(PRECISIONS)
+        assert item.opset[0] <= 13 <= item.opset[1]
+        assert bool(item.tensorrt) == bool(item.nms_cap)
+        assert item.jetson == bool(item.jetpack)
+    assert "int8" not in target("jetson-nano").precisions + target("tx2").precisions
+
+
+def test_command_of_each_generation() -> None:
+    def command(name: str, **more: object) -> str:
+        return trtexec_command(target(name), ONNX, ENGINE, **more)  # type: ignore[arg-type]
+
+    assert command("jetson-nano", precision="fp16") == (
+        "/usr/src/tensorrt/bin/trtexec --onnx=a.onnx --saveEngine=a.engine --workspace=512 --fp16 --buildOnly"
+    )
+    assert command("xavier", precision="int8", calibration_cache=Path("c"), generation="8.5") == (
+        "/usr/src/tensorrt/bin/trtexec --onnx=a.onnx --saveEngine=a.engine --memPoolSize=workspace:2048 "
+        "--fp16 --int8 --calib=c --buildOnly"
+    )
+    assert command("orin", workspace_mb=100, timing_cache=Path("t")) == (
+        "/usr/src/tensorrt/bin/trtexec --onnx=a.onnx --saveEngine=a.engine --memPoolSize=workspace:100 "
+        "--timingCacheFile=t --skipInference"
+    )
+    # TensorRT 11 has neither --fp16 nor --int8
+    assert command("workstation", precision="fp16") == (
+        "trtexec --onnx=a.onnx --saveEngine=a.engine --memPoolSize=workspace:4096 --skipInference"
+    )
+
+
+def test_command_with_an_open_batch_and_awkward_names() -> None:
+    text = trtexec_command(
+        target("orin"), Path("my net.onnx"), ENGINE, profile=("input", [(n, 3, 416, 416) for n in (1, 4, 8)])
+    )
+    assert "'--onnx=my net.onnx'" in text
+    assert "--minShapes=input:1x3x416x416 --optShapes=input:4x3x416x416 --maxShapes=input:8x3x416x416" in text
+
+
+def test_no_command_without_tensorrt() -> None:
+    with pytest.raises(ExportError, match="no engine to build"):
+        trtexec_command(target("onnxruntime"), ONNX, ENGINE)
