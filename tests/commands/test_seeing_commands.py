@@ -14,8 +14,9 @@ from darkprune.cli import main
 from darkprune.data.scenes import CLASSES, draw_scene, write_scenes
 
 ASSETS = Path(__file__).parents[3] / "shared" / "assets"
-PAIR = ASSETS / "checkpoints" / "yolo-fastest-1.1_coco" / "yolo-fastest-1.1_coco"
-needs_assets = pytest.mark.skipif(not PAIR.with_suffix(".cfg").exists(), reason="../shared/assets is not here")
+NAME = "yolo-fastest-1.1_coco"
+CFG, WEIGHTS = (ASSETS / "checkpoints" / NAME / f"{NAME}.{kind}" for kind in ("cfg", "weights"))
+needs_assets = pytest.mark.skipif(not CFG.exists(), reason="../shared/assets is not here")
 
 
 def run_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
@@ -25,7 +26,7 @@ def run_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
 
 @pytest.fixture
 def pair() -> list[str]:
-    return [str(PAIR.with_suffix(".cfg")), str(PAIR.with_suffix(".weights"))]
+    return [str(CFG), str(WEIGHTS)]
 
 
 @needs_assets
@@ -85,7 +86,7 @@ def test_detect_without_images(
 
 @needs_assets
 def test_eval_has_the_figures(capsys: pytest.CaptureFixture[str], pair: list[str], tmp_path: Path) -> None:
-    images = sorted((ASSETS / "data" / "coco_val" / "images").glob("*.jpg"))[:24]
+    images = sorted((ASSETS / "data" / "coco_val" / "images").glob("**/*.jpg"))[:24]
     listed = tmp_path / "some.txt"
     listed.write_text("".join(f"{path}\n" for path in images), encoding="utf-8")
     names = str(ASSETS / "data" / "coco_val" / "coco.names")
@@ -124,7 +125,7 @@ def test_scenes_are_the_same_for_the_same_seed() -> None:
 def test_bench_compares_two_pairs(capsys: pytest.CaptureFixture[str], pair: list[str], tmp_path: Path) -> None:
     assert main(["prune", *pair, "--target-macs", "0.5", "-o", str(tmp_path / "slim")]) == 0
     capsys.readouterr()
-    slim = [str(tmp_path / "slim" / f"{PAIR.name}.{kind}") for kind in ("cfg", "weights")]
+    slim = [str(tmp_path / "slim" / f"{NAME}.{kind}") for kind in ("cfg", "weights")]
     found = run_json(
         capsys,
         "bench",
