@@ -138,6 +138,7 @@ class _Builder:
         self.splits: list[tuple[int, Labels, int]] = []
         self.followed: list[Labels] = []
         self.references: tuple[Labels, ...] = ()
+        self.reference_inputs: tuple[Labels, ...] = ()
         self.layer = INPUT
 
     def new(self, count: int) -> Labels:
@@ -194,6 +195,7 @@ def map_channels(graph: Graph) -> ChannelMap:
     for layer in graph:
         builder.layer = layer.index
         builder.references = tuple(of(reference) for reference in layer.references)
+        builder.reference_inputs = tuple(of(source) for r in layer.references for source in graph[r].sources[:1])
         made = layer.kind.label([of(source) for source in layer.sources], layer.output, builder)
         if len(layer.stored) != len(layer.blobs):
             for touched in (made, *(of(source) for source in layer.sources)):

@@ -13,6 +13,7 @@ from darkprune.darknet.cfg import Cfg, Section, read_cfg
 from darkprune.darknet.options import INT_MAX, Options
 from darkprune.errors import CfgError, GraphError
 from darkprune.layers import INPUT, KINDS, Blob, Feature, Kind, Net
+from darkprune.layers.convolution import Convolutional
 from darkprune.layers.heads import Head
 
 MAX_SIDE = 65_536  #: largest width, height or number of channels of an input that is taken seriously
@@ -244,6 +245,8 @@ def _build_layer(cfg: Cfg, number: int, section: Section, net: Net, before: list
         blobs = kind.blobs(inputs, output)
     except CfgError as error:
         raise GraphError(f"{where} {error}") from None
+    if isinstance(kind, Convolutional) and kind.share_index is not None:
+        _check_sharing(where, kind, inputs[0], before[references[0]])
     stored = blobs
     if options.flag("dontload"):
         stored = ()
@@ -258,6 +261,21 @@ def _seen(net: Net, before: list[Layer], source: int, index: int) -> Feature:
         return net.input
     layer = before[source]
     return layer.kind.seen_behind(layer.output) if source == index - 1 else layer.output
+
+
+def _check_sharing(where: str, kind: Convolutional, source: Feature, owner: Layer) -> None:
+    """Demands that a convolution that uses another's weights has as many of them, as darknet does."""
+    other = owner.kind
+    if not (
+        isinstance(other, Convolutional)
+        and owner.inputs[0].c == source.c
+        and (other.geometry.filters, other.geometry.size, other.geometry.groups)
+        == (kind.geometry.filters, kind.geometry.size, kind.geometry.groups)
+    ):
+        raise GraphError(
+            f"{where} shares the weights of layer {owner.index} ({owner.name}), "
+            "which is no convolution with as many channels, filters, groups and taps"
+        )
 
 
 def _misread(layer: Layer, options: Options) -> list[str]:

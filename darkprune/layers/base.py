@@ -114,9 +114,11 @@ class ChannelRules(Protocol):
 
     Attributes:
         references: labels of the layers that this one points at without reading them.
+        reference_inputs: labels of the first input of each of them.
     """
 
     references: tuple[Labels, ...]
+    reference_inputs: tuple[Labels, ...]
 
     def new(self, count: int) -> Labels:
         """Makes labels for channels that this layer produces."""

@@ -227,7 +227,8 @@ class Convolutional(Kind):
                 rules.equal_split(source, geometry.groups)
                 rules.equal_split(labels, geometry.groups)
         if self.share_index is not None:
-            rules.pin(source, "read by convolutions that share their weights")
+            for read in (source, one(rules.reference_inputs)):
+                rules.pin(read, "read by convolutions that share their weights")
             shared = one(rules.references)
             if len(shared) == len(labels):
                 rules.unite(labels, shared)
