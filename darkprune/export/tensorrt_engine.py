@@ -1,7 +1,7 @@
-"""Engines on this machine: build one with the installed TensorRT, run it, compare it with onnxruntime.
+"""Building an engine on this machine with the installed TensorRT.
 
 The work itself stands in `kit/board/runtime`, which a kit takes along, so that workstation and board build alike; here
-are darkprune's errors, the checks that need onnx, and the comparison.
+are darkprune's errors and the checks that need onnx.
 """
 
 from __future__ import annotations
@@ -10,31 +10,25 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import onnx
 
 import darkprune
-from darkprune.errors import DarkpruneError, ExportError, OutputError, RunnerError
+from darkprune.errors import ExportError, OutputError
 from darkprune.export import operators
 from darkprune.export.kit.board.runtime import RuntimeFailure, metadata
 from darkprune.export.kit.board.runtime import build as building
 from darkprune.export.kit.board.runtime.command import import_tensorrt
-from darkprune.export.kit.board.runtime.compare import deviation, reference_input, tolerance
 from darkprune.export.kit.board.runtime.cuda import Cuda
 from darkprune.export.kit.board.runtime.files import sha256_of
-from darkprune.export.kit.board.runtime.session import Session
-from darkprune.export.kit.board.runtime.session import open_engine as open_session
 from darkprune.export.kit.board.runtime.sources import picture_files
-from darkprune.export.tensorrt_targets import PRECISIONS, Target, operator_facts, target, trtexec_command
+from darkprune.export.tensorrt_run import Floats, failures_as
+from darkprune.export.tensorrt_targets import PRECISIONS, Target, target, trtexec_command
 
 PRODUCER = "darkprune"  #: `producer_name` of the files that this project writes
-Floats = npt.NDArray[np.float32]
 # as TensorRT spells the types of a layer's output: "Row major linear FP16 format", "Half"
 _TYPE = re.compile(r"FP32|FP16|BF16|FP8|INT8|INT32|INT64|Float|Half|Int8|Int32|Int64|Bool", re.IGNORECASE)
 _SAME = {"FLOAT": "FP32", "HALF": "FP16"}
@@ -96,26 +90,6 @@ class EngineReport:
         ]
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """An engine against onnxruntime on the same input.
-
-    Attributes:
-        deviations: per output the largest difference over the largest magnitude.
-        allowed: what FP32 may be off; infinite for lower precisions, where only measured accuracy tells.
-        skipped: why nothing was compared; empty when it was.
-    """
-
-    deviations: Mapping[str, float]
-    allowed: float
-    skipped: str = ""
-
-    @property
-    def agrees(self) -> bool:
-        """Whether no output is off by more than is allowed."""
-        return all(value <= self.allowed for value in self.deviations.values())
-
-
 def build_engine(
     onnx_path: Path,
     engine_path: Path,
@@ -148,7 +122,7 @@ def build_engine(
     _check_output(engine_path, overwrite)
     workspace_mb = place.workspace_mb if options.workspace_mb is None else options.workspace_mb
     trt = _tensorrt(onnx_path, engine_path, options, place)
-    with _failures_as(ExportError):
+    with failures_as(ExportError):
         cuda = Cuda()
         gpu, capability = cuda.device()
         result = building.build(
@@ -186,58 +160,6 @@ def build_engine(
             },
         )
     return EngineReport(engine_path, facts, result.layers, tuple(result.remarks), result.seconds)
-
-
-def open_engine(path: Path) -> Session:
-    """Load an engine that belongs to this machine; `close` it when done.
-
-    Raises:
-        RunnerError: no TensorRT or CUDA here, or the engine belongs to another version or GPU.
-    """
-    with _failures_as(RunnerError):
-        return open_session(import_tensorrt(), Cuda(), str(path))
-
-
-def compare_engine(engine_path: Path, onnx_path: Path, images: Floats | None = None) -> Comparison:
-    """Run an engine and onnxruntime on the same input.
-
-    Args:
-        engine_path: the engine.
-        onnx_path: the file it was made from.
-        images: (batch, channels, height, width) in 0..1; noise by default.
-
-    Raises:
-        RunnerError: onnxruntime is missing, the engine was made from another file or does not run here.
-    """
-    facts = metadata.load(str(engine_path)) or {}
-    with _failures_as(RunnerError):
-        if facts.get("onnx_sha256", "") not in ("", sha256_of(str(onnx_path))):
-            raise RunnerError(f"{engine_path}: not made from {onnx_path} but from another {facts.get('onnx')}")
-    model = onnx.load(str(onnx_path), load_external_data=False)
-    plugins = {node.op_type for node in model.graph.node} & set(operator_facts()["plugins"])
-    if plugins:
-        return Comparison({}, 0.0, f"onnxruntime has no {', '.join(sorted(plugins))}")
-    try:
-        import onnxruntime
-    except ImportError:
-        raise RunnerError("onnxruntime: not installed, pip install 'darkprune[export]' to compare with it") from None
-    session = open_engine(engine_path)
-    try:
-        tensor = session.inputs[0]
-        feed = images
-        if feed is None:
-            feed = reference_input((max(tensor.shape[0], 1), *tensor.shape[1:]))
-        reference = onnxruntime.InferenceSession(str(onnx_path), providers=["CPUExecutionProvider"])
-        half = reference.get_inputs()[0].type == "tensor(float16)"
-        names = [item.name for item in reference.get_outputs()]
-        expected = reference.run(names, {tensor.name: feed.astype(np.float16) if half else feed})
-        with _failures_as(RunnerError):
-            actual = session.run({tensor.name: feed})
-        deviations = {name: deviation(want, actual[name]) for name, want in zip(names, expected, strict=True)}
-    finally:
-        session.close()
-    exact = facts.get("precision", "fp32") == "fp32" and facts.get("file_precision", "fp32") == "fp32"
-    return Comparison(deviations, tolerance(bool(facts.get("tf32", True))) if exact else float("inf"))
 
 
 def _inspect(onnx_path: Path) -> str:
@@ -293,12 +215,3 @@ def _calibration(options: EngineOptions) -> Iterator[Floats]:
         raise ExportError("calibration: nothing says how pictures become the network's input")
     for path in picture_files(str(options.calibration_images)):
         yield options.preprocess(Path(path))
-
-
-@contextmanager
-def _failures_as(kind: type[DarkpruneError]) -> Iterator[None]:
-    """Turns the runtime's one-line failures into darkprune's."""
-    try:
-        yield
-    except RuntimeFailure as error:
-        raise kind(str(error)) from None
