@@ -120,6 +120,12 @@ class Reorg3d(_Moving):
         """Reads `stride` (1) and `reverse` (0)."""
         return cls(options.positive("stride", 1, 4096), options.flag("reverse"))
 
+    def trouble(self, inputs: Sequence[Feature], output: Feature) -> str | None:
+        """The reverse direction divides its output's channels by s² once more."""
+        if self.reverse and output.c < self.stride**2:
+            return f"darknet stops with a division by zero: {output.c} channels are fewer than {self.stride**2}"
+        return None
+
     def fits(self, channels: int) -> bool:
         """The reverse direction spreads a channel over others: no rule."""
         return not self.reverse

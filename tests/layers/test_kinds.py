@@ -127,6 +127,7 @@ def test_unclosed_section_is_unknown_as_in_darknet() -> None:
     [
         ("shortcut from=0 weights_type=per_channel", "weights_type needs weights_normalization"),
         ("conv_lstm output=2 bottleneck=1", "bottleneck"),
+        ("reorg3d stride=2 reverse=1", "division by zero: 2 channels are fewer than 4"),
         ("conv filters=2 activation=silu", "darknet takes activation 'silu' for relu"),
         ("conv filters=2 activation=linear#comment", "for relu"),
     ],
