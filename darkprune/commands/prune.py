@@ -31,12 +31,14 @@ from darkprune.pruning.groups import PRESETS as GROUP_PRESETS
 from darkprune.pruning.importance import CRITERIA
 from darkprune.pruning.merge import MERGES
 from darkprune.pruning.plan import COMPENSATIONS, PrunePlan, hash_file, read_plan
-from darkprune.pruning.prune import PruneSettings, decide, rank, replay, within_budget
+from darkprune.pruning.prune import PruneSettings, decide, prepare, rank, replay, within_budget
 from darkprune.pruning.result import ResultNames, write_result
 from darkprune.zoo import resolve
 
 #: flags that say how much to remove; one of them is given
 HOW_MUCH = ("ratio", "ratios", "preset", *(f"target_{kind}" for kind in UNITS))
+#: flags that remove something by themselves, before or after what `HOW_MUCH` says
+BESIDES = ("units", "unit_ratio")
 #: flags that become fields of `PruneSettings`
 _SETTINGS = (
     "ratio",
@@ -51,6 +53,8 @@ _SETTINGS = (
     "round_to",
     "min_channels",
     "exclude",
+    "units",
+    "unit_ratio",
 )
 
 
@@ -77,6 +81,11 @@ def configure(parser: ArgumentParser) -> None:
         how_much.add_argument(
             f"--target-{kind}", metavar="V", help=f"what shall remain: a fraction (0.65) or a value ({what})"
         )
+    units = how_much.add_mutually_exclusive_group()
+    units.add_argument(
+        "--units", type=int, metavar="N", help="cut out the N residual units of lowest mean |γ| first, whole"
+    )
+    units.add_argument("--unit-ratio", type=float, metavar="U", help="the same as a fraction of all units, 0 to 1")
     which = parser.add_argument_group("which channels")
     which.add_argument("--groups", help=f"auto (default), {', '.join(GROUP_PRESETS)}, or ranges 0-55,56-85,…")
     which.add_argument("--allocation", choices=ALLOCATIONS, help="how a total ratio is shared out (default uniform)")
@@ -116,13 +125,14 @@ def run(args: Namespace) -> int:
         if settings is None:
             plan = read_plan(Path(args.plan))
             cut = replay(weights, plan, hashing.result())
+            base = prepare(weights, plan)
         else:
             ranking = rank(weights, settings)
             if budget_flag:
                 budget = parse_budget(budget_flag, getattr(args, f"target_{budget_flag}"), totals(graph))
                 settings = within_budget(ranking, settings, budget)
             decision = decide(ranking, settings, (cfg.name, weights_path.name))
-            plan, cut = decision.plan, decision.cut
+            plan, cut, base = decision.plan, decision.cut, ranking.weights
             warnings += decision.warnings
         before = totals(graph, weights.file.header.size)
         if args.plan_only:
@@ -139,7 +149,7 @@ def run(args: Namespace) -> int:
                 result_folder(output, inputs, args.overwrite) as folder,
                 progress(len(graph), "pruning", "layer") as bar,
             ):
-                data = write_result(folder, names, weights, plan, cut, hashing.result, warnings, bar.update)
+                data = write_result(folder, names, base, plan, cut, hashing.result, warnings, bar.update)
             after = data["after"]
             outputs = {kind: str(output / name) for kind, name in asdict(names).items()}
     if args.json:
@@ -159,10 +169,11 @@ def settings_of(args: Namespace) -> PruneSettings:
         UsageError: not exactly one way of saying how much; a list that cannot be read.
     """
     given = [name for name in HOW_MUCH if getattr(args, name) is not None]
-    if len(given) != 1:
+    besides = any(getattr(args, name) is not None for name in BESIDES)
+    if len(given) > 1 or not (given or besides):
         raise UsageError(
             "say how much to remove with one of --ratio 0.4, --ratios 0.1,0.2,…, --preset NAME, --target-macs 0.6, "
-            "--target-params, --target-size or --plan FILE"
+            "--target-params, --target-size or --plan FILE; --units N goes with any of them, or alone"
         )
     chosen = {name: getattr(args, name) for name in _SETTINGS if getattr(args, name) is not None}
     chosen["exclude"] = tuple(_numbers("--exclude", args.exclude, int)) if args.exclude else ()
@@ -198,6 +209,9 @@ def _print(plan: PrunePlan, before: Totals, after: dict[str, Any] | None, output
         )
         for group in plan.groups
     ]
+    if plan.units:
+        cut_out = ", ".join(f"{unit.first}-{unit.last}" for unit in plan.units)
+        print(f"residual units cut out: {cut_out}; layer numbers below are those of the network without them\n")
     print_table(("group", "layers", "channels", "ratio", "threshold", "marked", "removed", "share"), rows, left=2)
     if after is not None:
         now = Totals(**after)

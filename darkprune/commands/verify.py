@@ -16,7 +16,7 @@ from darkprune.graph.graph import Graph, read_graph
 from darkprune.graph.weights import NetworkWeights
 from darkprune.pruning.apply import Cut
 from darkprune.pruning.plan import hash_file, read_plan
-from darkprune.pruning.prune import replay
+from darkprune.pruning.prune import prepare, replay
 from darkprune.pruning.verify import TOLERANCE, Difference, NumericCheck, check_numbers, static_problems
 from darkprune.runners.base import RUNNERS
 from darkprune.zoo import resolve
@@ -43,15 +43,15 @@ def run(args: Namespace) -> int:
         NetworkWeights(original_graph, Path(args.weights)) as original,
         NetworkWeights(slim_graph, Path(args.slim_weights)) as slim,
     ):
-        cut = _cut(args, original)
+        before, cut = _cut(args, original)
         report = Path(args.slim_cfg).parent / "report.json"
-        problems = static_problems(original, slim, cut, report if report.exists() else None)
+        problems = static_problems(before, slim, cut, report if report.exists() else None)
         check: NumericCheck | None = None
         skipped = _reason_to_skip(args, cut, problems)
         if skipped is None and cut is not None:
             images = _images(args.image, original_graph)
             try:
-                check = check_numbers(original, slim, cut, images, args.runner, lambda what: say(f"running {what} …"))
+                check = check_numbers(before, slim, cut, images, args.runner, lambda what: say(f"running {what} …"))
             except RunnerError as error:
                 if args.runner:
                     raise
@@ -64,12 +64,14 @@ def run(args: Namespace) -> int:
     return 0 if ok else 1
 
 
-def _cut(args: Namespace, original: NetworkWeights) -> Cut | None:
+def _cut(args: Namespace, original: NetworkWeights) -> tuple[NetworkWeights, Cut | None]:
+    """Returns what the plan says, and the network that it says it of: the original, without the units cut out."""
     path = Path(args.plan) if args.plan else Path(args.slim_cfg).parent / "plan.json"
     if not args.plan and not path.exists():
-        return None
+        return original, None
     plan = read_plan(path)
-    return replay(original, plan, (hash_file(Path(original.graph.cfg.source)), hash_file(original.file.path)))
+    cut = replay(original, plan, (hash_file(Path(original.graph.cfg.source)), hash_file(original.file.path)))
+    return prepare(original, plan), cut
 
 
 def _reason_to_skip(args: Namespace, cut: Cut | None, problems: list[str]) -> str | None:

@@ -16,6 +16,7 @@ from darkprune import __version__
 from darkprune.errors import PlanError
 from darkprune.graph.channels import BoolArray, ChannelMap
 from darkprune.layers.base import Floats
+from darkprune.pruning.units import Unit
 
 FORMAT = "darkprune-plan/1"
 MAX_BYTES = 64 << 20
@@ -61,8 +62,10 @@ class PrunePlan:
         names: what the two files were called.
         settings: how it was made (for the reader; replaying needs only `compensate` and `constant`).
         groups: what became of each group.
-        layers: producing layer -> (channels, positions kept, positions that become carriers).
-        measured: layer -> measured constants of its channels, if any.
+        layers: producing layer -> (channels, positions kept, positions that become carriers), in the numbers of the
+            network without `units`, which is what channels are chosen in.
+        measured: layer -> measured constants of its channels, if any, in the same numbers.
+        units: residual units that are cut out first, in the original's layer numbers.
     """
 
     cfg_sha256: str
@@ -72,6 +75,7 @@ class PrunePlan:
     groups: tuple[GroupResult, ...]
     layers: Mapping[int, tuple[int, tuple[int, ...], tuple[int, ...]]]
     measured: Mapping[int, Floats] = field(default_factory=dict)
+    units: tuple[Unit, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Returns the plan as JSON; kept channels as ranges (`0-12,14,16-63`)."""
@@ -90,6 +94,7 @@ class PrunePlan:
             "weights": {"name": self.names[1], "sha256": self.weights_sha256},
             "settings": dict(self.settings),
             "groups": [group.to_json() for group in self.groups],
+            **({"units": [unit.to_json() for unit in self.units]} if self.units else {}),
             "layers": layers,
         }
 
@@ -236,6 +241,7 @@ def _from_json(data: Mapping[str, Any]) -> PrunePlan:
         groups,
         layers,
         measured,
+        tuple(Unit.from_json(entry) for entry in data.get("units", [])),
     )
 
 

@@ -23,6 +23,7 @@ from darkprune.pruning.importance import LayerScores, score_channels
 from darkprune.pruning.merge import FAMILIES, Marks, Members, gather_members, mark, merge
 from darkprune.pruning.plan import COMPENSATIONS, GroupResult, PrunePlan, make_layers
 from darkprune.pruning.settle import Limits, settle
+from darkprune.pruning.units import ReducedWeights, choose_units, original_of, reduced
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class PruneSettings:
         allocation, merge, criterion, compensate, constant: see the modules of these names.
         round_to, min_channels: see `Limits`.
         exclude: layers whose channels stay.
+        units, unit_ratio: residual units that are cut out before any channel is chosen: how many, or which fraction.
+            Groups and `exclude` are in the original's layer numbers all the same.
     """
 
     ratio: float = 0.0
@@ -51,6 +54,8 @@ class PruneSettings:
     round_to: int = 1
     min_channels: int = 8
     exclude: tuple[int, ...] = ()
+    units: int = 0
+    unit_ratio: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,7 @@ class Ranking:
     """What every decision about a pair starts from; made once, used for many ratios.
 
     Attributes:
-        weights: the original pair.
+        weights: the original pair, without the units that are cut out.
         channels: its labels.
         groups: its division.
         members: its ranked channels.
@@ -90,18 +95,23 @@ def rank(weights: NetworkWeights, settings: PruneSettings, scores: Mapping[int, 
 
     Args:
         weights: the original pair.
-        settings: groups, criterion and excluded layers are used.
-        scores: scores from elsewhere (images), instead of those of the criterion.
+        settings: units, groups, criterion and excluded layers are used.
+        scores: scores from elsewhere (images), instead of those of the criterion; for the network without the units.
 
     Raises:
         UsageError, PlanError: settings that make no sense for this network.
     """
     settings = _checked(weights, settings)
-    channels = map_channels(weights.graph)
     groups = divide(weights.graph, settings.groups)
+    excluded = frozenset(settings.exclude)
+    weights = reduced(weights, choose_units(weights, settings.units, settings.unit_ratio))
+    if isinstance(weights, ReducedWeights):
+        groups = weights.regroup(groups)
+        excluded = frozenset(new for new, old in enumerate(weights.kept) if old in excluded)
+    channels = map_channels(weights.graph)
     if scores is None:
         scores = score_channels(weights, channels, settings.criterion)
-    members = gather_members(channels, scores, groups, frozenset(settings.exclude))
+    members = gather_members(channels, scores, groups, excluded)
     return Ranking(weights, channels, groups, members)
 
 
@@ -117,7 +127,7 @@ def decide(ranking: Ranking, settings: PruneSettings, names: tuple[str, str]) ->
         UsageError, PlanError: settings that make no sense for this network.
     """
     weights, channels, groups, members = ranking.weights, ranking.channels, ranking.groups, ranking.members
-    settings = _checked(weights, settings)
+    settings = _checked(original_of(weights), settings)
     ratios = ratios_of(settings.allocation, settings.ratio, settings.ratios, _voting(members, groups))
     marks = mark(members, ratios, one_pool=settings.allocation == "global")
     keep, priority = merge(channels, members, marks, settings.merge)
@@ -139,7 +149,9 @@ def decide(ranking: Ranking, settings: PruneSettings, names: tuple[str, str]) ->
             keep = settle(channels, keep, priority, limits).keep
     results = _results(channels, groups, ratios, members, marks, keep)
     warnings += _sparsity_warnings(results, settings)
-    plan = PrunePlan("", "", names, _describe(settings), results, make_layers(channels, keep, carriers))
+    units = weights.units if isinstance(weights, ReducedWeights) else ()
+    layers = make_layers(channels, keep, carriers)
+    plan = PrunePlan("", "", names, _describe(settings), results, layers, units=units)
     return Decision(plan, Cut(channels, keep, carriers, settings.compensate, settings.constant), tuple(warnings))
 
 
@@ -163,8 +175,17 @@ def within_budget(ranking: Ranking, settings: PruneSettings, budget: Budget) -> 
     return replace(settings, ratio=solve_ratio(budget, measure, before))
 
 
+def prepare(weights: NetworkWeights, plan: PrunePlan) -> NetworkWeights:
+    """Returns the network that a plan's cut applies to: the original without the plan's units.
+
+    Raises:
+        PlanError: the plan names units that are none.
+    """
+    return reduced(weights, plan.units)
+
+
 def replay(weights: NetworkWeights, plan: PrunePlan, hashes: tuple[str, str]) -> Cut:
-    """Turns a plan back into a cut.
+    """Turns a plan back into a cut of what `prepare` returns.
 
     Raises:
         PlanError: the plan was made for other files (says which), or is not consistent.
@@ -178,7 +199,7 @@ def replay(weights: NetworkWeights, plan: PrunePlan, hashes: tuple[str, str]) ->
                 f"{path}: the plan was made for another {kind} file ({name}, sha256 {wanted[:12]}…; this one has "
                 f"{found[:12]}…); take that file, or make a new plan"
             )
-    channels = map_channels(weights.graph)
+    channels = map_channels(prepare(weights, plan).graph)
     keep, carriers = plan.classes(channels)
     return Cut(
         channels,

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from darkprune import __version__
-from darkprune.graph.graph import Layer
+from darkprune.graph.graph import Layer, build_graph
 from darkprune.graph.stats import totals
 from darkprune.graph.weights import NetworkWeights
 from darkprune.layers.convolution import Convolutional
-from darkprune.pruning.apply import Constants, Cut, constants_of, write_slim
+from darkprune.pruning.apply import Constants, Cut, constants_of, slim_cfg, write_slim
 from darkprune.pruning.constants import consumers_with_border
 from darkprune.pruning.plan import PrunePlan, hash_file
+from darkprune.pruning.units import ReducedWeights, original_of
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def write_result(
     Args:
         folder: an empty folder, from `darkprune.darknet.output.result_folder`.
         names: of the files.
-        weights: the original pair.
+        weights: the original pair, as `darkprune.pruning.prune.prepare` returns it.
         plan: the decision; its hashes are filled in.
         cut: the same, ready to be applied.
         hashes: gives the SHA-256 of the original cfg and weights, which may be computed meanwhile.
@@ -58,7 +59,7 @@ def write_result(
         progress: called after each layer.
 
     Returns:
-        before, after and groups, as the report has them.
+        before, after, groups and stages, as the report has them.
     """
     constants = constants_of(weights, cut)
     with (folder / names.weights).open("wb", buffering=0) as file, ThreadPoolExecutor(1) as pool:
@@ -70,9 +71,10 @@ def write_result(
     (folder / names.plan).write_text(plan.dumps(), encoding="utf-8")
     size = weights.file.header.size
     data: dict[str, Any] = {
-        "before": totals(weights.graph, size).to_json(),
+        "before": totals(original_of(weights).graph, size).to_json(),
         "after": totals(slim, size).to_json(),
         "groups": [group.to_json() for group in plan.groups],
+        "stages": _stages(weights, cut, size),
     }
     report = {
         "darkprune": __version__,
@@ -96,6 +98,28 @@ def write_result(
     }
     (folder / names.report).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return data
+
+
+def _stages(weights: NetworkWeights, cut: Cut, size: int) -> list[dict[str, Any]]:
+    """Says what each stage removed, and what was left behind it."""
+    stages: list[dict[str, Any]] = []
+    if isinstance(weights, ReducedWeights):
+        layers = len(weights.original.graph) - len(weights.graph)
+        stages.append(
+            {
+                "stage": "units",
+                "units": [unit.to_json() for unit in weights.units],
+                "removed": layers,
+                "after": totals(weights.graph, size).to_json(),
+            }
+        )
+    removed = sum(
+        len(made) - len(cut.kept(made)) for made in (cut.channels.of_layer[i] for i in cut.channels.producers)
+    )
+    stages.append(
+        {"stage": "channels", "removed": removed, "after": totals(build_graph(slim_cfg(cut)), size).to_json()}
+    )
+    return stages
 
 
 def _inexact(cut: Cut, constants: Constants) -> list[int]:

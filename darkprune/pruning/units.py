@@ -10,10 +10,10 @@ from __future__ import annotations
 import copy
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -66,6 +66,17 @@ class Unit:
 
     def __contains__(self, layer: object) -> bool:
         return isinstance(layer, int) and self.first <= layer <= self.last
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what a plan holds."""
+        return {"layers": [self.first, self.last], "score": self.score if math.isfinite(self.score) else None}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Unit:
+        """Reads what a plan holds; whether it is a unit of the network is checked by `check_units`."""
+        first, last = (int(number) for number in data["layers"])
+        score = data.get("score")
+        return cls(first, last, math.nan if score is None else float(score))
 
 
 def find_units(graph: Graph) -> tuple[Unit, ...]:
@@ -282,6 +293,11 @@ def reduced(weights: NetworkWeights, units: Sequence[Unit]) -> NetworkWeights:
         return weights
     check_units(weights.graph, units)
     return ReducedWeights(weights, units)
+
+
+def original_of(weights: NetworkWeights) -> NetworkWeights:
+    """Returns the pair that a network without some units comes from; itself where nothing was taken out."""
+    return weights.original if isinstance(weights, ReducedWeights) else weights
 
 
 def write_silenced(weights: ReducedWeights, stand_in: NetworkWeights, file: BinaryIO) -> None:

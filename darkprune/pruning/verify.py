@@ -18,7 +18,8 @@ from darkprune.graph.weights import NetworkWeights
 from darkprune.pruning.apply import Cut, slim_cfg
 from darkprune.pruning.plan import hash_file
 from darkprune.pruning.stand_in import write_held, write_masked
-from darkprune.runners.base import load_with_any
+from darkprune.pruning.units import ReducedWeights, write_silenced
+from darkprune.runners.base import Maps, load_with_any
 
 TOLERANCE = 1e-3  #: relative to a layer's largest value; float32 in a deep network keeps to about 1e-5
 WIDTH_KEYS = frozenset({"filters", "groups", "output", "out_channels"})
@@ -111,7 +112,8 @@ def check_numbers(
     """Runs the slim pair, the masked and the held original, and compares them layer by layer.
 
     Args:
-        original, slim: the pairs.
+        original, slim: the pairs; the original as `darkprune.pruning.prune.prepare` returns it. Units that were cut out
+            are there in the stand-ins, with weights 0 in the convolution that ends them.
         cut: what the plan says.
         images: (c, h, w), RGB, 0 to 1, of the network's size.
         runner: name of a runner; None takes the first that loads the pair.
@@ -130,8 +132,7 @@ def check_numbers(
         with tempfile.TemporaryDirectory(prefix="darkprune-") as folder:
             path = Path(folder) / "stand-in.weights"
             _write(path, original, cut, write)
-            _, reference = load_with_any(original.graph, path, name)
-            results.append(_compare(cut, [reference.outputs(image) for image in images], found))
+            results.append(_compare(cut, _run(original, path, name, images), found))
     return NumericCheck(name, len(images), tuple(results[0]), tuple(results[1]), output_layers(original.graph))
 
 
@@ -146,6 +147,19 @@ def _write(
 ) -> None:
     with path.open("wb") as file:
         write(original, cut, file)
+
+
+def _run(original: NetworkWeights, path: Path, runner: str, images: Sequence[NDArray[np.float32]]) -> list[Maps]:
+    """Runs a stand-in; where units were cut out it is run at full depth, with those units silent."""
+    if not isinstance(original, ReducedWeights):
+        _, loaded = load_with_any(original.graph, path, runner)
+        return [loaded.outputs(image) for image in images]
+    deep = path.with_name("deep.weights")
+    with NetworkWeights(original.graph, path) as stand_in, deep.open("wb") as file:
+        write_silenced(original, stand_in, file)
+    _, loaded = load_with_any(original.original.graph, deep, runner)
+    shown = [loaded.outputs(image) for image in images]
+    return [{new: maps[old] for new, old in enumerate(original.kept) if old in maps} for maps in shown]
 
 
 def _compare(cut: Cut, reference: Sequence[object], found: Sequence[object]) -> list[Difference]:
