@@ -63,7 +63,7 @@ class Route(Kind):
         """Computes the output: channels add up, rows and columns must agree."""
         if len({(f.h, f.w) for f in inputs}) > 1:
             raise CfgError(f"joins maps of different sizes ({_sizes(inputs)})")
-        outputs = sum(f.outputs // self.groups for f in inputs)
+        outputs = sum(f.outputs for f in inputs) // self.groups
         if not inputs[0].is_map:
             return Feature.flat(outputs)
         channels = sum(f.c for f in inputs) // self.groups
@@ -236,12 +236,12 @@ class ScaleChannels(Kind):
         return source
 
     def constant(self, inputs: Sequence[Floats], blob: BlobReader) -> Floats:
-        """Constant x factor, where the factor is the one that its own branch gives for a constant input.
+        """Constant x factor, where the factor is the constant (or mean) that its own branch gives.
 
         The true factor depends on the image: exact only where the constant is 0 (METHODS §2.4).
         """
-        factors, values = inputs
-        return activations.activate(self.activation, values * (np.nanmean(factors) if self.scale_wh else factors))
+        factors, values = inputs  # with scale_wh one factor for all
+        return activations.activate(self.activation, values * factors)
 
 
 @register

@@ -76,7 +76,7 @@ class _Moving(Kind):
         return channels % (self.stride**2) == 0
 
     def origins(self, channels: int) -> Indices:
-        """Returns one input channel (of its coupled block) for each output channel."""
+        """Returns for each output channel the input channel that it shows, or the first of those that it shows."""
         raise NotImplementedError
 
     def blocks(self, channels: int) -> Indices:
@@ -84,12 +84,9 @@ class _Moving(Kind):
         raise NotImplementedError
 
     def constant(self, inputs: Sequence[Floats], blob: BlobReader) -> Floats:
-        """A block of equal constants stays constant; where they differ, their mean is the best constant."""
+        """Moves the constants as the channels."""
         values: Floats = one(inputs)
-        blocks = self.blocks(len(values))
-        smooth = np.empty_like(values)
-        smooth[blocks] = values[blocks].mean(axis=1, keepdims=True)
-        return np.asarray(smooth[self.origins(len(values))])
+        return np.asarray(values[self.origins(len(values))])
 
     def label(self, inputs: Sequence[Labels], output: Feature, rules: ChannelRules) -> Labels:
         """Couples the channels of a block and repeats the label wherever its cells go."""
@@ -175,12 +172,22 @@ class Reorg(_Moving):
         return np.arange(channels).reshape(-1, self.stride**2)
 
     def origins(self, channels: int) -> Indices:
-        """Z channel o·m + k comes from block k, and becomes s² consecutive output channels."""
+        """Z channel o·m + k comes from block k, and becomes s² consecutive output channels.
+
+        The t-th of them shows the block's t-th channel (a row at either end apart, where s² does not divide h).
+        """
         s2 = self.stride**2
         if self.reverse:
             return np.arange(channels // s2)
         block = np.tile(np.arange(channels // s2), s2)
-        return np.asarray(np.repeat(block, s2) * s2)
+        return np.asarray((block[:, None] * s2 + np.arange(s2)).ravel())
+
+    def constant(self, inputs: Sequence[Floats], blob: BlobReader) -> Floats:
+        """Moves the constants; in reverse each output channel mixes a block, whose mean is its best constant."""
+        values: Floats = one(inputs)
+        if self.reverse:
+            return np.asarray(values[self.blocks(len(values))].mean(axis=1))
+        return super().constant(inputs, blob)
 
 
 @register

@@ -19,6 +19,7 @@ from darkprune.layers import INPUT
 from darkprune.layers.base import Floats, Indices
 from darkprune.layers.convolution import Convolutional
 from darkprune.layers.dense import Connected
+from darkprune.layers.resample import Reorg
 from darkprune.pruning.constants import carrier_constants, carrier_value
 
 SMALLEST = 1e-6  #: a carrier whose value at a tap is smaller than this is of no use there
@@ -89,6 +90,7 @@ def choose_carriers(
     """
     available = (~keep | rounded) & _able(channels)
     kappa = carrier_constants(weights, channels, available)
+    available &= ~_mixed(channels, kappa)
     needs = find_needs(channels, ~keep, constants)
     served: list[Indices] = []
     for need in needs:
@@ -105,6 +107,18 @@ def choose_carriers(
         carriers[best] = True
         open_needs = [candidates for candidates in open_needs if best not in candidates]
     return carriers
+
+
+def _mixed(channels: ChannelMap, kappa: Sequence[Floats]) -> BoolArray:
+    """Returns per class whether a [reorg] would mix carriers of different values: the result is not constant."""
+    mixed = np.zeros(channels.count, bool)
+    for layer in channels.graph:
+        if isinstance(layer.kind, Reorg) and layer.sources[0] != INPUT and layer.kind.fits(layer.inputs[0].c):
+            blocks = layer.kind.blocks(layer.inputs[0].c)
+            values = np.nan_to_num(kappa[layer.sources[0]])[blocks]
+            uneven = channels.inputs(layer)[blocks][np.ptp(values, axis=1) > SMALLEST]
+            mixed[uneven[uneven >= 0]] = True
+    return mixed
 
 
 def _able(channels: ChannelMap) -> BoolArray:

@@ -14,6 +14,7 @@ from darkprune.layers.activations import CARRIER_SHIFT, activate, mean_under_nor
 from darkprune.layers.base import Floats
 from darkprune.layers.convolution import Convolutional
 from darkprune.layers.dense import Connected
+from darkprune.layers.merge import ScaleChannels
 
 CONSTANTS = ("mean", "beta")
 
@@ -46,7 +47,22 @@ def removed_constants(
             return measured[layer.index]
         return _producer_constant(weights, layer, how)
 
-    return propagate(weights, channels, gone, own)
+    factors = _spatial_factors(channels)
+    values = propagate(weights, channels, gone | factors, own)
+    if not (factors & ~gone).any():
+        return values
+    gone_in = [np.where(classes < 0, False, gone[classes]) for classes in channels.of_layer]
+    return [np.where(here, known, np.nan) for here, known in zip(gone_in, values, strict=True)]
+
+
+def _spatial_factors(channels: ChannelMap) -> BoolArray:
+    """Returns per class whether it scales other channels place by place: they are left with its mean (METHODS §2.4)."""
+    factors = np.zeros(channels.count, bool)
+    for layer in channels.graph:
+        if isinstance(layer.kind, ScaleChannels) and layer.kind.scale_wh:
+            classes = channels.inputs(layer)
+            factors[classes[classes >= 0]] = True
+    return factors
 
 
 def carrier_constants(weights: NetworkWeights, channels: ChannelMap, carriers: BoolArray) -> list[Floats]:

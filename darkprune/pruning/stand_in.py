@@ -27,7 +27,7 @@ from darkprune.pruning.constants import removed_constants
 def write_masked(weights: NetworkWeights, cut: Cut, file: BinaryIO) -> None:
     """Writes the masked network's tensors; its cfg is the original's."""
     masked = replace(cut, keep=np.ones_like(cut.keep), carriers=cut.gone)
-    write_slim(weights, masked, constants_of(weights, masked), file)
+    write_slim(weights, masked, constants_of(weights, cut), file)  # only the cut's own carriers carry
 
 
 def write_held(weights: NetworkWeights, cut: Cut, file: BinaryIO) -> None:
