@@ -1,0 +1,1 @@
+"""Training: darknet's losses, data augmentation, schedules; sparse training and distillation; exact resume."""

@@ -1,0 +1,155 @@
+"""What the losses share: darknet's deltas as gradients, the settings of the heads, and their report.
+
+darknet does not differentiate a loss. Each head writes `delta`, the step that every value of its input should take,
+and that is what backpropagation starts from. So here: the gradient at a head's input is −delta, and the loss that is
+reported is the figure that darknet prints (for IoU losses it is not what the deltas are the derivative of).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor
+
+from darkprune.darknet.options import Options
+from darkprune.training.losses.boxes import OverlapKind
+from darkprune.training.losses.truths import Truths
+
+BoxLoss = Literal["mse", "iou", "giou", "diou", "ciou"]
+PARTS = ("loss", "box", "objectness", "class", "iou", "count")
+
+
+@dataclass(frozen=True, eq=False)
+class HeadLoss:
+    """The loss of one head over a mini-batch.
+
+    Attributes:
+        value: scalar; its gradient at the head's input is −delta, summed over the images like darknet's updates.
+        parts: (6,) in the order of `PARTS`, detached, on the head's device: darknet's figure, sums of squared deltas
+            of boxes, objectness and classes, sum of the IoU of matched boxes, and how many were matched.
+    """
+
+    value: Tensor
+    parts: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Deltas:
+    """What a head wants.
+
+    Attributes:
+        delta: of the shape of the head's input.
+        parts: see `HeadLoss`.
+    """
+
+    delta: Tensor
+    parts: Tensor
+
+
+class DetectionLoss(ABC):
+    """The loss of one detection head.
+
+    Attributes:
+        scale: factor on the deltas as they leave the head (`delta_normalizer`).
+        limit: objects per image that the head takes (`max`).
+        classes: number of classes.
+    """
+
+    scale: float = 1.0
+    limit: int = 200
+    classes: int
+
+    @abstractmethod
+    def deltas(self, raw: Tensor, truths: Truths, size: tuple[int, int], seen: int) -> Deltas:
+        """Computes darknet's deltas.
+
+        Args:
+            raw: (images, channels, rows, columns) float32: the map that the head reads.
+            truths: of the batch, on the CPU.
+            size: width and height of the network's input, in pixels.
+            seen: images trained on so far, this mini-batch included.
+        """
+
+    def __call__(self, raw: Tensor, truths: Truths, size: tuple[int, int], seen: int) -> HeadLoss:
+        """Returns the loss whose gradient at `raw` is −delta."""
+        with torch.no_grad():
+            found = self.deltas(raw.detach().float(), truths.limited(self.classes, self.limit), size, seen)
+            delta = found.delta if self.scale == 1 else found.delta * self.scale
+        return HeadLoss(with_delta(raw.float(), delta, found.parts[0]), found.parts)
+
+
+class _WithDelta(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, raw: Tensor, delta: Tensor, value: Tensor) -> Tensor:
+        ctx.save_for_backward(delta)
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (delta,) = ctx.saved_tensors
+        return -delta * grads[0], None, None
+
+
+def with_delta(raw: Tensor, delta: Tensor, value: Tensor) -> Tensor:
+    """Returns `value` as a function of `raw` whose gradient is −delta."""
+    return cast(Tensor, _WithDelta.apply(raw, delta, value))  # type: ignore[no-untyped-call]
+
+
+def box_loss_of(options: Options) -> BoxLoss:
+    """Reads `iou_loss`; darknet takes what it does not know for plain IoU."""
+    text = options.text("iou_loss", "mse")
+    return cast(BoxLoss, text) if text in ("mse", "giou", "diou", "ciou") else "iou"
+
+
+def thresh_kind_of(options: Options) -> OverlapKind:
+    """Reads `iou_thresh_kind`; darknet takes what it does not know for plain IoU."""
+    text = options.text("iou_thresh_kind", "iou")
+    return cast(OverlapKind, text) if text in ("giou", "diou", "ciou") else "iou"
+
+
+def class_weights(options: Options, classes: int, limit: float | None) -> tuple[float, ...] | None:
+    """Reads `counters_per_class`: the rarer a class, the more its objects weigh (`get_classes_multipliers`).
+
+    Raises:
+        CfgError: not one counter per class.
+    """
+    counters = options.ints("counters_per_class", comment_ends=True)
+    if not counters:
+        return None
+    if len(counters) != classes:
+        raise options.error(
+            f"counters_per_class has {len(counters)} values for classes={classes}", "counters_per_class"
+        )
+    counts = [max(1, counter) for counter in counters]
+    weights = [max(counts) / count for count in counts]
+    return tuple(weight if limit is None else min(weight, limit) for weight in weights)
+
+
+def refuse_map(options: Options) -> None:
+    """Refuses `map=`, which renumbers the classes of labels by a file.
+
+    Raises:
+        CfgError: the section has it.
+    """
+    if options.has("map"):
+        raise options.error("map= is not supported in training; renumber the labels and remove it", "map")
+
+
+def smoothed(hot: Tensor, eps: float) -> Tensor:
+    """Applies `label_smooth_eps`."""
+    return hot * (1 - eps) + 0.5 * eps if eps else hot
+
+
+def sums_of_squares(*parts: Tensor) -> list[Tensor]:
+    """Returns Σx² of each."""
+    return [part.square().sum() for part in parts]
+
+
+def vector(values: Sequence[Tensor | float], like: Tensor) -> Tensor:
+    """Joins scalars to a vector on the device of `like`, without waiting for it."""
+    scalars = [value if isinstance(value, Tensor) else like.new_full((), value) for value in values]
+    return torch.stack([value.to(like.dtype) for value in scalars])

@@ -1,0 +1,274 @@
+"""The loss of a [Gaussian_yolo] head (`gaussian_yolo_layer.c`): boxes with a spread for each coordinate."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from darkprune.darknet.options import Options
+from darkprune.layers.heads import GaussianYolo
+from darkprune.training.losses.base import (
+    BoxLoss,
+    Deltas,
+    DetectionLoss,
+    box_loss_of,
+    class_weights,
+    refuse_map,
+    smoothed,
+    sums_of_squares,
+    thresh_kind_of,
+    vector,
+)
+from darkprune.training.losses.boxes import OverlapKind, best_iou, overlap, overlap_gradient
+from darkprune.training.losses.truths import Matches, Truths, match
+from darkprune.training.losses.yolo import LIKELY, limited
+
+BOX = (0, 2, 4, 6)  #: x, y, w, h among the features
+SPREAD = (1, 3, 5, 7)  #: their spreads
+OBJECTNESS = 8
+SIGMA = 0.3  #: darknet adds this to a spread in the density's normalisation
+TINY = 1e-9
+#: yolo_point -> which corner of the box x and y mark, as a share of its size from the centre
+POINTS = {"left_top": -0.5, "right_bottom": 0.5}
+
+
+@dataclass(frozen=True)
+class GaussianSettings:
+    """The training keys of a head, named as in the cfg; `max_delta` is None where the cfg has none."""
+
+    iou_loss: BoxLoss = "mse"
+    iou_normalizer: float = 0.75
+    obj_normalizer: float = 1.0
+    cls_normalizer: float = 1.0
+    uc_normalizer: float = 1.0
+    delta_normalizer: float = 1.0
+    iou_thresh: float = 1.0
+    iou_thresh_kind: OverlapKind = "iou"
+    ignore_thresh: float = 0.5
+    truth_thresh: float = 1.0
+    label_smooth_eps: float = 0.0
+    objectness_smooth: bool = False
+    max_delta: float | None = None
+    class_weights: tuple[float, ...] | None = None
+    max: int = 200
+
+    @classmethod
+    def read(cls, options: Options, classes: int) -> GaussianSettings:
+        """Reads them with darknet's defaults (`parse_gaussian_yolo`).
+
+        Raises:
+            CfgError: a value that cannot be trained with.
+        """
+        refuse_map(options)
+        limit = options.float("max_delta") if options.has("max_delta") else None
+        return cls(
+            iou_loss=box_loss_of(options),
+            iou_normalizer=options.float("iou_normalizer", 0.75),
+            obj_normalizer=options.float("obj_normalizer", 1.0),
+            cls_normalizer=options.float("cls_normalizer", 1.0),
+            uc_normalizer=options.float("uc_normalizer", 1.0),
+            delta_normalizer=options.float("delta_normalizer", 1.0),
+            iou_thresh=options.float("iou_thresh", 1.0),
+            iou_thresh_kind=thresh_kind_of(options),
+            ignore_thresh=options.float("ignore_thresh", 0.5),
+            truth_thresh=options.float("truth_thresh", 1.0),
+            label_smooth_eps=options.float("label_smooth_eps"),
+            objectness_smooth=options.flag("objectness_smooth"),
+            max_delta=limit,
+            class_weights=class_weights(options, classes, limit),
+            max=options.positive("max", 200),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Predictions:
+    """A list of predictions, all cells of a batch or some of them.
+
+    Attributes:
+        values: (n, 9 + classes) darknet's `output`.
+        boxes: (n, 4).
+        corner: (n, 2) column and row.
+        anchor: (n,) position in the mask.
+        grid: columns and rows.
+        size: width and height of the network's input, in pixels.
+    """
+
+    values: Tensor
+    boxes: Tensor
+    corner: Tensor
+    anchor: Tensor
+    grid: tuple[int, int]
+    size: tuple[int, int]
+
+    def at(self, cells: Tensor) -> _Predictions:
+        return _Predictions(
+            self.values[cells], self.boxes[cells], self.corner[cells], self.anchor[cells], self.grid, self.size
+        )
+
+
+class GaussianLoss(DetectionLoss):
+    """Computes a [Gaussian_yolo] head's deltas."""
+
+    def __init__(self, kind: GaussianYolo, settings: GaussianSettings) -> None:
+        """Takes the head as the graph has it, and its training keys."""
+        self.kind = kind
+        self.settings = settings
+        self.classes = kind.classes
+        self.limit = settings.max
+        self.scale = settings.delta_normalizer
+        self.shift = POINTS.get(kind.yolo_point, 0.0)
+
+    def deltas(self, raw: Tensor, truths: Truths, size: tuple[int, int], seen: int) -> Deltas:
+        """See `DetectionLoss.deltas`."""
+        images, _, rows, columns = raw.shape
+        anchors, features = len(self.kind.mask), self.classes + 9
+        matches = match(
+            truths,
+            self.kind.all_anchors,
+            self.kind.mask,
+            (columns, rows),
+            size,
+            self.settings.iou_thresh,
+            self.settings.iou_thresh_kind,
+            self.shift,
+        ).to(raw.device)
+        objects = truths.to(raw.device)
+        every = self._predictions(raw, (images, anchors, rows, columns), size)
+        delta = torch.zeros_like(every.values)
+        self._background(every, objects, delta)
+        at = ((matches.image * anchors + matches.anchor) * rows + matches.row) * columns + matches.column
+        overlaps = self._matched(every, objects, matches, at, delta)
+        held = (delta[:, 9:] > 0).sum(dim=1, keepdim=True)
+        delta[:, :OBJECTNESS] /= held.clamp(min=1)
+        shaped = delta.reshape(images, anchors, rows, columns, features).movedim(-1, 2)
+        return Deltas(shaped.reshape(raw.shape), self._parts(delta, overlaps))
+
+    def _predictions(self, raw: Tensor, shape: tuple[int, int, int, int], size: tuple[int, int]) -> _Predictions:
+        """Activates and decodes all cells of (images, anchors, rows, columns)."""
+        cells = raw.reshape(*shape[:2], -1, *shape[2:]).movedim(2, -1).flatten(0, 3)
+        values = cells.sigmoid()
+        values[:, [4, 6]] = cells[:, [4, 6]]
+        stretch = self.kind.scale_x_y
+        values[:, [0, 2]] = values[:, [0, 2]] * stretch - 0.5 * (stretch - 1)
+        corner, anchor = _places(shape, raw.device)
+        grid = (shape[3], shape[2])
+        sides = values[:, [4, 6]].double().exp() * values.new_tensor(self.kind.anchors)[anchor]
+        sides = (sides / sides.new_tensor(size)).float()
+        point = (corner + values[:, [0, 2]]) / values.new_tensor(grid)
+        boxes = torch.cat([point - self.shift * sides if self.shift else point, sides], dim=1)
+        return _Predictions(values, boxes, corner, anchor, grid, size)
+
+    def _background(self, every: _Predictions, truths: Truths, delta: Tensor) -> None:
+        """Writes what every cell has to learn before any object is assigned, and `truth_thresh`'s objects."""
+        set_ = self.settings
+        images, values = len(truths), every.values
+        fit, which = (found.flatten() for found in best_iou(every.boxes.reshape(images, -1, 4), truths.boxes))
+        objectness = values[:, OBJECTNESS]
+        ignored = (values[:, 9:] > LIKELY).any(dim=1) & (fit > set_.ignore_thresh)
+        target = torch.where(ignored, fit.square(), fit.new_zeros(()))
+        wanted = set_.obj_normalizer * (target - objectness)
+        if not set_.objectness_smooth:
+            wanted = torch.where(ignored, wanted.new_zeros(()), wanted)
+        delta[:, OBJECTNESS] = wanted
+        image = torch.arange(images, device=values.device).repeat_interleave(len(values) // max(1, images))
+        if set_.objectness_smooth:
+            cells = ignored.nonzero(as_tuple=True)[0]
+            classes = truths.classes[image[cells], which[cells]]
+            delta[cells, 9:] = self._class_deltas(values[cells, 9:], delta[cells, 9:], classes)
+        if set_.truth_thresh >= 1:
+            return
+        cells = (fit > set_.truth_thresh).nonzero(as_tuple=True)[0]
+        classes = truths.classes[image[cells], which[cells]]
+        weight = self._weight(classes, values)
+        square = fit[cells].square()
+        target = square if set_.objectness_smooth else torch.ones_like(square)
+        delta[cells, OBJECTNESS] = set_.obj_normalizer * (target - objectness[cells])
+        delta[cells, 9:] = self._class_deltas(values[cells, 9:], delta[cells, 9:], classes)
+        if set_.objectness_smooth:
+            delta[cells, 9 + classes] = weight * (square - values[cells, 9 + classes])
+        delta[cells, :OBJECTNESS] += self._box_deltas(every.at(cells), truths.boxes[image[cells], which[cells]], weight)
+
+    def _matched(self, every: _Predictions, truths: Truths, matches: Matches, at: Tensor, delta: Tensor) -> Tensor:
+        """Adds what the assigned predictions have to learn; returns their overlaps (n,)."""
+        set_ = self.settings
+        truth = truths.boxes[matches.image, matches.truth]
+        classes = truths.classes[matches.image, matches.truth]
+        weight = self._weight(classes, every.values)
+        found = every.at(at)
+        wanted = self._box_deltas(found, truth, weight)
+        delta[:, :OBJECTNESS] = delta[:, :OBJECTNESS].index_add(0, at, wanted)
+        start = 0
+        for end in matches.turns:
+            cells, values = at[start:end], found.values[start:end]
+            delta[cells, OBJECTNESS] = weight[start:end] * set_.obj_normalizer * (1 - values[:, OBJECTNESS])
+            delta[cells, 9:] = self._class_deltas(values[:, 9:], delta[cells, 9:], classes[start:end])
+            start = end
+        return overlap(found.boxes, truth, "iou" if set_.iou_loss == "mse" else "giou")
+
+    def _weight(self, classes: Tensor, like: Tensor) -> Tensor:
+        if self.settings.class_weights is None:
+            return like.new_ones(len(classes))
+        return like.new_tensor(self.settings.class_weights)[classes]
+
+    def _box_deltas(self, found: _Predictions, truth: Tensor, weight: Tensor) -> Tensor:
+        """Computes (n, 8) deltas of coordinates and spreads.
+
+        The coordinates take the density's derivative, or that of the overlap where `iou_loss` is not mse; the spreads
+        always take the density's.
+        """
+        set_ = self.settings
+        values, pred = found.values, found.boxes
+        point = truth[:, :2] + self.shift * truth[:, 2:] if self.shift else truth[:, :2]
+        ratio = truth[:, 2:] * truth.new_tensor(found.size) / truth.new_tensor(self.kind.anchors)[found.anchor]
+        target = torch.cat([point * truth.new_tensor(found.grid) - found.corner, ratio.log()], dim=1)
+        spread = values[:, SPREAD]
+        apart = (target - values[:, BOX]) / spread
+        square = apart.double().square()
+        density = (square * -0.5).exp() / (math.sqrt(2 * math.pi) * (spread + SIGMA).double())
+        scale = (2 - truth[:, 2] * truth[:, 3])[:, None]
+        certain = (0.5 / (density + TINY) * density * scale).float()
+        by_spread = certain * (square.float() / spread - 1 / (spread + SIGMA)) * set_.uc_normalizer
+        if set_.iou_loss == "mse":
+            by_place = certain * apart / spread
+        else:
+            sides = torch.where(pred[:, 2:] == 0, pred.new_ones(()), pred[:, 2:])
+            by_place = overlap_gradient(torch.cat([pred[:, :2], sides], dim=1), truth, set_.iou_loss)
+            centre, grown = by_place[:, :2], by_place[:, 2:]
+            centre = centre + self.shift * grown if self.shift else centre
+            by_place = torch.cat([centre, grown * values[:, [4, 6]].exp()], dim=1)
+        by_place = by_place * (set_.iou_normalizer * weight)[:, None]
+        both = torch.stack([limited(by_place, set_.max_delta), limited(by_spread, set_.max_delta)], dim=2)
+        return both.flatten(1)
+
+    def _class_deltas(self, output: Tensor, now: Tensor, classes: Tensor) -> Tensor:
+        """As in `YoloLoss`, but a cell counts as taken when the delta of class 0 is set."""
+        set_ = self.settings
+        hot = torch.nn.functional.one_hot(classes, self.classes).to(output.dtype)
+        step = smoothed(hot, set_.label_smooth_eps) - output
+        first, further = step, step
+        if set_.class_weights is not None:
+            weight = self._weight(classes, output)[:, None]
+            further = step * weight
+            first = torch.where(hot > 0, step * (weight * set_.cls_normalizer), step)
+        return torch.where(now[:, :1] != 0, torch.where(hot > 0, further, now), first)
+
+    def _parts(self, delta: Tensor, overlaps: Tensor) -> Tensor:
+        box, objectness, classes = sums_of_squares(delta[:, :OBJECTNESS], delta[:, OBJECTNESS], delta[:, 9:])
+        loss = box + objectness + classes
+        return vector([loss, box, objectness, classes, overlaps.sum(), float(len(overlaps))], delta)
+
+
+def _places(shape: tuple[int, int, int, int], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Returns for every cell of (images, anchors, rows, columns), flattened, its (column, row) and its anchor."""
+    images, anchors, rows, columns = shape
+    anchor, row, column = torch.meshgrid(
+        torch.arange(anchors, device=device),
+        torch.arange(rows, device=device),
+        torch.arange(columns, device=device),
+        indexing="ij",
+    )
+    corner = torch.stack([column, row], dim=-1).reshape(-1, 2)
+    return corner.repeat(images, 1), anchor.reshape(-1).repeat(images)

@@ -1,0 +1,182 @@
+"""Losses: the real program's deltas, hand-computed cases, properties."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from darkprune.darknet.cfg import parse_cfg
+from darkprune.errors import DarkpruneError
+from darkprune.graph.graph import build_graph
+from darkprune.training.losses import HeadLoss, Truths, loss_of, make_truths
+from darkprune.training.losses.boxes import best_iou, iou, overlap, overlap_gradient
+from darkprune.training.losses.truths import match
+from tests.training.delta_cases import CASES, GOLDEN, STRIDE, Case, Floats
+
+EXPECTED = dict(np.load(GOLDEN).items())
+
+
+def ours(case: Case) -> tuple[Floats, HeadLoss]:
+    graph = build_graph(parse_cfg(case.cfg(), case.name))
+    raw = torch.from_numpy(case.raw()).requires_grad_()
+    size = (case.columns * STRIDE, case.rows * STRIDE)
+    found = loss_of(graph, graph[1])(raw, make_truths(case.labels()), size, case.seen)
+    (gradient,) = torch.autograd.grad(found.value, raw)
+    return -gradient.numpy(), found
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_deltas_are_those_of_the_real_program(case: Case) -> None:
+    expected = EXPECTED[case.name]
+    delta, found = ours(case)
+    assert np.count_nonzero(expected) > 100
+    np.testing.assert_allclose(delta, expected, rtol=1e-5, atol=1e-6 * np.abs(expected).max())
+    assert found.parts[0].item() == pytest.approx(float(EXPECTED[f"{case.name}.cost"]), rel=1e-5)
+
+
+def test_crowded_cases_have_cells_with_several_objects() -> None:
+    case = next(case for case in CASES if case.name == "yolov4")
+    truths = make_truths(case.labels())
+    grid, size = (case.columns, case.rows), (case.columns * STRIDE, case.rows * STRIDE)
+    matches = match(truths, ((6, 7), (12, 9), (20, 26), (40, 30)), (1, 2), grid, size, 0.213)
+    assert len(matches.turns) > 3
+    start = 0
+    for end in matches.turns:
+        cells = torch.stack([matches.image, matches.anchor, matches.row, matches.column])[:, start:end]
+        assert len(cells.unique(dim=1)[0]) == end - start
+        start = end
+
+
+def test_gradient_scales_with_what_comes_from_above() -> None:
+    case = CASES[0]
+    graph = build_graph(parse_cfg(case.cfg(), case.name))
+    raw = torch.from_numpy(case.raw()).requires_grad_()
+    found = loss_of(graph, graph[1])(raw, make_truths(case.labels()), (52, 44), 0)
+    (found.value * 0.25).backward()
+    assert raw.grad is not None
+    np.testing.assert_allclose(-raw.grad.numpy(), EXPECTED[case.name] / 4, rtol=1e-5, atol=1e-7)
+
+
+def test_a_cell_by_hand() -> None:
+    """One anchor, one cell, one object: every number worked out with a pencil."""
+    text = (
+        "[net]\nwidth=32\nheight=32\nchannels=6\n[convolutional]\nfilters=6\nstride=32\nactivation=linear\n"
+        "[yolo]\nclasses=1\nnum=1\nanchors=16,8\nignore_thresh=.7\niou_normalizer=1\n"
+    )
+    graph = build_graph(parse_cfg(text, "cell"))
+    raw = torch.zeros(1, 6, 1, 1, requires_grad=True)
+    truth = np.array([[0, 0.75, 0.25, 0.5, 0.5]], np.float32)
+    found = loss_of(graph, graph[1])(raw, make_truths([truth]), (32, 32), 0)
+    found.value.backward()
+    assert raw.grad is not None
+    scale = 2 - 0.5 * 0.5
+    wanted = [scale * 0.25, scale * -0.25, scale * math.log(16 / 16), scale * math.log(16 / 8), 0.5, 0.5]
+    np.testing.assert_allclose(-raw.grad.flatten().numpy(), wanted, rtol=1e-6, atol=1e-7)
+    assert found.parts[0].item() == pytest.approx(sum(value**2 for value in wanted), rel=1e-6)
+
+
+def test_without_objects_only_objectness_learns() -> None:
+    case = CASES[0]
+    graph = build_graph(parse_cfg(case.cfg(), case.name))
+    raw = torch.from_numpy(case.raw()).requires_grad_()
+    found = loss_of(graph, graph[1])(raw, make_truths([np.zeros((0, 5), np.float32)] * 2), (52, 44), 0)
+    found.value.backward()
+    assert raw.grad is not None
+    gradient = raw.grad.reshape(2, 2, 8, 11, 13)
+    assert float(gradient[:, :, :4].abs().sum() + gradient[:, :, 5:].abs().sum()) == 0
+    np.testing.assert_allclose(
+        gradient[:, :, 4].numpy(), torch.from_numpy(case.raw()).reshape(2, 2, 8, 11, 13)[:, :, 4].sigmoid(), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("section", ["yolo", "Gaussian_yolo", "region"])
+def test_classes_beyond_the_head_are_left_out(section: str) -> None:
+    case = Case("x", section=section)
+    graph = build_graph(parse_cfg(case.cfg(), case.name))
+    loss = loss_of(graph, graph[1])
+    raw = torch.from_numpy(case.raw())
+    labels = case.labels()
+    strange = [np.concatenate([np.array([[9, 0.5, 0.5, 0.3, 0.3]], np.float32), rows]) for rows in labels]
+    with_, without = (loss.deltas(raw, make_truths(each).limited(3, 200), (52, 44), 0) for each in (strange, labels))
+    torch.testing.assert_close(with_.delta, without.delta)
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [("map=x.map", "map="), ("counters_per_class=1,2", "2 values for classes=3")],
+)
+def test_keys_that_cannot_be_trained_are_named(extra: str, message: str) -> None:
+    key, _, value = extra.partition("=")
+    case = Case("x", keys={key: value})
+    graph = build_graph(parse_cfg(case.cfg(), "bad.cfg"))
+    with pytest.raises(DarkpruneError, match=message):
+        loss_of(graph, graph[1])
+
+
+boxes_strategy = st.lists(st.floats(0.05, 0.95), min_size=4, max_size=4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(boxes_strategy, boxes_strategy)
+def test_overlaps_are_ordered(first: list[float], second: list[float]) -> None:
+    a, b = torch.tensor([first]), torch.tensor([second])
+    shared = float(iou(a, b))
+    assert 0 <= shared <= 1 + 1e-6
+    assert float(iou(a, a)) == pytest.approx(1, abs=1e-5)
+    for kind in ("giou", "diou", "ciou"):
+        assert float(overlap(a, b, kind)) <= shared + 1e-6
+
+
+@settings(max_examples=60, deadline=None)
+@given(boxes_strategy, boxes_strategy)
+def test_iou_gradient_is_the_derivative_where_boxes_overlap(first: list[float], second: list[float]) -> None:
+    pred, truth = torch.tensor([first], dtype=torch.float64), torch.tensor([second], dtype=torch.float64)
+    if float(iou(pred, truth)) < 0.05:
+        return
+    given_ = overlap_gradient(pred, truth, "iou")[0]
+    step = 1e-7
+    for axis in range(4):
+        moved = [pred.clone(), pred.clone()]
+        moved[0][0, axis] += step
+        moved[1][0, axis] -= step
+        up, down = float(iou(moved[0], truth)), float(iou(moved[1], truth))
+        middle = float(iou(pred, truth))
+        if abs((up - middle) + (down - middle)) > 1e-10:
+            continue  # two sides meet here: the derivative jumps
+        derivative = (up - down) / (2 * step)
+        # darknet does not halve the derivative by width and height
+        assert float(given_[axis]) == pytest.approx(derivative * (1 if axis < 2 else 2), rel=1e-3, abs=1e-4)
+
+
+def test_best_iou_in_parts_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = np.random.default_rng(0)
+    boxes = torch.from_numpy(draw.uniform(0.1, 0.5, (5, 40, 4)).astype(np.float32))
+    truths = torch.from_numpy(draw.uniform(0.1, 0.5, (5, 7, 4)).astype(np.float32))
+    whole = best_iou(boxes, truths)
+    monkeypatch.setattr("darkprune.training.losses.boxes.PAIRS_AT_ONCE", 300)
+    parts = best_iou(boxes, truths)
+    assert torch.equal(whole[0], parts[0])
+    assert torch.equal(whole[1], parts[1])
+
+
+def test_truths_are_padded_and_limited() -> None:
+    rows: list[npt.NDArray[np.float32]] = [
+        np.array([[1, 0.5, 0.5, 0.1, 0.1]], np.float32),
+        np.zeros((0, 5), np.float32),
+        np.array([[0, 0.1, 0.2, 0.3, 0.4], [5, 0.1, 0.2, 0.3, 0.4], [2, 0.9, 0.9, 0.1, 0.1]], np.float32),
+    ]
+    truths: Truths = make_truths(rows).limited(3, 2)
+    assert truths.classes.tolist() == [[1, -1], [-1, -1], [0, -1]]
+    assert float(truths.boxes[2, 1].sum()) == 0
+
+
+def test_an_object_on_the_far_edge_stays_in_its_row() -> None:
+    truths = make_truths([np.array([[0, 1.0, 1.0, 0.2, 0.2]], np.float32)])
+    matches = match(truths, ((10, 10),), (0,), (13, 11), (52, 44))
+    assert (matches.column.item(), matches.row.item()) == (12, 10)
