@@ -240,7 +240,9 @@ def _build_layer(cfg: Cfg, number: int, section: Section, net: Net, before: list
             problem = "reads itself" if source == index else f"refers to layer {source}"
             raise GraphError(f"{where} {problem}; it can only refer to layers 0 to {index - 1}")
     try:
-        inputs = tuple(_seen(net, before, source, index) for source in sources)
+        inputs = tuple(
+            _seen(net, before, source, behind=kind.follows and position == 0) for position, source in enumerate(sources)
+        )
         output = kind.output(inputs)
         blobs = kind.blobs(inputs, output)
     except CfgError as error:
@@ -255,12 +257,12 @@ def _build_layer(cfg: Cfg, number: int, section: Section, net: Net, before: list
     return Layer(index, number, section.line, kind, sources, references, inputs, output, blobs, stored)
 
 
-def _seen(net: Net, before: list[Layer], source: int, index: int) -> Feature:
-    """Returns a source's shape; directly behind an antialiased layer that is the blurred map."""
+def _seen(net: Net, before: list[Layer], source: int, behind: bool) -> Feature:
+    """Returns a source's shape: behind an antialiased layer the blurred map, elsewhere the map before the blur."""
     if source == INPUT:
         return net.input
     layer = before[source]
-    return layer.kind.seen_behind(layer.output) if source == index - 1 else layer.output
+    return layer.kind.seen_behind(layer.output) if behind else layer.output
 
 
 def _check_sharing(where: str, kind: Convolutional, source: Feature, owner: Layer) -> None:

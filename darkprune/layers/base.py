@@ -166,10 +166,12 @@ class Kind(ABC):
     Class attributes:
         names: section names, the usual one first.
         other_keys: keys that darknet reads besides those that `read` asks for (training, GPU).
+        follows: whether the first source is read as the layer before, and not by its number.
     """
 
     names: ClassVar[tuple[str, ...]] = ()
     other_keys: ClassVar[frozenset[str]] = frozenset()
+    follows: ClassVar[bool] = True
 
     @classmethod
     @abstractmethod
@@ -269,14 +271,14 @@ def one(inputs: Sequence[Any]) -> Any:
 
 
 def require_map(feature: Feature, what: str) -> Feature:
-    """Returns the feature if it is a map.
+    """Returns the feature if it is a map, counted by its sides (a route can slice through a channel).
 
     Raises:
         CfgError: it is flat ("Layer before … must output image" in darknet).
     """
     if not feature.is_map:
         raise CfgError(f"{what} needs a map (channels x rows x columns), but its input has none")
-    return feature
+    return Feature.map(feature.c, feature.h, feature.w)
 
 
 def blurred(output: Feature, antialiasing: int, stride_x: int, stride_y: int) -> Feature:

@@ -38,6 +38,7 @@ class Route(Kind):
     """Concatenation; with `groups` the group_id-th slice of every input, each sliced by itself (`route_layer.c`)."""
 
     names = ("route",)
+    follows = False
     other_keys = frozenset(["stream", "wait_stream"])
 
     layers: tuple[int, ...]
@@ -126,9 +127,7 @@ class Shortcut(Kind):
 
     def output(self, inputs: Sequence[Feature]) -> Feature:
         """Takes the shape of the layer before."""
-        source = inputs[0]
-        require_map(source, "[shortcut]")
-        return source
+        return require_map(inputs[0], "[shortcut]")
 
     def trouble(self, inputs: Sequence[Feature], output: Feature) -> str | None:
         """darknet asserts equal sizes, and demands a normalisation where there are weights."""

@@ -44,7 +44,7 @@ def _geometry(options: Options, filters: str) -> Geometry:
     size = options.positive("size", 3, 4096)
     stride = options.positive("stride", 1, 4096)
     dilation = options.positive("dilation", 1, 4096)
-    groups = options.positive("groups", 1)
+    groups = 1 if options.flag("xnor") else options.positive("groups", 1)
     return Geometry(options.positive(filters, 1), groups, size, stride, stride, dilation, padding_of(options, size))
 
 
@@ -88,6 +88,12 @@ class Crnn(Recurrent):
         for name, geometry, channels in self._parts(feature.c):
             out = geometry.output(feature._replace(c=channels), f"[crnn] {name[:-1]}")
         return out
+
+    def trouble(self, inputs: Sequence[Feature], output: Feature) -> str | None:
+        """The three convolutions follow one another, but darknet gives each the input's rows and columns."""
+        if (output.h, output.w) != (inputs[0].h, inputs[0].w):
+            return "darknet aborts: the convolutions of [crnn] must keep the map's size (stride=1, pad=1)"
+        return None
 
     def blobs(self, inputs: Sequence[Feature], output: Feature) -> tuple[Blob, ...]:
         """The three convolutions: input, self, output."""

@@ -38,6 +38,8 @@ GOLDEN = {
     "antialiasing": network("17 18 3", f"{CONV} antialiasing=1", f"{CONV} antialiasing=1 stride=2", CONV,
                             f"{CONV} antialiasing=2 stride=2", "conv filters=4", "route layers=3", "conv filters=4",
                             f"{CONV} antialiasing=1 stride_x=2 stride_y=1", CONV),
+    "antialiasing by reference": network("17 18 3", f"{CONV} antialiasing=1 stride=2", "route layers=-1", CONV,
+                                         f"{CONV} antialiasing=1", "shortcut from=-1", CONV),
     "antialiasing of a pooling": network("17 18 3", CONV, "maxpool size=2 stride=2 antialiasing=1", CONV,
                                          "maxpool size=3 stride=2 antialiasing=2", CONV, "route layers=1", CONV),
     "local": network("10 9 4", "local filters=6 size=3 pad=1 stride=2 activation=leaky", "local filters=3 size=3",
@@ -93,6 +95,7 @@ GOLDEN = {
     # recurrent kinds behind a map, since darknet divides by the number of layers that read one
     "crnn": network("9 7 3", CONV, "crnn output=6 hidden=4 pad=1 batch_normalize=1 activation=leaky",
                     "crnn output=8 hidden=4 size=3 pad=1 groups=2 xnor=0 shortcut=1"),
+    "crnn of signs": network("9 7 3", CONV, "crnn output=8 hidden=4 pad=1 groups=2 xnor=1"),
     "rnn": network("5 4 3", CONV, "rnn output=6 hidden=4 batch_normalize=1", "rnn output=3 hidden=7 activation=leaky"),
     "gru": network("5 4 3", CONV, "gru output=6 batch_normalize=1", "connected output=4", "gru output=3"),
     "lstm": network("5 4 3", CONV, "lstm output=6 batch_normalize=1", "lstm output=4"),

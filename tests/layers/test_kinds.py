@@ -127,6 +127,7 @@ def test_unclosed_section_is_unknown_as_in_darknet() -> None:
     [
         ("shortcut from=0 weights_type=per_channel", "weights_type needs weights_normalization"),
         ("conv_lstm output=2 bottleneck=1", "bottleneck"),
+        ("crnn output=2", "must keep the map's size"),
         ("reorg3d stride=2 reverse=1", "division by zero: 2 channels are fewer than 4"),
         ("conv filters=2 activation=silu", "darknet takes activation 'silu' for relu"),
         ("conv filters=2 activation=linear#comment", "for relu"),
@@ -136,6 +137,11 @@ def test_warnings_say_what_the_real_program_does(section: str, warning: str) -> 
     (found,) = graph(network("9 9 3", CONV, section)).warnings
     assert warning in found
     assert "layer 1" in found
+
+
+def test_slices_through_channels_are_counted_as_darknet_counts_them() -> None:
+    built = graph(network("9 7 3", CONV, "route layers=0,0,0 groups=5 group_id=1", "batchnorm"))
+    assert [tuple(layer.output) for layer in built] == [(8, 7, 9, 504), (4, 7, 9, 302), (4, 7, 9, 252)]
 
 
 def test_network_without_a_map_is_warned_of() -> None:
