@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("init", "write fresh weights for a cfg"),
     "detect": ("detect", "find objects in images, folders and videos"),
     "eval": ("eval", "measure mAP on labelled images"),
+    "cliff": ("cliff", "how far a pair can be pruned before it falls, beside the unpruned one at smaller inputs"),
     "bench": ("bench", "time a network, or two in turn"),
     "check": ("check", "list what is wrong with a data set"),
 }
