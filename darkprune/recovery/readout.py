@@ -1,0 +1,64 @@
+"""What a network says, as numbers to compare: σ(obj)·σ(cls) and box·σ(obj) of every anchor (METHODS §7)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from darkprune.graph.graph import Graph, Layer
+from darkprune.layers.heads import GaussianYolo, Region, Yolo
+from darkprune.network import NetworkOutput
+
+
+@dataclass(frozen=True)
+class Readout:
+    """A network's statements about a batch.
+
+    Attributes:
+        scores: (b, n): objectness times class, for every anchor of every cell of every head; of a network without
+            heads its output.
+        boxes: (b, m): box values times objectness; (b, 0) without heads.
+    """
+
+    scores: Tensor
+    boxes: Tensor
+
+
+def read_out(graph: Graph, output: NetworkOutput) -> Readout:
+    """Reads scores and boxes off the heads' raw maps.
+
+    Args:
+        graph: the network.
+        output: of a forward pass.
+    """
+    parts = [_of_head(layer, output.heads[layer.index]) for layer in graph.heads]
+    if not parts:
+        flat = output.output.flatten(1)
+        return Readout(flat, flat[:, :0])
+    scores, boxes = zip(*parts, strict=True)
+    return Readout(torch.cat(scores, 1), torch.cat(boxes, 1))
+
+
+def _of_head(layer: Layer, raw: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns (b, n) scores and (b, m) boxes of one head; boxes as the head's activations leave them."""
+    kind = layer.kind
+    assert isinstance(kind, Yolo | GaussianYolo | Region)
+    values = raw.reshape(len(raw), len(kind.anchors), -1, raw.shape[-2] * raw.shape[-1])
+    if isinstance(kind, Yolo):
+        cells = values if kind.new_coords else torch.sigmoid(values)
+        box, objectness, classes = _box(values, cells, (0, 1), (2, 3)), cells[:, :, 4:5], cells[:, :, 5:]
+    elif isinstance(kind, GaussianYolo):
+        cells = torch.sigmoid(values)
+        box, objectness, classes = _box(values, cells, (0, 2), (4, 6)), cells[:, :, 8:9], cells[:, :, 9:]
+    else:
+        cells, last = torch.sigmoid(values), kind.coords
+        box, objectness = _box(values, cells, (0, 1), tuple(range(2, last))), cells[:, :, last : last + 1]
+        raw_classes = values[:, :, last + 1 :]
+        classes = torch.softmax(raw_classes, 2) if kind.softmax else cells[:, :, last + 1 :]
+    return (objectness * classes).flatten(1), (box * objectness).flatten(1)
+
+
+def _box(values: Tensor, cells: Tensor, centre: tuple[int, ...], size: tuple[int, ...]) -> Tensor:
+    return torch.cat([cells[:, :, list(centre)], values[:, :, list(size)]], 2)

@@ -1,0 +1,124 @@
+"""Unlabelled images: a folder or a list, divided into images to fit on and images held out, streamed in batches."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from darkprune.data.darknet_data import records_of_list
+from darkprune.data.loading import InputShape, load_batches
+from darkprune.data.reading import IMAGE_SUFFIXES, list_images
+from darkprune.errors import DataError, UsageError
+from darkprune.evaluation.of_graph import input_shape
+from darkprune.graph.graph import Graph
+
+FEWEST = 2  #: one to fit on, one to hold out; a useful number is more like a hundred
+HELD_OUT = 64  #: most images that are kept for the output distance
+MAP_BYTES = 256 << 20  #: what the maps of one batch may take, all layers together
+MOST_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Some images for one network, decoded again each time that they are asked for.
+
+    Attributes:
+        paths: image files.
+        shape: what the network takes.
+        batch: images at a time.
+        device: where the tensors go.
+    """
+
+    paths: tuple[Path, ...]
+    shape: InputShape
+    batch: int
+    device: torch.device
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def first(self, count: int) -> Sample:
+        """Returns a sample of the first images."""
+        return replace(self, paths=self.paths[:count])
+
+    def batches(self) -> Iterator[Tensor]:
+        """Yields (b, c, h, w), RGB, 0 to 1; unreadable images are left out, the same ones each time."""
+        for loaded in load_batches(self.paths, self.shape, self.batch):
+            if len(loaded.images):
+                yield torch.from_numpy(loaded.images).to(self.device)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """A user's images, divided once and for all.
+
+    Attributes:
+        fit: to score and fit on, in random order.
+        held_out: never fitted on.
+        unreadable: what was wrong with the files that were left out.
+    """
+
+    fit: Sample
+    held_out: Sample
+    unreadable: tuple[str, ...]
+
+
+def read_samples(source: Path, graph: Graph, device: torch.device, *, most: int = 0, seed: int = 0) -> Samples:
+    """Finds images and divides them: a quarter, at most 64, is held out.
+
+    Args:
+        source: a folder (searched with its subfolders) or a list of images (.txt, .list).
+        graph: the network.
+        device: where the tensors go.
+        most: how many to fit on; 0 for all.
+        seed: of the division.
+
+    Raises:
+        DataError: there are no images, or too few that can be read.
+        UsageError: the source is an image or something else that is no folder and no list.
+    """
+    paths = _paths(source)
+    random.Random(seed).shuffle(paths)
+    held = min(HELD_OUT, max(1, len(paths) // 4))
+    chosen = paths[: held + (most or len(paths))]
+    shape, batch = input_shape(graph), batch_size(graph)
+    good, unreadable = _readable(chosen, shape, batch)
+    if len(good) < FEWEST:
+        reason = f" ({unreadable[0]})" if unreadable else ""
+        raise DataError(f"{source}: holds {len(good)} images that can be read, at least {FEWEST} are needed{reason}")
+    held = min(held, len(good) // 2)
+    return Samples(
+        Sample(tuple(good[held:]), shape, batch, device), Sample(tuple(good[:held]), shape, batch, device), unreadable
+    )
+
+
+def batch_size(graph: Graph) -> int:
+    """Returns how many images at a time keep all maps of a network within bounds."""
+    per_image = 4 * sum(layer.output.outputs for layer in graph)
+    return max(1, min(MOST_AT_ONCE, MAP_BYTES // max(1, per_image)))
+
+
+def _paths(source: Path) -> list[Path]:
+    if source.is_dir():
+        return list(list_images(source))
+    if not source.exists():
+        raise DataError(f"{source}: no such file or folder; give a folder of images, or a list of them (.txt)")
+    if source.suffix.lower() not in (".txt", ".list"):
+        what = "one image" if source.suffix.lower() in IMAGE_SUFFIXES else "no folder and no list"
+        raise UsageError(f"--images {source}: is {what}; give a folder of images, or a list of them (.txt)")
+    return [record.path for record in records_of_list(source, (Path(), source.parent))]
+
+
+def _readable(paths: Sequence[Path], shape: InputShape, batch: int) -> tuple[list[Path], tuple[str, ...]]:
+    """Decodes everything once: a later pass must find the same images as the one before."""
+    good: list[Path] = []
+    problems: list[str] = []
+    for loaded in load_batches(paths, shape, batch):
+        good += [paths[index] for index in loaded.indices.tolist()]
+        problems += [str(problem) for problem in loaded.problems]
+    return good, tuple(problems)
