@@ -207,7 +207,7 @@ class _Builder:
             monitor.phase_start("Building Engine", None, 2)
             for step in range(2):
                 if not monitor.step_complete("Building Engine", step):
-                    self._logger.log(trt.ILogger.Severity.ERROR, "cancelled")
+                    trt._note("build cancelled")
                     return None
             monitor.phase_finish("Building Engine")
         head = {"version": trt.__version__, "gpu": trt._cudart.name, "flags": sorted(config._set)}

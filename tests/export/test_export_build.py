@@ -12,8 +12,9 @@ from conftest import GENERATIONS, SIZE, Machine
 from darkprune.export.kit.board.runtime import RuntimeFailure
 from darkprune.export.kit.board.runtime.build import BuildOptions, BuildResult, build
 from darkprune.export.kit.board.runtime.callbacks import Watcher
+from darkprune.export.kit.board.runtime.compare import compare, deviation
 from darkprune.export.kit.board.runtime.cuda import Cuda
-from darkprune.export.kit.board.runtime.dialects import Dialect11, Dialect82, Dialect84, Dialect85, choose
+from darkprune.export.kit.board.runtime.dialects import Dialect11, Dialect82, Dialect84, Dialect85, choosefrom darkprune.export.kit.board.runtime.files import sha256_of, write_atomic
 
 MiB = 1 << 20
 Make = Callable[..., Path]
@@ -270,3 +271,27 @@ def test_ctrl_c_stops_a_build(machine: Machine, onnx_file: Make) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         build(trt, Cuda(), str(onnx_file()), BuildOptions(), None, say)
+    assert trt._calls[-1] == "build cancelled"
+
+
+def test_what_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(RuntimeFailure, match="folder: cannot be written"):
+        write_atomic(str(tmp_path / "folder"), b"content")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+    with pytest.raises(RuntimeFailure, match="none: cannot be read"):
+        sha256_of(str(tmp_path / "none"))
+
+
+def test_deviations() -> None:
+    expected = np.array([1.0, -4.0, 2.0], np.float32)
+    assert deviation(expected, expected) == 0
+    assert deviation(expected, expected + 0.5) == 0.125
+    for nothing in (np.nan, np.inf):
+        assert deviation(expected, np.array([1.0, nothing, 2.0], np.float32)) == np.inf
+    assert deviation(np.zeros(2), np.full(2, 0.25)) == 0.25
+    assert deviation(np.zeros(0), np.zeros(0)) == 0
+    with pytest.raises(RuntimeFailure, match="output a: missing"):
+        compare({"a": expected}, {})
+    with pytest.raises(RuntimeFailure, match=r"output a: of shape \(1,\), expected shape \(3,\)"):
+        compare({"a": expected}, {"a": np.zeros(1)})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -217,9 +218,18 @@ def test_scripts_need_no_newer_library_than_python_36(kit: KitReport) -> None:
     assert "Minimum required versions: 3.6" in done.stdout, done.stdout
 
 
+def python36() -> str | None:
+    """A Python 3.6 on the path or of pyenv, if it runs."""
+    root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    for found in (shutil.which("python3.6"), *map(str, root.glob("versions/3.6.*/bin/python"))):
+        if found and not subprocess.run([found, "-c", ""], capture_output=True, check=False).returncode:
+            return found
+    return None
+
+
 def test_scripts_compile_under_a_real_python_36(kit: KitReport) -> None:
-    found = shutil.which("python3.6")
-    if found is None or subprocess.run([found, "-c", ""], capture_output=True, check=False).returncode:
+    found = python36()
+    if found is None:
         pytest.skip("no Python 3.6 here")
     code = "import sys; [compile(open(p, encoding='utf-8').read(), p, 'exec') for p in sys.argv[1:]]"
     subprocess.run([found, "-c", code, *map(str, scripts(kit))], check=True)

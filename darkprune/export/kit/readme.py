@@ -31,7 +31,7 @@ python3 bench.py
    the slowest layers; `--image picture.jpg` the whole way from a picture to detections.{clocks}
 
 ## Network
-Input {width}x{height}, {channels} channels{letterbox}; {classes} classes (`names.txt`); {heads} detection heads;
+Input {width}x{height}, {channels} channels{letterbox}; {classes} classes (`names.txt`); detection heads: {heads};
 suppression `{nms}`. Boxes and scores are darknet's. `model.json` describes all of it for programs of your own:
 `runtime/detector.py` is the place to start.
 
@@ -56,8 +56,9 @@ Without Python, NVIDIA's own program builds the same engine:
 _DEEPSTREAM = """
 ## DeepStream
 `deepstream/` has configuration files for `nvinfer` with the library of github.com/marcoslucianops/DeepStream-Yolo,
-built beside them in `nvdsinfer_custom_impl_Yolo/`: {which}. Put the file's name into
-`config-file` of `[primary-gie]` in `deepstream_app_config.txt`.
+built beside them in `nvdsinfer_custom_impl_Yolo/`. Put one's name into `config-file` of `[primary-gie]` in
+`deepstream_app_config.txt`:
+{which}
 """
 
 _CALIBRATE = "; `--calibrate DIR` measures the INT8 ranges on pictures of yours"
@@ -88,9 +89,9 @@ def readme(description: KitDescription, target: Target, files: Collection[str], 
     parts = [name for name in _ABOUT if name in files or any(file.startswith(name) for file in files if "/" in file)]
     which = []
     if f"deepstream/{CFG_NAME}" in files:
-        which.append(f"`config_infer_darknet.txt` reads `{CFG_NAME}` and `{WEIGHTS_NAME}`")
+        which.append(f"- `config_infer_darknet.txt` reads `{CFG_NAME}` and `{WEIGHTS_NAME}`")
     if f"deepstream/{DEEPSTREAM_ONNX}" in files:
-        which.append(f"`config_infer_onnx.txt` reads `{DEEPSTREAM_ONNX}`")
+        which.append(f"- `config_infer_onnx.txt` reads `{DEEPSTREAM_ONNX}`")
     text = _TEXT.format(
         name=description.name,
         boards=target.boards,
@@ -114,7 +115,7 @@ def readme(description: KitDescription, target: Target, files: Collection[str], 
         files="\n".join(f"- `{name}`: {_ABOUT[name]}" for name in parts),
         small=max(target.workspace_mb // 2, 128),
         trtexec=_trtexec(description, target, "calibration.cache" in files),
-        deepstream=_DEEPSTREAM.format(which="; ".join(which)) if which else "",
+        deepstream=_DEEPSTREAM.format(which="\n".join(which)) if which else "",
     )
     return text + "".join(f"\nNote: {remark}\n" for remark in remarks)
 

@@ -57,3 +57,6 @@ def run(main: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("stopped\n")
         return 130
+    except BrokenPipeError:  # `| head` has seen enough; what is left in the buffer has nowhere to go
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
