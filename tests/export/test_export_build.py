@@ -14,7 +14,8 @@ from darkprune.export.kit.board.runtime.build import BuildOptions, BuildResult, 
 from darkprune.export.kit.board.runtime.callbacks import Watcher
 from darkprune.export.kit.board.runtime.compare import compare, deviation
 from darkprune.export.kit.board.runtime.cuda import Cuda
-from darkprune.export.kit.board.runtime.dialects import Dialect11, Dialect82, Dialect84, Dialect85, choosefrom darkprune.export.kit.board.runtime.files import sha256_of, write_atomic
+from darkprune.export.kit.board.runtime.dialects import Dialect11, Dialect82, Dialect84, Dialect85, choose
+from darkprune.export.kit.board.runtime.files import sha256_of, write_atomic
 
 MiB = 1 << 20
 Make = Callable[..., Path]
