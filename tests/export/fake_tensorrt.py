@@ -9,6 +9,7 @@ import ctypes
 import enum
 import json
 import types
+import weakref
 
 import numpy as np
 import onnx
@@ -215,6 +216,8 @@ class _Builder:
 
 
 def _refusal(trt, network, config):
+    if network._parser() is None:
+        return "the parser is gone, and with it the weights"
     weak = hasattr(trt.BuilderFlag, "FP16")
     if weak and network._half and "FP16" not in config._set:
         return "half tensors, but the FP16 flag is not set"
@@ -271,6 +274,7 @@ class _OnnxParser:
         assert isinstance(network, trt.INetworkDefinition)
         assert isinstance(logger, trt.ILogger)
         self.__dict__.update(_network=network, _errors=[])
+        network.__dict__["_parser"] = weakref.ref(self)
 
     @staticmethod
     def parse_from_file(trt, self, model):

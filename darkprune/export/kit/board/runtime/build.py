@@ -71,7 +71,7 @@ def build(
     trt.init_libnvinfer_plugins(log, "")
     builder = trt.Builder(log)
     network = builder.create_network(dialect.network_flags())
-    _parse(trt, network, log, onnx_path)
+    parser = _parse(trt, network, log, onnx_path)
 
     config = builder.create_builder_config()
     dialect.set_workspace(config, options.workspace_mb << 20)
@@ -85,6 +85,7 @@ def build(
 
     with watch(trt, config, say) as watcher:
         serialized = builder.build_serialized_network(network, config)
+    del parser  # it owns weights that the network only points at, so it has to live until here
     if watcher.interrupted:
         raise KeyboardInterrupt
     if calibrator is not None and calibrator.failure is not None:
@@ -96,12 +97,12 @@ def build(
     return BuildResult(serialized, time.time() - started, _layers(trt, log, serialized), remarks)
 
 
-def _parse(trt: Any, network: Any, log: Any, onnx_path: str) -> None:
+def _parse(trt: Any, network: Any, log: Any, onnx_path: str) -> Any:
     if not os.path.isfile(onnx_path):
         raise RuntimeFailure("{}: no such file".format(onnx_path))
     parser = trt.OnnxParser(network, log)
     if parser.parse_from_file(onnx_path):
-        return
+        return parser
     reasons = [parser.get_error(index).desc() for index in range(parser.num_errors)]
     raise RuntimeFailure("{}: the ONNX parser refuses it: {}".format(onnx_path, (reasons or [log.reason()])[0]))
 
