@@ -5,8 +5,8 @@ A score is only compared within its *family*: |γ| of batch-normalised layers in
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -23,6 +23,8 @@ WEIGHT_NORMS: dict[str, Callable[[Floats], Floats]] = {
     "l2": lambda rows: np.sqrt(np.square(rows).mean(axis=1)),
 }
 CRITERIA = ("bn_gamma", *WEIGHT_NORMS)
+#: criteria that look at images, which only `darkprune.recovery` can compute
+IMAGE_CRITERIA = ("sensitivity",)
 CHUNK_BYTES = 8 << 20
 
 
@@ -43,6 +45,31 @@ class LayerScores:
     voting: bool
 
 
+@dataclass(frozen=True)
+class ImageScores:
+    """Scores of a criterion that looks at images, and what it measured on the way.
+
+    Attributes:
+        scores: per layer.
+        measured: layer -> mean of each output channel, the constant that a removed one leaves behind; for the layers
+            where it does not follow from the means before.
+    """
+
+    scores: Mapping[int, LayerScores]
+    measured: Mapping[int, Floats] = field(default_factory=dict)
+
+
+def scored_layers(channels: ChannelMap) -> Iterator[tuple[Layer, bool]]:
+    """Yields the layers that have channels to choose from, and whether they vote (see `LayerScores`)."""
+    passing = {layer.index for layer in depthwise_layers(channels)}
+    for layer in channels.graph:
+        if "weights" not in {blob.name for blob in layer.stored} or layer.name not in ("convolutional", "connected"):
+            continue
+        classes = channels.of_layer[layer.index]
+        if channels.free[classes[classes >= 0]].any():
+            yield layer, layer.index not in passing and layer.index not in channels.followers
+
+
 def score_channels(weights: NetworkWeights, channels: ChannelMap, criterion: str) -> dict[int, LayerScores]:
     """Scores every layer that has channels to choose from.
 
@@ -55,17 +82,13 @@ def score_channels(weights: NetworkWeights, channels: ChannelMap, criterion: str
     Raises:
         PlanError: no such criterion, or a score that is not a finite number.
     """
+    if criterion in IMAGE_CRITERIA:
+        raise PlanError(f"criterion {criterion} looks at images: give some with --images DIR (labels are not needed)")
     if criterion not in CRITERIA:
         raise PlanError(f"no criterion '{criterion}'; there are {', '.join(CRITERIA)}")
-    passing = {layer.index for layer in depthwise_layers(channels)}
     scores = {}
-    for layer in channels.graph:
+    for layer, voting in scored_layers(channels):
         names = {blob.name for blob in layer.stored}
-        if "weights" not in names or layer.name not in ("convolutional", "connected"):
-            continue
-        classes = channels.of_layer[layer.index]
-        if not channels.free[classes[classes >= 0]].any():
-            continue
         if criterion == "bn_gamma" and "scales" in names:
             family, values = "gamma", np.abs(np.float64(weights.read(layer, "scales")))
         else:
@@ -77,7 +100,6 @@ def score_channels(weights: NetworkWeights, channels: ChannelMap, criterion: str
                 f"{weights.file.path}: layer {layer.index} ({layer.name}): channel {bad} has a weight that is NaN or "
                 "infinite; repair or retrain the checkpoint"
             )
-        voting = layer.index not in passing and layer.index not in channels.followers
         scores[layer.index] = LayerScores(layer.index, family, values, voting)
     return scores
 

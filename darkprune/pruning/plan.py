@@ -16,6 +16,7 @@ from darkprune import __version__
 from darkprune.errors import PlanError
 from darkprune.graph.channels import BoolArray, ChannelMap
 from darkprune.layers.base import Floats
+from darkprune.pruning.similarity import Tap
 from darkprune.pruning.units import Unit
 
 FORMAT = "darkprune-plan/1"
@@ -64,8 +65,10 @@ class PrunePlan:
         groups: what became of each group.
         layers: producing layer -> (channels, positions kept, positions that become carriers), in the numbers of the
             network without `units`, which is what channels are chosen in.
-        measured: layer -> measured constants of its channels, if any, in the same numbers.
+        measured: layer -> measured constants of its channels, if any, in the same numbers; also of layers that pass
+            channels on, where theirs do not follow from the producers'.
         units: residual units that are cut out first, in the original's layer numbers.
+        similar: layer whose output is read -> which of its removed channels others replace, numbered like `layers`.
     """
 
     cfg_sha256: str
@@ -76,6 +79,7 @@ class PrunePlan:
     layers: Mapping[int, tuple[int, tuple[int, ...], tuple[int, ...]]]
     measured: Mapping[int, Floats] = field(default_factory=dict)
     units: tuple[Unit, ...] = ()
+    similar: Mapping[int, Tap] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the plan as JSON; kept channels as ranges (`0-12,14,16-63`)."""
@@ -85,8 +89,11 @@ class PrunePlan:
             if carriers:
                 entry["carriers"] = _to_ranges(carriers)
             if index in self.measured:
-                entry["constants"] = [round(float(value), 7) for value in self.measured[index]]
+                entry["constants"] = _rounded(self.measured[index])
             layers[str(index)] = entry
+        passed_on = {
+            str(i): _rounded(values) for i, values in sorted(self.measured.items()) if i not in self.layers
+        }
         return {
             "format": FORMAT,
             "darkprune": __version__,
@@ -96,6 +103,8 @@ class PrunePlan:
             "groups": [group.to_json() for group in self.groups],
             **({"units": [unit.to_json() for unit in self.units]} if self.units else {}),
             "layers": layers,
+            **({"similar": {str(i): tap.to_json() for i, tap in sorted(self.similar.items())}} if self.similar else {}),
+            **({"constants": passed_on} if passed_on else {}),
         }
 
     def dumps(self) -> str:
@@ -143,6 +152,9 @@ class PrunePlan:
                         "give both the same channels (darkprune groups shows coupled layers)"
                     )
                 keep[number], carriers[number] = mask[position], role[position]
+        for index, values in self.measured.items():
+            if not 0 <= index < len(channels.of_layer) or len(values) != len(channels.of_layer[index]):
+                raise PlanError(f"plan: constants of layer {index} do not fit the network; make a new plan")
         check_splits(channels, keep)
         return keep, carriers
 
@@ -222,9 +234,11 @@ def _from_json(data: Mapping[str, Any]) -> PrunePlan:
         keep, carriers = _from_ranges(entry["keep"], width), _from_ranges(entry.get("carriers", ""), width)
         layers[index] = (width, keep, carriers)
         if "constants" in entry:
-            measured[index] = np.array(entry["constants"], np.float64)
-            if measured[index].shape != (width,) or not np.isfinite(measured[index]).all():
+            measured[index] = _constants(index, entry["constants"])
+            if len(measured[index]) != width:
                 raise ValueError(f"layer {index}: constants are not {width} numbers")
+    for name, values in data.get("constants", {}).items():
+        measured.setdefault(int(name), _constants(int(name), values))
     groups = tuple(
         GroupResult(first=int(entry["layers"][0]), last=int(entry["layers"][1]),
                     **{key: value for key, value in entry.items() if key != "layers"})
@@ -242,7 +256,19 @@ def _from_json(data: Mapping[str, Any]) -> PrunePlan:
         layers,
         measured,
         tuple(Unit.from_json(entry) for entry in data.get("units", [])),
+        {int(name): Tap.from_json(entry) for name, entry in data.get("similar", {}).items()},
     )
+
+
+def _rounded(values: Floats) -> list[float]:
+    return [round(float(value), 7) for value in values]
+
+
+def _constants(layer: int, values: Any) -> Floats:
+    constants = np.array(values, np.float64)
+    if constants.ndim != 1 or not np.isfinite(constants).all():
+        raise ValueError(f"layer {layer}: constants are not numbers")
+    return constants
 
 
 def _to_ranges(positions: tuple[int, ...]) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 
@@ -12,17 +12,19 @@ from darkprune.graph.channels import BoolArray, ChannelMap, map_channels
 from darkprune.graph.graph import build_graph
 from darkprune.graph.stats import Totals, totals
 from darkprune.graph.weights import NetworkWeights
-from darkprune.layers.base import Floats
+from darkprune.layers.base import Floats, Indices
 from darkprune.pruning.allocation import RATIO_PRESETS, WIDTH_PRESETS, preset_widths, ratios_of
 from darkprune.pruning.apply import Cut, slim_cfg
 from darkprune.pruning.budget import Budget, solve_ratio
 from darkprune.pruning.carriers import choose_carriers
 from darkprune.pruning.constants import CONSTANTS, removed_constants
+from darkprune.pruning.filter_moments import MomentsOf, filter_moments
 from darkprune.pruning.groups import PruneGroup, divide, group_of
-from darkprune.pruning.importance import LayerScores, score_channels
+from darkprune.pruning.importance import ImageScores, LayerScores, score_channels
 from darkprune.pruning.merge import FAMILIES, Marks, Members, gather_members, mark, merge
 from darkprune.pruning.plan import COMPENSATIONS, GroupResult, PrunePlan, make_layers
 from darkprune.pruning.settle import Limits, settle
+from darkprune.pruning.similarity import Relations, check_similar, relate, replace_similar, taps_of, with_similar
 from darkprune.pruning.units import ReducedWeights, choose_units, original_of, reduced
 
 
@@ -40,6 +42,7 @@ class PruneSettings:
         exclude: layers whose channels stay.
         units, unit_ratio: residual units that are cut out before any channel is chosen: how many, or which fraction.
             Groups and `exclude` are in the original's layer numbers all the same.
+        similarity: |correlation| from which one of two channels that importance left is replaced by the other; 0: none.
     """
 
     ratio: float = 0.0
@@ -56,6 +59,7 @@ class PruneSettings:
     exclude: tuple[int, ...] = ()
     units: int = 0
     unit_ratio: float = 0.0
+    similarity: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -82,21 +86,29 @@ class Ranking:
         channels: its labels.
         groups: its division.
         members: its ranked channels.
+        measured: layer -> measured mean of each channel, where the scores were made on images.
     """
 
     weights: NetworkWeights
     channels: ChannelMap
     groups: tuple[PruneGroup, ...]
     members: Members
+    measured: Mapping[int, Floats] = field(default_factory=dict)
 
 
-def rank(weights: NetworkWeights, settings: PruneSettings, scores: Mapping[int, LayerScores] | None = None) -> Ranking:
+def rank(
+    weights: NetworkWeights,
+    settings: PruneSettings,
+    scores: Mapping[int, LayerScores] | None = None,
+    by_images: Callable[[NetworkWeights, ChannelMap], ImageScores] | None = None,
+) -> Ranking:
     """Divides, scores and ranks the channels of a pair.
 
     Args:
         weights: the original pair.
         settings: units, groups, criterion and excluded layers are used.
-        scores: scores from elsewhere (images), instead of those of the criterion; for the network without the units.
+        scores: scores from elsewhere, instead of those of the criterion; for the network without the units.
+        by_images: makes scores and measured constants, given the network without the units and its labels.
 
     Raises:
         UsageError, PlanError: settings that make no sense for this network.
@@ -109,10 +121,14 @@ def rank(weights: NetworkWeights, settings: PruneSettings, scores: Mapping[int, 
         groups = weights.regroup(groups)
         excluded = frozenset(new for new, old in enumerate(weights.kept) if old in excluded)
     channels = map_channels(weights.graph)
-    if scores is None:
+    measured: Mapping[int, Floats] = {}
+    if by_images is not None:
+        made = by_images(weights, channels)
+        scores, measured = made.scores, made.measured
+    elif scores is None:
         scores = score_channels(weights, channels, settings.criterion)
     members = gather_members(channels, scores, groups, excluded)
-    return Ranking(weights, channels, groups, members)
+    return Ranking(weights, channels, groups, members, measured)
 
 
 def decide(ranking: Ranking, settings: PruneSettings, names: tuple[str, str]) -> Decision:
@@ -128,6 +144,7 @@ def decide(ranking: Ranking, settings: PruneSettings, names: tuple[str, str]) ->
     """
     weights, channels, groups, members = ranking.weights, ranking.channels, ranking.groups, ranking.members
     settings = _checked(original_of(weights), settings)
+    limits = Limits(settings.min_channels, settings.round_to)
     ratios = ratios_of(settings.allocation, settings.ratio, settings.ratios, _voting(members, groups))
     marks = mark(members, ratios, one_pool=settings.allocation == "global")
     keep, priority = merge(channels, members, marks, settings.merge)
@@ -136,13 +153,15 @@ def decide(ranking: Ranking, settings: PruneSettings, names: tuple[str, str]) ->
         keep = _keep_widths(channels, priority, preset_widths(settings.preset, len(weights.graph)))
         rounded = np.zeros(channels.count, bool)
     else:
-        limits = Limits(settings.min_channels, settings.round_to)
         settled = settle(channels, keep, priority, limits)
         keep, rounded = settled.keep, settled.rounded
         warnings += _floor_warnings(channels, settled.at_floor)
+    replaced = replace_similar(channels, keep, priority, ranking.relations, limits)
+    keep[[replacement.gone_class for replacement in replaced]] = False
+    rounded[[replacement.by_class for replacement in replaced]] = False  # what stands for another has to keep its content
     carriers = np.zeros(channels.count, bool)
     if settings.compensate == "carrier":
-        constants = removed_constants(weights, channels, ~keep | rounded, settings.constant)
+        constants = removed_constants(weights, channels, ~keep | rounded, settings.constant, ranking.measured or None)
         carriers = choose_carriers(weights, channels, keep, rounded, constants)
         keep = keep | carriers
         if settings.preset not in WIDTH_PRESETS:
@@ -151,8 +170,13 @@ def decide(ranking: Ranking, settings: PruneSettings, names: tuple[str, str]) ->
     warnings += _sparsity_warnings(results, settings)
     units = weights.units if isinstance(weights, ReducedWeights) else ()
     layers = make_layers(channels, keep, carriers)
-    plan = PrunePlan("", "", names, _describe(settings), results, layers, units=units)
-    return Decision(plan, Cut(channels, keep, carriers, settings.compensate, settings.constant), tuple(warnings))
+    gone = ~keep | carriers
+    measured = {
+        index: values for index, values in ranking.measured.items() if _any_of(gone, channels.of_layer[index])
+    }
+    plan = PrunePlan("", "", names, _describe(settings), results, layers, measured, units)
+    cut = Cut(channels, keep, carriers, settings.compensate, settings.constant, measured or None)
+    return Decision(plan, cut, tuple(warnings))
 
 
 def within_budget(ranking: Ranking, settings: PruneSettings, budget: Budget) -> PruneSettings:
@@ -233,6 +257,10 @@ def _checked(weights: NetworkWeights, settings: PruneSettings) -> PruneSettings:
     return replace(settings, groups=groups, allocation="explicit", ratios=ratios)
 
 
+def _any_of(gone: BoolArray, classes: Indices) -> bool:
+    return bool(gone[classes[classes >= 0]].any())
+
+
 def _voting(members: Members, groups: Sequence[PruneGroup]) -> list[int]:
     voting = members.pool[members.pool >= 0] // len(FAMILIES)
     return [int(number) for number in np.bincount(voting, minlength=len(groups))]
@@ -307,7 +335,8 @@ def _sparsity_warnings(results: Sequence[GroupResult], settings: PruneSettings) 
         return []
     return [
         f"group {group.name}: ratio {group.ratio:g} removes channels up to |γ| = {group.threshold:.2g}, the median is "
-        f"{group.median:.2g}: expect to retrain"
+        f"{group.median:.2g}: expect to retrain, or take --criterion sensitivity --images DIR (unlabelled), which does "
+        "not need sparse γ"
         for group in results
         if group.threshold is not None and group.median is not None and group.threshold > 0.25 * group.median
     ]
