@@ -46,20 +46,34 @@ def _anchors(options: Options, num: int) -> tuple[tuple[float, float], ...]:
     return tuple((flat[2 * i], flat[2 * i + 1]) for i in range(num))
 
 
-def _masked(mask: Sequence[int], anchors: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
-    """Returns the anchors in use; darknet reads junk past the last one, here it is its default of 0.5."""
-    return tuple(anchors[index] if 0 <= index < len(anchors) else (0.5, 0.5) for index in mask)
+class MaskedHead(Head):
+    """Base of the heads that use some of the anchors that the cfg lists.
 
+    Attributes:
+        mask: numbers of the anchors in use.
+        all_anchors: width and height of all anchors in network pixels.
+    """
 
-def _mask_trouble(mask: Sequence[int], anchors: Sequence[tuple[float, float]]) -> str | None:
-    if all(0 <= index < len(anchors) for index in mask):
-        return None
-    return f"darknet reads past its {len(anchors)} anchors: mask={','.join(map(str, mask))} with num={len(anchors)}"
+    mask: tuple[int, ...]
+    all_anchors: tuple[tuple[float, float], ...]
+
+    @property
+    def anchors(self) -> tuple[tuple[float, float], ...]:
+        """Returns the anchors in use; darknet reads junk past the last one, here it is its default of 0.5."""
+        known = len(self.all_anchors)
+        return tuple(self.all_anchors[index] if 0 <= index < known else (0.5, 0.5) for index in self.mask)
+
+    def trouble(self, inputs: Sequence[Feature], output: Feature) -> str | None:
+        """darknet does not check the mask."""
+        known = len(self.all_anchors)
+        if all(0 <= index < known for index in self.mask):
+            return None
+        return f"darknet reads past its {known} anchors: mask={','.join(map(str, self.mask))} with num={known}"
 
 
 @register
 @dataclass(frozen=True)
-class Yolo(Head):
+class Yolo(MaskedHead):
     """A YOLOv3/v4 head: channel = anchor·(5 + classes) + (x, y, w, h, objectness, classes…) (`yolo_layer.c`).
 
     Attributes:
@@ -125,15 +139,6 @@ class Yolo(Head):
             None if embedding == _NO_EMBEDDING else embedding,
         )
 
-    @property
-    def anchors(self) -> tuple[tuple[float, float], ...]:
-        """Returns the anchors in use, in the order of the mask."""
-        return _masked(self.mask, self.all_anchors)
-
-    def trouble(self, inputs: Sequence[Feature], output: Feature) -> str | None:
-        """darknet does not check the mask."""
-        return _mask_trouble(self.mask, self.all_anchors)
-
     def channels(self) -> int:
         """anchors·(classes + 5)."""
         return len(self.mask) * (self.classes + 5)
@@ -151,7 +156,7 @@ class Yolo(Head):
 
 @register
 @dataclass(frozen=True)
-class GaussianYolo(Head):
+class GaussianYolo(MaskedHead):
     """Gaussian YOLOv3: per anchor x, σx, y, σy, w, σw, h, σh, objectness, classes… (`gaussian_yolo_layer.c`)."""
 
     names = ("Gaussian_yolo",)
@@ -201,15 +206,6 @@ class GaussianYolo(Head):
             options.float("beta_nms", 0.6),
             options.text("yolo_point", "center"),
         )
-
-    @property
-    def anchors(self) -> tuple[tuple[float, float], ...]:
-        """Returns the anchors in use, in the order of the mask."""
-        return _masked(self.mask, self.all_anchors)
-
-    def trouble(self, inputs: Sequence[Feature], output: Feature) -> str | None:
-        """darknet does not check the mask."""
-        return _mask_trouble(self.mask, self.all_anchors)
 
     def channels(self) -> int:
         """anchors·(classes + 9)."""
