@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,16 @@ from darkprune.evaluation.of_graph import heads_of, input_shape
 from darkprune.graph.graph import read_graph
 from darkprune.runners.base import FAST_FIRST, RUNNERS, LoadedNetwork, load_with_any
 from darkprune.zoo import resolve
+
+
+@dataclass(frozen=True)
+class _Detector:
+    """A loaded network with what its output means."""
+
+    network: LoadedNetwork
+    heads: tuple[Head, ...]
+    shape: InputShape
+    names: tuple[str, ...]
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -54,10 +65,11 @@ def run(args: Namespace) -> int:
     if not source.exists():
         raise DataError(f"{source}: no such file or folder; give an image, a folder of images or a video")
     runner, network = load_with_any(graph, Path(args.weights), args.runner, taps=False, order=FAST_FIRST)
+    detector = _Detector(network, heads, shape, names)
     if source.is_dir() or source.suffix.lower() in IMAGE_SUFFIXES:
-        results = _images(args, source, network, heads, shape, names)
+        results = _images(args, source, detector)
     else:
-        results = _video(args, source, network, heads, shape, names)
+        results = _video(args, source, detector)
     if args.json:
         print_json({"runner": runner, "images": results})
     return 0
@@ -70,21 +82,14 @@ def _names(given: str | None, cfg: Path) -> tuple[str, ...]:
     return read_names(path)[0]
 
 
-def _images(
-    args: Namespace,
-    source: Path,
-    network: LoadedNetwork,
-    heads: tuple[Head, ...],
-    shape: InputShape,
-    names: tuple[str, ...],
-) -> list[dict[str, Any]]:
+def _images(args: Namespace, source: Path, detector: _Detector) -> list[dict[str, Any]]:
     paths = list_images(source) if source.is_dir() else (source,)
     with progress(len(paths), "detecting", "image") as bar:
         found = detect(
-            network.head_maps,
-            heads,
+            detector.network.head_maps,
+            detector.heads,
             paths,
-            shape,
+            detector.shape,
             threshold=args.thresh,
             nms=args.nms,
             batch=max(1, args.batch),
@@ -98,9 +103,9 @@ def _images(
         if not width:
             continue
         here = found.detections.select(found.detections.image == number)
-        results.append(_describe(str(path), width, height, here, names))
+        results.append(_describe(str(path), width, height, here, detector.names))
         if target is not None:
-            _save(target / f"{path.stem}.jpg", draw(_reread(path), here, names))
+            _save(target / f"{path.stem}.jpg", draw(_reread(path), here, detector.names))
         if not args.json:
             _print(results[-1])
     for problem in found.problems:
@@ -110,14 +115,8 @@ def _images(
     return results
 
 
-def _video(
-    args: Namespace,
-    source: Path,
-    network: LoadedNetwork,
-    heads: tuple[Head, ...],
-    shape: InputShape,
-    names: tuple[str, ...],
-) -> list[dict[str, Any]]:
+def _video(args: Namespace, source: Path, detector: _Detector) -> list[dict[str, Any]]:
+    shape, names = detector.shape, detector.names
     video = cv2.VideoCapture(str(source))
     if not video.isOpened():
         raise DataError(f"{source}: is neither an image nor a video that OpenCV can read")
@@ -129,7 +128,9 @@ def _video(
         with progress(total, "detecting", "frame") as bar:
             for frames in _frames(video, max(1, args.batch)):
                 batch = batch_of([np.ascontiguousarray(_channels(frame, shape)) for frame in frames], shape)
-                found = detect_batch(network.head_maps, heads, batch, shape, args.thresh, nms=args.nms)
+                found = detect_batch(
+                    detector.network.head_maps, detector.heads, batch, shape, args.thresh, nms=args.nms
+                )
                 for number, frame in enumerate(frames):
                     here = found.select(found.image == number)
                     height, width = frame.shape[:2]
