@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,28 @@ class _TorchNetwork(LoadedNetwork):
     def head_maps(self, images: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         found = self.network(torch.from_numpy(np.ascontiguousarray(images)).to(self.device))
         return [found.heads[head.index].float().cpu().numpy() for head in self.graph.heads]
+
+    def layer_times(self, images: NDArray[np.float32]) -> dict[int, float]:
+        started: dict[int, float] = {}
+        times: dict[int, float] = {}
+        handles = []
+        for index, module in enumerate(self.network.layers):
+
+            def start(*_: object, index: int = index) -> None:
+                started[index] = time.perf_counter()
+
+            def stop(*_: object, index: int = index) -> None:
+                if self.device.type == "cuda":
+                    torch.cuda.synchronize()
+                times[index] = (time.perf_counter() - started[index]) * 1e3
+
+            handles += [module.register_forward_pre_hook(start), module.register_forward_hook(stop)]
+        try:
+            self.head_maps(images)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return times
 
     @torch.inference_mode()
     def outputs(self, image: NDArray[np.float32]) -> Maps:
