@@ -160,6 +160,8 @@ def _input_of(cut: Cut, layer: Layer, constants: Constants) -> _Input | None:
         return None
     source = layer.sources[0]
     classes = cut.channels.of_layer[source]
+    if not len(classes):  # behind a layer without a map, such as [softmax]
+        return None
     return _Input(
         np.where(classes < 0, True, cut.keep[classes]),
         np.nan_to_num(constants.removed[source]),

@@ -120,7 +120,10 @@ def _producer_constant(weights: NetworkWeights, layer: Layer, how: str) -> Float
         return None
     read = weights.reader(layer)
     shift = np.float64(read("biases"))
-    if how == "beta" or not kind.batch_normalize:
+    owner = layer
+    while not owner.stored and owner.references:  # a convolution that shares weights is normalised as their owner is
+        owner = weights.graph[owner.references[0]]
+    if how == "beta" or not any(blob.name == "scales" for blob in owner.stored):
         return activate(kind.activation, shift)
     return mean_under_normal(kind.activation, np.float64(read("scales")), shift)
 

@@ -333,7 +333,7 @@ class Network:
 
 
 @st.composite
-def networks(draw: Draw, blocks: list[Callable[[Growing], None]] | None = None, most: int = 7) -> Network:
+def networks(draw: Draw, blocks: list[Callable[[Growing], None]] | None = None, most: int = 8) -> Network:
     """Networks of some blocks, with random weights whose γ and β leave constants that matter."""
     side = draw(st.sampled_from([(8, 8), (6, 8), (7, 5), (9, 9)]))
     channels = draw(st.integers(1, 4))
@@ -342,8 +342,8 @@ def networks(draw: Draw, blocks: list[Callable[[Growing], None]] | None = None, 
     g.shapes.append((channels, *side))
     convolution(g, filters=first, same_size=True)
     del g.shapes[0]
-    for _ in range(draw(st.integers(1, most))):
-        draw(st.sampled_from(blocks or BLOCKS))(g)
+    for block in draw(st.lists(st.sampled_from(blocks or BLOCKS), min_size=2, max_size=most)):
+        block(g)
         if g.here[0] > MOST_CHANNELS or math.prod(g.here) > MOST_VALUES:
             break
     if draw(st.integers(0, 4)) < 4:  # else the last block is an output, and pinned
