@@ -1,0 +1,113 @@
+"""Streamed least squares for a convolution's weights: normal equations in bounded memory (METHODS §7)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from darkprune.network.modules.convolution import Convolution
+
+RIDGE = 1e-3  #: of the mean diagonal of the inputs' covariance
+CHUNK_BYTES = 64 << 20  #: of gathered windows at a time
+OPERATIONS = 2e11  #: multiply-adds that one layer's equations may cost; above it places are sampled
+
+
+class NormalEquations:
+    """Collects what a change of one convolution's weights and offset has to explain.
+
+    For every group of the convolution: rows are the windows that it sees (c/groups·size², zero padding included) at all
+    places of all images, the target is what its sums lack there. Everything is centred by the first chunk's means, and
+    added up in 64 bits.
+    """
+
+    def __init__(self, module: Convolution, sites: int, seed: int = 0) -> None:
+        """Makes room for the equations.
+
+        Args:
+            module: the convolution.
+            sites: places of all images together that will be added.
+            seed: of the choice of places, where not all are taken.
+        """
+        kernel = module.kernel()
+        self._module = module
+        self._columns = kernel[0].numel()
+        outputs = len(kernel) // module.groups
+        device = kernel.device
+        per_site = module.groups * self._columns * (self._columns + outputs)
+        self._share = min(1.0, max(OPERATIONS / (per_site * sites), 4 * self._columns / sites))
+        self._generator = torch.Generator().manual_seed(seed)
+        self._shift: tuple[Tensor, Tensor] | None = None
+        shape = (module.groups, self._columns)
+        self._gram = torch.zeros(*shape, self._columns, dtype=torch.float64, device=device)
+        self._cross = torch.zeros(*shape, outputs, dtype=torch.float64, device=device)
+        self._inputs = torch.zeros(shape, dtype=torch.float64, device=device)
+        self._targets = torch.zeros(module.groups, outputs, dtype=torch.float64, device=device)
+        self._count = 0
+
+    def add(self, x: Tensor, target: Tensor) -> None:
+        """Adds a batch.
+
+        Args:
+            x: (b, c, h, w), what the convolution reads.
+            target: (b, n, out_h, out_w), what its sums lack.
+        """
+        per_image = 4 * self._module.groups * self._columns * target.shape[-2] * target.shape[-1]
+        step = max(1, CHUNK_BYTES // per_image)
+        for first in range(0, len(x), step):
+            rows = self._windows(x[first : first + step], target.shape[-2:])  # (groups, columns, places)
+            wanted = target[first : first + step].transpose(0, 1).flatten(1)
+            wanted = wanted.reshape(self._module.groups, -1, wanted.shape[-1])  # (groups, outputs, places)
+            if self._share < 1:
+                places = wanted.shape[-1]
+                chosen = torch.randperm(places, generator=self._generator)[: max(1, round(places * self._share))]
+                chosen = chosen.to(x.device)
+                rows, wanted = rows[..., chosen], wanted[..., chosen]
+            self._add(rows, wanted)
+
+    def _add(self, rows: Tensor, wanted: Tensor) -> None:
+        if self._shift is None:
+            self._shift = rows.mean(-1, keepdim=True), wanted.mean(-1, keepdim=True)
+        rows, wanted = rows - self._shift[0], wanted - self._shift[1]
+        self._gram += rows @ rows.mT
+        self._cross += rows @ wanted.mT
+        self._inputs += rows.sum(-1)
+        self._targets += wanted.sum(-1)
+        self._count += rows.shape[-1]
+
+    def _windows(self, x: Tensor, size: torch.Size) -> Tensor:
+        """Gathers the windows: (b, c, h, w) -> (groups, columns, b·places)."""
+        module, groups = self._module, self._module.groups
+        if module.size == 1 and not module.padding:
+            seen = x[:, :, :: module.stride[0], :: module.stride[1]][:, :, : size[0], : size[1]].flatten(2)
+        else:
+            seen = functional.unfold(x, module.size, module.dilation, module.padding, module.stride)
+        return seen.transpose(0, 1).reshape(groups, self._columns, -1)
+
+    def solve(self, ridge: float = RIDGE) -> tuple[Tensor, Tensor]:
+        """Solves for the change; none where the target is 0 throughout.
+
+        Args:
+            ridge: how strongly the change is held at 0, as a share of the mean diagonal.
+
+        Returns:
+            What to add to the kernel (n, c/groups, size, size), and to the sums (n), both float64.
+        """
+        module = self._module
+        kernel = module.kernel()
+        if self._count == 0 or self._shift is None:
+            return torch.zeros_like(kernel, dtype=torch.float64), torch.zeros_like(kernel[:, 0, 0, 0]).double()
+        count = self._count
+        gram = self._gram - self._inputs.unsqueeze(2) * self._inputs.unsqueeze(1) / count
+        cross = self._cross - self._inputs.unsqueeze(2) * self._targets.unsqueeze(1) / count
+        diagonal = gram.diagonal(dim1=1, dim2=2)
+        # a group whose inputs never change has nothing to learn from them
+        held = ridge * diagonal.mean(1).clamp_min(torch.finfo(torch.float32).tiny)
+        gram.diagonal(dim1=1, dim2=2).add_(held.unsqueeze(1))
+        factor, failed = torch.linalg.cholesky_ex(gram)
+        change = torch.cholesky_solve(cross, factor)  # (groups, columns, outputs)
+        change = torch.where((failed == 0).view(-1, 1, 1) & change.isfinite(), change, 0.0)
+        mean_in = self._shift[0].squeeze(-1).double() + self._inputs / count
+        mean_out = self._shift[1].squeeze(-1).double() + self._targets / count
+        offset = mean_out - (change * mean_in.unsqueeze(2)).sum(1)
+        return change.mT.reshape(kernel.shape), offset.flatten()

@@ -1,0 +1,112 @@
+"""Recovery of a slim pair without labels: what `darkprune prune --recover` runs, and what it reports."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from darkprune.errors import UsageError
+from darkprune.graph.graph import Graph, build_graph
+from darkprune.graph.weights import NetworkWeights
+from darkprune.network import Network, load_weights, save_weights
+from darkprune.pruning.apply import Cut, slim_cfg
+from darkprune.pruning.units import ReducedWeights, original_of
+from darkprune.recovery.batch_norm import reestimate
+from darkprune.recovery.distance import Reference
+from darkprune.recovery.refit import Pairing, refit
+from darkprune.recovery.samples import Samples
+
+METHODS = ("none", "lsq", "bn")
+#: how many images each method looks at
+IMAGES = {"lsq": 64, "bn": 256, "none": 0}
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """What recovery did.
+
+    Attributes:
+        how: `lsq`, `bn` or `none`.
+        images: number of images that were fitted on.
+        held_out: number of images that the distance is measured on.
+        distance_before, distance_after: output distance of the slim network to the original.
+        layers: how many layers were changed.
+    """
+
+    how: str
+    images: int
+    held_out: int
+    distance_before: float
+    distance_after: float
+    layers: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the fields as JSON; what is infinite as null."""
+        return {
+            key: None if value in (float("inf"), float("nan")) else value for key, value in asdict(self).items()
+        }
+
+
+def load_network(graph: Graph, weights: NetworkWeights, device: torch.device) -> Network:
+    """Makes a network of a pair, ready for inference."""
+    network = Network(graph, device)
+    load_weights(network, weights)
+    return network.eval().requires_grad_(False)
+
+
+def pair_up(weights: NetworkWeights, cut: Cut, slim: Path, device: torch.device) -> Pairing:
+    """Loads the original and the slim network.
+
+    Args:
+        weights: what the cut applies to, as `darkprune.pruning.prune.prepare` returns it.
+        cut: the cut.
+        slim: the slim weights file.
+        device: where the networks live.
+    """
+    original = original_of(weights)
+    layers = weights.kept if isinstance(weights, ReducedWeights) else tuple(range(len(weights.graph)))
+    graph = build_graph(slim_cfg(cut))
+    with NetworkWeights(graph, slim) as file:
+        after = load_network(graph, file, device)
+    return Pairing(load_network(original.graph, original, device), after, cut, layers)
+
+
+def recover(
+    weights: NetworkWeights,
+    cut: Cut,
+    slim: Path,
+    samples: Samples,
+    how: str,
+    progress: Callable[[], object] = lambda: None,
+) -> Recovery:
+    """Recovers a slim weights file in place, and measures the output distance on held-out images.
+
+    Args:
+        weights: what the cut applies to.
+        cut: the cut that the slim file was made by.
+        slim: the slim weights file; rewritten unless `how` is `none`.
+        samples: unlabelled images.
+        how: `lsq` (refit), `bn` (batch statistics) or `none` (measure only).
+        progress: called after each layer.
+
+    Raises:
+        UsageError: no such method.
+    """
+    if how not in METHODS:
+        raise UsageError(f"no recovery '{how}'; there are {', '.join(METHODS)}")
+    pair = pair_up(weights, cut, slim, samples.fit.device)
+    reference = Reference(pair.original, samples.held_out)
+    before = after = reference.distance(pair.slim)
+    fit, changed = samples.fit.first(IMAGES[how]), 0
+    if how != "none":
+        changed = len(refit(pair, fit, progress=progress) if how == "lsq" else reestimate(pair.slim, fit, progress))
+        after = reference.distance(pair.slim)
+        with slim.open("wb", buffering=0) as file:
+            save_weights(pair.slim, file, weights.file.header)
+            os.fsync(file.fileno())
+    return Recovery(how, len(fit), len(samples.held_out), before, after, changed)
