@@ -30,7 +30,9 @@ from darkprune.pruning.constants import CONSTANTS
 from darkprune.pruning.importance import CRITERIA
 from darkprune.pruning.merge import MERGES
 from darkprune.pruning.plan import COMPENSATIONS, hash_file
-from darkprune.pruning.prune import PruneSettings, Ranking, decide, rank
+from darkprune.pruning.prune import PruneSettings, Ranking, decide, prepare, rank
+from darkprune.pruning.similarity import with_offsets
+from darkprune.pruning.units import original_of
 from darkprune.runners.base import FAST_FIRST, RUNNERS, LoadedNetwork, load_with_any
 from darkprune.zoo import resolve
 
@@ -65,6 +67,7 @@ def configure(parser: ArgumentParser) -> None:
     how.add_argument("--constant", choices=CONSTANTS, default="mean")
     how.add_argument("--round-to", type=int, default=1, metavar="N")
     how.add_argument("--min-channels", type=int, default=8, metavar="N")
+    how.add_argument("--similarity", type=float, default=0.0, metavar="T")
     how.add_argument("--units", type=int, default=0, metavar="N", help="residual units cut out at every ratio")
     parser.add_argument("--overwrite", action="store_true", help="forget what DIR holds of other settings")
     add_json(parser)
@@ -111,6 +114,7 @@ def run(args: Namespace) -> int:
 
 _SETTINGS = (
     "allocation", "criterion", "groups", "merge", "compensate", "constant", "round_to", "min_channels", "units",
+    "similarity",
 )  # fmt: skip
 
 
@@ -149,11 +153,12 @@ class _Bench:
 
     def pruned(self, ranking: Ranking, settings: PruneSettings) -> Point:
         """Prunes and measures."""
-        cut = decide(ranking, settings, ("", "")).cut
+        decision = decide(ranking, settings, ("", ""))
+        cut, base = decision.cut, prepare(original_of(ranking.weights), decision.plan)
         with tempfile.TemporaryDirectory(prefix="darkprune-") as folder:
             path = Path(folder) / "slim.weights"
             with path.open("wb") as file:
-                slim = write_slim(ranking.weights, cut, constants_of(ranking.weights, cut), file)
+                slim = write_slim(base, cut, with_offsets(base, constants_of(base, cut)), file)
             return self._point("pruned", settings.ratio, slim, path)
 
     def _point(self, kind: str, ratio: float, graph: Graph, weights: Path) -> Point:

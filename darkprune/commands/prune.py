@@ -38,7 +38,7 @@ from darkprune.zoo import resolve
 #: flags that say how much to remove; one of them is given
 HOW_MUCH = ("ratio", "ratios", "preset", *(f"target_{kind}" for kind in UNITS))
 #: flags that remove something by themselves, before or after what `HOW_MUCH` says
-BESIDES = ("units", "unit_ratio")
+BESIDES = ("units", "unit_ratio", "similarity")
 #: flags that become fields of `PruneSettings`
 _SETTINGS = (
     "ratio",
@@ -55,6 +55,7 @@ _SETTINGS = (
     "exclude",
     "units",
     "unit_ratio",
+    "similarity",
 )
 
 
@@ -86,6 +87,9 @@ def configure(parser: ArgumentParser) -> None:
         "--units", type=int, metavar="N", help="cut out the N residual units of lowest mean |γ| first, whole"
     )
     units.add_argument("--unit-ratio", type=float, metavar="U", help="the same as a fraction of all units, 0 to 1")
+    how_much.add_argument(
+        "--similarity", type=float, metavar="T", help="then replace channels by others of |correlation| T or more"
+    )
     which = parser.add_argument_group("which channels")
     which.add_argument("--groups", help=f"auto (default), {', '.join(GROUP_PRESETS)}, or ranges 0-55,56-85,…")
     which.add_argument("--allocation", choices=ALLOCATIONS, help="how a total ratio is shared out (default uniform)")
@@ -132,7 +136,7 @@ def run(args: Namespace) -> int:
                 budget = parse_budget(budget_flag, getattr(args, f"target_{budget_flag}"), totals(graph))
                 settings = within_budget(ranking, settings, budget)
             decision = decide(ranking, settings, (cfg.name, weights_path.name))
-            plan, cut, base = decision.plan, decision.cut, ranking.weights
+            plan, cut, base = decision.plan, decision.cut, prepare(weights, decision.plan)
             warnings += decision.warnings
         before = totals(graph, weights.file.header.size)
         if args.plan_only:
@@ -155,7 +159,7 @@ def run(args: Namespace) -> int:
     if args.json:
         print_json({**data, "outputs": outputs, "warnings": warnings})
         return 0
-    _print(plan, before, after, outputs)
+    _print(plan, before, after, data.get("stages", []), outputs)
     for message in warnings:
         warn(message)
     _print_next(args, outputs)
@@ -173,7 +177,8 @@ def settings_of(args: Namespace) -> PruneSettings:
     if len(given) > 1 or not (given or besides):
         raise UsageError(
             "say how much to remove with one of --ratio 0.4, --ratios 0.1,0.2,…, --preset NAME, --target-macs 0.6, "
-            "--target-params, --target-size or --plan FILE; --units N goes with any of them, or alone"
+            "--target-params, --target-size or --plan FILE; --units N and --similarity T go with any of them, or "
+            "alone"
         )
     chosen = {name: getattr(args, name) for name in _SETTINGS if getattr(args, name) is not None}
     chosen["exclude"] = tuple(_numbers("--exclude", args.exclude, int)) if args.exclude else ()
@@ -195,7 +200,13 @@ def _numbers(flag: str, text: str, kind: type[Any]) -> list[Any]:
         raise UsageError(f"{flag} {text[:60]}: give numbers separated by commas") from None
 
 
-def _print(plan: PrunePlan, before: Totals, after: dict[str, Any] | None, outputs: dict[str, str]) -> None:
+def _print(
+    plan: PrunePlan,
+    before: Totals,
+    after: dict[str, Any] | None,
+    stages: list[dict[str, Any]],
+    outputs: dict[str, str],
+) -> None:
     rows = [
         (
             group.name,
@@ -225,7 +236,25 @@ def _print(plan: PrunePlan, before: Totals, after: dict[str, Any] | None, output
                 ("weights", megabytes(before.bytes), megabytes(now.bytes), change(before.bytes, now.bytes)),
             ],
         )
+    if len(stages) > 1:
+        print()
+        for stage in stages:
+            print(_stage(stage))
     print("\nwritten: " + ", ".join(outputs.values()))
+
+
+def _stage(stage: dict[str, Any]) -> str:
+    """Says what a stage removed."""
+    left = f"{count(stage['after']['params'])} parameters and {count(stage['after']['macs'])} MACs are left"
+    if stage["stage"] == "units":
+        return f"layers: {len(stage['units'])} residual units of {stage['removed']} layers; {left}"
+    if stage["stage"] == "channels":
+        return f"importance: {stage['removed']} channels; {left}"
+    error = stage["reconstruction_error"]
+    return (
+        f"similarity: {stage['removed']} channels ({stage['replaced']} replaced; unexplained variance "
+        f"{100 * error['mean']:.1f} % on average, at most {100 * error['largest']:.1f} %); {left}"
+    )
 
 
 def _print_next(args: Namespace, outputs: dict[str, str]) -> None:

@@ -21,7 +21,7 @@ from darkprune.pruning.constants import CONSTANTS, removed_constants
 from darkprune.pruning.filter_moments import MomentsOf, filter_moments
 from darkprune.pruning.groups import PruneGroup, divide, group_of
 from darkprune.pruning.importance import ImageScores, LayerScores, score_channels
-from darkprune.pruning.merge import FAMILIES, Marks, Members, gather_members, mark, merge
+from darkprune.pruning.merge import FAMILIES, Marks, Members, gather_members, mark, merge, prunable_classes
 from darkprune.pruning.plan import COMPENSATIONS, GroupResult, PrunePlan, make_layers
 from darkprune.pruning.settle import Limits, settle
 from darkprune.pruning.similarity import Relations, check_similar, relate, replace_similar, taps_of, with_similar
@@ -87,6 +87,7 @@ class Ranking:
         groups: its division.
         members: its ranked channels.
         measured: layer -> measured mean of each channel, where the scores were made on images.
+        relations: channels that explain each other, where similarity is asked for.
     """
 
     weights: NetworkWeights
@@ -94,6 +95,7 @@ class Ranking:
     groups: tuple[PruneGroup, ...]
     members: Members
     measured: Mapping[int, Floats] = field(default_factory=dict)
+    relations: tuple[Relations, ...] = ()
 
 
 def rank(
@@ -101,6 +103,7 @@ def rank(
     settings: PruneSettings,
     scores: Mapping[int, LayerScores] | None = None,
     by_images: Callable[[NetworkWeights, ChannelMap], ImageScores] | None = None,
+    moments: Callable[[NetworkWeights, ChannelMap], MomentsOf] = filter_moments,
 ) -> Ranking:
     """Divides, scores and ranks the channels of a pair.
 
@@ -109,6 +112,7 @@ def rank(
         settings: units, groups, criterion and excluded layers are used.
         scores: scores from elsewhere, instead of those of the criterion; for the network without the units.
         by_images: makes scores and measured constants, given the network without the units and its labels.
+        moments: likewise makes the means and covariances that similarity starts from; by default from the filters.
 
     Raises:
         UsageError, PlanError: settings that make no sense for this network.
@@ -128,7 +132,11 @@ def rank(
     elif scores is None:
         scores = score_channels(weights, channels, settings.criterion)
     members = gather_members(channels, scores, groups, excluded)
-    return Ranking(weights, channels, groups, members, measured)
+    relations: list[Relations] = []
+    if settings.similarity:
+        allowed = prunable_classes(channels, groups, excluded)
+        relations = relate(weights, channels, allowed, settings.similarity, moments(weights, channels))
+    return Ranking(weights, channels, groups, members, measured, tuple(relations))
 
 
 def decide(ranking: Ranking, settings: PruneSettings, names: tuple[str, str]) -> Decision:
@@ -158,7 +166,8 @@ def decide(ranking: Ranking, settings: PruneSettings, names: tuple[str, str]) ->
         warnings += _floor_warnings(channels, settled.at_floor)
     replaced = replace_similar(channels, keep, priority, ranking.relations, limits)
     keep[[replacement.gone_class for replacement in replaced]] = False
-    rounded[[replacement.by_class for replacement in replaced]] = False  # what stands for another has to keep its content
+    # what stands for another keeps its content: it is no place for a carrier
+    rounded[[replacement.by_class for replacement in replaced]] = False
     carriers = np.zeros(channels.count, bool)
     if settings.compensate == "carrier":
         constants = removed_constants(weights, channels, ~keep | rounded, settings.constant, ranking.measured or None)
@@ -174,7 +183,8 @@ def decide(ranking: Ranking, settings: PruneSettings, names: tuple[str, str]) ->
     measured = {
         index: values for index, values in ranking.measured.items() if _any_of(gone, channels.of_layer[index])
     }
-    plan = PrunePlan("", "", names, _describe(settings), results, layers, measured, units)
+    similar = taps_of(replaced, gone)
+    plan = PrunePlan("", "", names, _describe(settings), results, layers, measured, units, similar)
     cut = Cut(channels, keep, carriers, settings.compensate, settings.constant, measured or None)
     return Decision(plan, cut, tuple(warnings))
 
@@ -200,12 +210,12 @@ def within_budget(ranking: Ranking, settings: PruneSettings, budget: Budget) -> 
 
 
 def prepare(weights: NetworkWeights, plan: PrunePlan) -> NetworkWeights:
-    """Returns the network that a plan's cut applies to: the original without the plan's units.
+    """Returns the network that a plan's cut applies to: without the plan's units, similar channels replaced.
 
     Raises:
-        PlanError: the plan names units that are none.
+        PlanError: the plan names units that are none, or replacements that cannot be.
     """
-    return reduced(weights, plan.units)
+    return with_similar(reduced(weights, plan.units), plan.similar)
 
 
 def replay(weights: NetworkWeights, plan: PrunePlan, hashes: tuple[str, str]) -> Cut:
@@ -225,14 +235,10 @@ def replay(weights: NetworkWeights, plan: PrunePlan, hashes: tuple[str, str]) ->
             )
     channels = map_channels(prepare(weights, plan).graph)
     keep, carriers = plan.classes(channels)
-    return Cut(
-        channels,
-        keep,
-        carriers,
-        str(plan.settings["compensate"]),
-        str(plan.settings["constant"]),
-        plan.measured or None,
-    )
+    how, constant = str(plan.settings["compensate"]), str(plan.settings["constant"])
+    cut = Cut(channels, keep, carriers, how, constant, plan.measured or None)
+    check_similar(cut, plan.similar)
+    return cut
 
 
 def _checked(weights: NetworkWeights, settings: PruneSettings) -> PruneSettings:

@@ -10,14 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from darkprune import __version__
 from darkprune.graph.graph import Layer, build_graph
 from darkprune.graph.stats import totals
 from darkprune.graph.weights import NetworkWeights
 from darkprune.layers.convolution import Convolutional
 from darkprune.pruning.apply import Constants, Cut, constants_of, slim_cfg, write_slim
+from darkprune.pruning.carriers import SMALLEST, Need, find_needs
 from darkprune.pruning.constants import consumers_with_border
 from darkprune.pruning.plan import PrunePlan, hash_file
+from darkprune.pruning.similarity import replaced_classes, similar_of, with_offsets, without_similar
 from darkprune.pruning.units import ReducedWeights, original_of
 
 
@@ -61,7 +65,7 @@ def write_result(
     Returns:
         before, after, groups and stages, as the report has them.
     """
-    constants = constants_of(weights, cut)
+    constants = with_offsets(weights, constants_of(weights, cut))
     with (folder / names.weights).open("wb", buffering=0) as file, ThreadPoolExecutor(1) as pool:
         slim = write_slim(weights, cut, constants, file, progress)
         hashing = pool.submit(hash_file, folder / names.weights)
@@ -113,23 +117,50 @@ def _stages(weights: NetworkWeights, cut: Cut, size: int) -> list[dict[str, Any]
                 "after": totals(weights.graph, size).to_json(),
             }
         )
-    removed = sum(
-        len(made) - len(cut.kept(made)) for made in (cut.channels.of_layer[i] for i in cut.channels.producers)
-    )
+    similar = similar_of(weights)
+    _, before = without_similar(weights, cut)
+    removed = _width_lost(before)
     stages.append(
-        {"stage": "channels", "removed": removed, "after": totals(build_graph(slim_cfg(cut)), size).to_json()}
+        {"stage": "channels", "removed": removed, "after": totals(build_graph(slim_cfg(before)), size).to_json()}
     )
+    if similar:
+        unexplained = np.concatenate([1 - tap.correlation**2 for tap in similar.values()])
+        stages.append(
+            {
+                "stage": "similarity",
+                "removed": _width_lost(cut) - removed,
+                "replaced": int(replaced_classes(cut, similar).sum()),
+                # the part of a replaced channel's variance that its substitute does not explain, where it is read
+                "reconstruction_error": {"mean": float(unexplained.mean()), "largest": float(unexplained.max())},
+                "after": totals(build_graph(slim_cfg(cut)), size).to_json(),
+            }
+        )
     return stages
+
+
+def _width_lost(cut: Cut) -> int:
+    made = [cut.channels.of_layer[index] for index in cut.channels.producers]
+    return sum(len(classes) - len(cut.kept(classes)) for classes in made)
 
 
 def _inexact(cut: Cut, constants: Constants) -> list[int]:
     """Returns the padding convolutions at whose borders the compensation is an approximation.
 
-    Carriers make the dense ones exact; what a depthwise one gives for a constant is not constant at its border.
+    Carriers make the dense ones exact that have one; what a depthwise one gives for a constant is not constant at its
+    border.
     """
     graph = cut.channels.graph
+    folded = {
+        need.layer for need in find_needs(cut.channels, cut.gone, constants.removed) if not _served(cut, need, constants)
+    }
     reached = consumers_with_border(cut.channels, constants.removed)
-    return [index for index in reached if cut.compensate == "fold" or _is_depthwise(graph[index])]
+    return [index for index in reached if index in folded or _is_depthwise(graph[index])]
+
+
+def _served(cut: Cut, need: Need, constants: Constants) -> bool:
+    source = cut.channels.graph[need.layer].sources[0]
+    strong = np.abs(np.nan_to_num(constants.kappa[source])) > SMALLEST
+    return bool(np.isin(need.classes, cut.channels.of_layer[source][strong]).any())
 
 
 def _is_depthwise(layer: Layer) -> bool:

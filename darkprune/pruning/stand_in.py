@@ -22,12 +22,14 @@ from darkprune.layers.convolution import Convolutional
 from darkprune.layers.dense import Connected
 from darkprune.pruning.apply import Cut, constants_of, write_slim
 from darkprune.pruning.constants import removed_constants
+from darkprune.pruning.similarity import with_offsets
 
 
 def write_masked(weights: NetworkWeights, cut: Cut, file: BinaryIO) -> None:
     """Writes the masked network's tensors; its cfg is the original's."""
     masked = replace(cut, keep=np.ones_like(cut.keep), carriers=cut.gone)
-    write_slim(weights, masked, constants_of(weights, cut), file)  # only the cut's own carriers carry
+    constants = with_offsets(weights, constants_of(weights, cut))  # only the cut's own carriers carry
+    write_slim(weights, masked, constants, file)
 
 
 def write_held(weights: NetworkWeights, cut: Cut, file: BinaryIO) -> None:

@@ -17,11 +17,13 @@ from darkprune.graph.graph import Graph
 from darkprune.graph.weights import NetworkWeights
 from darkprune.pruning.apply import Cut, slim_cfg
 from darkprune.pruning.plan import hash_file
+from darkprune.pruning.similarity import without_similar
 from darkprune.pruning.stand_in import write_held, write_masked
 from darkprune.pruning.units import ReducedWeights, write_silenced
 from darkprune.runners.base import Maps, load_with_any
 
 TOLERANCE = 1e-3  #: relative to a layer's largest value; float32 in a deep network keeps to about 1e-5
+_Write = Callable[[NetworkWeights, Cut, BinaryIO], None]
 WIDTH_KEYS = frozenset({"filters", "groups", "output", "out_channels"})
 
 
@@ -127,11 +129,17 @@ def check_numbers(
     name, loaded = load_with_any(slim.graph, slim.file.path, runner)
     found = [loaded.outputs(image) for image in images]
     results: list[list[Difference]] = []
-    for what, write in (("the masked original", write_masked), ("the original with constants", write_held)):
+    stages: tuple[tuple[str, _Write, NetworkWeights, Cut], ...] = (
+        ("the masked original", write_masked, original, cut),
+        # channels that others replace are as they were: what is missing of them is part of the difference
+        ("the original with constants", write_held, *without_similar(original, cut)),
+    )
+    for what, write, base, held in stages:
         progress(what)
         with tempfile.TemporaryDirectory(prefix="darkprune-") as folder:
             path = Path(folder) / "stand-in.weights"
-            _write(path, original, cut, write)
+            with path.open("wb") as file:
+                write(base, held, file)
             results.append(_compare(cut, _run(original, path, name, images), found))
     return NumericCheck(name, len(images), tuple(results[0]), tuple(results[1]), output_layers(original.graph))
 
@@ -140,13 +148,6 @@ def output_layers(graph: Graph) -> tuple[int, ...]:
     """Returns the layers whose values are the network's answer: what feeds its heads, else its outputs."""
     feeding = [head.sources[0] for head in graph.heads if head.sources[0] >= 0]
     return tuple(dict.fromkeys(feeding)) or graph.outputs
-
-
-def _write(
-    path: Path, original: NetworkWeights, cut: Cut, write: Callable[[NetworkWeights, Cut, BinaryIO], None]
-) -> None:
-    with path.open("wb") as file:
-        write(original, cut, file)
 
 
 def _run(original: NetworkWeights, path: Path, runner: str, images: Sequence[NDArray[np.float32]]) -> list[Maps]:
