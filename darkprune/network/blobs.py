@@ -1,0 +1,71 @@
+"""Weights in and out, through the tensors that the kinds declare: (layer index, name), as surgery sees them."""
+
+from __future__ import annotations
+
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from darkprune.darknet.weights import Header, WeightsWriter
+from darkprune.errors import WeightsError
+from darkprune.graph.graph import Layer
+from darkprune.graph.weights import NetworkWeights, stored_tensors
+from darkprune.layers import Blob
+from darkprune.network.network import Network
+
+
+def tensor_of(network: Network, layer: int, name: str) -> Tensor:
+    """Returns a network's tensor by darknet's name (`weights`, `biases`, `scales`, …), in the file's axis order.
+
+    Raises:
+        WeightsError: there is no such tensor, or it was folded away.
+    """
+    tensor = getattr(network.layers[layer], name, None)
+    if not isinstance(tensor, Tensor):
+        raise WeightsError(f"layer {layer} ({network.graph[layer].name}) has no {name}")
+    return tensor
+
+
+def load_weights(network: Network, weights: NetworkWeights) -> None:
+    """Copies a file's tensors into a network; what the file does not hold (`dontload`) stays as it is.
+
+    Raises:
+        WeightsError: the network is fused, or the file belongs to another one.
+    """
+    _refuse_fused(network)
+    if stored_tensors(weights.graph) != stored_tensors(network.graph):
+        raise WeightsError(f"{weights.file.path}: holds the tensors of another network than {network.graph.cfg.source}")
+    with torch.no_grad():
+        for layer, blob in _stored(network):
+            values = np.ascontiguousarray(weights.read(layer, blob.name), np.float32)
+            tensor_of(network, layer.index, blob.name).copy_(torch.from_numpy(values))
+
+
+def save_weights(network: Network, file: BinaryIO, header: Header) -> None:
+    """Writes a network's tensors; loading and saving gives the same bytes.
+
+    Args:
+        network: the network.
+        file: open for writing in binary, empty; see `darkprune.darknet.output.atomic_file`.
+        header: written as it is; its version decides how connected layers are laid out.
+
+    Raises:
+        WeightsError: the network is fused.
+    """
+    _refuse_fused(network)
+    writer = WeightsWriter(file, header, stored_tensors(network.graph, header.transposed))
+    for layer, blob in _stored(network):
+        values = tensor_of(network, layer.index, blob.name).detach().to("cpu", torch.float32).numpy()
+        writer.write(layer.index, blob.name, values.T if header.transposed and blob.transposable else values)
+    writer.finish()
+
+
+def _stored(network: Network) -> list[tuple[Layer, Blob]]:
+    return [(layer, blob) for layer in network.graph for blob in layer.stored]
+
+
+def _refuse_fused(network: Network) -> None:
+    if network.fused:
+        raise WeightsError("the network's batch normalisation is folded into its weights: they do not fit its cfg now")

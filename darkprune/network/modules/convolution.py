@@ -1,0 +1,196 @@
+"""[convolutional] and [local] (darknet's `convolutional_layer.c`, `local_layer.c`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from darkprune.errors import TrainingError
+from darkprune.graph.graph import Graph, Layer
+from darkprune.layers.base import positions
+from darkprune.layers.convolution import Convolutional, Local
+from darkprune.network.modules.activations import Function, activation_function
+from darkprune.network.modules.base import (
+    LayerModule,
+    batch_normalise,
+    fold_batch_norm,
+    module_for,
+    place_of,
+    slope_and_intercept,
+    uniform,
+)
+
+
+class Convolution(LayerModule):
+    """A convolution, its batch normalisation and its activation.
+
+    Attributes:
+        weights: (n, c/groups, size, size); (c/groups, size, size, n) with `flipped`, as the file has them.
+        sharing: the convolution whose tensors are used instead of own ones (`share_index`): it alone says whether
+            there is batch normalisation. A tuple, so that torch does not take it for a part of this module.
+    """
+
+    def __init__(self, layer: Layer, kind: Convolutional, owner: Convolution | None, activation: Function) -> None:
+        super().__init__(layer)
+        geometry = kind.geometry
+        self.sharing = () if owner is None else (owner,)
+        self.flipped = kind.flipped
+        # with antialiasing the blur takes the stride
+        self.stride = (1, 1) if kind.antialiasing else (geometry.stride_y, geometry.stride_x)
+        self.size, self.groups = geometry.size, geometry.groups
+        self.dilation, self.padding = geometry.dilation, geometry.padding * geometry.dilation
+        self.antialiasing, self.blur_stride = kind.antialiasing, (geometry.stride_y, geometry.stride_x)
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, c, h, w) -> (b, n, out_h, out_w), before any blur."""
+        owner = self.sharing[0] if self.sharing else self
+        if not owner.has_batch_norm:
+            return self.activation(self.convolve(x, owner.kernel(), owner.biases))
+        y = self.convolve(x, owner.kernel(), None)
+        # a sharing layer moves its owner's running statistics too, as darknet's shared arrays do
+        return self.activation(batch_normalise(owner, y, owner.training))
+
+    def convolve(self, x: Tensor, kernel: Tensor, biases: Tensor | None) -> Tensor:
+        """Convolves; a window that exceeds the padded map by less than a stride sees zeros there, as in darknet."""
+        reach = self.dilation * (self.size - 1) + 1
+        missing = [reach - length - 2 * self.padding for length in x.shape[-2:]]
+        if max(missing) > 0:
+            x = functional.pad(x, (0, max(0, missing[1]), 0, max(0, missing[0])))
+        return functional.conv2d(x, kernel, biases, self.stride, self.padding, self.dilation, self.groups)
+
+    def kernel(self) -> Tensor:
+        """Returns the weights as (n, c/groups, size, size)."""
+        return self.weights.permute(3, 0, 1, 2) if self.flipped else self.weights
+
+    def seen_behind(self, output: Tensor) -> Tensor:
+        """Blurs."""
+        return blur(output, self.antialiasing, self.blur_stride) if self.antialiasing else output
+
+    def draw(self, generator: torch.Generator) -> None:
+        """Draws weights with fan-in (c/groups)·size²."""
+        if not self.sharing:
+            uniform(self.weights, generator, fan_in=self.kernel()[0].numel())
+
+    def fuse(self) -> None:
+        """Folds batch normalisation into kernel and biases."""
+        if self.has_batch_norm:
+            fold_batch_norm(self, self.kernel())
+
+
+class BinaryConvolution(Convolution):
+    """`xnor=1`: signs of the input times signs of the weights, times each filter's mean |w|.
+
+    At inference as `calculate_binary_weights` leaves it: the weights are those with batch normalisation folded in, and
+    padding counts as −1. In training batch normalisation stays behind and padding is 0; gradients pass the signs as
+    darknet lets them: through inputs within ±1, and to all weights.
+    """
+
+    def __init__(
+        self, layer: Layer, kind: Convolutional, owner: Convolution | None, activation: Function, at_inference: Function
+    ) -> None:
+        super().__init__(layer, kind, owner, activation)
+        self.at_inference = at_inference
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, c, h, w) -> (b, n, out_h, out_w)."""
+        owner = self.sharing[0] if self.sharing else self
+        signs = torch.where(x > 0, 1.0, -1.0)
+        if owner.training:
+            clipped = x.clamp(-1, 1)
+            y = self.convolve(clipped + (signs - clipped).detach(), _binary(owner.kernel()), None)
+            if not owner.has_batch_norm:
+                return self.activation(y + owner.biases.view(-1, 1, 1))
+            return self.activation(batch_normalise(owner, y, True))
+        kernel, biases = owner.kernel(), owner.biases
+        if owner.has_batch_norm:
+            slope, intercept = slope_and_intercept(owner)
+            kernel, biases = (kernel * slope.view(-1, 1, 1, 1)).float(), intercept.float()
+        signs = functional.pad(signs, [self.padding] * 4, value=-1.0)
+        y = functional.conv2d(signs, _binary(kernel), biases, self.stride, 0, self.dilation)
+        return self.at_inference(y)
+
+
+def _binary(kernel: Tensor) -> Tensor:
+    """±mean|w| per filter (`binarize_weights`); its gradient is that of the weights themselves."""
+    scale = kernel.detach().abs().mean(dim=(1, 2, 3), keepdim=True)
+    signs = torch.where(kernel > 0, scale, -scale)
+    return kernel + (signs - kernel).detach()
+
+
+class LocalConvolution(LayerModule):
+    """A convolution with a kernel of its own at every position.
+
+    Attributes:
+        weights: (out_h·out_w, n, c, size, size).
+        biases: (n, out_h, out_w).
+    """
+
+    def __init__(self, layer: Layer, kind: Local) -> None:
+        super().__init__(layer)
+        # darknet pads by `pad` pixels but computes the output as if there were (size - 1)/2 of them
+        source, output = layer.inputs[0], layer.output
+        shown = [positions(length + 2 * int(kind.pad) - kind.size, kind.stride) for length in (source.h, source.w)]
+        if shown != [output.h, output.w]:
+            raise TrainingError(f"{self.place}: darknet misreads its memory here (size={kind.size} with pad=1)")
+        self.size, self.stride, self.padding = kind.size, kind.stride, int(kind.pad)
+        self.activation = activation_function(kind.activation, overwrite=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, c, h, w) -> (b, n, out_h, out_w)."""
+        seen = functional.unfold(x, self.size, padding=self.padding, stride=self.stride)  # (b, c·size², places)
+        y = torch.einsum("pnk,bkp->bnp", self.weights.flatten(2), seen)
+        return self.activation(y.reshape(len(x), *self.biases.shape) + self.biases)
+
+    def draw(self, generator: torch.Generator) -> None:
+        """Draws weights with fan-in c·size²."""
+        uniform(self.weights, generator, fan_in=self.weights[0, 0].numel())
+
+
+def blur(x: Tensor, antialiasing: int, stride: tuple[int, int]) -> Tensor:
+    """Blurs each channel: 3x3 binomial padded by zeros, or a 2x2 mean without padding for antialiasing=2.
+
+    Args:
+        x: (b, c, h, w).
+        antialiasing: the key's value.
+        stride: rows, columns.
+    """
+    line = torch.tensor([1.0, 1.0] if antialiasing == 2 else [1.0, 2.0, 1.0], device=x.device, dtype=x.dtype)
+    kernel = torch.outer(line, line) / line.sum() ** 2
+    channels = x.shape[1]
+    weights = kernel.expand(channels, 1, *kernel.shape)
+    return functional.conv2d(x, weights, None, stride, 0 if antialiasing == 2 else 1, groups=channels)
+
+
+@module_for(Convolutional)
+def convolution(layer: Layer, graph: Graph, before: Sequence[LayerModule]) -> LayerModule:
+    """Makes a convolution; `binary` changes nothing, as in the CPU build."""
+    kind = layer.kind
+    assert isinstance(kind, Convolutional)
+    owner = _owner(layer, kind, before)
+    if kind.geometry.dilation > 1 and 2 * kind.geometry.padding != kind.geometry.size - 1:
+        raise TrainingError(f"{place_of(layer)}: dilation without pad=1; darknet writes past its memory here")
+    activation = activation_function(kind.activation, overwrite=True)
+    if kind.xnor and kind.geometry.stride_x == kind.geometry.stride_y:
+        plain = graph.options(layer).flag("bin_output")
+        return BinaryConvolution(layer, kind, owner, activation, activation_function("linear") if plain else activation)
+    return Convolution(layer, kind, owner, activation)
+
+
+def _owner(layer: Layer, kind: Convolutional, before: Sequence[LayerModule]) -> Convolution | None:
+    """Returns the convolution whose tensors are used; the graph made sure that they fit."""
+    if kind.share_index is None:
+        return None
+    owner = before[layer.references[0]]
+    assert isinstance(owner, Convolution)
+    return owner.sharing[0] if owner.sharing else owner
+
+
+@module_for(Local)
+def local(layer: Layer, graph: Graph, before: Sequence[LayerModule]) -> LayerModule:
+    """Makes a locally connected layer."""
+    assert isinstance(layer.kind, Local)
+    return LocalConvolution(layer, layer.kind)

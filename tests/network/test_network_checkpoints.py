@@ -1,0 +1,42 @@
+"""Real checkpoints against OpenCV's own Darknet reader."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from darkprune.graph.weights import open_pair
+from darkprune.network import Network, load_weights
+from darkprune.network.modules import base
+from darkprune.runners.opencv_runner import OpenCvRunner
+
+from .building import CHECKPOINTS, images_for, relative
+
+pytestmark = [
+    pytest.mark.skipif(not CHECKPOINTS, reason="shared assets are not here"),
+    pytest.mark.skipif(not hasattr(cv2.dnn, "readNetFromDarknet"), reason="this OpenCV has no Darknet reader"),
+]
+
+
+READABLE = [folder for folder in CHECKPOINTS if folder.name != "yolo-fastest-1.1_160_person"]  # its relu6 is not
+
+
+@pytest.mark.parametrize("folder", READABLE, ids=lambda folder: folder.name)
+def test_opencv_agrees_layer_by_layer(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "BN_EPSILON", 1e-6)  # OpenCV's
+    (cfg,), (path,) = folder.glob("*.cfg"), folder.glob("*.weights")
+    with open_pair(cfg, path) as weights:
+        network = Network(weights.graph).eval()
+        load_weights(network, weights)
+    theirs = OpenCvRunner().load(network.graph, path)
+    image = images_for(network.graph, batch=1)
+    maps = theirs.outputs(np.asarray(image[0]))
+    assert len(maps) > len(network.graph) // 2
+    with torch.inference_mode():
+        taps = network(image, taps=maps).taps
+    worst = max(relative(taps[index], values) for index, values in maps.items())
+    assert worst <= 1e-4
