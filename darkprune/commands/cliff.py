@@ -209,6 +209,7 @@ def _draw(path: Path, result: dict[str, Any], name: str) -> bool:
     base = {"macs_removed": 0.0, "value": result["unpruned"], "ratio": 0.0}
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.add_subplot()
+    axes.margins(x=0.1)
     for rows, style, label in (
         ([base, *result["pruned"]], "o-", "pruned"),
         (result["control"], "s--", "unpruned, smaller input"),
