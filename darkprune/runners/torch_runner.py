@@ -1,80 +1,92 @@
-"""PyTorch, on the processor or a CUDA device, through `darkprune.network`."""
+"""torch as a runner of Darknet pairs; on a GPU where there is one."""
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-
-# torch's threads spin while they wait, which starves everything else on a small machine
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 import torch
+from numpy.typing import NDArray
 
 from darkprune.errors import RunnerError, TrainingError
 from darkprune.graph.graph import Graph
 from darkprune.graph.weights import NetworkWeights
-from darkprune.network.blobs import load_weights
-from darkprune.network.network import Network
+from darkprune.network import Network, initialise, load_weights
 from darkprune.runners.base import LoadedNetwork, Maps, Runner
 
 
 class TorchRunner(Runner):
-    """Runs pairs in PyTorch."""
+    """Runs pairs in torch."""
 
     name = "torch"
 
     def load(self, graph: Graph, weights: Path, *, taps: bool = True) -> LoadedNetwork:
-        """Loads a pair; batch normalisation is folded where no layer's output will be asked for."""
+        """Loads a pair; recurrent layers are refused."""
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         try:
-            network = Network(graph, channels_last=True)
+            network = Network(graph, channels_last=not taps)
         except TrainingError as error:
-            raise RunnerError(str(error)) from None
-        with NetworkWeights(graph, weights) as stored:
-            load_weights(network, stored)
+            raise RunnerError(f"torch cannot run {graph.cfg.source}: {error}") from None
+        if any(layer.stored != layer.blobs for layer in graph):
+            initialise(network, seed=0)  # what the file does not hold (dontload) is random in darknet too
+        with NetworkWeights(graph, weights) as file:
+            load_weights(network, file)
+        network.eval()
         if not taps:
             network.fuse()
-        return _TorchNetwork(graph, network)
+        return _TorchNetwork(network.to(device), device)
 
 
 class _TorchNetwork(LoadedNetwork):
-    def __init__(self, graph: Graph, network: Network) -> None:
-        self.graph = graph
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.network = network.to(self.device).eval()
+    def __init__(self, network: Network, device: torch.device) -> None:
+        self.graph = network.graph
+        self.network = network
+        self.device = device
 
-    @torch.inference_mode()
     def head_maps(self, images: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        found = self.network(torch.from_numpy(np.ascontiguousarray(images)).to(self.device))
-        return [found.heads[head.index].float().cpu().numpy() for head in self.graph.heads]
+        with torch.inference_mode():
+            heads = self.network(self._batch(images)).heads
+        return [_array(heads[head.index]) for head in self.graph.heads]
 
     def layer_times(self, images: NDArray[np.float32]) -> dict[int, float]:
-        started: dict[int, float] = {}
         times: dict[int, float] = {}
-        handles = []
+        started = 0.0
+
+        def before(*_: object) -> None:
+            nonlocal started
+            self._wait()
+            started = time.perf_counter()
+
+        def after(index: int) -> None:
+            self._wait()
+            times[index] = (time.perf_counter() - started) * 1e3
+
+        hooks = []
         for index, module in enumerate(self.network.layers):
-
-            def start(*_: object, index: int = index) -> None:
-                started[index] = time.perf_counter()
-
-            def stop(*_: object, index: int = index) -> None:
-                if self.device.type == "cuda":
-                    torch.cuda.synchronize()
-                times[index] = (time.perf_counter() - started[index]) * 1e3
-
-            handles += [module.register_forward_pre_hook(start), module.register_forward_hook(stop)]
+            hooks.append(module.register_forward_pre_hook(before))
+            hooks.append(module.register_forward_hook(lambda *_, index=index: after(index)))
         try:
             self.head_maps(images)
         finally:
-            for handle in handles:
-                handle.remove()
+            for hook in hooks:
+                hook.remove()
         return times
 
-    @torch.inference_mode()
     def outputs(self, image: NDArray[np.float32]) -> Maps:
-        asked = [layer.index for layer in self.graph if layer.output.is_map and layer not in self.graph.heads]
-        found = self.network(torch.from_numpy(np.ascontiguousarray(image[None])).to(self.device), asked)
-        return {index: found.taps[index][0].float().cpu().numpy() for index in asked}
+        heads = {head.index for head in self.graph.heads}
+        shown = [layer.index for layer in self.graph if layer.output.is_map and layer.index not in heads]
+        with torch.inference_mode():
+            taps = self.network(self._batch(image[None]), taps=shown).taps
+        return {index: _array(values)[0] for index, values in taps.items()}
+
+    def _batch(self, images: NDArray[np.float32]) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(images, np.float32)).to(self.device)
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+
+def _array(values: torch.Tensor) -> NDArray[np.float32]:
+    return np.ascontiguousarray(values.detach().to("cpu", torch.float32).numpy())

@@ -184,6 +184,18 @@ def test_crop_moves_in_training_only(tmp_path: Path) -> None:
     assert len({network.train()(images).output[0, 0, 0, 0].item() for _ in range(5)}) > 1
 
 
+def test_mixed_precision_gives_nearly_the_same(tmp_path: Path) -> None:
+    network = loaded(DETECTOR, tmp_path).train()
+    images = images_for(network.graph, batch=4)
+    full = network(images).heads[15].detach()
+    with torch.autocast("cpu", torch.bfloat16):
+        half = network(images).heads[15]
+    assert half.dtype == torch.bfloat16
+    assert relative(half, full) <= 0.1
+    half.float().square().sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in network.parameters() if p.grad is not None)
+
+
 def test_fused_networks_are_for_inference(tmp_path: Path) -> None:
     network = loaded(DETECTOR, tmp_path)
     names = {name for name, _ in network.named_buffers()}

@@ -157,7 +157,7 @@ class Constant(LayerModule):
 
     def forward(self) -> Tensor:
         """-> (1, filters, atoms, 1)."""
-        return self.weights[None, :, :, None]
+        return self.weights[None, :, :, None].clone()  # a map like any other, not the parameter itself
 
     def draw(self, generator: torch.Generator) -> None:
         """Draws values uniformly from mean ± std, as darknet does."""
