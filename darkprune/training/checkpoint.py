@@ -1,0 +1,138 @@
+"""What a run leaves on disk: weights that darknet loads, and the state that it goes on from.
+
+The state holds everything, the network included, so that one file is always enough: it is written beside the old one
+and takes its place as a whole, and what is read back is tensors and plain values, never code.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import torch
+
+from darkprune.darknet.output import atomic_file
+from darkprune.darknet.weights import Header
+from darkprune.errors import TrainingError
+from darkprune.network import Network, save_weights
+
+FORMAT = "darkprune training state 1"
+STATE = "state.pt"
+
+
+class RunFolder:
+    """The folder of a run.
+
+    Attributes:
+        folder: the folder.
+        stem: what the weights' names begin with; the cfg's name, as in darknet.
+    """
+
+    def __init__(self, folder: Path, stem: str) -> None:
+        self.folder = folder
+        self.stem = stem
+
+    def weights(self, kind: str) -> Path:
+        """Returns the path of weights: `last`, `best`, `final`, `ema` or a number of steps."""
+        return self.folder / f"{self.stem}_{kind}.weights"
+
+    @property
+    def cfg(self) -> Path:
+        """The cfg that the weights belong to."""
+        return self.folder / f"{self.stem}.cfg"
+
+    @property
+    def state(self) -> Path:
+        """The state of the run."""
+        return self.folder / STATE
+
+    def write_cfg(self, text: str) -> None:
+        """Writes the cfg.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        with atomic_file(self.cfg, overwrite=True) as file:
+            file.write(text.encode("utf-8", "surrogateescape"))
+
+    def write_weights(self, network: Network, kind: str, seen: int) -> None:
+        """Writes a network's weights; what was there before stays until they are complete.
+
+        Raises:
+            OutputError: they cannot be written.
+        """
+        with atomic_file(self.weights(kind), overwrite=True) as file:
+            save_weights(network, file, Header(seen=seen))
+
+    def write_state(self, state: dict[str, Any]) -> None:
+        """Writes the state; what was there before stays until it is complete.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        with atomic_file(self.state, overwrite=True) as file:
+            watched = _Watched(file)
+            try:
+                torch.save({"format": FORMAT, **state}, cast(BinaryIO, watched))
+            except RuntimeError:
+                if watched.trouble is not None:  # torch hides a full disk behind an error of its own
+                    raise watched.trouble from None
+                raise
+
+    def read_state(self) -> dict[str, Any]:
+        """Reads the state, on the CPU.
+
+        Raises:
+            TrainingError: there is none, or it is not one of darkprune's.
+        """
+        if not self.state.is_file():
+            raise TrainingError(f"{self.state}: no such file; there is no run in {self.folder} to go on with")
+        try:
+            state = torch.load(self.state, map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+            raise TrainingError(f"{self.state}: cannot be read as a training state ({reason})") from None
+        if not isinstance(state, dict) or state.get("format") != FORMAT:
+            raise TrainingError(f"{self.state}: is not a training state of this version of darkprune")
+        return state
+
+
+class _Watched(io.RawIOBase):
+    """Passes writes on and remembers what went wrong."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__()
+        self._file = file
+        self.trouble: OSError | None = None
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.trouble = error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+def differences(stored: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
+    """Lists what differs between two nested sets of plain values, as `name: then → now`."""
+    found = []
+    for key in sorted({*stored, *now}):
+        then, this = stored.get(key), now.get(key)
+        name = f"{prefix}{key}"
+        if isinstance(then, dict) and isinstance(this, dict):
+            found += differences(then, this, f"{name}.")
+        elif _plain(then) != _plain(this):
+            found.append(f"{name}: {then} → {this}")
+    return found
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
