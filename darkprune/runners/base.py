@@ -84,12 +84,15 @@ class Runner(ABC):
         """
 
 
-#: name -> (module, class), in order of preference
+#: name -> (module, class)
 RUNNERS: dict[str, tuple[str, str]] = {
     "opencv": ("darkprune.runners.opencv_runner", "OpenCvRunner"),
     "onnxruntime": ("darkprune.runners.onnxruntime_runner", "OnnxRuntimeRunner"),
     "torch": ("darkprune.runners.torch_runner", "TorchRunner"),
+    "tensorrt": ("darkprune.runners.tensorrt_runner", "TensorRtRunner"),
 }
+#: for work on layers, in order of preference; TensorRT only when asked for: it takes minutes and shows no layer
+PREFERRED = ("opencv", "onnxruntime", "torch")
 #: for work on many images: the fastest on a processor first
 FAST_FIRST = ("torch", "onnxruntime", "opencv")
 
@@ -112,7 +115,7 @@ def get_runner(name: str) -> Runner:
 
 
 def load_with_any(
-    graph: Graph, weights: Path, name: str | None = None, *, taps: bool = True, order: Sequence[str] = tuple(RUNNERS)
+    graph: Graph, weights: Path, name: str | None = None, *, taps: bool = True, order: Sequence[str] = PREFERRED
 ) -> tuple[str, LoadedNetwork]:
     """Loads a pair in the named runner, or in the first of an order that takes it.
 

@@ -1,0 +1,238 @@
+"""onnxruntime on the processor: pairs through `darkprune.export`, and files that it wrote.
+
+Where a `.onnx` file is given for the weights, that file is run as it is: so half precision and INT8 are measured.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from hashlib import sha256
+from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto, helper
+
+from darkprune.errors import ExportError, RunnerError
+from darkprune.graph.graph import Graph
+from darkprune.graph.weights import NetworkWeights
+from darkprune.runners.base import LoadedNetwork, Maps, Runner
+
+_LAYER = re.compile(r"(\d{3,})_[a-zA-Z]")  #: how the names of a layer's nodes and tensors begin
+_TIMED_RUNS = 3
+
+
+class OnnxRuntimeRunner(Runner):
+    """Runs pairs, and ONNX files of pairs, in onnxruntime."""
+
+    name = "onnxruntime"
+
+    def load(self, graph: Graph, weights: Path, *, taps: bool = True) -> LoadedNetwork:
+        """Loads a pair, or the file that was exported from it."""
+        try:
+            if weights.suffix == ".onnx":
+                check_file(graph, weights)
+                return _OnnxRuntimeNetwork(graph, weights)
+            room = TemporaryDirectory(prefix="darkprune-")
+            path = Path(room.name) / "network.onnx"
+            tapped = write_heads(graph, weights, path, "onnxruntime", None, taps)
+        except ExportError as error:
+            raise RunnerError(f"onnxruntime: {error}") from None
+        return _OnnxRuntimeNetwork(graph, path, tapped, room)
+
+
+class _OnnxRuntimeNetwork(LoadedNetwork):
+    def __init__(
+        self,
+        graph: Graph,
+        path: Path,
+        tapped: Mapping[int, str] | None = None,
+        room: TemporaryDirectory[str] | None = None,
+    ) -> None:
+        self.graph = graph
+        self.tapped = tapped or {}
+        self._path = path
+        self._room = room  # keeps the file for `layer_times`
+        self._session = self._open(_options())
+        self._input = self._session.get_inputs()[0]
+        self._names = [output.name for output in self._session.get_outputs()]
+
+    def head_maps(self, images: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        names = tensors_of_heads(self.graph, self._names)
+        size = self._input.shape[0]
+        if not isinstance(size, int):
+            return self._run(self._session, names, images)
+        return in_parts(lambda part: self._run(self._session, names, part), images, size)
+
+    def layer_times(self, images: NDArray[np.float32]) -> dict[int, float]:
+        size = self._input.shape[0]
+        batch = images if not isinstance(size, int) else np.resize(images, (size, *images.shape[1:]))
+        names = tensors_of_heads(self.graph, self._names)
+        with TemporaryDirectory(prefix="darkprune-") as room:
+            options = _options()
+            options.enable_profiling = True
+            options.profile_file_prefix = str(Path(room) / "profile")
+            session = self._open(options)
+            for _ in range(1 + _TIMED_RUNS):
+                self._run(session, names, batch)
+            events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+        started = sorted(event["ts"] for event in events if event.get("name") == "model_run")
+        nodes = [event for event in events if event.get("cat") == "Node" and event["ts"] >= started[1]]
+        return by_layer(((event["name"], event["dur"] / 1e3 / _TIMED_RUNS) for event in nodes), len(self.graph))
+
+    def outputs(self, image: NDArray[np.float32]) -> Maps:
+        tensors = dict(self.tapped)
+        if self.graph.heads:
+            heads = zip(self.graph.heads, tensors_of_heads(self.graph, self._names), strict=True)
+            tensors |= {head.sources[0]: name for head, name in heads if head.sources[0] >= 0}
+        values = self._run(self._session, list(tensors.values()), image[None])
+        shown = {}
+        for index, found in zip(tensors, values, strict=True):
+            shape = self.graph[index].output
+            if found.size == shape.c * shape.h * shape.w:
+                shown[index] = found.reshape(shape.c, shape.h, shape.w)
+        return shown
+
+    def _run(
+        self, session: onnxruntime.InferenceSession, names: list[str], images: NDArray[np.float32]
+    ) -> list[NDArray[np.float32]]:
+        try:
+            found: list[NDArray[np.float32]] = session.run(names, {self._input.name: np.asarray(images, np.float32)})
+        except Exception as error:  # onnxruntime raises classes of its own, none of them public
+            raise RunnerError(f"onnxruntime cannot run {self.graph.cfg.source}: {_reason(error)}") from None
+        return found
+
+    def _open(self, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+        try:
+            return onnxruntime.InferenceSession(str(self._path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise RunnerError(f"onnxruntime refuses {self.graph.cfg.source}: {_reason(error)}") from None
+
+
+def write_heads(
+    graph: Graph, weights: Path, path: Path, target: str, batch: int | None, taps: bool = False
+) -> dict[int, str]:
+    """Exports a pair with raw heads.
+
+    Args:
+        graph: the network.
+        weights: its weights file.
+        path: the file to be.
+        target: what it is for.
+        batch: images per call; None leaves it open.
+        taps: whether the file gives every layer's output.
+
+    Returns:
+        With `taps` the layers, with the tensors' names.
+
+    Raises:
+        ExportError: a layer that ONNX cannot say.
+    """
+    options = exporter("onnx_options").ExportOptions(target=target, batch=batch)
+    with NetworkWeights(graph, weights) as pair:
+        network = exporter("onnx_model").build_onnx(pair, options)
+        tapped = _tensors_of_layers(graph, network.model) if taps else {}
+        exporter("onnx_file").write_onnx(replace(network, model=_with_outputs(network.model, tapped.values())), path)
+    return tapped
+
+
+def check_file(graph: Graph, path: Path) -> None:
+    """Refuses an ONNX file that does not give the heads of this network.
+
+    Raises:
+        ExportError: it cannot be read, or another program made it.
+        RunnerError: it was made in another form, from another cfg or for another size.
+    """
+    facts = exporter("onnx_check").facts_of_file(path)
+    if facts["outputs"] != "heads":
+        raise RunnerError(f"{path}: gives {facts['outputs']}, not raw heads; export it with --outputs heads")
+    if facts["cfg_sha256"] != sha256(graph.cfg.encode()).hexdigest():
+        raise RunnerError(f"{path}: was not made from {graph.cfg.source}, or for another --size")
+
+
+def exporter(module: str) -> Any:
+    """Finds a part of the converter by name, as runners themselves are found: its room stands above this one."""
+    return import_module(f"darkprune.export.{module}")
+
+
+def tensors_of_heads(graph: Graph, names: Sequence[str]) -> list[str]:
+    """Returns for each head the tensor that holds what it reads.
+
+    Raises:
+        RunnerError: there are too few.
+    """
+    by_name = [next((n for n in names if layer_of(n) == head.sources[0]), None) for head in graph.heads]
+    found = [name for name in by_name if name is not None]
+    if len(found) < len(by_name):  # a head that reads what a layer passed on from another: outputs stand in order
+        found = list(names[: len(by_name)])
+    if len(found) < len(by_name):
+        raise RunnerError(f"{graph.cfg.source}: has {len(by_name)} heads, but there are {len(names)} outputs")
+    return found
+
+
+def layer_of(name: str) -> int | None:
+    """Returns the darknet layer that a node or tensor belongs to."""
+    match = _LAYER.search(name)
+    return None if match is None else int(match[1])
+
+
+def by_layer(times: Iterable[tuple[str, float]], layers: int) -> dict[int, float]:
+    """Adds up the milliseconds of nodes by darknet's layers; what belongs to none is left out."""
+    found: dict[int, float] = {}
+    for name, ms in times:
+        index = layer_of(name)
+        if index is not None and index < layers:
+            found[index] = found.get(index, 0.0) + ms
+    return found
+
+
+def in_parts(run: Any, images: NDArray[np.float32], size: int) -> list[NDArray[np.float32]]:
+    """Runs images through a network with a fixed batch size; the last part is filled up with zeros.
+
+    Args:
+        run: takes (size, c, h, w), gives a list of (size, …).
+        images: any number of images.
+        size: images per call.
+    """
+    parts = []
+    for start in range(0, len(images), size):
+        part = images[start : start + size]
+        missing = size - len(part)
+        filled = np.concatenate([part, np.zeros((missing, *part.shape[1:]), np.float32)]) if missing else part
+        parts.append([np.array(values[: len(part)]) for values in run(filled)])
+    return [np.concatenate(values) for values in zip(*parts, strict=True)]
+
+
+def _tensors_of_layers(graph: Graph, model: ModelProto) -> dict[int, str]:
+    made = {name for node in model.graph.node for name in node.output}
+    names = {layer.index: f"{layer.index:03d}_{layer.name}" for layer in graph if layer.output.is_map}
+    return {index: name for index, name in names.items() if name in made}
+
+
+def _with_outputs(model: ModelProto, names: Iterable[str]) -> ModelProto:
+    given = {output.name for output in model.graph.output}
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    for name in names:
+        if name not in given:
+            copy.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+    return copy
+
+
+def _options() -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    # threads that spin while they wait starve everything else on a small machine
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,79 @@
+"""TensorRT on this machine: pairs through an engine that is built for the occasion, and engines that exist.
+
+Where a `.engine` file is given for the weights, that engine is run as it is: so half precision and INT8 are measured.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from darkprune.errors import ExportError, RunnerError
+from darkprune.graph.graph import Graph
+from darkprune.runners.base import LoadedNetwork, Maps, Runner
+from darkprune.runners.onnxruntime_runner import by_layer, exporter, in_parts, tensors_of_heads, write_heads
+
+
+class TensorRtRunner(Runner):
+    """Runs pairs, and engines of pairs, in TensorRT."""
+
+    name = "tensorrt"
+
+    def load(self, graph: Graph, weights: Path, *, taps: bool = True) -> LoadedNetwork:
+        """Loads an engine, or builds one in FP32 of a pair; that takes a minute or more."""
+        try:
+            import tensorrt  # noqa: F401
+        except ImportError as error:
+            raise RunnerError(f"TensorRT is not installed here ({error})") from None
+        with TemporaryDirectory(prefix="darkprune-") as room:
+            path = weights
+            if weights.suffix != ".engine":
+                source, path = Path(room) / "network.onnx", Path(room) / "network.engine"
+                try:
+                    write_heads(graph, weights, source, "workstation", 1)
+                    exporter("tensorrt_engine").build_engine(source, path, say=lambda line: None)
+                except ExportError as error:
+                    raise RunnerError(f"TensorRT: {error}") from None
+            return _TensorRtNetwork(graph, path)
+
+
+class _TensorRtNetwork(LoadedNetwork):
+    def __init__(self, graph: Graph, path: Path) -> None:
+        self.graph = graph
+        self.engine: Any = exporter("tensorrt_run").Engine(path)
+        self.names = tensors_of_heads(graph, list(self.engine.outputs))
+        image = graph.net.input
+        shapes = [(str(path), self.engine.shape, image)]
+        shapes += [
+            (name, self.engine.outputs[name], graph.feature(head.sources[0]))
+            for head, name in zip(graph.heads, self.names, strict=True)
+        ]
+        for what, shape, feature in shapes:
+            if tuple(shape[1:]) != (feature.c, feature.h, feature.w):
+                self.engine.close()
+                raise RunnerError(f"{what}: has the shape {tuple(shape)}, the network {feature}; build it of this pair")
+
+    def head_maps(self, images: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        size = self.engine.shape[0]
+        return in_parts(self._run, images, size if size > 0 else len(images))
+
+    def layer_times(self, images: NDArray[np.float32]) -> dict[int, float]:
+        size = self.engine.shape[0]
+        batch = np.resize(images, (size, *images.shape[1:])) if size > 0 else images
+        return by_layer(self.engine.layer_times(batch), len(self.graph))
+
+    def outputs(self, image: NDArray[np.float32]) -> Maps:
+        maps = self.head_maps(image[None])
+        return {
+            head.sources[0]: values[0]
+            for head, values in zip(self.graph.heads, maps, strict=True)
+            if head.sources[0] >= 0
+        }
+
+    def _run(self, images: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        found = self.engine.run(np.ascontiguousarray(images, np.float32))
+        return [found[name] for name in self.names]
