@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from io import TextIOWrapper
 
 from darkprune import __version__
 from darkprune.errors import DarkpruneError, UsageError
@@ -58,32 +59,49 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     # numpy's BLAS would start a thread per core and take 90 ms for it; surgery multiplies little
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # γ on a terminal that has no Greek
+    try:
+        return _run(given)
+    except KeyboardInterrupt:
+        print("darkprune: interrupted; nothing was left behind", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        _mute()  # the reader of the pipe has gone
+        return 0
+    except (DarkpruneError, MemoryError, OSError) as error:
+        if "--debug" in given:
+            raise
+        print(f"darkprune: error: {_line(error)}", file=sys.stderr)
+        if isinstance(error, OSError):
+            _mute()
+        return 2 if isinstance(error, UsageError) else 1
+
+
+def _run(given: list[str]) -> int:
     command = next((word for word in given if not word.startswith("-")), None)
     parser = build_parser(command if command in COMMANDS else "")
     args = parser.parse_args(given)
     if args.command is None:
         parser.print_help()
         return 2
-    try:
-        status: int = args.run(args)
-        sys.stdout.flush()
-        return status
-    except KeyboardInterrupt:
-        print("darkprune: interrupted; nothing was left behind", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of the pipe has gone
-        return 0
-    except DarkpruneError as error:
-        if args.debug:
-            raise
-        print(f"darkprune: error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, UsageError) else 1
-    except MemoryError:
-        if args.debug:
-            raise
-        print("darkprune: error: out of memory", file=sys.stderr)
-        return 1
+    status: int = args.run(args)
+    sys.stdout.flush()
+    return status
+
+
+def _line(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return "out of memory"
+    if isinstance(error, OSError):
+        return f"{error.filename or 'standard output'}: {error.strerror or error}"
+    return str(error)
+
+
+def _mute() -> None:
+    """Sends what is still to be printed nowhere: writing it at the end of the process would fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

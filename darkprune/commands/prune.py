@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import shlex
 from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from darkprune.commands.console import (
     add_json,
     add_pair,
     change,
     count,
+    follow,
     megabytes,
     print_json,
     print_table,
@@ -21,20 +25,27 @@ from darkprune.commands.console import (
 )
 from darkprune.darknet.output import atomic_file, check_folder, result_folder
 from darkprune.errors import UsageError
-from darkprune.graph.graph import read_graph
+from darkprune.graph.graph import Graph, build_graph, read_graph
 from darkprune.graph.stats import Totals, totals
 from darkprune.graph.weights import NetworkWeights
-from darkprune.pruning.allocation import ALLOCATIONS, PRESETS
+from darkprune.pruning.allocation import ALLOCATIONS, PRESETS, WIDTH_PRESETS
+from darkprune.pruning.apply import slim_cfg
 from darkprune.pruning.budget import UNITS, parse_budget
 from darkprune.pruning.constants import CONSTANTS
 from darkprune.pruning.groups import PRESETS as GROUP_PRESETS
-from darkprune.pruning.importance import CRITERIA
+from darkprune.pruning.importance import CRITERIA, IMAGE_CRITERIA
 from darkprune.pruning.merge import MERGES
 from darkprune.pruning.plan import COMPENSATIONS, PrunePlan, hash_file, read_plan
-from darkprune.pruning.prune import PruneSettings, decide, prepare, rank, replay, within_budget
+from darkprune.pruning.prune import PruneSettings, decide, prepare, rank, recounted, replay, within_budget
 from darkprune.pruning.result import ResultNames, write_result
 from darkprune.zoo import resolve
 
+if TYPE_CHECKING:  # torch, and the evaluation, are imported only where images or labels are given
+    from darkprune.data.dataset import Dataset
+    from darkprune.recovery.control import Figure
+    from darkprune.recovery.session import Session
+
+RECOVERIES = ("none", "lsq", "bn")
 #: flags that say how much to remove; one of them is given
 HOW_MUCH = ("ratio", "ratios", "preset", *(f"target_{kind}" for kind in UNITS))
 #: flags that remove something by themselves, before or after what `HOW_MUCH` says
@@ -93,7 +104,11 @@ def configure(parser: ArgumentParser) -> None:
     which = parser.add_argument_group("which channels")
     which.add_argument("--groups", help=f"auto (default), {', '.join(GROUP_PRESETS)}, or ranges 0-55,56-85,…")
     which.add_argument("--allocation", choices=ALLOCATIONS, help="how a total ratio is shared out (default uniform)")
-    which.add_argument("--criterion", choices=CRITERIA, help="score of a channel (default bn_gamma)")
+    which.add_argument(
+        "--criterion",
+        choices=(*CRITERIA, *IMAGE_CRITERIA),
+        help="score of a channel (default bn_gamma); sensitivity: its effect on the outputs, on --images",
+    )
     which.add_argument("--merge", choices=MERGES, help="public mask of coupled convolutions (default vote)")
     which.add_argument("--exclude", metavar="L1,L2,…", help="layers whose channels all stay")
     which.add_argument("--round-to", type=int, metavar="N", help="widths in multiples of N where possible (default 1)")
@@ -107,6 +122,17 @@ def configure(parser: ArgumentParser) -> None:
     rest.add_argument(
         "--constant", choices=CONSTANTS, help="mean: E[act(γz+β)] (default); beta: act(β), as the papers have it"
     )
+    images = parser.add_argument_group("images")
+    images.add_argument("--images", metavar="DIR", help="unlabelled images (folder or list): to score, recover, measure")
+    images.add_argument(
+        "--recover",
+        choices=RECOVERIES,
+        default="none",
+        help="lsq: refit every convolution by least squares; bn: new batch statistics; none (default)",
+    )
+    images.add_argument("--data", metavar="F", help="labelled images: mAP of the result beside its control's")
+    images.add_argument("--split", default="valid", help="which part of the data (default valid)")
+    images.add_argument("--names", metavar="F", help="names of the classes, in order")
     parser.add_argument("--plan-only", action="store_true", help="write the plan, cut nothing")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier result")
     add_json(parser)
@@ -122,16 +148,19 @@ def run(args: Namespace) -> int:
     if not args.plan_only:
         check_folder(output, inputs, args.overwrite)
     graph = read_graph(cfg)
+    session = _session(args, graph)
     budget_flag = next((kind for kind in UNITS if getattr(args, f"target_{kind}") is not None), None)
     with NetworkWeights(graph, weights_path) as weights, ThreadPoolExecutor(1) as pool:
         hashing = pool.submit(lambda: (hash_file(cfg), hash_file(weights_path)))
-        warnings = list(graph.warnings)
+        warnings = [*graph.warnings, *(session.warnings() if session else ())]
+        figures: list[Figure] = []
         if settings is None:
             plan = read_plan(Path(args.plan))
             cut = replay(weights, plan, hashing.result())
-            base = prepare(weights, plan)
+            plan, base = recounted(plan, cut), prepare(weights, plan)
         else:
-            ranking = rank(weights, settings)
+            by_images = session.score if session and settings.criterion in IMAGE_CRITERIA else None
+            ranking = rank(weights, settings, by_images=by_images)
             if budget_flag:
                 budget = parse_budget(budget_flag, getattr(args, f"target_{budget_flag}"), totals(graph))
                 settings = within_budget(ranking, settings, budget)
@@ -144,22 +173,31 @@ def run(args: Namespace) -> int:
             target = output if output.suffix == ".json" else output / "plan.json"
             with atomic_file(target, inputs, args.overwrite) as file:
                 file.write(plan.dumps().encode())
-            data: dict[str, Any] = {"before": before.to_json(), "groups": [group.to_json() for group in plan.groups]}
+            after = totals(build_graph(slim_cfg(cut)), weights.file.header.size).to_json()
+            groups = [group.to_json() for group in plan.groups]
+            data: dict[str, Any] = {"before": before.to_json(), "after": after, "groups": groups}
             outputs = {"plan": str(target)}
-            after = None
         else:
             names = ResultNames.of(cfg.stem)
-            with (
-                result_folder(output, inputs, args.overwrite) as folder,
-                progress(len(graph), "pruning", "layer") as bar,
-            ):
-                data = write_result(folder, names, base, plan, cut, hashing.result, warnings, bar.update)
+            with result_folder(output, inputs, args.overwrite) as folder:
+                with progress(len(graph), "pruning", "layer") as bar:
+                    data = write_result(folder, names, base, plan, cut, hashing.result, warnings, bar.update)
+                if session or args.data:
+                    from darkprune.recovery.comparison import compare
+
+                    recovery = session.recover(weights, plan, cut, folder, names) if session else None
+                    figures, more = compare(weights, folder, names, recovery, _dataset(args), _following)
+                    data.update(recovery=recovery.to_json() if recovery else None)
+                    data.update(comparison=[figure.to_json() for figure in figures])
+                    warnings += more
             after = data["after"]
             outputs = {kind: str(output / name) for kind, name in asdict(names).items()}
     if args.json:
         print_json({**data, "outputs": outputs, "warnings": warnings})
         return 0
     _print(plan, before, after, data.get("stages", []), outputs)
+    if figures:
+        _print_figures(figures)
     for message in warnings:
         warn(message)
     _print_next(args, outputs)
@@ -182,6 +220,11 @@ def settings_of(args: Namespace) -> PruneSettings:
         )
     chosen = {name: getattr(args, name) for name in _SETTINGS if getattr(args, name) is not None}
     chosen["exclude"] = tuple(_numbers("--exclude", args.exclude, int)) if args.exclude else ()
+    if args.preset is not None:
+        decided = ("allocation", *(("exclude", "round_to", "min_channels") if args.preset in WIDTH_PRESETS else ()))
+        for name in decided:
+            if getattr(args, name) is not None:
+                raise UsageError(f"--preset {args.preset} decides that itself; leave out --{name.replace('_', '-')}")
     if args.ratios is not None:
         if args.allocation not in (None, "explicit"):
             raise UsageError(
@@ -190,7 +233,56 @@ def settings_of(args: Namespace) -> PruneSettings:
         chosen.update(ratios=tuple(_numbers("--ratios", args.ratios, float)), allocation="explicit")
     elif args.allocation == "explicit":
         raise UsageError("--allocation explicit needs --ratios, one per group")
+    elif args.criterion in IMAGE_CRITERIA and args.preset is None:
+        chosen.setdefault("allocation", "global")  # its scores are comparable over the whole network
     return PruneSettings(**chosen)
+
+
+def _session(args: Namespace, graph: Graph) -> Session | None:
+    """Reads the unlabelled images, if there are any.
+
+    Raises:
+        UsageError: something needs images that are not given.
+    """
+    if args.images is None:
+        for what in (f"--criterion {args.criterion}", f"--recover {args.recover}"):
+            if what.split()[1] in (*IMAGE_CRITERIA, "lsq", "bn"):
+                raise UsageError(f"{what} looks at images: give some with --images DIR (labels are not needed)")
+        return None
+    if args.plan_only and args.recover != "none":
+        raise UsageError("--plan-only writes no weights: give --recover when the plan is replayed")
+    from darkprune.recovery.session import Session
+
+    return Session(Path(args.images), graph, args.recover, lambda what, steps: progress(steps, what, "step"))
+
+
+def _dataset(args: Namespace) -> Dataset | None:
+    if args.data is None:
+        return None
+    from darkprune.data import read_dataset
+
+    return read_dataset(args.data, args.split, args.names)
+
+
+@contextmanager
+def _following(total: int, what: str) -> Iterator[Callable[[int, int], None]]:
+    with progress(total, what, "image") as bar:
+        yield follow(bar)
+
+
+def _print_figures(figures: Sequence[Figure]) -> None:
+    print()
+    rows = [
+        (
+            figure.name,
+            f"{figure.width}x{figure.height}",
+            count(figure.macs),
+            "-" if figure.distance is None else f"{figure.distance:.4f}",
+            "-" if figure.map50 is None else f"{100 * figure.map50:.2f} %",
+        )
+        for figure in figures
+    ]
+    print_table(("network", "input", "MACs", "output distance", "mAP@0.5"), rows)
 
 
 def _numbers(flag: str, text: str, kind: type[Any]) -> list[Any]:
@@ -203,7 +295,7 @@ def _numbers(flag: str, text: str, kind: type[Any]) -> list[Any]:
 def _print(
     plan: PrunePlan,
     before: Totals,
-    after: dict[str, Any] | None,
+    after: dict[str, Any],
     stages: list[dict[str, Any]],
     outputs: dict[str, str],
 ) -> None:
@@ -224,18 +316,17 @@ def _print(
         cut_out = ", ".join(f"{unit.first}-{unit.last}" for unit in plan.units)
         print(f"residual units cut out: {cut_out}; layer numbers below are those of the network without them\n")
     print_table(("group", "layers", "channels", "ratio", "threshold", "marked", "removed", "share"), rows, left=2)
-    if after is not None:
-        now = Totals(**after)
-        print()
-        print_table(
-            ("", "before", "after", "change"),
-            [
-                ("parameters", count(before.params), count(now.params), change(before.params, now.params)),
-                ("MACs", count(before.macs), count(now.macs), change(before.macs, now.macs)),
-                ("BFLOPs", f"{before.bflops:.3f}", f"{now.bflops:.3f}", change(before.bflops, now.bflops)),
-                ("weights", megabytes(before.bytes), megabytes(now.bytes), change(before.bytes, now.bytes)),
-            ],
-        )
+    now = Totals(**after)
+    print()
+    print_table(
+        ("", "before", "after", "change"),
+        [
+            ("parameters", count(before.params), count(now.params), change(before.params, now.params)),
+            ("MACs", count(before.macs), count(now.macs), change(before.macs, now.macs)),
+            ("BFLOPs", f"{before.bflops:.3f}", f"{now.bflops:.3f}", change(before.bflops, now.bflops)),
+            ("weights", megabytes(before.bytes), megabytes(now.bytes), change(before.bytes, now.bytes)),
+        ],
+    )
     if len(stages) > 1:
         print()
         for stage in stages:
@@ -259,7 +350,9 @@ def _stage(stage: dict[str, Any]) -> str:
 
 def _print_next(args: Namespace, outputs: dict[str, str]) -> None:
     if "weights" in outputs:
-        print(f"next: darkprune verify {args.cfg} {args.weights} {outputs['cfg']} {outputs['weights']}")
+        print(
+            "next: " + shlex.join(["darkprune", "verify", args.cfg, args.weights, outputs["cfg"], outputs["weights"]])
+        )
     else:
-        replay_it = f"darkprune prune {args.cfg} {args.weights} --plan {outputs['plan']} -o DIR"
+        replay_it = shlex.join(["darkprune", "prune", args.cfg, args.weights, "--plan", outputs["plan"], "-o", "DIR"])
         print(f"next: read or edit the plan, then {replay_it}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -109,12 +110,17 @@ def _to_json(ok: bool, problems: list[str], check: NumericCheck | None, skipped:
         "runner": check.runner,
         "images": check.images,
         "tolerance": TOLERANCE,
-        "worst_layer": asdict(worst) if worst else None,
-        "cut": [asdict(difference) for difference in check.cut],
-        "compensation": [asdict(difference) for difference in check.compensation],
+        "worst_layer": _difference(worst) if worst else None,
+        "cut": [_difference(difference) for difference in check.cut],
+        "compensation": [_difference(difference) for difference in check.compensation],
         "outputs": list(check.outputs),
     }
     return data
+
+
+def _difference(difference: Difference) -> dict[str, Any]:
+    """Returns the fields; null where a network gives NaN or infinite values, which JSON does not have."""
+    return {key: value if isfinite(value) else None for key, value in asdict(difference).items()}
 
 
 def _print(problems: list[str], check: NumericCheck | None, skipped: str | None, every: bool) -> None:

@@ -27,7 +27,8 @@ class Members:
         label: its class.
         pool: number of the pool it is ranked in: group x family; −1 for depthwise layers and others without a vote.
         score: its score, float64.
-        threshold_pool: the pool whose threshold it is compared with (also where it has no vote).
+        threshold_pool: the pool whose threshold it is compared with: for depthwise layers, which have no vote, too;
+            −1 for squeeze-and-excitation branches, whose scores say nothing about what they scale.
     """
 
     layer: Indices
@@ -76,7 +77,8 @@ def gather_members(
         pool = groups.index(group) * len(FAMILIES) + FAMILIES.index(scored.family)
         full = np.full(len(chosen), pool)
         votes = full if scored.voting else np.full(len(chosen), -1)
-        columns.append((np.full(len(chosen), scored.layer), chosen, classes[chosen], votes, full))
+        compared = np.full(len(chosen), -1) if scored.layer in channels.followers else full
+        columns.append((np.full(len(chosen), scored.layer), chosen, classes[chosen], votes, compared))
         values.append(scored.values[chosen])
     if not columns:
         empty = np.zeros(0, np.intp)
@@ -171,7 +173,8 @@ def _compare(members: Members, marks: Marks, deciding: BoolArray, count: int, ho
     family = members.threshold_pool % len(FAMILIES)
     decided_by = np.zeros(count, np.intp)
     decided_by[members.label[deciding]] = family[deciding]
-    counted = deciding | ((members.pool < 0) & (family == decided_by[members.label]))
+    depthwise = (members.pool < 0) & (members.threshold_pool >= 0)
+    counted = deciding | (depthwise & (family == decided_by[members.label]))
     label, scores = members.label[counted], members.score[counted]
     limits = marks.thresholds[members.threshold_pool[counted]]
     size = np.bincount(label, minlength=count)

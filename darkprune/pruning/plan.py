@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -35,7 +36,7 @@ class GroupResult:
         median: median score of its prunable channels with batch normalisation (None without any).
         channels: output channels of its convolutions that could have gone.
         marked: how many of them lay below the threshold.
-        removed: how many went, after merging, floors and rounding.
+        removed: how many of them went, after merging, floors and rounding; what follows without a vote is not counted.
     """
 
     name: str
@@ -52,6 +53,18 @@ class GroupResult:
         """Returns the fields as JSON, the range as `layers`."""
         data = asdict(self)
         return {"name": data.pop("name"), "layers": [data.pop("first"), data.pop("last")], **data}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> GroupResult:
+        """Reads what `to_json` gives.
+
+        Raises:
+            KeyError, TypeError, ValueError: a field is missing, or no number.
+        """
+        first, last = data["layers"]
+        threshold, median = (None if data[key] is None else _finite(data[key]) for key in ("threshold", "median"))
+        counts = [int(data[key]) for key in ("channels", "marked", "removed")]
+        return cls(str(data["name"]), int(first), int(last), _finite(data["ratio"]), threshold, median, *counts)
 
 
 @dataclass(frozen=True)
@@ -91,9 +104,7 @@ class PrunePlan:
             if index in self.measured:
                 entry["constants"] = _rounded(self.measured[index])
             layers[str(index)] = entry
-        passed_on = {
-            str(i): _rounded(values) for i, values in sorted(self.measured.items()) if i not in self.layers
-        }
+        passed_on = {str(i): _rounded(values) for i, values in sorted(self.measured.items()) if i not in self.layers}
         return {
             "format": FORMAT,
             "darkprune": __version__,
@@ -219,7 +230,7 @@ def read_plan(path: Path) -> PrunePlan:
         raise PlanError(f"{path}: is not JSON ({str(error)[:80]})") from None
     try:
         return _from_json(data)
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise PlanError(f"{path}: is not a plan of darkprune ({type(error).__name__}: {str(error)[:80]})") from None
 
 
@@ -239,11 +250,7 @@ def _from_json(data: Mapping[str, Any]) -> PrunePlan:
                 raise ValueError(f"layer {index}: constants are not {width} numbers")
     for name, values in data.get("constants", {}).items():
         measured.setdefault(int(name), _constants(int(name), values))
-    groups = tuple(
-        GroupResult(first=int(entry["layers"][0]), last=int(entry["layers"][1]),
-                    **{key: value for key, value in entry.items() if key != "layers"})
-        for entry in data["groups"]
-    )  # fmt: skip
+    groups = tuple(GroupResult.from_json(entry) for entry in data["groups"])
     settings = dict(data["settings"])
     if settings.get("compensate") not in COMPENSATIONS or settings.get("constant") not in ("mean", "beta"):
         raise ValueError("settings lack compensate or constant")
@@ -258,6 +265,13 @@ def _from_json(data: Mapping[str, Any]) -> PrunePlan:
         tuple(Unit.from_json(entry) for entry in data.get("units", [])),
         {int(name): Tap.from_json(entry) for name, entry in data.get("similar", {}).items()},
     )
+
+
+def _finite(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{value} is no number")
+    return number
 
 
 def _rounded(values: Floats) -> list[float]:

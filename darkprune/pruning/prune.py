@@ -19,7 +19,7 @@ from darkprune.pruning.budget import Budget, solve_ratio
 from darkprune.pruning.carriers import choose_carriers
 from darkprune.pruning.constants import CONSTANTS, removed_constants
 from darkprune.pruning.filter_moments import MomentsOf, filter_moments
-from darkprune.pruning.groups import PruneGroup, divide, group_of
+from darkprune.pruning.groups import PruneGroup, divide
 from darkprune.pruning.importance import ImageScores, LayerScores, score_channels
 from darkprune.pruning.merge import FAMILIES, Marks, Members, gather_members, mark, merge, prunable_classes
 from darkprune.pruning.plan import COMPENSATIONS, GroupResult, PrunePlan, make_layers
@@ -180,9 +180,7 @@ def decide(ranking: Ranking, settings: PruneSettings, names: tuple[str, str]) ->
     units = weights.units if isinstance(weights, ReducedWeights) else ()
     layers = make_layers(channels, keep, carriers)
     gone = ~keep | carriers
-    measured = {
-        index: values for index, values in ranking.measured.items() if _any_of(gone, channels.of_layer[index])
-    }
+    measured = {index: values for index, values in ranking.measured.items() if _any_of(gone, channels.of_layer[index])}
     similar = taps_of(replaced, gone)
     plan = PrunePlan("", "", names, _describe(settings), results, layers, measured, units, similar)
     cut = Cut(channels, keep, carriers, settings.compensate, settings.constant, measured or None)
@@ -239,6 +237,14 @@ def replay(weights: NetworkWeights, plan: PrunePlan, hashes: tuple[str, str]) ->
     cut = Cut(channels, keep, carriers, how, constant, plan.measured or None)
     check_similar(cut, plan.similar)
     return cut
+
+
+def recounted(plan: PrunePlan, cut: Cut) -> PrunePlan:
+    """Returns the plan with what its groups lose counted anew, in case it was changed by hand."""
+    groups = [
+        replace(group, removed=_removed_in(cut.channels, cut.keep, group.first, group.last)) for group in plan.groups
+    ]
+    return replace(plan, groups=tuple(groups))
 
 
 def _checked(weights: NetworkWeights, settings: PruneSettings) -> PruneSettings:
@@ -306,11 +312,6 @@ def _results(
         voting = (members.pool >= 0) & (members.pool // len(FAMILIES) == number)
         gamma = members.pool == family
         threshold = marks.thresholds[family]
-        lost = sum(
-            int((~keep[channels.of_layer[layer]]).sum())
-            for layer in channels.producers
-            if group_of(groups, layer) is group
-        )
         results.append(
             GroupResult(
                 group.name,
@@ -321,10 +322,16 @@ def _results(
                 float(np.median(members.score[gamma])) if gamma.any() else None,
                 int(voting.sum()),
                 int(marks.marked[voting].sum()),
-                lost,
+                _removed_in(channels, keep, group.first, group.last),
             )
         )
     return tuple(results)
+
+
+def _removed_in(channels: ChannelMap, keep: BoolArray, first: int, last: int) -> int:
+    """Counts the width that a range of layers loses, apart from followers, which were never ranked."""
+    layers = [index for index in channels.producers if first <= index <= last and index not in channels.followers]
+    return sum(int((~keep[channels.of_layer[index]]).sum()) for index in layers)
 
 
 def _floor_warnings(channels: ChannelMap, layers: Sequence[int]) -> list[str]:

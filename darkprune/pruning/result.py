@@ -150,9 +150,8 @@ def _inexact(cut: Cut, constants: Constants) -> list[int]:
     border.
     """
     graph = cut.channels.graph
-    folded = {
-        need.layer for need in find_needs(cut.channels, cut.gone, constants.removed) if not _served(cut, need, constants)
-    }
+    needs = find_needs(cut.channels, cut.gone, constants.removed)
+    folded = {need.layer for need in needs if not _served(cut, need, constants)}
     reached = consumers_with_border(cut.channels, constants.removed)
     return [index for index in reached if index in folded or _is_depthwise(graph[index])]
 
