@@ -30,7 +30,7 @@ def test_opencv_agrees_layer_by_layer(folder: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(base, "BN_EPSILON", 1e-6)  # OpenCV's
     (cfg,), (path,) = folder.glob("*.cfg"), folder.glob("*.weights")
     with open_pair(cfg, path) as weights:
-        network = Network(weights.graph).eval()
+        network = Network(weights.graph, channels_last=True).eval()
         load_weights(network, weights)
     theirs = OpenCvRunner().load(network.graph, path)
     image = images_for(network.graph, batch=1)
