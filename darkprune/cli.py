@@ -27,6 +27,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "cliff": ("cliff", "how far a pair can be pruned before it falls, beside the unpruned one at smaller inputs"),
     "bench": ("bench", "time a network, or two in turn"),
     "check": ("check", "list what is wrong with a data set"),
+    "export": ("export", "write a pair as an ONNX file, checked"),
+    "kit": ("kit", "write a folder to copy to a Jetson: network, scripts, configuration"),
+    "engine": ("engine", "build a TensorRT engine of an ONNX file on this machine"),
 }
 
 
