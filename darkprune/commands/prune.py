@@ -123,7 +123,9 @@ def configure(parser: ArgumentParser) -> None:
         "--constant", choices=CONSTANTS, help="mean: E[act(γz+β)] (default); beta: act(β), as the papers have it"
     )
     images = parser.add_argument_group("images")
-    images.add_argument("--images", metavar="DIR", help="unlabelled images (folder or list): to score, recover, measure")
+    images.add_argument(
+        "--images", metavar="DIR", help="unlabelled images (folder or list): to score, recover, measure"
+    )
     images.add_argument(
         "--recover",
         choices=RECOVERIES,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from darkprune.graph.graph import Graph, build_graph
 from darkprune.graph.weights import NetworkWeights
 from darkprune.network import Network, load_weights, save_weights
 from darkprune.pruning.apply import Cut, slim_cfg
-from darkprune.pruning.units import ReducedWeights, original_of
+from darkprune.pruning.units import Unit, kept_layers
 from darkprune.recovery.batch_norm import reestimate
 from darkprune.recovery.distance import Reference
 from darkprune.recovery.refit import Pairing, refit
@@ -47,9 +48,7 @@ class Recovery:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the fields as JSON; what is infinite as null."""
-        return {
-            key: None if value in (float("inf"), float("nan")) else value for key, value in asdict(self).items()
-        }
+        return {key: value if value != math.inf else None for key, value in asdict(self).items()}
 
 
 def load_network(graph: Graph, weights: NetworkWeights, device: torch.device) -> Network:
@@ -59,25 +58,26 @@ def load_network(graph: Graph, weights: NetworkWeights, device: torch.device) ->
     return network.eval().requires_grad_(False)
 
 
-def pair_up(weights: NetworkWeights, cut: Cut, slim: Path, device: torch.device) -> Pairing:
+def pair_up(original: NetworkWeights, units: Sequence[Unit], cut: Cut, slim: Path, device: torch.device) -> Pairing:
     """Loads the original and the slim network.
 
     Args:
-        weights: what the cut applies to, as `darkprune.pruning.prune.prepare` returns it.
-        cut: the cut.
+        original: the pair before, whole.
+        units: residual units that were cut out.
+        cut: the cut of the network without them.
         slim: the slim weights file.
         device: where the networks live.
     """
-    original = original_of(weights)
-    layers = weights.kept if isinstance(weights, ReducedWeights) else tuple(range(len(weights.graph)))
     graph = build_graph(slim_cfg(cut))
     with NetworkWeights(graph, slim) as file:
         after = load_network(graph, file, device)
-    return Pairing(load_network(original.graph, original, device), after, cut, layers)
+    before = load_network(original.graph, original, device)
+    return Pairing(before, after, cut, kept_layers(original.graph, units))
 
 
 def recover(
-    weights: NetworkWeights,
+    original: NetworkWeights,
+    units: Sequence[Unit],
     cut: Cut,
     slim: Path,
     samples: Samples,
@@ -87,8 +87,9 @@ def recover(
     """Recovers a slim weights file in place, and measures the output distance on held-out images.
 
     Args:
-        weights: what the cut applies to.
-        cut: the cut that the slim file was made by.
+        original: the pair before, whole.
+        units: residual units that were cut out.
+        cut: the cut of the network without them that the slim file was made by.
         slim: the slim weights file; rewritten unless `how` is `none`.
         samples: unlabelled images.
         how: `lsq` (refit), `bn` (batch statistics) or `none` (measure only).
@@ -99,7 +100,7 @@ def recover(
     """
     if how not in METHODS:
         raise UsageError(f"no recovery '{how}'; there are {', '.join(METHODS)}")
-    pair = pair_up(weights, cut, slim, samples.fit.device)
+    pair = pair_up(original, units, cut, slim, samples.fit.device)
     reference = Reference(pair.original, samples.held_out)
     before = after = reference.distance(pair.slim)
     fit, changed = samples.fit.first(IMAGES[how]), 0
@@ -107,6 +108,6 @@ def recover(
         changed = len(refit(pair, fit, progress=progress) if how == "lsq" else reestimate(pair.slim, fit, progress))
         after = reference.distance(pair.slim)
         with slim.open("wb", buffering=0) as file:
-            save_weights(pair.slim, file, weights.file.header)
+            save_weights(pair.slim, file, original.file.header)
             os.fsync(file.fileno())
     return Recovery(how, len(fit), len(samples.held_out), before, after, changed)

@@ -1,9 +1,9 @@
 """`--recover lsq`: the slim network's convolutions, in order, take up what they lost, by least squares (METHODS §7).
 
-For each convolution the original's sums (before batch normalisation) are regressed on what the slim network itself reads
-there, everything before it refitted already; what is solved for is the *change* of the cut weights, held at 0 by a ridge:
-where nothing is lost nothing changes. A linear convolution that feeds a shortcut also targets what the stream that it is
-added to has lost so far.
+For each convolution the original's sums (before batch normalisation) are regressed on what the slim network itself
+reads there, everything before it refitted already; what is solved for is the *change* of the cut weights, held at 0 by
+a ridge: where nothing is lost nothing changes. A linear convolution that feeds a shortcut also targets what the stream
+that it is added to has lost so far.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """`--criterion sensitivity`: what a channel does to the network's own outputs, per multiply-add (METHODS §7).
 
-Every dense consumer of a map reads x' = μ + z·(x − μ), with a gate z = 1 per channel: z = 0 is what pruning does with the
-measured mean left behind. The score of a class of channels is the mean over unlabelled images and random ±1 probes of
-(∂L/∂z)², ∂L/∂z summed over all places where the class is read, with L = Σ ±σ(obj)·σ(cls) + Σ ±box·σ(obj): a random
+Every dense consumer of a map reads x' = μ + z·(x − μ), with a gate z = 1 per channel: z = 0 is what pruning does with
+the measured mean left behind. The score of a class of channels is the mean over unlabelled images and random ±1 probes
+of (∂L/∂z)², ∂L/∂z summed over all places where the class is read, with L = Σ ±σ(obj)·σ(cls) + Σ ±box·σ(obj): a random
 projection of everything that the network says, whose squared derivative is, on average, the sum of the squared
 derivatives of all statements. Divided by the multiply-adds that go with the class.
 """
@@ -71,9 +71,7 @@ def score_by_effect(
     return ImageScores(scores, {index: values for index, values in means.items() if _leaves_own(weights.graph[index])})
 
 
-def mean_outputs(
-    network: Network, sample: Sample, progress: Callable[[], object] = lambda: None
-) -> dict[int, Floats]:
+def mean_outputs(network: Network, sample: Sample, progress: Callable[[], object] = lambda: None) -> dict[int, Floats]:
     """Measures the mean of every channel of every layer's map over images and places."""
     sums: dict[int, Tensor] = {}
     images_seen = 0
@@ -134,9 +132,7 @@ def gate_effects(
                 said = read_out(network.graph, network(images))
             for probe in range(probes):
                 gates.begin(len(images))
-                loss = sum(
-                    (_signs(part, generator) * part).sum() for part in (said.scores, said.boxes) if part.numel()
-                )
+                loss = sum((_signs(part, generator) * part).sum() for part in (said.scores, said.boxes) if part.numel())
                 if isinstance(loss, Tensor) and loss.requires_grad:
                     loss.backward(retain_graph=probe + 1 < probes)  # type: ignore[no-untyped-call]
                 total += gates.derivative.double().square().sum(0).cpu().numpy()
@@ -186,7 +182,7 @@ class _Gates:
             each = (gradient * (content - mean)).flatten(2).sum(2)
             self.derivative.index_add_(1, classes, each[:, chosen])
 
-        site.register_hook(collect)
+        site.register_hook(collect)  # type: ignore[no-untyped-call]
         return (site, *inputs[1:])
 
 

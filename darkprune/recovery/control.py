@@ -1,0 +1,101 @@
+"""The control beside every pruned network: the unpruned one at a smaller input with as many operations (METHODS §7).
+
+Pruning has to beat it. The output distance cannot compare networks of different input sizes, so that the control has a
+figure only where labels are given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from darkprune.data.dataset import Dataset
+from darkprune.errors import DarkpruneError
+from darkprune.evaluation.evaluate import evaluate
+from darkprune.evaluation.of_graph import heads_of, input_shape
+from darkprune.graph.graph import Graph, with_input_size
+from darkprune.runners.base import FAST_FIRST, load_with_any
+
+STEP = 32  #: input sides are multiples of it, as the coarsest head's stride is
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One network in the comparison.
+
+    Attributes:
+        name: `original`, `pruned`, `recovered` or `control`.
+        width, height: of the input, in pixels.
+        macs: multiply-adds for one image.
+        distance: output distance to the original on held-out images; None where it was not measured or says nothing.
+        map50: mAP@0.5 as a fraction; None without labels.
+    """
+
+    name: str
+    width: int
+    height: int
+    macs: int
+    distance: float | None = None
+    map50: float | None = None
+
+    @classmethod
+    def of(cls, name: str, graph: Graph, distance: float | None = None, map50: float | None = None) -> Figure:
+        """Takes size and operations from a graph."""
+        return cls(name, graph.net.input.w, graph.net.input.h, graph.macs, distance, map50)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the fields."""
+        return asdict(self)
+
+
+def control_of(graph: Graph, macs: int) -> Graph | None:
+    """Returns the network at the input size that costs closest to `macs`; None if only its own size does.
+
+    Args:
+        graph: the unpruned network.
+        macs: multiply-adds of the pruned one.
+    """
+    sizes = [candidate for candidate in _smaller(graph) if candidate.macs < graph.macs]
+    if not sizes or macs >= graph.macs:
+        return None
+    return min(sizes, key=lambda candidate: abs(candidate.macs - macs))
+
+
+def _smaller(graph: Graph) -> Iterator[Graph]:
+    """Yields the network at smaller sizes: both sides in proportion, or one of them a step ahead."""
+    shape = graph.net.input
+    tried: set[tuple[int, int]] = set()
+    for width in range(shape.w // STEP * STEP, 0, -STEP):
+        height = max(STEP, round(shape.h * width / shape.w / STEP) * STEP)
+        for size in ((width, height), (width, height - STEP), (width - STEP, height)):
+            if size in tried or min(size) < STEP:
+                continue
+            tried.add(size)
+            try:
+                yield with_input_size(graph, *size)
+            except DarkpruneError:  # too small for the network, or not for any other size
+                continue
+
+
+def measure_map(
+    graph: Graph, weights: Path, dataset: Dataset, progress: Callable[[int, int], None] | None = None
+) -> float:
+    """Measures mAP@0.5 of a pair as a fraction.
+
+    Args:
+        graph: the network.
+        weights: its weights file.
+        dataset: labelled images.
+        progress: called with (images done, images in all).
+
+    Raises:
+        RunnerError: no program takes the network.
+        DataError: no image can be read.
+    """
+    _, network = load_with_any(graph, weights, None, taps=False, order=FAST_FIRST)
+    figures, _ = evaluate(
+        network.head_maps, heads_of(graph), dataset, input_shape(graph), coco=False, progress=progress
+    )
+    return figures.map50

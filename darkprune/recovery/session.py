@@ -1,0 +1,95 @@
+"""Unlabelled images in `darkprune prune`: scores before the cut, recovery and output distance after it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from darkprune.graph.channels import ChannelMap
+from darkprune.graph.graph import Graph
+from darkprune.graph.weights import NetworkWeights
+from darkprune.pruning.apply import Cut
+from darkprune.pruning.importance import ImageScores
+from darkprune.pruning.plan import PrunePlan, hash_file
+from darkprune.pruning.result import ResultNames
+from darkprune.recovery import sensitivity
+from darkprune.recovery.recover import IMAGES, Recovery, recover
+from darkprune.recovery.samples import read_samples
+
+
+class Bar(Protocol):
+    """A progress bar."""
+
+    def update(self) -> object:
+        """Moves on by a step."""
+        ...
+
+
+#: called with (what is done, steps) gives a bar to move on after each step
+Progress = Callable[[str, int], AbstractContextManager[Bar]]
+
+
+class Session:
+    """A user's images, and what is done with them around one cut."""
+
+    def __init__(self, source: Path, graph: Graph, how: str, progress: Progress) -> None:
+        """Finds and checks the images.
+
+        Args:
+            source: a folder or a list of images.
+            graph: the unpruned network.
+            how: method of recovery.
+            progress: makes progress bars.
+
+        Raises:
+            DataError, UsageError: see `read_samples`.
+        """
+        self.how = how
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.samples = read_samples(source, graph, device, most=max(sensitivity.IMAGES, IMAGES[how]))
+        self._progress = progress
+
+    def warnings(self) -> list[str]:
+        """Lists the images that were left out, and says where there are few."""
+        bad = self.samples.unreadable
+        found = [*bad[:5], *([f"… and {len(bad) - 5} more images cannot be read"] if len(bad) > 5 else [])]
+        wanted = max(sensitivity.IMAGES, IMAGES[self.how])
+        if len(self.samples.fit) < sensitivity.IMAGES:
+            found.append(
+                f"{len(self.samples.fit)} images to fit on and {len(self.samples.held_out)} to measure on are few; "
+                f"{wanted} and 64 are what the methods were measured with"
+            )
+        return found
+
+    def score(self, weights: NetworkWeights, channels: ChannelMap) -> ImageScores:
+        """Scores channels by their effect on the outputs; see `darkprune.recovery.sensitivity`."""
+        sample = self.samples.fit.first(sensitivity.IMAGES)
+        steps = 2 * -(-len(sample) // sample.batch)
+        with self._progress("scoring", steps) as bar:
+            return sensitivity.score_by_effect(weights, channels, sample, progress=bar.update)
+
+    def recover(
+        self, original: NetworkWeights, plan: PrunePlan, cut: Cut, folder: Path, names: ResultNames
+    ) -> Recovery:
+        """Recovers the slim pair in a result folder in place, measures it, and says so in the report.
+
+        Args:
+            original: the pair before.
+            plan: the plan.
+            cut: the same, ready to be applied.
+            folder: holds the slim pair and its report.
+            names: of the files.
+        """
+        slim = folder / names.weights
+        with self._progress("recovering", len(cut.channels.graph)) as bar:
+            done = recover(original, plan.units, cut, slim, self.samples, self.how, bar.update)
+        report = json.loads((folder / names.report).read_text(encoding="utf-8"))
+        report["recovery"] = done.to_json()
+        report["outputs"]["weights"]["sha256"] = hash_file(slim)
+        (folder / names.report).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        return done
