@@ -225,8 +225,8 @@ def read_plan(path: Path) -> PrunePlan:
     if len(raw) > MAX_BYTES:
         raise PlanError(f"{path}: larger than {MAX_BYTES >> 20} MiB; this is no plan")
     try:
-        data = json.loads(raw.decode("utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        data = json.loads(raw.decode("utf-8"), parse_constant=_finite)
+    except (ValueError, RecursionError) as error:
         raise PlanError(f"{path}: is not JSON ({str(error)[:80]})") from None
     try:
         return _from_json(data)

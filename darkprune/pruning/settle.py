@@ -59,10 +59,11 @@ def settle(channels: ChannelMap, keep: BoolArray, priority: Floats, limits: Limi
     at_floor = _raise_to_floors(channels, keep, priority, limits)
     floored = keep.copy()
     floors: set[int] = set(at_floor)
+    splits = sorted(channels.splits, key=lambda split: split.classes.shape[1])  # the finest decide what others can have
     while True:
         before = int(keep.sum())
         _round_atoms(channels, keep, priority, limits)
-        for split in channels.splits:
+        for split in splits:
             _equalise(split, keep, priority, limits)
         floors.update(_raise_to_floors(channels, keep, priority, limits))
         if int(keep.sum()) == before:

@@ -83,9 +83,7 @@ class Expectation:
         return not self.folded_borders
 
 
-def expect(
-    network: ReferenceNetwork, kept: Kept, image: np.ndarray, compensate: str, constant: str
-) -> Expectation:
+def expect(network: ReferenceNetwork, kept: Kept, image: np.ndarray, compensate: str, constant: str) -> Expectation:
     """Works out what the slim network should compute on an image."""
     traced: list[Traced] = []
     for layer in network.layers:
@@ -97,7 +95,9 @@ def expect(
     for layer in changed.layers:
         folded += _consume(layer, traced, compensate)
     hold = {
-        index: (t.gone, t.constant) for index, t in enumerate(traced) if t.held and t.gone.any() and compensate != "none"
+        index: (t.gone, t.constant)
+        for index, t in enumerate(traced)
+        if t.held and t.gone.any() and compensate != "none"
     }
     return Expectation(traced, forward(changed, image, eps=EPS, hold=hold), folded)
 
@@ -296,7 +296,9 @@ def _route(layer: ReferenceLayer, inputs: list[Traced], how: str) -> Traced:
 
 def _coupled(layer: ReferenceLayer, inputs: list[Traced]) -> None:
     for given in inputs[1:]:
-        assert (given.removed == inputs[0].removed).all(), f"layer {layer.index} [{layer.kind}] joins different channels"
+        assert (given.removed == inputs[0].removed).all(), (
+            f"layer {layer.index} [{layer.kind}] joins different channels"
+        )
         assert (given.gone == inputs[0].gone).all()
 
 

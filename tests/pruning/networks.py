@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -79,7 +79,7 @@ def activation(g: Growing) -> str:
 
 
 def convolution(g: Growing, filters: int | None = None, same_size: bool = False, groups: int = 1) -> None:
-    c, h, w = g.here
+    _, h, w = g.here
     size = g.pick(1, 3, 3, 2, 5) if not same_size else g.pick(1, 3)
     if filters is None:
         filters = groups * g.number(1, max(1, 12 // groups))
@@ -120,7 +120,7 @@ def depthwise(g: Growing) -> None:
 
 def special(g: Growing) -> None:
     """A convolution with a flag that ties its channels down."""
-    c, h, w = g.here
+    _, h, w = g.here
     filters = g.number(1, 8)
     how = g.pick("binary", "across", "antialiasing", "flipped")
     keys: dict[str, object] = {"filters": filters, "size": 3, "stride": 1, "pad": 1, "batch_normalize": g.pick(1, None)}
@@ -195,7 +195,9 @@ def squeeze(g: Growing) -> None:
         return
     g.add("avgpool", (c, 1, 1))
     if g.chance():
-        g.add("convolutional", (4, 1, 1), filters=4, size=1, stride=1, batch_normalize=g.pick(1, None), activation="relu")
+        g.add(
+            "convolutional", (4, 1, 1), filters=4, size=1, stride=1, batch_normalize=g.pick(1, None), activation="relu"
+        )
     g.add("convolutional", (c, 1, 1), filters=c, size=1, stride=1, batch_normalize=g.pick(1, None),
           activation=g.pick("logistic", "logistic", "linear", "relu6"))  # fmt: skip
     g.add("scale_channels", (c, h, w), **{"from": g.refer(start)}, activation=g.pick(None, "leaky"))
@@ -309,6 +311,15 @@ BLOCKS = [convolution, convolution, convolution, grouped, depthwise, depthwise, 
           simple, connected, head]  # fmt: skip
 
 
+def cfg(*sections: str, channels: int = 3, side: int = 8) -> str:
+    """`conv filters=3 size=3` is a section; the keys are written one per line."""
+    lines = [f"[net]\nwidth={side}\nheight={side}\nchannels={channels}\n"]
+    for section in sections:
+        name, *keys = section.split()
+        lines.append("\n".join([f"[{name}]", *keys]) + "\n")
+    return "\n".join(lines)
+
+
 @dataclass(frozen=True)
 class Network:
     """A random network.
@@ -378,3 +389,21 @@ def random_tensors(text: str, seed: int, quiet: bool) -> bytes:
                 values = random.normal(0.2, 0.5, shape)
             chunks.append(values.astype("<f4").tobytes())
     return b"".join(chunks)
+
+
+def tensors_of(text: str, given: Mapping[tuple[int, str], object], seed: int = 0) -> bytes:
+    """A weights file with some tensors given, by (layer, name), and the others random."""
+    random = np.random.default_rng(seed)
+    chunks = [struct.pack("<3iQ", 0, 2, 5, 0)]
+    for layer in load(text, None).layers:
+        for name, shape in layer.tensors:
+            values = random.uniform(0.5, 1.5, shape)
+            if (layer.index, name) in given:
+                values = np.broadcast_to(np.asarray(given[layer.index, name], float), shape)
+            chunks.append(values.astype("<f4").tobytes())
+    return b"".join(chunks)
+
+
+def gammas(text: str, **layers: Sequence[float]) -> bytes:
+    """A weights file with the γ of some layers given: `_3=[…]` for layer 3."""
+    return tensors_of(text, {(int(name[1:]), "scales"): values for name, values in layers.items()})

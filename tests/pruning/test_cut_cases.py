@@ -7,18 +7,9 @@ import pytest
 from darkprune.pruning.prune import PruneSettings
 
 from .cutting import check
-from .networks import Network
+from .networks import Network, cfg
 
 CONV = "convolutional size=3 pad=1 batch_normalize=1 activation=leaky filters={}"
-
-
-def cfg(*sections: str, channels: int = 3, side: int = 8) -> str:
-    """`conv filters=3 size=3` is a section; the keys are written one per line."""
-    lines = [f"[net]\nwidth={side}\nheight={side}\nchannels={channels}\n"]
-    for section in sections:
-        name, *keys = section.split()
-        lines.append("\n".join([f"[{name}]", *keys]) + "\n")
-    return "\n".join(lines)
 
 
 CASES = {
@@ -34,7 +25,7 @@ CASES = {
         "route layers=2,4", CONV.format(2),
     ),
     # relu6 holds no carrier: its channels are folded, in the masked stand-in too
-    "relu6": cfg("convolutional size=3 pad=1 batch_normalize=1 activation=relu6 filters=8", CONV.format(4), CONV.format(2)),
+    "relu6": cfg(CONV.format(8).replace("leaky", "relu6"), CONV.format(4), CONV.format(2)),
     "batchnorm": cfg(CONV.format(8), "batchnorm", CONV.format(4), CONV.format(2)),
     "spatial scale": cfg(
         CONV.format(8), "convolutional filters=1 size=1 activation=logistic", "scale_channels from=-2 scale_wh=1",
