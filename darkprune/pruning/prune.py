@@ -166,6 +166,11 @@ def decide(ranking: Ranking, settings: PruneSettings, names: tuple[str, str]) ->
         warnings += _floor_warnings(channels, settled.at_floor)
     replaced = replace_similar(channels, keep, priority, ranking.relations, limits)
     keep[[replacement.gone_class for replacement in replaced]] = False
+    if settings.similarity and not replaced:
+        warnings.append(
+            f"similarity: no two channels that are left explain each other with a |correlation| of "
+            f"{settings.similarity:g} or more wherever they are read, or floors and multiples keep them"
+        )
     # what stands for another keeps its content: it is no place for a carrier
     rounded[[replacement.by_class for replacement in replaced]] = False
     carriers = np.zeros(channels.count, bool)
