@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "detect": ("detect", "find objects in images, folders and videos"),
     "eval": ("eval", "measure mAP on labelled images"),
     "cliff": ("cliff", "how far a pair can be pruned before it falls, beside the unpruned one at smaller inputs"),
+    "train": ("train", "train a network, sparsely if wished"),
     "bench": ("bench", "time a network, or two in turn"),
     "check": ("check", "list what is wrong with a data set"),
     "export": ("export", "write a pair as an ONNX file, checked"),
