@@ -36,6 +36,7 @@ from darkprune.evaluation import evaluate
 from darkprune.evaluation.of_graph import heads_of, input_shape
 from darkprune.export.heads_outputs import FORMS, Suppression
 from darkprune.export.onnx_check import Agreement, check_structure, facts_of_file, verify_onnx
+from darkprune.export.onnx_expect import expected_outputs
 from darkprune.export.onnx_file import write_onnx
 from darkprune.export.onnx_model import build_onnx
 from darkprune.export.onnx_network import OnnxNetwork
@@ -265,16 +266,19 @@ def compare(path: Path, graph: Graph, weights: Path, images: Floats) -> tuple[st
         name, network = load_with_any(graph, weights, taps=not graph.heads, order=REFERENCES)
         say(f"running {name} and onnxruntime …")
 
+        maps: list[Floats] = []
+
         def reference(batch: Floats) -> Sequence[Floats]:
             if graph.heads:
-                return network.head_maps(batch)
+                maps.extend(network.head_maps(batch))
+                return maps
             last = _classifier_output(facts_of_outputs(path))
             each = [network.outputs(image) for image in batch]
             if any(last not in maps for maps in each):
                 raise RunnerError(f"{name} does not show layer {last}, which is the file's output")
             return [np.stack([maps[last] for maps in each])]
 
-        agreement = verify_onnx(path, graph, reference, images)
+        agreement = _in_range(verify_onnx(path, graph, reference, images), graph, maps)
     except RunnerError as error:
         return "", None, str(error)
     if name == "opencv" and np.isfinite(agreement.allowed):
@@ -286,6 +290,16 @@ def compare(path: Path, graph: Graph, weights: Path, images: Floats) -> tuple[st
             f"{agreement.allowed:.0e} is allowed; nothing was written (--static writes without comparing)"
         )
     return name, agreement, ""
+
+
+def _in_range(agreement: Agreement, graph: Graph, maps: Sequence[Floats]) -> Agreement:
+    """Measures scores by their own range, 0 to 1: where nothing is found the largest is next to nothing."""
+    of_scores = {"scores", "classes"} & set(agreement.deviations)
+    if not of_scores:
+        return agreement
+    largest = float(expected_outputs(graph, {"outputs": "boxes"}, maps, ())["scores"].max(initial=0))
+    scale = {name: min(1.0, largest) if name in of_scores else 1.0 for name in agreement.deviations}
+    return replace(agreement, deviations={name: value * scale[name] for name, value in agreement.deviations.items()})
 
 
 def facts_of_outputs(path: Path) -> list[str]:
