@@ -16,8 +16,9 @@ from darkprune.layers.base import Floats
 def write_fresh(graph: Graph, file: BinaryIO, seed: int, vary: bool = False) -> int:
     """Writes random weights.
 
-    Filters are normal with variance 2/fan-in (He et al. 2015), γ = 1, β = 0, μ = 0, σ² = 1: a forward pass keeps its
-    scale. darknet itself saves σ² = 0 for a network that was never trained, which multiplies by 316 per layer.
+    Filters are normal with 0.6 of He's deviation (variance 0.36·2/fan-in), γ = 1, β = 0, μ = 0, σ² = 1. He's own keeps
+    the scale of a plain chain, but a long sum of residual units would grow to 1e4 and more, where sigmoids are all rounding.
+    darknet itself saves σ² = 0 for a network that was never trained, which multiplies by 316 per layer.
 
     Args:
         graph: the network.
@@ -50,4 +51,4 @@ def _draw(random: np.random.Generator, layer: Layer, blob: Blob, vary: bool) -> 
     if layer.name == "implicit":
         return random.normal(0, 0.2, blob.shape)
     fan_in = blob.count // next((axis.size for axis in blob.axes if axis.role is Role.OUT), blob.shape[0])
-    return np.asarray(random.standard_normal(blob.shape, np.float32) * np.float32(np.sqrt(2 / fan_in)))
+    return np.asarray(random.standard_normal(blob.shape, np.float32) * np.float32(0.6 * np.sqrt(2 / fan_in)))
