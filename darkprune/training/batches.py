@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -155,7 +155,7 @@ class BatchLoader:
         self.workers = workers
         self.pin = pin
 
-    def start(self, step: int) -> Iterator[Batch]:
+    def start(self, step: int) -> Generator[Batch]:
         """Yields the parts of step `step` and all later ones that belong to this process, in order.
 
         Raises:
@@ -224,10 +224,9 @@ def _order(seed: int, epoch: int, images: int) -> npt.NDArray[np.int64]:
 
 
 def _quiet(worker: int) -> None:
-    """Leaves the cores to the other workers, and signals to the process that trains."""
+    """Leaves the cores to the other workers, and Ctrl-C to the process that trains."""
     cv2.setNumThreads(0)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def default_workers() -> int:

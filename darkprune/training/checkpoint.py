@@ -48,14 +48,14 @@ class RunFolder:
         """The state of the run."""
         return self.folder / STATE
 
-    def write_cfg(self, text: str) -> None:
+    def write_cfg(self, text: bytes) -> None:
         """Writes the cfg.
 
         Raises:
             OutputError: it cannot be written.
         """
         with atomic_file(self.cfg, overwrite=True) as file:
-            file.write(text.encode("utf-8", "surrogateescape"))
+            file.write(text)
 
     def write_weights(self, network: Network, kind: str, seen: int) -> None:
         """Writes a network's weights; what was there before stays until they are complete.

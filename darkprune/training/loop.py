@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -155,13 +155,13 @@ class Trainer:
             log = Log(folder / "log.csv", (*columns, "images_per_s", "wait", "map50"), outcome.steps)
             board = Board(folder / "tensorboard" if self.options.board else None, outcome.steps)
         self.network.train()
+        batches = self.loader.start(outcome.steps)
         try:
             with Interruption() as interruption:
-                batches = self.loader.start(outcome.steps)
                 while outcome.steps < recipe.steps and not outcome.stopped:
                     self._one_step(batches, progress, log, board, interruption)
-                del batches
         finally:
+            batches.close()  # ends the workers
             progress.finish()
             if log is not None and board is not None:
                 log.close()
@@ -171,7 +171,7 @@ class Trainer:
 
     def _one_step(
         self,
-        batches: Iterator[Batch],
+        batches: Generator[Batch],
         progress: Progress,
         log: Log | None,
         board: Board | None,
@@ -210,7 +210,7 @@ class Trainer:
             self._write_weights(str(step))
 
     def _learn(
-        self, batches: Iterator[Batch], step: int, interruption: Interruption
+        self, batches: Generator[Batch], step: int, interruption: Interruption
     ) -> tuple[dict[str, float], float, bool]:
         """Computes gradients and changes the weights.
 

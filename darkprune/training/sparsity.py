@@ -22,7 +22,7 @@ from torch import Tensor
 from darkprune.errors import TrainingError, UsageError
 from darkprune.graph.channels import ChannelMap, depthwise_layers, map_channels
 from darkprune.graph.graph import Graph
-from darkprune.network import Network
+from darkprune.network import Network, tensor_of
 from darkprune.pruning.groups import PruneGroup, group_of
 from darkprune.training.checkpoint import RunFolder
 from darkprune.training.gammas import GammaHistory
@@ -142,7 +142,7 @@ def sparse_layers(
             found.append(SparseLayer(layer.index, position, torch.from_numpy(free.copy())))
     if not found:
         raise TrainingError(
-            f"{graph.cfg.source}: has no batch-normalised convolution with channels to prune: sparse training works on γ"
+            f"{graph.cfg.source}: has no batch-normalised convolution with channels to prune; sparse training needs γ"
         )
     return tuple(found)
 
@@ -183,7 +183,7 @@ class Sparsity(Hook):
         self.switch_step = math.ceil(settings.switch * steps)
         self.folder = folder
         self.history = GammaHistory(tuple(group.name for group in groups))
-        device = network.layers[self.layers[0].layer].scales.device
+        device = tensor_of(network, self.layers[0].layer, "scales").device
         self._free = [layer.free.to(device) for layer in self.layers]
         self._spared: list[Tensor] | None = None
         self._step = 0
@@ -204,7 +204,7 @@ class Sparsity(Hook):
         if self.settings.mode == "dynamic" and self._spared is None and step > self.switch_step:
             self._select()
         for layer, weight in zip(self.layers, self.weights(), strict=True):
-            gamma = self.network.layers[layer.layer].scales
+            gamma = tensor_of(self.network, layer.layer, "scales")
             if gamma.grad is not None:
                 gamma.grad.add_(weight * gamma.detach().sign())
         self._figures = {}
@@ -256,7 +256,7 @@ class Sparsity(Hook):
         self.history.load_state_dict(state["history"])
 
     def _gamma(self, layer: SparseLayer) -> Tensor:
-        return self.network.layers[layer.layer].scales.detach()
+        return tensor_of(self.network, layer.layer, "scales").detach()
 
     def _sizes(self) -> list[tuple[SparseLayer, Tensor]]:
         """Returns every layer's |γ| of the channels that may be pruned."""

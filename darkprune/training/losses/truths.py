@@ -96,6 +96,8 @@ def match(
     threshold: float = 1.0,
     kind: OverlapKind = "iou",
     shift: float = 0.0,
+    *,
+    best_always: bool = True,
 ) -> Matches:
     """Assigns every object to the anchor of the best shape, and to others above a threshold.
 
@@ -107,6 +109,7 @@ def match(
         size: width and height of the network's input, in pixels.
         threshold, kind: `iou_thresh` and `iou_thresh_kind`: further anchors whose shape overlaps more get it too.
         shift: which point of the box chooses the cell: 0 centre, −0.5 left top, 0.5 right bottom (Gaussian_yolo).
+        best_always: whether the best anchor gets it even below the threshold, as in darknet.
 
     Returns:
         Entries in darknet's order within each cell.
@@ -120,7 +123,8 @@ def match(
     wanted = torch.nn.functional.one_hot(best, len(anchors)).bool()
     order = torch.where(wanted, -1, torch.arange(len(anchors)))
     if threshold < 1:
-        wanted = wanted | (overlap(shapes[None], flat, kind) > threshold)
+        above = overlap(shapes[None], flat, kind) > threshold
+        wanted = wanted | above if best_always else above
     entry, anchor = wanted.nonzero(as_tuple=True)
     position = _positions(mask, len(anchors))[anchor]
     kept = position >= 0

@@ -1,0 +1,96 @@
+"""`darkprune distill`: let a pruned network learn from the one that it was cut from."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from darkprune.commands.console import add_json
+from darkprune.commands.eval import resized
+from darkprune.commands.train import add_data, add_run, carry_out, changes_of, spare_cores
+from darkprune.errors import UsageError
+from darkprune.graph.graph import read_graph
+from darkprune.pruning.groups import PRESETS as GROUP_PRESETS
+from darkprune.pruning.groups import divide
+from darkprune.pruning.plan import hash_file, read_plan
+from darkprune.zoo import resolve
+
+if TYPE_CHECKING:
+    import torch
+
+    from darkprune.training.distillation import DistillationSettings
+    from darkprune.training.objective import Objective
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    for name, what in (("teacher", "the original"), ("student", "the pruned network")):
+        parser.add_argument(f"{name}_cfg", metavar=f"{name.upper()}.cfg", help=f"Darknet .cfg of {what}")
+        parser.add_argument(f"{name}_weights", metavar=f"{name.upper()}.weights", help="its .weights file")
+    soft = parser.add_argument_group("what is compared")
+    soft.add_argument("--preset", choices=("paper", "chu2022"), default="paper", help="the paper, or its program")
+    soft.add_argument("--taps", metavar="L:W,…", help="the teacher's layers whose maps are compared, with weights")
+    soft.add_argument("--attention-weight", type=float, default=1.0, metavar="W", help="factor on all these weights")
+    soft.add_argument("--temperature", type=float, help="T of the class scores (default 3)")
+    soft.add_argument("--class-weight", type=float, metavar="W", help="of the soft class scores")
+    soft.add_argument("--box-weight", type=float, metavar="W", help="of the soft boxes")
+    soft.add_argument("--box-threshold", type=float, metavar="I", help="overlap of a prior that takes part (0.2)")
+    soft.add_argument("--hard-weight", type=float, metavar="W", help="of the loss against labels (1; 0 leaves it out)")
+    soft.add_argument("--plan", metavar="FILE", help="plan.json that the student was cut by; needed after --units")
+    soft.add_argument("--groups", default="auto", help=f"auto, {', '.join(GROUP_PRESETS)}, or ranges: for the taps")
+    parser.add_argument(
+        "--unlabelled", metavar="DIR", help="learn from images without labels (and measure on --data or --valid)"
+    )
+    add_data(parser, required=False)
+    add_run(parser)
+    add_json(parser)
+
+
+def run(args: Namespace) -> int:
+    """Distils."""
+    spare_cores()
+    from darkprune.training.objective import DetectionObjective
+    from darkprune.training.taps import choose_taps, match_taps, parse_taps
+
+    teacher_cfg, student_cfg = resolve(args.teacher_cfg), resolve(args.student_cfg)
+    teacher_weights, student_weights = Path(args.teacher_weights), Path(args.student_weights)
+    student = resized(read_graph(student_cfg), args.size)
+    size = f"{student.net.input.w}x{student.net.input.h}"
+    teacher = resized(read_graph(teacher_cfg), size)
+    plan = read_plan(Path(args.plan)) if args.plan else None
+    if args.taps:
+        chosen = parse_taps(args.taps, len(teacher))
+    else:
+        chosen = choose_taps(teacher, divide(teacher, args.groups), args.preset)
+    taps = match_taps(chosen, teacher, student, plan)
+    taps = tuple(replace(tap, weight=tap.weight * args.attention_weight) for tap in taps)
+    settings = _settings(args)
+    hard = None if args.unlabelled else DetectionObjective(student)
+
+    def objective(device: torch.device) -> Objective:
+        from darkprune.training.distillation import DistillationObjective
+        from darkprune.training.session import open_network
+
+        network = open_network(teacher, teacher_weights, device, 0)
+        return DistillationObjective(student, network.fuse(), taps, settings, hard)
+
+    identity: dict[str, Any] = {
+        "teacher": hash_file(teacher_weights),
+        "taps": [list(asdict(tap).values()) for tap in taps],
+        "distillation": asdict(settings),
+    }
+    inputs = [teacher_cfg, teacher_weights, student_cfg, student_weights]
+    return carry_out(args, student, student_weights, inputs, objective, changes_of(args), identity=identity)
+
+
+def _settings(args: Namespace) -> DistillationSettings:
+    from darkprune.training.distillation import PRESETS
+
+    names = ("temperature", "class_weight", "box_weight", "box_threshold", "hard_weight")
+    given = {name: value for name in names if (value := getattr(args, name)) is not None}
+    for name, value in given.items():
+        if value < 0 or (name == "temperature" and value == 0):
+            raise UsageError(f"--{name.replace('_', '-')} {value:g} makes no sense")
+    return replace(PRESETS[args.preset], **given)

@@ -1,0 +1,244 @@
+"""Learning from the unpruned network: group spatial attention and soft targets (METHODS §3).
+
+    L_total = L_AT + L_soft + L_hard
+
+L_AT compares *where* teacher and student look: F(A) = Σ_c |A_c|², as a vector over the positions, divided by its norm.
+The number of channels does not enter, so that maps fit whatever was pruned. L_soft draws the student's class scores
+and boxes to the teacher's. L_hard is the ordinary loss against labels; images without labels go without.
+
+The published weights belong to a program whose L_hard is a mean over cells and objects. darknet's is a sum: per image
+its gradient is larger by two orders of magnitude, and the part of L_AT smaller (`hard_weight` evens that out).
+
+Source: Chu et al., arXiv 2306.01526, and the authors' program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from darkprune.errors import TrainingError
+from darkprune.graph.graph import Graph, Layer
+from darkprune.layers.base import Kind
+from darkprune.layers.heads import GaussianYolo, Head, Region, Yolo
+from darkprune.network import Network, NetworkOutput
+from darkprune.training.batches import Batch
+from darkprune.training.losses import Truths
+from darkprune.training.losses.truths import match
+from darkprune.training.objective import DetectionObjective, Loss, Objective
+from darkprune.training.taps import Tap
+
+SURE = 0.25  #: without labels, boxes count where the teacher's objectness is above this
+_TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class DistillationSettings:
+    """How to compare.
+
+    Attributes:
+        attention: `norm`: squared distance of the unit vectors ([GCP] eq. 5); `mean`: its mean over positions, of
+            attention by mean instead of sum over channels (the authors' program; the unit vectors are the same).
+        classes: `scores`: divergence of the class scores, mean over the priors of a scale, summed over scales;
+            `all`: of objectness and class scores together, summed over priors, times T² (the authors' program).
+        temperature: T.
+        class_weight, box_weight: of the two parts of L_soft.
+        box_threshold: priors whose shape overlaps an object more than this take part in the box term.
+        box_batch: multiply the box term by the images of a part: the authors' program does not divide it by them.
+        hard_weight: of L_hard; 0 leaves it out, as for images without labels.
+    """
+
+    attention: Literal["norm", "mean"] = "norm"
+    classes: Literal["scores", "all"] = "scores"
+    temperature: float = 3.0
+    class_weight: float = 1.0
+    box_weight: float = 1.0
+    box_threshold: float = 0.2
+    box_batch: bool = False
+    hard_weight: float = 1.0
+
+
+PRESETS = {
+    "paper": DistillationSettings(),
+    "chu2022": DistillationSettings(
+        attention="mean", classes="all", class_weight=0.001, box_weight=0.001, box_batch=True
+    ),
+}
+
+
+def attention(features: Tensor) -> Tensor:
+    """Returns where a map is active: Σ_c |A_c|² over the positions, of norm 1; (b, c, h, w) -> (b, h·w)."""
+    where = features.float().square().sum(dim=1).flatten(1)
+    return functional.normalize(where, dim=1, eps=_TINY)
+
+
+def attention_loss(teacher: Tensor, student: Tensor, how: str) -> Tensor:
+    """Compares two maps (b, c, h, w); summed over the images."""
+    apart = (attention(teacher) - attention(student)).square()
+    return apart.sum() if how == "norm" else apart.mean(dim=1).sum()
+
+
+def class_loss(teacher: Tensor, student: Tensor, temperature: float) -> Tensor:
+    """Returns the divergence Σ M·(log M − N) of each prior: (…, scores) -> (…)."""
+    wanted = functional.log_softmax(teacher / temperature, dim=-1)
+    found = functional.log_softmax(student / temperature, dim=-1)
+    return (wanted.exp() * (wanted - found)).sum(dim=-1)
+
+
+class SoftHead:
+    """The soft targets of one head."""
+
+    def __init__(self, kind: Kind) -> None:
+        """Takes the head as the teacher has it.
+
+        Raises:
+            TrainingError: a kind without soft targets.
+        """
+        if isinstance(kind, Yolo | GaussianYolo):
+            self.anchors, self.mask = kind.all_anchors, kind.mask
+        elif isinstance(kind, Region):
+            self.anchors, self.mask = kind.anchors, tuple(range(kind.num))
+        else:
+            raise TrainingError(f"[{kind.names[0]}] has no soft targets")
+        self.first = 8 if isinstance(kind, GaussianYolo) else 4  #: place of the objectness
+        self.box = (0, 2, 4, 6) if isinstance(kind, GaussianYolo) else (0, 1, 2, 3)
+        self.activated = isinstance(kind, Yolo) and kind.new_coords
+        self.stretch = 1.0 if isinstance(kind, Region) else kind.scale_x_y
+        self.in_cells = isinstance(kind, Region)
+
+    def cells(self, raw: Tensor) -> Tensor:
+        """(b, c, h, w) -> (b, anchors, h, w, values)."""
+        images, _, rows, columns = raw.shape
+        return raw.float().reshape(images, len(self.mask), -1, rows, columns).movedim(2, -1)
+
+    def scores(self, cells: Tensor, with_objectness: bool) -> Tensor:
+        """Returns the raw class scores, behind the objectness' where asked for."""
+        scores = cells[..., self.first + (0 if with_objectness else 1) :]
+        return torch.logit(scores, eps=1e-6) if self.activated else scores
+
+    def boxes(self, cells: Tensor, place: tuple[Tensor, ...], grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
+        """Decodes chosen predictions to boxes in cells, relative to their own: (n, 4)."""
+        values = cells[place][:, list(self.box)]
+        used = values.new_tensor([self.anchors[number] for number in self.mask])[place[1]]
+        anchors = used if self.in_cells else used * values.new_tensor(grid) / values.new_tensor(size)
+        offset = values[:, :2] if self.activated else values[:, :2].sigmoid()
+        offset = offset * self.stretch - 0.5 * (self.stretch - 1)
+        grown = 4 * values[:, 2:].square() if self.activated else values[:, 2:].exp()
+        return torch.cat([offset, grown * anchors], dim=1)
+
+    def priors(
+        self, teacher: Tensor, truths: Truths | None, threshold: float, grid: tuple[int, int], size: tuple[int, int]
+    ) -> tuple[Tensor, ...]:
+        """Returns image, anchor, row and column of the predictions whose boxes are compared."""
+        if truths is None:
+            objectness = teacher[..., self.first]
+            sure = (objectness if self.activated else objectness.sigmoid()) > SURE
+            return sure.nonzero(as_tuple=True)
+        pixels = (size[0] / grid[0], size[1] / grid[1]) if self.in_cells else (1.0, 1.0)
+        anchors = [(w * pixels[0], h * pixels[1]) for w, h in self.anchors]
+        found = match(truths, anchors, self.mask, grid, size, threshold, best_always=False).to(teacher.device)
+        return found.image, found.anchor, found.row, found.column
+
+
+class DistillationObjective(Objective):
+    """L_AT + L_soft + L_hard."""
+
+    def __init__(
+        self,
+        student: Graph,
+        teacher: Network,
+        taps: Sequence[Tap],
+        settings: DistillationSettings,
+        hard: DetectionObjective | None,
+    ) -> None:
+        """Prepares.
+
+        Args:
+            student: the network that learns.
+            teacher: the network that it learns from, with its weights, on the device; is put into inference.
+            taps: the maps that are compared.
+            settings: how.
+            hard: the loss against labels; None where there are none.
+
+        Raises:
+            TrainingError: the heads of the two networks differ.
+        """
+        self.teacher = teacher.eval().requires_grad_(False)
+        self.pairs = tuple(taps)
+        self.settings = settings
+        self.hard = hard if settings.hard_weight else None
+        self.labelled = hard is not None
+        self.taps = frozenset(tap.student for tap in taps)
+        self.heads = _pair_heads(teacher.graph, student)
+        own = ("loss", "attention", "soft_class", "soft_box")
+        self.columns = own if self.hard is None else (*own, "hard", *self.hard.columns[1:])
+
+    def compute(self, images: Tensor, output: NetworkOutput, batch: Batch, seen: int) -> Loss:
+        """See `Objective.compute`."""
+        set_ = self.settings
+        with torch.no_grad():
+            wanted = self.teacher(images, {tap.teacher for tap in self.pairs})
+        zero = images.new_zeros(())
+        seen_apart = [
+            tap.weight * attention_loss(wanted.taps[tap.teacher], output.taps[tap.student], set_.attention)
+            for tap in self.pairs
+        ]
+        attention_part = torch.stack(seen_apart).sum() if seen_apart else zero
+        class_part, box_part = zero, zero
+        for head, (theirs, ours) in self.heads:
+            classes, boxes = self._soft(head, wanted.heads[theirs], output.heads[ours], batch)
+            class_part, box_part = class_part + classes, box_part + boxes
+        class_part, box_part = class_part * set_.class_weight, box_part * set_.box_weight
+        value = attention_part + class_part + box_part
+        parts = [attention_part.detach(), class_part.detach(), box_part.detach()]
+        if self.hard is None:
+            return Loss(value, torch.stack([value.detach(), *parts]))
+        hard = self.hard.compute(images, output, batch, seen)
+        value = value + set_.hard_weight * hard.value
+        return Loss(value, torch.cat([torch.stack([value.detach(), *parts]), hard.parts]))
+
+    def report(self, sums: list[float], images: int) -> dict[str, float]:
+        """See `Objective.report`."""
+        found = dict(zip(("loss", "attention", "soft_class", "soft_box"), (s / images for s in sums[:4]), strict=True))
+        if self.hard is not None:
+            hard = self.hard.report(sums[4:], images)
+            found["hard"] = hard.pop("loss")
+            found.update(hard)
+        return found
+
+    def _soft(self, head: SoftHead, teacher: Tensor, student: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Computes the class and the box part of one head, summed over the images."""
+        set_ = self.settings
+        theirs, ours = head.cells(teacher), head.cells(student)
+        with_objectness = set_.classes == "all"
+        apart = class_loss(
+            head.scores(theirs, with_objectness), head.scores(ours, with_objectness), set_.temperature
+        ).flatten(1)
+        classes = apart.sum() * set_.temperature**2 if with_objectness else apart.mean(dim=1).sum()
+        grid = (teacher.shape[3], teacher.shape[2])
+        place = head.priors(theirs, batch.truths if self.labelled else None, set_.box_threshold, grid, batch.size)
+        boxes = (head.boxes(theirs, place, grid, batch.size) - head.boxes(ours, place, grid, batch.size)).square().sum()
+        return classes, boxes * len(batch.truths) if set_.box_batch else boxes
+
+
+def _pair_heads(teacher: Graph, student: Graph) -> tuple[tuple[SoftHead, tuple[int, int]], ...]:
+    """Pairs the heads of the two networks in order."""
+    theirs, ours = teacher.heads, student.heads
+    if [_shape_of(layer) for layer in theirs] != [_shape_of(layer) for layer in ours]:
+        raise TrainingError(
+            f"{teacher.cfg.source} and {student.cfg.source} have different heads (classes, anchors or number): "
+            "a student can only learn from the network that it was cut from"
+        )
+    return tuple((SoftHead(a.kind), (a.index, b.index)) for a, b in zip(theirs, ours, strict=True))
+
+
+def _shape_of(layer: Layer) -> tuple[object, ...]:
+    """Returns what two heads must have in common."""
+    kind = layer.kind
+    assert isinstance(kind, Head)
+    return type(kind), kind.classes, kind.anchors, layer.output.h, layer.output.w

@@ -1,0 +1,321 @@
+"""Putting a run together: network, data, checks and folder, from what the user gave."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from darkprune.darknet.output import check_folder
+from darkprune.data import read_dataset
+from darkprune.data.check import check_dataset, check_names
+from darkprune.data.dataset import Dataset
+from darkprune.data.reading import list_images
+from darkprune.errors import DataError, OutputError, TrainingError, UsageError
+from darkprune.graph.graph import Graph
+from darkprune.graph.weights import NetworkWeights
+from darkprune.network import Network, initialise, load_weights
+from darkprune.training.batches import BatchLoader, BatchPlan, default_workers
+from darkprune.training.checkpoint import STATE, RunFolder
+from darkprune.training.distributed import Ranks
+from darkprune.training.examples import ExampleMaker, ImageSet, image_set, unlabelled_set
+from darkprune.training.hooks import Hook
+from darkprune.training.loop import RunOptions, Trainer
+from darkprune.training.objective import Objective
+from darkprune.training.recipe import Changes, Precision, Recipe, read_recipe
+from darkprune.training.validation import Validation
+
+CACHE_SHARE = 0.1  #: of the memory, for decoded images
+FEWEST_STEPS_BETWEEN_MEASUREMENTS = 100
+SHOWN_PROBLEMS = 5
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class DataRequest:
+    """Where the images come from.
+
+    Attributes:
+        data: a set in any form, or None.
+        valid: another set to measure on; None for the validation split of `data`.
+        names: a names file.
+        unlabelled: a folder of images without labels, instead of labelled ones.
+        strict: stop at anything wrong instead of going around it.
+    """
+
+    data: str | None
+    valid: str | None = None
+    names: str | None = None
+    unlabelled: str | None = None
+    strict: bool = False
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """How the run is to go.
+
+    Attributes:
+        output: its folder.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`, …
+        precision: of the forward pass; None: fp16 on GPUs, full elsewhere.
+        workers: processes that make batches; None: one per core.
+        seed: of everything random.
+        freeze: number of first layers that stay as they are.
+        resume, overwrite: what to do with a folder that holds a run.
+        save_every, keep_every, eval_every: see `RunOptions`; None for defaults.
+        cache: keep decoded images in memory where they fit.
+        board: write TensorBoard events where it is installed.
+        quiet: show nothing.
+    """
+
+    output: Path
+    device: str = "auto"
+    precision: Precision | None = None
+    workers: int | None = None
+    seed: int = 0
+    freeze: int = 0
+    resume: bool = False
+    overwrite: bool = False
+    save_every: int = 100
+    keep_every: int | None = None
+    eval_every: int | None = None
+    cache: bool = True
+    board: bool = True
+    quiet: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class RunData:
+    """The images of a run.
+
+    Attributes:
+        images: to train on.
+        validation: to measure on, if there are some.
+        digest: hash of paths and labels.
+        source: what to call the set.
+    """
+
+    images: ImageSet
+    validation: Dataset | None
+    digest: str
+    source: str
+
+
+def choose_device(text: str, local: int = 0) -> torch.device:
+    """Returns the device to train on.
+
+    Raises:
+        UsageError: it does not exist here.
+    """
+    if text == "auto":
+        return torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
+    try:
+        device = torch.device(text)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"--device {text[:40]}: {(str(error).splitlines() or ['?'])[0][:100]}") from None
+    return device
+
+
+def open_network(graph: Graph, weights: Path | None, device: torch.device, seed: int) -> Network:
+    """Makes a network with the weights of a file, or fresh ones.
+
+    Raises:
+        WeightsError: the file does not fit.
+        TrainingError: a layer that cannot be trained here.
+    """
+    network = Network(graph, channels_last=device.type == "cuda" and graph.net.input.is_map)
+    if weights is None:
+        initialise(network, seed)
+    else:
+        initialise(network, seed)  # what `dontload` keeps out of the file
+        with NetworkWeights(graph, weights) as stored:
+            load_weights(network, stored)
+            bad = stored.non_finite()
+        if bad:
+            raise TrainingError(f"{weights}: {bad[0]}; training cannot start from it")
+    return network.to(device)
+
+
+def classes_of(graph: Graph) -> int:
+    """Returns the number of classes that a network's heads have in common.
+
+    Raises:
+        TrainingError: they differ, or there are no heads.
+    """
+    found = {getattr(layer.kind, "classes", 0) for layer in graph.heads}
+    if len(found) != 1:
+        raise TrainingError(f"{graph.cfg.source}: its heads have {sorted(found) or 'no'} classes; they must agree")
+    return int(found.pop())
+
+
+def open_data(request: DataRequest, graph: Graph, say: Say) -> RunData:
+    """Reads and checks the images, and says what is wrong with them.
+
+    Raises:
+        DataError, TrainingError: they cannot be trained on, or `strict` and anything is wrong.
+    """
+    channels = graph.net.input.c
+    if request.unlabelled is not None:
+        folder = Path(request.unlabelled)
+        if not folder.is_dir():
+            raise DataError(f"{folder}: is no folder of images")
+        images = unlabelled_set(list_images(folder), channels)
+        dataset, source = None, str(folder)
+    else:
+        if request.data is None:
+            raise UsageError("say what to train on: --data F")
+        dataset = read_dataset(request.data, "train", request.names)
+        classes = classes_of(graph)
+        _check(dataset, classes, request.strict, say)
+        images, _ = image_set(dataset, classes, channels)
+        source = str(dataset.source)
+    return RunData(images, _validation(request, dataset, graph, say), _digest(images), source)
+
+
+def _check(dataset: Dataset, classes: int, strict: bool, say: Say) -> None:
+    duplicates = check_names(dataset.class_names, None, dataset)
+    for problem in check_names(dataset.class_names, classes, dataset):
+        if problem not in duplicates:  # another number of names than of classes
+            raise DataError(str(problem))
+    problems = check_dataset(dataset, classes, decode=False, workers=8)
+    if problems and strict:
+        raise DataError(f"{problems[0]} (one of {len(problems)} problems; --strict stops at any)")
+    missing = sum(problem.kind == "image" for problem in problems)
+    if missing == len(dataset.images):
+        raise DataError(f"{dataset.source}: not one of its {missing} images is there; {problems[0]}")
+    for problem in problems[:SHOWN_PROBLEMS]:
+        say(f"warning: {problem}")
+    if len(problems) > SHOWN_PROBLEMS:
+        kinds = ", ".join(f"{count} × {kind}" for kind, count in Counter(p.kind for p in problems).most_common())
+        say(f"warning: {len(problems)} problems in all ({kinds}); `darkprune check` lists them")
+
+
+def _validation(request: DataRequest, dataset: Dataset | None, graph: Graph, say: Say) -> Dataset | None:
+    """Finds the set to measure on; a form with one split only would be the training set again."""
+    if not graph.heads or (request.valid is None and request.data is None):
+        return None
+    try:
+        found = read_dataset(request.valid or str(request.data), "valid", request.names)
+    except DataError as error:
+        if request.valid is not None:
+            raise
+        say(f"no validation set ({error}); mAP is not measured")
+        return None
+    if request.valid is None and dataset is not None and found.images == dataset.images:
+        say("the data has no validation split; mAP is not measured (--valid gives one)")
+        return None
+    return found
+
+
+def _digest(images: ImageSet) -> str:
+    digest = hashlib.sha256()
+    for path, labels in zip(images.paths, images.labels, strict=True):
+        digest.update(str(path).encode("utf-8", "surrogateescape") + b"\0" + labels.tobytes())
+    return digest.hexdigest()
+
+
+def open_folder(request: RunRequest, stem: str, inputs: Sequence[Path]) -> RunFolder:
+    """Makes the run's folder, or finds the one to go on with.
+
+    Raises:
+        OutputError: it exists without `resume` or `overwrite`, holds an input, or cannot be written.
+        TrainingError: there is no run to resume.
+    """
+    folder = RunFolder(request.output, stem)
+    if request.resume:
+        if not folder.state.is_file():
+            raise TrainingError(f"{request.output}: has no {STATE} to go on from; leave out --resume to start")
+        return folder
+    check_folder(request.output, inputs, request.overwrite)
+    try:
+        request.output.mkdir(parents=True, exist_ok=True)
+        for name in (STATE, "log.csv"):
+            (request.output / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{request.output}: cannot be written ({error.strerror})") from None
+    return folder
+
+
+def make_recipe(
+    graph: Graph, data: RunData, changes: Changes, request: RunRequest, ranks: Ranks, device: torch.device
+) -> Recipe:
+    """Puts cfg and wishes together; see `read_recipe`."""
+    recipe = read_recipe(graph, len(data.images), changes, ranks=ranks.count, seed=request.seed, freeze=request.freeze)
+    precision = request.precision or ("fp16" if device.type == "cuda" else "full")
+    if precision == "fp16" and device.type != "cuda":
+        raise UsageError("--precision fp16 needs a GPU; the CPU can do bf16")
+    return replace(recipe, precision=precision)
+
+
+def make_trainer(
+    network: Network,
+    objective: Objective,
+    data: RunData,
+    recipe: Recipe,
+    request: RunRequest,
+    folder: RunFolder,
+    ranks: Ranks,
+    *,
+    hooks: Sequence[Hook] = (),
+    identity: dict[str, Any] | None = None,
+    strict: bool = False,
+) -> Trainer:
+    """Makes the trainer.
+
+    Args:
+        network: on its device.
+        objective: what to minimise.
+        data: images.
+        recipe: what decides the result.
+        request: how the user wants it carried out.
+        folder: of the run.
+        ranks: processes.
+        hooks: what else happens.
+        identity: what makes the run this one, besides recipe, cfg and images.
+        strict: stop at the first image that cannot be read.
+    """
+    device = next(network.parameters()).device
+    if request.cache:
+        data.images.keep_in_memory(int(CACHE_SHARE * _memory()))
+    maker = ExampleMaker(data.images, recipe.augmentation, strict)
+    plan = BatchPlan(recipe.batch, recipe.parts, recipe.steps, recipe.seed, recipe.sizes, ranks.rank, ranks.count)
+    workers = default_workers() if request.workers is None else request.workers
+    loader = BatchLoader(maker, plan, workers, pin=device.type == "cuda")
+    validation = None
+    if data.validation is not None:
+        validation = Validation(data.validation, batch=max(1, min(16, plan.part)), workers=max(1, workers))
+    every = request.eval_every or -(-FEWEST_STEPS_BETWEEN_MEASUREMENTS // recipe.epoch_steps) * recipe.epoch_steps
+    keep = request.keep_every or (1000 if recipe.steps < 10_000 else 10_000)
+    options = RunOptions(
+        folder, request.save_every, keep, every, request.resume, request.board, request.quiet or not ranks.first
+    )
+    whole = {
+        "cfg": hashlib.sha256(network.graph.cfg.encode()).hexdigest(),
+        "images": data.digest,
+        **(identity or {}),
+    }
+    return Trainer(
+        network,
+        objective,
+        loader,
+        recipe,
+        options,
+        ranks=ranks,
+        validation=validation,
+        hooks=hooks,
+        identity=whole,
+        sparse=any(hook.name == "sparsity" for hook in hooks),
+    )
+
+
+def _memory() -> int:
+    """Returns the bytes of this machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 8 << 30
