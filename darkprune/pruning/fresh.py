@@ -17,7 +17,7 @@ def write_fresh(graph: Graph, file: BinaryIO, seed: int, vary: bool = False) -> 
     """Writes random weights.
 
     Filters are normal with 0.6 of He's deviation (variance 0.36·2/fan-in), γ = 1, β = 0, μ = 0, σ² = 1. He's own keeps
-    the scale of a plain chain, but a long sum of residual units would grow to 1e4 and more, where sigmoids are all rounding.
+    the scale of a plain chain, but long sums of residual units would grow to 1e4 and more, and drown in rounding.
     darknet itself saves σ² = 0 for a network that was never trained, which multiplies by 316 per layer.
 
     Args:
