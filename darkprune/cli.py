@@ -25,6 +25,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "detect": ("detect", "find objects in images, folders and videos"),
     "eval": ("eval", "measure mAP on labelled images"),
     "cliff": ("cliff", "how far a pair can be pruned before it falls, beside the unpruned one at smaller inputs"),
+    "demo": ("demo", "the main job from end to end on drawn scenes: evaluate, prune, verify, distil"),
+    "distill": ("distill", "let a pruned network learn from the original"),
     "train": ("train", "train a network, sparsely if wished"),
     "bench": ("bench", "time a network, or two in turn"),
     "check": ("check", "list what is wrong with a data set"),
