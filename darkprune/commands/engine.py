@@ -10,7 +10,6 @@ from typing import Any
 from darkprune.commands.console import add_json, megabytes, print_json, warn
 from darkprune.data.loading import InputShape, load_image
 from darkprune.errors import ExportError, UsageError
-from darkprune.export.onnx_calibration import calibration_files
 from darkprune.export.onnx_check import facts_of_file
 from darkprune.export.tensorrt_engine import EngineOptions, EngineReport, build_engine
 from darkprune.export.tensorrt_run import Comparison, Floats, compare_engine
@@ -82,6 +81,8 @@ def _options(args: Namespace, facts: dict[str, Any]) -> EngineOptions:
     if args.int8 and facts and facts["precision"] != "int8" and not (args.calibrate or args.calibration_cache):
         raise UsageError("--int8: the file has no Q/DQ nodes, so give --calibrate DIR or --calibration-cache F")
     if args.calibrate:
+        from darkprune.export.onnx_calibration import calibration_files
+
         calibration_files(Path(args.calibrate))  # refuses an empty folder before anything is built
     cache = Path(args.calibration_cache) if args.calibration_cache else None
     if cache is not None and not args.calibrate and not cache.is_file():

@@ -162,7 +162,7 @@ def _to_json(report: KitReport, made: Exported, place: Target, wanted: str, rema
 
 def _print(report: KitReport, made: Exported, place: Target, wanted: str) -> None:
     files = [name for name in report.files if not name.startswith("runtime/")]
-    rows = [(name, megabytes((report.folder / name).stat().st_size)) for name in files]
+    rows = [(name, _size((report.folder / name).stat().st_size)) for name in files]
     print_table(("file", "size"), rows)
     facts = summary(made)
     jetpack = f" (JetPack {place.jetpack})" if place.jetpack else ""
@@ -173,3 +173,7 @@ def _print(report: KitReport, made: Exported, place: Target, wanted: str) -> Non
     print(agreement_line(made))
     print(f"\nwritten: {report.folder}")
     print(f"next: copy {report.folder} to the board and run there: python3 build_engine.py")
+
+
+def _size(value: int) -> str:
+    return megabytes(value) if value >= 100_000 else f"{value / 1e3:.1f} kB"
