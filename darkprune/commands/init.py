@@ -7,6 +7,7 @@ from pathlib import Path
 
 from darkprune.commands.console import add_json, megabytes, print_json, warn
 from darkprune.darknet.output import atomic_file
+from darkprune.errors import UsageError
 from darkprune.graph.graph import read_graph
 from darkprune.pruning.fresh import write_fresh
 from darkprune.zoo import resolve
@@ -26,6 +27,8 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Writes the file."""
+    if args.seed < 0:
+        raise UsageError(f"--seed {args.seed}: a seed is 0 or more")
     path = resolve(args.cfg)
     graph = read_graph(path)
     target = Path(args.output)
