@@ -181,4 +181,4 @@ def _explained(target: Path) -> Iterator[None]:
             raise OutputError(f"{target}: the disk is full; nothing was left behind") from None
         if error.errno in (errno.EBUSY, errno.EXDEV):
             raise OutputError(f"{target}: cannot be replaced (a mount point?); choose a folder below it") from None
-        raise OutputError(f"{target}: cannot be written ({error.strerror})") from None
+        raise OutputError(f"{target}: cannot be written ({error.strerror or error})") from None

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -116,15 +117,18 @@ class Machine:
         self.cudart = FakeCudart(gpu)
         self.trt = FakeTensorRT(generation, TABLE["generations"][generation], self.cudart, **speed)
         self._patch.setitem(sys.modules, "tensorrt", self.trt)
+        self._own_process = ctypes.CDLL(None, use_errno=True)
         self._patch.setattr(ctypes, "CDLL", self._load)
         return self.trt
 
     def remove(self) -> None:
         self._patch.setitem(sys.modules, "tensorrt", None)  # makes the import fail
 
-    def _load(self, name: str, *rest: object, **more: object) -> FakeCudart:
+    def _load(self, name: str | None, *rest: object, **more: Any) -> Any:
         if "libcudart" in str(name):
             return self.cudart
+        if name is None:  # the process itself: the C library, which every machine has
+            return self._own_process
         raise OSError(f"{name}: the fake machine does not have it")
 
 
