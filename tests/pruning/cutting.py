@@ -68,7 +68,9 @@ def masked_of(weights: NetworkWeights, cut: Cut) -> bytes:
         return file.read()
 
 
-def compare(expectation: Expectation, expected: list[np.ndarray], found: list[np.ndarray]) -> None:
+def compare(
+    expectation: Expectation, expected: list[np.ndarray], found: list[np.ndarray], tolerance: float = TOLERANCE
+) -> None:
     """Compares the channels that kept their content, layer by layer."""
     for index, (trace, want, got) in enumerate(zip(expectation.traced, expected, found, strict=True)):
         if want.ndim == 3 and len(trace.gone) == len(want):
@@ -79,10 +81,10 @@ def compare(expectation: Expectation, expected: list[np.ndarray], found: list[np
             continue
         scale = max(0.1, np.abs(want).max())
         worst = np.abs(want - got).max() / scale
-        assert worst <= TOLERANCE, f"layer {index}: {worst:.2e} of {scale:.3g}"
+        assert worst <= tolerance, f"layer {index}: {worst:.2e} of {scale:.3g}"
 
 
-def check(network: Network, chosen: PruneSettings) -> Decision:
+def check(network: Network, chosen: PruneSettings, tolerance: float = TOLERANCE) -> Decision:
     """Prunes a network and compares the slim one with what the plan means, and with the masked stand-in."""
     if any(f"activation={name}" in network.text for name in ROUGH):
         chosen = replace(chosen, constant="beta")
@@ -92,8 +94,8 @@ def check(network: Network, chosen: PruneSettings) -> Decision:
     image, original = network.image, load(network.text, network.weights)
     expectation = expect(original, decision.plan.layers, image, chosen.compensate, chosen.constant)
     found = forward(load(slim.text, slim.weights), image)
-    compare(expectation, expectation.outputs, found)
-    compare(expectation, forward(load(network.text, masked), image), found)
+    compare(expectation, expectation.outputs, found, tolerance)
+    compare(expectation, forward(load(network.text, masked), image), found, tolerance)
     if chosen.compensate != "none" and expectation.exact:
-        compare(expectation, held_outputs(original, expectation, image), found)
+        compare(expectation, held_outputs(original, expectation, image), found, tolerance)
     return decision

@@ -85,9 +85,7 @@ class Expectation:
 
 def expect(network: ReferenceNetwork, kept: Kept, image: np.ndarray, compensate: str, constant: str) -> Expectation:
     """Works out what the slim network should compute on an image."""
-    traced: list[Traced] = []
-    for layer in network.layers:
-        traced.append(_trace(network, layer, traced, kept, constant))
+    traced = trace(network, kept, constant)
     changed = copy.deepcopy(network)
     for old, new in zip(network.layers, changed.layers, strict=True):
         new.arrays = {name: array.astype(np.float64) for name, array in old.arrays.items()}
@@ -100,6 +98,14 @@ def expect(network: ReferenceNetwork, kept: Kept, image: np.ndarray, compensate:
         if t.held and t.gone.any() and compensate != "none"
     }
     return Expectation(traced, forward(changed, image, eps=EPS, hold=hold), folded)
+
+
+def trace(network: ReferenceNetwork, kept: Kept, constant: str) -> list[Traced]:
+    """Follows the channels that a plan removes through the network."""
+    traced: list[Traced] = []
+    for layer in network.layers:
+        traced.append(_trace(network, layer, traced, kept, constant))
+    return traced
 
 
 def held_outputs(network: ReferenceNetwork, expectation: Expectation, image: np.ndarray) -> list[np.ndarray]:
