@@ -50,7 +50,8 @@ def _windowed(scope: Scope[Any], operator: str, window: Window, **attributes: in
     pads = scope.pads(scope.inputs[0].feature, strides, window.size, before, window.padding - before)
     if _uncovered(window):
         amounts = scope.net.integers(0, 0, *pads[:2], 0, 0, *pads[2:])
-        tensor, pads = scope.node("Pad", [tensor, amounts, scope.net.scalar(_LOWEST)]), [0, 0, 0, 0]
+        with scope.net.careful():  # half precision does not reach the value of the padding
+            tensor, pads = scope.node("Pad", [tensor, amounts, scope.net.scalar(_LOWEST)]), [0, 0, 0, 0]
     return scope.node(
         operator, [tensor], "pool", kernel_shape=[window.size] * 2, strides=list(strides), pads=pads, **attributes
     )
@@ -63,7 +64,8 @@ def _depth(scope: Scope[MaxPool]) -> Signal:
     missing = rounds * wanted - source.c
     if missing:
         amounts = scope.net.integers(0, 0, 0, 0, 0, missing, 0, 0)
-        tensor = scope.node("Pad", [tensor, amounts, scope.net.scalar(_LOWEST)])
+        with scope.net.careful():
+            tensor = scope.node("Pad", [tensor, amounts, scope.net.scalar(_LOWEST)])
     stacked = scope.reshape(tensor, 0, rounds, wanted, source.h * source.w, step="rounds")
     largest = scope.reduce("ReduceMax", stacked, 1, keep=False)
     return scope.map(scope.reshape(largest, 0, wanted, source.h, source.w, step="image"))
