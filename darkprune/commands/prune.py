@@ -45,7 +45,7 @@ if TYPE_CHECKING:  # torch, and the evaluation, are imported only where images o
     from darkprune.recovery.control import Figure
     from darkprune.recovery.session import Session
 
-RECOVERIES = ("none", "lsq", "bn")
+RECOVERIES = ("none", "lsq", "scale", "bn")
 #: flags that say how much to remove; one of them is given
 HOW_MUCH = ("ratio", "ratios", "preset", *(f"target_{kind}" for kind in UNITS))
 #: flags that remove something by themselves, before or after what `HOW_MUCH` says
@@ -107,7 +107,7 @@ def configure(parser: ArgumentParser) -> None:
     which.add_argument(
         "--criterion",
         choices=(*CRITERIA, *IMAGE_CRITERIA),
-        help="score of a channel (default bn_gamma); sensitivity: its effect on the outputs, on --images",
+        help="score of a channel (default bn_gamma); on --images: sensitivity, its effect on the outputs; thinet",
     )
     which.add_argument("--merge", choices=MERGES, help="public mask of coupled convolutions (default vote)")
     which.add_argument("--exclude", metavar="L1,L2,…", help="layers whose channels all stay")
@@ -130,7 +130,14 @@ def configure(parser: ArgumentParser) -> None:
         "--recover",
         choices=RECOVERIES,
         default="none",
-        help="lsq: refit every convolution by least squares; bn: new batch statistics; none (default)",
+        help="lsq: refit every convolution by least squares; scale: ThiNet's, one factor per channel; bn: new batch "
+        "statistics; none (default)",
+    )
+    images.add_argument(
+        "--candidates",
+        type=int,
+        metavar="N",
+        help="EagleEye: the best of N random allocations within --target-…, by output distance",
     )
     images.add_argument("--data", metavar="F", help="labelled images: mAP of the result beside its control's")
     images.add_argument("--split", default="valid", help="which part of the data (default valid)")
@@ -161,11 +168,15 @@ def run(args: Namespace) -> int:
             cut = replay(weights, plan, hashing.result())
             plan, base = recounted(plan, cut), prepare(weights, plan)
         else:
-            by_images = session.score if session and settings.criterion in IMAGE_CRITERIA else None
-            ranking = rank(weights, settings, by_images=by_images)
+            by_images = session.scorer(settings.criterion) if session and settings.criterion in IMAGE_CRITERIA else None
             if budget_flag:
                 budget = parse_budget(budget_flag, getattr(args, f"target_{budget_flag}"), totals(graph))
-                settings = within_budget(ranking, settings, budget)
+            if args.candidates and session and budget_flag:
+                search = session.search(weights, settings, budget, args.candidates)
+                ranking, settings = search.ranking, search.settings
+            else:
+                ranking = rank(weights, settings, by_images=by_images)
+                settings = within_budget(ranking, settings, budget) if budget_flag else settings
             decision = decide(ranking, settings, (cfg.name, weights_path.name))
             plan, cut, base = decision.plan, decision.cut, prepare(weights, decision.plan)
             warnings += decision.warnings
@@ -235,7 +246,7 @@ def settings_of(args: Namespace) -> PruneSettings:
         chosen.update(ratios=tuple(_numbers("--ratios", args.ratios, float)), allocation="explicit")
     elif args.allocation == "explicit":
         raise UsageError("--allocation explicit needs --ratios, one per group")
-    elif args.criterion in IMAGE_CRITERIA and args.preset is None:
+    elif args.criterion == "sensitivity" and args.preset is None:
         chosen.setdefault("allocation", "global")  # its scores are comparable over the whole network
     return PruneSettings(**chosen)
 
@@ -248,9 +259,19 @@ def _session(args: Namespace, graph: Graph) -> Session | None:
     """
     if args.images is None:
         for what in (f"--criterion {args.criterion}", f"--recover {args.recover}"):
-            if what.split()[1] in (*IMAGE_CRITERIA, "lsq", "bn"):
+            if what.split()[1] in (*IMAGE_CRITERIA, *RECOVERIES[1:]):
                 raise UsageError(f"{what} looks at images: give some with --images DIR (labels are not needed)")
+        if args.candidates is not None:
+            raise UsageError("--candidates looks at images: give some with --images DIR (labels are not needed)")
         return None
+    if args.candidates is not None:
+        if args.candidates < 1 or not any(getattr(args, f"target_{kind}") for kind in UNITS):
+            raise UsageError("--candidates N: give at least 1, and a budget with --target-macs, -params or -size")
+        if args.criterion in IMAGE_CRITERIA or args.allocation is not None:
+            raise UsageError(
+                "--candidates draws allocations itself, and ranks by weights: leave out --allocation, "
+                f"--criterion {' and '.join(IMAGE_CRITERIA)}"
+            )
     if args.plan_only and args.recover != "none":
         raise UsageError("--plan-only writes no weights: give --recover when the plan is replayed")
     from darkprune.recovery.session import Session

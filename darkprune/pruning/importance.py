@@ -24,7 +24,7 @@ WEIGHT_NORMS: dict[str, Callable[[Floats], Floats]] = {
 }
 CRITERIA = ("bn_gamma", *WEIGHT_NORMS)
 #: criteria that look at images, which only `darkprune.recovery` can compute
-IMAGE_CRITERIA = ("sensitivity",)
+IMAGE_CRITERIA = ("sensitivity", "thinet")
 CHUNK_BYTES = 8 << 20
 
 

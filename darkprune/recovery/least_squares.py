@@ -84,6 +84,10 @@ class NormalEquations:
             seen = functional.unfold(x, module.size, module.dilation, module.padding, module.stride)
         return seen.transpose(0, 1).reshape(groups, self._columns, -1)
 
+    def covariance(self) -> Tensor:
+        """Returns the inner products of the centred windows over all places: (groups, columns, columns)."""
+        return self._gram - self._inputs.unsqueeze(2) * self._inputs.unsqueeze(1) / max(self._count, 1)
+
     def solve(self, ridge: float = RIDGE) -> tuple[Tensor, Tensor]:
         """Solves for the change; none where the target is 0 throughout.
 
@@ -98,7 +102,7 @@ class NormalEquations:
         if self._count == 0 or self._shift is None:
             return torch.zeros_like(kernel, dtype=torch.float64), torch.zeros_like(kernel[:, 0, 0, 0]).double()
         count = self._count
-        gram = self._gram - self._inputs.unsqueeze(2) * self._inputs.unsqueeze(1) / count
+        gram = self.covariance()
         cross = self._cross - self._inputs.unsqueeze(2) * self._targets.unsqueeze(1) / count
         diagonal = gram.diagonal(dim1=1, dim2=2)
         # a group whose inputs never change has nothing to learn from them
@@ -107,7 +111,36 @@ class NormalEquations:
         factor, failed = torch.linalg.cholesky_ex(gram)
         change = torch.cholesky_solve(cross, factor)  # (groups, columns, outputs)
         change = torch.where((failed == 0).view(-1, 1, 1) & change.isfinite(), change, 0.0)
-        mean_in = self._shift[0].squeeze(-1).double() + self._inputs / count
-        mean_out = self._shift[1].squeeze(-1).double() + self._targets / count
-        offset = mean_out - (change * mean_in.unsqueeze(2)).sum(1)
-        return change.mT.reshape(kernel.shape), offset.flatten()
+        return change.mT.reshape(kernel.shape), self._offset(change)
+
+    def solve_scales(self, ridge: float = RIDGE) -> tuple[Tensor, Tensor]:
+        """Solves for the change that only multiplies each input channel's weights by a factor of its own (ThiNet).
+
+        Returns:
+            As `solve`.
+        """
+        module = self._module
+        kernel = module.kernel().double()
+        filters = kernel.reshape(module.groups, -1, self._columns)  # (groups, outputs, columns)
+        taps = module.size**2
+        channels = self._columns // taps
+        blocks = (filters.mT @ filters * self.covariance()).reshape(-1, channels, taps, channels, taps).sum((2, 4))
+        count = max(self._count, 1)
+        cross = self._cross - self._inputs.unsqueeze(2) * self._targets.unsqueeze(1) / count
+        aim = (filters.mT * cross).reshape(-1, channels, taps * filters.shape[1]).sum(2, keepdim=True)
+        diagonal = blocks.diagonal(dim1=1, dim2=2)
+        held = ridge * diagonal.mean(1).clamp_min(torch.finfo(torch.float32).tiny)
+        diagonal.add_(held.unsqueeze(1))
+        factor, failed = torch.linalg.cholesky_ex(blocks)
+        factors = torch.cholesky_solve(aim, factor)  # (groups, channels, 1)
+        factors = torch.where((failed == 0).view(-1, 1, 1) & factors.isfinite(), factors, 0.0)
+        change = filters * factors.repeat_interleave(taps, 1).mT
+        return change.reshape(kernel.shape), self._offset(change.mT)
+
+    def _offset(self, change: Tensor) -> Tensor:
+        """Returns what keeps the mean of the sums, for a change (groups, columns, outputs) of the weights."""
+        if self._shift is None:
+            return self._targets.flatten()
+        mean_in = self._shift[0].squeeze(-1).double() + self._inputs / self._count
+        mean_out = self._shift[1].squeeze(-1).double() + self._targets / self._count
+        return (mean_out - (change * mean_in.unsqueeze(2)).sum(1)).flatten()

@@ -22,9 +22,9 @@ from darkprune.recovery.distance import Reference
 from darkprune.recovery.refit import Pairing, refit
 from darkprune.recovery.samples import Samples
 
-METHODS = ("none", "lsq", "bn")
+METHODS = ("none", "lsq", "scale", "bn")
 #: how many images each method looks at
-IMAGES = {"lsq": 64, "bn": 256, "none": 0}
+IMAGES = {"lsq": 256, "scale": 64, "bn": 256, "none": 0}
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Recovery:
     """What recovery did.
 
     Attributes:
-        how: `lsq`, `bn` or `none`.
+        how: `lsq`, `scale`, `bn` or `none`.
         images: number of images that were fitted on.
         held_out: number of images that the distance is measured on.
         distance_before, distance_after: output distance of the slim network to the original.
@@ -92,7 +92,7 @@ def recover(
         cut: the cut of the network without them that the slim file was made by.
         slim: the slim weights file; rewritten unless `how` is `none`.
         samples: unlabelled images.
-        how: `lsq` (refit), `bn` (batch statistics) or `none` (measure only).
+        how: `lsq` (refit), `scale` (only one factor per input channel), `bn` (batch statistics) or `none` (measure).
         progress: called after each layer.
 
     Raises:
@@ -105,7 +105,10 @@ def recover(
     before = after = reference.distance(pair.slim)
     fit, changed = samples.fit.first(IMAGES[how]), 0
     if how != "none":
-        changed = len(refit(pair, fit, progress=progress) if how == "lsq" else reestimate(pair.slim, fit, progress))
+        if how == "bn":
+            changed = len(reestimate(pair.slim, fit, progress))
+        else:
+            changed = len(refit(pair, fit, scales=how == "scale", progress=progress))
         after = reference.distance(pair.slim)
         with slim.open("wb", buffering=0) as file:
             save_weights(pair.slim, file, original.file.header)

@@ -63,6 +63,7 @@ def refit(
     *,
     ridge: float = RIDGE,
     stream: bool = True,
+    scales: bool = False,
     memory: int = MEMORY,
     progress: Callable[[], object] = lambda: None,
 ) -> list[int]:
@@ -73,6 +74,7 @@ def refit(
         sample: unlabelled images.
         ridge: see `NormalEquations.solve`.
         stream: whether convolutions that feed a shortcut correct the stream.
+        scales: find one factor per input channel only, as ThiNet does.
         memory: bytes of maps that may be kept, for each of the two networks.
         progress: called after each layer of the slim network.
 
@@ -83,7 +85,9 @@ def refit(
     done = []
     for layer in pair.slim.graph:
         if refittable(pair.slim, layer):
-            _refit_layer(pair, layer, before, after, ridge, stream_of(pair.slim.graph, layer) if stream else None)
+            shortcut = stream_of(pair.slim.graph, layer) if stream else None
+            change, offset = _solve(pair, layer, before, after, shortcut, ridge, scales)
+            _apply(pair.slim, layer, change, offset)
             done.append(layer.index)
         progress()
     return done
@@ -122,14 +126,16 @@ def stream_of(graph: Graph, layer: Layer) -> Layer | None:
 
 
 @torch.no_grad()
-def _refit_layer(pair: Pairing, layer: Layer, before: Walk, after: Walk, ridge: float, shortcut: Layer | None) -> None:
+def _solve(
+    pair: Pairing, layer: Layer, before: Walk, after: Walk, shortcut: Layer | None, ridge: float, scales: bool
+) -> tuple[Tensor, Tensor]:
     twin = pair.original.graph[pair.layers[layer.index]]
     module, reference = pair.slim.layers[layer.index], pair.original.layers[twin.index]
     assert isinstance(module, Convolution)
     assert isinstance(reference, Convolution)
     kept = pair.kept(layer.index).to(module.weights.device)
     carriers = pair.carriers(layer.index).to(kept.device)
-    slope = _slope(module)
+    slope = slope_of(module)
     correctable = (slope.abs() > SMALLEST_SLOPE).view(-1, 1, 1)
     equations = NormalEquations(module, len(after.sample) * layer.output.h * layer.output.w)
     for maps, slim_maps in zip(before.before(twin.index), after.before(layer.index), strict=True):
@@ -140,13 +146,18 @@ def _refit_layer(pair: Pairing, layer: Layer, before: Walk, after: Walk, ridge: 
             missing += torch.where(correctable, lost / slope.view(-1, 1, 1), 0.0)
         missing[:, carriers] = 0
         equations.add(x, missing)
-    change, offset = equations.solve(ridge)
-    with torch.no_grad():
-        module.kernel().add_(change)
-        if module.has_batch_norm:
-            module.rolling_mean.sub_(offset)
-        else:
-            module.biases.add_(offset)
+    return equations.solve_scales(ridge) if scales else equations.solve(ridge)
+
+
+@torch.no_grad()
+def _apply(network: Network, layer: Layer, change: Tensor, offset: Tensor) -> None:
+    module = network.layers[layer.index]
+    assert isinstance(module, Convolution)
+    module.kernel().add_(change)
+    if module.has_batch_norm:
+        module.rolling_mean.sub_(offset)
+    else:
+        module.biases.add_(offset)
 
 
 def _stream(pair: Pairing, shortcut: Layer, before: Walk, maps: dict[int, Tensor], slim: dict[int, Tensor]) -> Tensor:
@@ -168,7 +179,8 @@ def _sums(module: Convolution, x: Tensor) -> Tensor:
     return module.convolve(x, module.kernel(), module.biases)
 
 
-def _slope(module: Convolution) -> Tensor:
+def slope_of(module: Convolution) -> Tensor:
+    """Returns what batch normalisation multiplies each sum by."""
     if not module.has_batch_norm:
         return torch.ones_like(module.biases)
     return module.scales / torch.sqrt(module.rolling_variance + BN_EPSILON)

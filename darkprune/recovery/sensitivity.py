@@ -68,7 +68,7 @@ def score_by_effect(
         layer.index: LayerScores(layer.index, "gamma", per_mac[channels.of_layer[layer.index]], voting)
         for layer, voting in scored_layers(channels)
     }
-    return ImageScores(scores, {index: values for index, values in means.items() if _leaves_own(weights.graph[index])})
+    return ImageScores(scores, {index: values for index, values in means.items() if leaves_own(weights.graph[index])})
 
 
 def mean_outputs(network: Network, sample: Sample, progress: Callable[[], object] = lambda: None) -> dict[int, Floats]:
@@ -209,7 +209,7 @@ def class_macs(channels: ChannelMap) -> Floats:
     return macs
 
 
-def _leaves_own(layer: Layer) -> bool:
+def leaves_own(layer: Layer) -> bool:
     """Whether the mean behind a layer does not follow from the means before it: all but linear passing on."""
     if layer.name in ("route", "upsample", "dropout", "avgpool", "local_avgpool", "reorg", "reorg3d", "empty"):
         return False

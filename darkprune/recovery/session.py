@@ -14,10 +14,13 @@ from darkprune.graph.channels import ChannelMap
 from darkprune.graph.graph import Graph
 from darkprune.graph.weights import NetworkWeights
 from darkprune.pruning.apply import Cut
+from darkprune.pruning.budget import Budget
 from darkprune.pruning.importance import ImageScores
 from darkprune.pruning.plan import PrunePlan, hash_file
+from darkprune.pruning.prune import PruneSettings
 from darkprune.pruning.result import ResultNames
-from darkprune.recovery import sensitivity
+from darkprune.recovery import eagle_eye, sensitivity, thinet
+from darkprune.recovery.eagle_eye import Search
 from darkprune.recovery.recover import IMAGES, Recovery, recover
 from darkprune.recovery.samples import read_samples
 
@@ -66,12 +69,24 @@ class Session:
             )
         return found
 
-    def score(self, weights: NetworkWeights, channels: ChannelMap) -> ImageScores:
-        """Scores channels by their effect on the outputs; see `darkprune.recovery.sensitivity`."""
+    def scorer(self, criterion: str) -> Callable[[NetworkWeights, ChannelMap], ImageScores]:
+        """Returns what scores a network's channels on the images: its effect on the outputs, or ThiNet's order."""
         sample = self.samples.fit.first(sensitivity.IMAGES)
-        steps = 2 * -(-len(sample) // sample.batch)
-        with self._progress("scoring", steps) as bar:
-            return sensitivity.score_by_effect(weights, channels, sample, progress=bar.update)
+        batches = -(-len(sample) // sample.batch)
+
+        def score(weights: NetworkWeights, channels: ChannelMap) -> ImageScores:
+            if criterion == "thinet":
+                with self._progress("scoring", batches + len(weights.graph)) as bar:
+                    return thinet.score_by_reconstruction(weights, channels, sample, bar.update)
+            with self._progress("scoring", 2 * batches) as bar:
+                return sensitivity.score_by_effect(weights, channels, sample, progress=bar.update)
+
+        return score
+
+    def search(self, weights: NetworkWeights, settings: PruneSettings, budget: Budget, candidates: int) -> Search:
+        """Finds the best of many random allocations; see `darkprune.recovery.eagle_eye`."""
+        with self._progress("searching", candidates) as bar:
+            return eagle_eye.search(weights, settings, budget, self.samples, candidates=candidates, progress=bar.update)
 
     def recover(
         self, original: NetworkWeights, plan: PrunePlan, cut: Cut, folder: Path, names: ResultNames

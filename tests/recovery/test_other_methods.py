@@ -1,0 +1,131 @@
+"""ThiNet's greedy order and factors, EagleEye's candidates."""
+
+from __future__ import annotations
+
+import json
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import DETECTOR, write_images, write_pair
+
+from darkprune.cli import main
+from darkprune.graph.channels import map_channels
+from darkprune.graph.graph import build_graph
+from darkprune.graph.stats import totals
+from darkprune.graph.weights import NetworkWeights
+from darkprune.network.modules.convolution import Convolution
+from darkprune.pruning.apply import slim_cfg
+from darkprune.pruning.budget import parse_budget
+from darkprune.pruning.prune import PruneSettings, decide
+from darkprune.recovery.eagle_eye import search
+from darkprune.recovery.least_squares import NormalEquations
+from darkprune.recovery.recover import load_network
+from darkprune.recovery.samples import Samples, read_samples
+from darkprune.recovery.thinet import _costs, greedy_order, score_by_reconstruction
+
+CPU = torch.device("cpu")
+
+
+def test_greedy_takes_pairs_that_cancel() -> None:
+    losses = np.array([[1.0, 0, 0], [0, 1.1, 0], [-1.05, 0, 0.1]])  # the first and the last nearly cancel
+    order = greedy_order(losses @ losses.T)
+    assert order.tolist() == [0, 2, 1]
+    assert greedy_order(np.zeros((0, 0))).tolist() == []
+
+
+@pytest.mark.parametrize("layer", [3, 6, 7])
+def test_costs_are_what_the_consumer_loses(weights: NetworkWeights, samples: Samples, layer: int) -> None:
+    network = load_network(weights.graph, weights, CPU)
+    channels = map_channels(weights.graph)
+    costs = list(_costs(network, channels, samples.fit, lambda: None))
+    read = channels.inputs(weights.graph[layer])
+    module = network.layers[layer]
+    assert isinstance(module, Convolution)
+    x = torch.cat([network(images, {layer - 1}).taps[layer - 1] for images in samples.fit.batches()]).double()
+    slope = (module.scales / torch.sqrt(module.rolling_variance + 1e-5)).double() if module.has_batch_norm else 1.0
+    module.double()
+
+    def lost(chosen: list[int]) -> float:
+        part = torch.zeros_like(x)
+        part[:, chosen] = x[:, chosen]
+        y = module.convolve(part, module.kernel(), None)
+        y = y - y.mean((0, 2, 3), keepdim=True)  # constants are folded: at the border too, to be exact
+        return float((y * (slope.view(-1, 1, 1) if module.has_batch_norm else 1.0)).square().sum())
+
+    size = len(read) // module.groups
+    classes, cost = costs[[1, 3, 6, 7].index(layer)]  # of a grouped convolution its first block
+    assert classes.tolist() == read[:size].tolist()
+    whole = lost(list(range(len(read))))
+    for first, second in combinations(range(0, size, 3), 2):
+        expected = lost([first, second]) / whole
+        assert cost[np.ix_([first, second], [first, second])].sum() == pytest.approx(expected, rel=1e-3, abs=1e-6)
+
+
+def test_scores_are_the_order_within_each_layer(weights: NetworkWeights, samples: Samples) -> None:
+    found = score_by_reconstruction(weights, map_channels(weights.graph), samples.fit)
+    assert sorted(found.scores[1].values.tolist()) == pytest.approx([(n + 0.5) / 24 for n in range(24)])
+    assert np.array_equal(found.scores[0].values, found.scores[3].values)  # coupled
+    assert 2 in found.measured
+
+
+def test_factors_are_found(weights: NetworkWeights) -> None:
+    module = load_network(weights.graph, weights, CPU).layers[6]
+    assert isinstance(module, Convolution)
+    x = torch.rand(16, 12, 16, 16, generator=torch.Generator().manual_seed(3))
+    factors = torch.linspace(-0.5, 0.5, 12)
+    target = module.convolve(x, module.kernel() * factors.view(1, -1, 1, 1), None) + 0.25
+    equations = NormalEquations(module, 16 * 64)
+    equations.add(x, target)
+    change, offset = equations.solve_scales(1e-8)
+    torch.testing.assert_close(change.float(), module.kernel() * factors.view(1, -1, 1, 1), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(offset.float(), torch.full((16,), 0.25), rtol=1e-2, atol=1e-3)
+
+
+def test_the_best_candidate_is_kept(tmp_path: Path) -> None:
+    images = write_images(tmp_path / "images", 16)
+    with write_pair(tmp_path, DETECTOR) as weights:
+        samples = read_samples(images, weights.graph, CPU)
+        budget = parse_budget("params", "0.8", totals(weights.graph))
+        settings = PruneSettings(criterion="l1", min_channels=2)
+        found = search(weights, settings, budget, samples, candidates=4)
+        assert 1 <= len(found.candidates) <= 4
+        distances = [candidate.distance for candidate in found.candidates]
+        assert distances == sorted(distances)
+        assert found.settings.ratios == found.candidates[0].ratios
+        slim = build_graph(slim_cfg(decide(found.ranking, found.settings, ("", "")).cut))
+        assert abs(slim.params / weights.graph.params - 0.8) < 0.02
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["--criterion", "thinet", "--ratio", "0.3", "--recover", "scale"],
+        ["--criterion", "l1", "--target-params", "0.8", "--candidates", "3", "--recover", "bn"],
+    ],
+)
+def test_from_the_command_line(
+    weights: NetworkWeights, images: Path, tmp_path: Path, more: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair = [weights.graph.cfg.source, str(weights.file.path)]
+    output = tmp_path / "slim"
+    more += ["--images", str(images), "--min-channels", "2"]
+    assert main(["prune", *pair, "-o", str(output), *more]) == 0
+    assert json.loads((output / "report.json").read_text())["recovery"]["how"] == more[more.index("--recover") + 1]
+    assert main(["verify", *pair, str(output / "net.cfg"), str(output / "net.weights")]) in (0, 1)
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["--candidates", "3", "--ratio", "0.2"],
+        ["--candidates", "0", "--target-macs", "0.9"],
+        ["--candidates", "3", "--target-macs", "0.9", "--criterion", "thinet"],
+    ],
+)
+def test_candidates_need_a_budget(weights: NetworkWeights, images: Path, tmp_path: Path, more: list[str]) -> None:
+    pair = [weights.graph.cfg.source, str(weights.file.path)]
+    assert main(["prune", *pair, "-o", str(tmp_path / "slim"), "--images", str(images), *more]) == 2
