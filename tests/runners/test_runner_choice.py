@@ -1,0 +1,119 @@
+"""The choice among runners, and OpenCV's Darknet reader against the referee."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from reference import forward, load
+
+from darkprune.darknet.cfg import parse_cfg
+from darkprune.errors import RunnerError, UsageError
+from darkprune.graph.graph import Graph, build_graph, read_graph
+from darkprune.pruning.fresh import write_fresh
+from darkprune.runners import base
+from darkprune.runners.base import get_runner, load_with_any
+
+cv2 = pytest.importorskip("cv2")
+needs_reader = pytest.mark.skipif(not hasattr(cv2.dnn, "readNetFromDarknet"), reason="OpenCV 5 has no Darknet reader")
+
+
+def made(text: str, path: Path) -> Graph:
+    graph = build_graph(parse_cfg(text, "net.cfg"))
+    with path.open("wb") as file:
+        write_fresh(graph, file, 2, vary=True)
+    return graph
+
+
+def net(*sections: str) -> str:
+    lines = ["[net]\nwidth=32\nheight=32\nchannels=3\n"]
+    for section in sections:
+        name, *keys = section.split()
+        lines.append("\n".join([f"[{name}]", *keys]) + "\n")
+    return "\n".join(lines)
+
+
+CONV = "convolutional filters={} size=3 stride=1 pad=1 batch_normalize=1 activation={}"
+
+
+@needs_reader
+def test_every_layer_that_opencv_shows_is_what_darknet_computes(small_pair: Any) -> None:
+    graph = read_graph(Path(small_pair.cfg))
+    image = np.random.default_rng(0).random((3, 32, 64), np.float32)
+    found = get_runner("opencv").load(graph, Path(small_pair.weights)).outputs(image)
+    expected = forward(load(Path(small_pair.cfg).read_text(), Path(small_pair.weights)), image, eps=1e-6)
+    heads = {head.index for head in graph.heads}
+    assert set(found) == set(range(len(graph))) - heads
+    for index, values in found.items():
+        assert values.shape == tuple(graph[index].output[:3])
+        assert np.abs(values - expected[index]).max() <= 1e-5 * np.abs(expected[index]).max(), index
+
+
+@needs_reader
+def test_kinds_that_opencv_reads(tmp_path: Path) -> None:
+    text = net(
+        CONV.format(8, "swish"), "maxpool size=2 stride=2", CONV.format(8, "leaky") + " groups=8",
+        "convolutional filters=8 size=1 activation=linear", "shortcut from=-3 activation=leaky", "avgpool",
+        "convolutional filters=8 size=1 activation=logistic", "scale_channels from=4", "dropout", "upsample stride=2",
+        "route layers=-1,0", "reorg stride=2", "convolutional filters=12 size=1 activation=linear",
+        "region classes=1 num=2 coords=4 anchors=1,1,2,2 softmax=1",
+    )  # fmt: skip
+    graph = made(text, tmp_path / "w")  # neither batch= nor subdivisions= in [net]
+    image = np.random.default_rng(0).random((3, 32, 32), np.float32)
+    found = get_runner("opencv").load(graph, tmp_path / "w").outputs(image)
+    expected = forward(load(text, tmp_path / "w"), image, eps=1e-6)
+    assert {0, 1, 2, 4, 7, 9, 10, 11, 12} <= set(found)
+    for index, values in found.items():
+        assert np.abs(values - expected[index]).max() <= 1e-5 * np.abs(expected[index]).max(), index
+
+
+@needs_reader
+@pytest.mark.parametrize(
+    "sections", [[CONV.format(4, "relu6")], [CONV.format(4, "leaky"), "reorg3d stride=2"], ["local filters=3"]]
+)
+def test_what_opencv_refuses_is_one_line(sections: list[str], tmp_path: Path) -> None:
+    graph = made(net(*sections), tmp_path / "w")
+    with pytest.raises(RunnerError, match=r"^OpenCV .* cannot (read|run) net\.cfg: ") as caught:
+        get_runner("opencv").load(graph, tmp_path / "w").outputs(np.zeros((3, 32, 32), np.float32))
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 300
+
+
+def test_opencv_without_a_reader(small_pair: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(cv2.dnn, "readNetFromDarknet", raising=False)
+    graph = read_graph(Path(small_pair.cfg))
+    with pytest.raises(RunnerError, match="has no Darknet reader; install opencv-python-headless<5"):
+        get_runner("opencv").load(graph, Path(small_pair.weights))
+
+
+def test_unknown_and_missing_runners(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="no runner 'abacus'; there are opencv"):
+        get_runner("abacus")
+    monkeypatch.setitem(base.RUNNERS, "opencv", ("darkprune.runners.nowhere", "Runner"))
+    with pytest.raises(RunnerError, match="runner opencv is not installed"):
+        get_runner("opencv")
+
+
+def test_first_that_takes_the_network(small_pair: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, weights = read_graph(Path(small_pair.cfg)), Path(small_pair.weights)
+    asked: list[str] = []
+
+    class Refusing(base.Runner):
+        def load(self, graph: Graph, weights: Path, *, taps: bool = True) -> base.LoadedNetwork:
+            asked.append("refused")
+            raise RunnerError("no time")
+
+    class Taking(Refusing):
+        def load(self, graph: Graph, weights: Path, *, taps: bool = True) -> Any:
+            asked.append("taken")
+            return "network"
+
+    monkeypatch.setattr(base, "get_runner", lambda name: Taking() if name == "torch" else Refusing())
+    assert load_with_any(graph, weights, order=("opencv", "torch", "onnxruntime")) == ("torch", "network")
+    assert asked == ["refused", "taken"]
+    with pytest.raises(RunnerError, match=r"^no time; no time$"):
+        load_with_any(graph, weights, order=("opencv", "onnxruntime"))
+    with pytest.raises(RunnerError, match=r"^no time$"):
+        load_with_any(graph, weights, "opencv")
