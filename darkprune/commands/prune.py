@@ -373,9 +373,9 @@ def _stage(stage: dict[str, Any]) -> str:
 
 def _print_next(args: Namespace, outputs: dict[str, str]) -> None:
     if "weights" in outputs:
-        print(
-            "next: " + shlex.join(["darkprune", "verify", args.cfg, args.weights, outputs["cfg"], outputs["weights"]])
-        )
+        # recovered weights are meant to differ from those of the cut: only widths and files can be checked
+        verify = ["darkprune", "verify", *(["--static"] if args.recover != "none" else [])]
+        print("next: " + shlex.join([*verify, args.cfg, args.weights, outputs["cfg"], outputs["weights"]]))
     else:
         replay_it = shlex.join(["darkprune", "prune", args.cfg, args.weights, "--plan", outputs["plan"], "-o", "DIR"])
         print(f"next: read or edit the plan, then {replay_it}")

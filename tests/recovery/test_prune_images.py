@@ -68,6 +68,16 @@ def test_other_recoveries_of_a_replayed_plan(
     assert same == (how == "none")
 
 
+@pytest.mark.parametrize("compensate", ["fold", "carrier"])
+def test_a_cut_with_measured_constants_is_what_verify_expects(
+    weights: NetworkWeights, images: Path, tmp_path: Path, compensate: str
+) -> None:
+    more = ["--ratio", "0.4", "--criterion", "sensitivity", "--images", images, "--compensate", compensate]
+    assert prune(weights, tmp_path / "slim", *more) == 0
+    slim = [str(tmp_path / "slim" / name) for name in ("net.cfg", "net.weights")]
+    assert main(["verify", weights.graph.cfg.source, str(weights.file.path), *slim]) == 0
+
+
 def test_units_and_carriers_are_recovered_too(weights: NetworkWeights, images: Path, tmp_path: Path) -> None:
     more = ["--units", 1, "--ratio", 0.2, "--compensate", "carrier", "--images", images, "--recover", "lsq"]
     assert prune(weights, tmp_path / "slim", *more) == 0
