@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
 from darkprune.data.dataset import DataProblem
-from darkprune.errors import DataError
+from darkprune.errors import DataError, TrainingError
 from darkprune.training.augment import Labels
 from darkprune.training.examples import Example, ExampleMaker
 from darkprune.training.losses import Truths, make_truths
@@ -138,6 +138,10 @@ class Batch:
         return self.pixels.to(device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
 
 
+class WorkerError(TrainingError):
+    """A worker process is gone."""
+
+
 class BatchLoader:
     """Makes a run's batches from some step on."""
 
@@ -160,6 +164,7 @@ class BatchLoader:
 
         Raises:
             DataError: an image cannot be read and the maker is strict, or too many cannot.
+            WorkerError: a worker process has died.
         """
         loader: DataLoader[Batch | DataError] = DataLoader(
             _Parts(self.maker, self.plan),
@@ -170,7 +175,18 @@ class BatchLoader:
             worker_init_fn=_quiet if self.workers else None,
             collate_fn=None,
         )
-        for found in loader:
+        source = iter(loader)
+        while True:
+            try:
+                found = next(source, None)
+            except RuntimeError as error:
+                if "DataLoader worker" not in str(error):
+                    raise
+                raise WorkerError(
+                    "a process that prepares images has died: killed, or out of memory (fewer --workers need less)"
+                ) from None
+            if found is None:
+                return
             if isinstance(found, DataError):
                 raise found
             if self.pin:

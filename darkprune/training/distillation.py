@@ -48,6 +48,7 @@ class DistillationSettings:
             `all`: of objectness and class scores together, summed over priors, times T² (the authors' program).
         temperature: T.
         class_weight, box_weight: of the two parts of L_soft.
+        boxes: whether boxes are measured in parts of the input, or in cells (the authors' program).
         box_threshold: priors whose shape overlaps an object more than this take part in the box term.
         box_batch: multiply the box term by the images of a part: the authors' program does not divide it by them.
         hard_weight: of L_hard; 0 leaves it out, as for images without labels.
@@ -58,6 +59,7 @@ class DistillationSettings:
     temperature: float = 3.0
     class_weight: float = 1.0
     box_weight: float = 1.0
+    boxes: Literal["input", "cells"] = "input"
     box_threshold: float = 0.2
     box_batch: bool = False
     hard_weight: float = 1.0
@@ -66,7 +68,7 @@ class DistillationSettings:
 PRESETS = {
     "paper": DistillationSettings(),
     "chu2022": DistillationSettings(
-        attention="mean", classes="all", class_weight=0.001, box_weight=0.001, box_batch=True
+        attention="mean", classes="all", class_weight=0.001, box_weight=0.001, boxes="cells", box_batch=True
     ),
 }
 
@@ -222,7 +224,10 @@ class DistillationObjective(Objective):
         classes = apart.sum() * set_.temperature**2 if with_objectness else apart.mean(dim=1).sum()
         grid = (teacher.shape[3], teacher.shape[2])
         place = head.priors(theirs, batch.truths if self.labelled else None, set_.box_threshold, grid, batch.size)
-        boxes = (head.boxes(theirs, place, grid, batch.size) - head.boxes(ours, place, grid, batch.size)).square().sum()
+        apart = head.boxes(theirs, place, grid, batch.size) - head.boxes(ours, place, grid, batch.size)
+        if set_.boxes == "input":
+            apart = apart / apart.new_tensor((*grid, *grid))
+        boxes = apart.square().sum()
         return classes, boxes * len(batch.truths) if set_.box_batch else boxes
 
 

@@ -1,40 +1,29 @@
-"""The training loop."""
+"""The training loop: step after step, with measurements, files and an end that can be taken up again."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Generator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
-
-import numpy as np
-import torch
-from torch import Tensor
 
 from darkprune.data.dataset import DataProblem
 from darkprune.errors import TrainingError
 from darkprune.network import Network
-from darkprune.training.batches import Batch, BatchLoader
+from darkprune.training.batches import Batch, BatchLoader, WorkerError
 from darkprune.training.checkpoint import RunFolder, differences
 from darkprune.training.curves import Board, draw_curves
 from darkprune.training.distributed import Ranks
-from darkprune.training.ema import Ema
-from darkprune.training.freezing import Freezing
 from darkprune.training.hooks import Hook, join_status
 from darkprune.training.interruption import Interruption
 from darkprune.training.log import Log
-from darkprune.training.memory import advice, is_out_of_memory
 from darkprune.training.objective import Objective
-from darkprune.training.optimizer import Optimizer, gradients
 from darkprune.training.progress import Progress
 from darkprune.training.recipe import Recipe
+from darkprune.training.step import Stepper
 from darkprune.training.validation import Validation
 
-_TORCH_STREAM = 4  #: stream of torch's own random numbers (dropout), see `batches`
-NAMED_IMAGES = 6  #: images named in an error
 SECONDS_BETWEEN_PICTURES = 60.0
-_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -88,6 +77,13 @@ class Outcome:
     images: int = 0
     unreadable: dict[str, DataProblem] = field(default_factory=dict)
 
+    def add(self, step: int, figures: dict[str, float], images: int, seconds: float, waited: float) -> None:
+        """Takes in a step."""
+        self.steps, self.figures = step, figures
+        self.images += images
+        self.seconds += seconds
+        self.waited += waited
+
 
 class Trainer:
     """Trains a network."""
@@ -129,11 +125,8 @@ class Trainer:
         self.validation = validation
         self.hooks = tuple(hooks)
         self.identity = {**(identity or {}), "recipe": recipe.to_plain()}
-        self.device = next(network.parameters()).device
-        self.optimizer = Optimizer(network, recipe.optimizer, recipe.batch, spare_batch_norm=sparse)
-        self.ema = Ema(network, recipe.ema)
-        self.freezing = Freezing(network.graph, recipe.freeze, recipe.schedule.burn_in)
-        self.scaler = torch.amp.GradScaler(self.device.type) if recipe.precision == "fp16" else None
+        paths = loader.maker.images.paths
+        self.stepper = Stepper(network, objective, recipe, self.ranks, self.hooks, paths, sparse)
         self.outcome = Outcome()
         self._drawn_at = time.monotonic()
 
@@ -154,12 +147,16 @@ class Trainer:
             folder = self.options.folder.folder
             log = Log(folder / "log.csv", (*columns, "images_per_s", "wait", "map50"), outcome.steps)
             board = Board(folder / "tensorboard" if self.options.board else None, outcome.steps)
-        self.network.train()
+        self.stepper.train_from(outcome.steps + 1)
         batches = self.loader.start(outcome.steps)
         try:
             with Interruption() as interruption:
                 while outcome.steps < recipe.steps and not outcome.stopped:
                     self._one_step(batches, progress, log, board, interruption)
+        except WorkerError:
+            if not interruption.asked:
+                raise
+            outcome.stopped = True  # whoever ended the run ended the workers too; the last state stays
         finally:
             batches.close()  # ends the workers
             progress.finish()
@@ -179,122 +176,39 @@ class Trainer:
     ) -> None:
         """Does a step and all that falls due behind it."""
         recipe, outcome = self.recipe, self.outcome
-        step = outcome.steps + 1
+        number = outcome.steps + 1
         started = time.monotonic()
-        rate = recipe.schedule.at(step, recipe.seed)
-        self.optimizer.set_rate(rate)
-        self.freezing.apply(self.network, step)
-        figures, waited, stop = self._learn(batches, step, interruption)
-        outcome.steps, outcome.figures = step, figures
-        outcome.stopped = stop and step < recipe.steps
+        done = self.stepper.step(batches, number, lambda: interruption.asked)
         seconds = time.monotonic() - started
-        outcome.seconds += seconds
-        outcome.waited += waited
-        outcome.images += recipe.batch
-        if step % recipe.epoch_steps == 0 or step == recipe.steps:
+        outcome.add(number, done.figures, recipe.batch, seconds, done.waited)
+        outcome.stopped = done.asked and number < recipe.steps
+        for problem in done.unreadable:
+            outcome.unreadable.setdefault(str(problem.file), problem)
+        if number % recipe.epoch_steps == 0 or number == recipe.steps:
             for hook in self.hooks:
-                hook.after_epoch(-(-step // recipe.epoch_steps))
-        row: dict[str, float | None] = {"rate": rate, **figures}
+                hook.after_epoch(-(-number // recipe.epoch_steps))
+        row: dict[str, float | None] = {"rate": done.rate, **done.figures}
         for hook in self.hooks:
             row.update(hook.figures())
-        row.update({"images_per_s": recipe.batch / seconds, "wait": waited / seconds})
-        progress.update(step, figures, rate, seconds, recipe.batch, waited / seconds, join_status(self.hooks))
-        if self.validation is not None and (step % self.options.eval_every == 0 or step == recipe.steps):
+        wait = done.waited / seconds
+        row.update({"images_per_s": recipe.batch / seconds, "wait": wait})
+        progress.update(number, done.figures, done.rate, seconds, recipe.batch, wait, join_status(self.hooks))
+        if self.validation is not None and (number % self.options.eval_every == 0 or number == recipe.steps):
             row["map50"] = self._measure(progress)
         if log is not None and board is not None:
-            log.add(step, row)
-            board.add(step, row)
-        if step % self.options.save_every == 0 or step == recipe.steps or outcome.stopped:
+            log.add(number, row)
+            board.add(number, row)
+        if number % self.options.save_every == 0 or number == recipe.steps or outcome.stopped:
             self._save(log)
-        if self.ranks.first and step % self.options.keep_every == 0:
-            self._write_weights(str(step))
-
-    def _learn(
-        self, batches: Generator[Batch], step: int, interruption: Interruption
-    ) -> tuple[dict[str, float], float, bool]:
-        """Computes gradients and changes the weights.
-
-        Returns:
-            The objective's figures, seconds waited for data, whether to stop.
-        """
-        recipe = self.recipe
-        self.optimizer.zero_grad()
-        waited = 0.0
-        parts: list[tuple[Batch, Tensor]] = []
-        for number in range(self.ranks.rank, recipe.parts, self.ranks.count):
-            began = time.monotonic()
-            batch = next(batches)
-            waited += time.monotonic() - began
-            for problem in batch.problems:
-                self.outcome.unreadable.setdefault(str(problem.file), problem)
-            torch.manual_seed(_torch_seed(recipe.seed, step, number))
-            seen = (step - 1) * recipe.batch + (number + 1) * (recipe.batch // recipe.parts)
-            parts.append((batch, self._part(batch, seen)))
-        self.ranks.add_gradients(self.network)
-        if self.scaler is not None:
-            self.scaler.unscale_(self.optimizer.inner)
-        sums = torch.stack([found for _, found in parts]).sum(dim=0)
-        flag = sums.new_tensor([float(interruption.asked)])
-        totals = self.ranks.add(torch.cat([sums, flag])).tolist()
-        if not np.isfinite(totals).all() or not self._gradients_finite():
-            raise self._not_a_number(step, parts)
-        for hook in self.hooks:
-            hook.before_step(step)
-        self.optimizer.step(self.scaler)
-        if self.scaler is not None:
-            self.scaler.update()
-        self.ema.update(step)
-        return self.objective.report(totals[:-1], recipe.batch), waited, totals[-1] > 0
-
-    def _part(self, batch: Batch, seen: int) -> Tensor:
-        """Runs one part forwards and backwards; returns its figures."""
-        try:
-            images = batch.images(self.device)
-            kind = _TYPES.get(self.recipe.precision)
-            with torch.autocast(self.device.type, kind) if kind is not None else nullcontext():
-                output = self.network(images, self.objective.taps)
-            loss = self.objective.compute(images, output, batch, seen)
-            value = loss.value / self.recipe.batch
-            (value if self.scaler is None else self.scaler.scale(value)).backward()  # type: ignore[no-untyped-call]
-            return loss.parts
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-        raise advice(self.network, self.objective, self.recipe, self.device, self.ranks.count)
-
-    def _gradients_finite(self) -> bool:
-        """Looks at the gradients; with fp16 some steps overflow, which the scaler deals with."""
-        if self.scaler is not None:
-            return True
-        norms = torch._foreach_norm(list(gradients(self.network)))
-        return bool(torch.stack(list(norms)).isfinite().all()) if norms else True
-
-    def _not_a_number(self, step: int, parts: Sequence[tuple[Batch, Tensor]]) -> TrainingError:
-        """Says which images made the loss lose its value."""
-        bad = next((number for number, (_, found) in enumerate(parts) if not found.isfinite().all()), None)
-        if bad is None:
-            chosen = [batch for batch, _ in parts]
-            where = f"the gradients of step {step}"
-        else:
-            chosen = [parts[bad][0]]
-            where = (
-                f"the loss of step {step}, part {self.ranks.rank + bad * self.ranks.count + 1} of {self.recipe.parts}"
-            )
-        paths = [str(self.loader.maker.images.paths[source]) for batch in chosen for source in batch.sources]
-        more = f" and {len(paths) - NAMED_IMAGES} more" if len(paths) > NAMED_IMAGES else ""
-        state = self.options.folder.state
-        last = f"; the last good state is {state}" if state.is_file() else ""
-        return TrainingError(
-            f"{where} is not a number any more; its images: {', '.join(paths[:NAMED_IMAGES])}{more}. "
-            f"Lower the learning rate (--lr), or lengthen --burn-in{last}"
-        )
+        if self.ranks.first and number % self.options.keep_every == 0:
+            self._write_average(str(number))
 
     def _measure(self, progress: Progress) -> float:
         """Measures on the validation set, in the first process, and keeps the best weights."""
         self.ranks.average_statistics(self.network)
         value = 0.0
         if self.ranks.first and self.validation is not None:
-            with self.ema.in_place():
+            with self.stepper.ema.in_place():
                 value = self.validation.measure(self.network).map50
                 if value >= self.outcome.best:
                     self._write("best")
@@ -307,8 +221,7 @@ class Trainer:
             f"step {self.outcome.steps}: mAP@0.5 {100 * value:.2f} %, "
             f"best {100 * self.outcome.best:.2f} % at step {self.outcome.best_step}"
         )
-        self.network.train()
-        self.freezing.apply(self.network, self.outcome.steps)
+        self.stepper.train_from(self.outcome.steps + 1)
         return value
 
     def _save(self, log: Log | None) -> None:
@@ -323,15 +236,15 @@ class Trainer:
     def _write(self, kind: str) -> None:
         self.options.folder.write_weights(self.network, kind, self.outcome.steps * self.recipe.batch)
 
-    def _write_weights(self, kind: str) -> None:
+    def _write_average(self, kind: str) -> None:
         """Writes weights that are meant to be used: the average where there is one."""
-        with self.ema.in_place():
+        with self.stepper.ema.in_place():
             self._write(kind)
 
     def _finish(self) -> None:
         if self.ranks.first:
             if self.outcome.steps >= self.recipe.steps:
-                self._write_weights("final")
+                self._write_average("final")
             self._draw(always=True)
 
     def _draw(self, always: bool = False) -> None:
@@ -350,11 +263,7 @@ class Trainer:
             "best": self.outcome.best,
             "best_step": self.outcome.best_step,
             "identity": self.identity,
-            "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "ema": self.ema.state_dict(),
-            "scaler": self.scaler.state_dict() if self.scaler is not None else None,
-            "hooks": {hook.name: hook.state_dict() for hook in self.hooks},
+            **self.stepper.state_dict(),
         }
 
     def _restore(self) -> int:
@@ -366,16 +275,6 @@ class Trainer:
                 f"{self.options.folder.state}: belongs to a run with other settings; {'; '.join(changed[:4])}. "
                 "Give the same settings to go on, or start anew with --overwrite"
             )
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.ema.load_state_dict(state["ema"])
-        if self.scaler is not None:
-            self.scaler.load_state_dict(state["scaler"])
-        for hook in self.hooks:
-            hook.load_state_dict(state["hooks"][hook.name])
+        self.stepper.load_state_dict(state)
         self.outcome.best, self.outcome.best_step = state["best"], state["best_step"]
         return int(state["step"])
-
-
-def _torch_seed(seed: int, step: int, part: int) -> int:
-    return int(np.random.SeedSequence([seed, _TORCH_STREAM, step, part]).generate_state(1, np.uint32)[0])

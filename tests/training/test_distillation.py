@@ -1,0 +1,234 @@
+"""Distillation against numbers worked out by hand, and taps on real networks."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from darkprune.darknet.cfg import parse_cfg
+from darkprune.errors import TrainingError, UsageError
+from darkprune.graph.graph import build_graph, read_graph
+from darkprune.layers.heads import Yolo
+from darkprune.pruning.groups import divide
+from darkprune.pruning.plan import PrunePlan
+from darkprune.pruning.units import Unit, without_units
+from darkprune.training.batches import Batch
+from darkprune.training.distillation import (
+    PRESETS,
+    DistillationObjective,
+    DistillationSettings,
+    SoftHead,
+    attention,
+    attention_loss,
+    class_loss,
+)
+from darkprune.training.losses import make_truths
+from darkprune.training.objective import DetectionObjective
+from darkprune.training.recipe import Changes
+from darkprune.training.taps import CHU2022, Tap, choose_taps, match_taps, parse_taps
+from darkprune.zoo import resolve
+from tests.training.tiny import CFG, fresh_network, make_trainer, tiny_graph, write_images
+
+
+def test_attention_by_hand() -> None:
+    teacher = torch.tensor([[[[1.0, 2.0]], [[2.0, 0.0]]]])  # Σ_c a²: 5, 4
+    student = torch.tensor([[[[3.0, 0.0]]]])  # 9, 0
+    norm = math.hypot(5, 4)
+    assert attention(teacher).tolist() == [pytest.approx([5 / norm, 4 / norm])]
+    assert attention(student).tolist() == [pytest.approx([1.0, 0.0])]
+    apart = (5 / norm - 1) ** 2 + (4 / norm) ** 2
+    assert float(attention_loss(teacher, student, "norm")) == pytest.approx(apart)
+    assert float(attention_loss(teacher, student, "mean")) == pytest.approx(apart / 2)
+    both = torch.cat([teacher, teacher]), torch.cat([student, student])
+    assert float(attention_loss(*both, "norm")) == pytest.approx(2 * apart)
+    assert float(attention_loss(teacher, 3 * teacher, "norm")) == pytest.approx(0, abs=1e-12)
+
+
+def test_attention_gradient_is_the_derivative() -> None:
+    random = torch.Generator().manual_seed(0)
+    teacher = torch.randn(2, 5, 3, 4, generator=random, dtype=torch.float64).float()
+    student = torch.randn(2, 2, 3, 4, generator=random).requires_grad_()
+    attention_loss(teacher, student, "norm").backward()
+    assert student.grad is not None
+    step = 1e-3
+    for place in [(0, 0, 0, 0), (1, 1, 2, 3), (0, 1, 1, 2)]:
+        moved = [student.detach().clone(), student.detach().clone()]
+        moved[0][place] += step
+        moved[1][place] -= step
+        slope = (attention_loss(teacher, moved[0], "norm") - attention_loss(teacher, moved[1], "norm")) / (2 * step)
+        assert float(student.grad[place]) == pytest.approx(float(slope), rel=2e-2, abs=1e-4)
+
+
+def test_class_divergence_by_hand() -> None:
+    teacher, student, temperature = [1.0, 3.0], [2.0, 0.0], 2.0
+    m = np.exp(np.array(teacher) / temperature)
+    m /= m.sum()
+    n = np.array(student) / temperature
+    n = n - np.log(np.exp(n).sum())
+    expected = float((m * (np.log(m) - n)).sum())
+    found = class_loss(torch.tensor([teacher]), torch.tensor([student]), temperature)
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+    assert float(class_loss(torch.tensor([teacher]), torch.tensor([teacher]), 3.0)) == pytest.approx(0, abs=1e-7)
+
+
+def head_graph() -> SoftHead:
+    kind = tiny_graph()[7].kind
+    assert isinstance(kind, Yolo)
+    return SoftHead(kind)
+
+
+def test_boxes_by_hand() -> None:
+    head = head_graph()
+    raw = torch.zeros(1, 14, 8, 8)
+    raw[0, 7:11, 3, 5] = torch.tensor([0.0, math.log(3), 0.5, -0.5])  # the second anchor: 16x14 pixels
+    place = tuple(torch.tensor([value]) for value in (0, 1, 3, 5))
+    box = head.boxes(head.cells(raw), place, (8, 8), (32, 32))
+    wanted = [0.5, 0.75, math.exp(0.5) * 16 / 4, math.exp(-0.5) * 14 / 4]
+    assert box.tolist() == [pytest.approx(wanted, rel=1e-5)]
+
+
+def objective(settings: DistillationSettings, labelled: bool) -> tuple[DistillationObjective, Batch, torch.Tensor]:
+    graph = tiny_graph()
+    teacher = fresh_network(graph, 1)
+    taps = (Tap(3, 3, 10.0), Tap(4, 4, 1.0))
+    hard = DetectionObjective(graph) if labelled else None
+    pixels = torch.randint(0, 255, (3, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    truth = np.array([[1, 0.4, 0.6, 0.5, 0.45]], np.float32)
+    batch = Batch(0, pixels, make_truths([truth, truth, np.zeros((0, 5), np.float32)]), (0, 1, 2), ())
+    return DistillationObjective(graph, teacher, taps, settings, hard), batch, batch.images(torch.device("cpu"))
+
+
+@pytest.mark.parametrize("preset", ["paper", "chu2022"])
+@pytest.mark.parametrize("labelled", [True, False])
+def test_the_parts_add_up(preset: str, labelled: bool) -> None:
+    settings = PRESETS[preset]
+    distilled, batch, images = objective(settings, labelled)
+    student = fresh_network(tiny_graph(), 2).eval()
+    output = student(images, distilled.taps)
+    loss = distilled.compute(images, output, batch, 3)
+    sums = loss.parts.tolist()
+    found = distilled.report(sums, 3)
+    assert tuple(found) == distilled.columns
+    with torch.no_grad():
+        wanted = distilled.teacher(images, {3, 4})
+    expected = sum(
+        weight * float(attention_loss(wanted.taps[layer], output.taps[layer].detach(), settings.attention))
+        for layer, weight in ((3, 10.0), (4, 1.0))
+    )
+    assert found["attention"] == pytest.approx(expected / 3, rel=1e-5)
+    theirs, ours = (o.heads[7].detach().double().reshape(3, 2, 7, 8, 8).numpy() for o in (wanted, output))
+    first = 4 if preset == "chu2022" else 5
+    m, n = (np.exp(x[:, :, first:] / 3) / np.exp(x[:, :, first:] / 3).sum(2, keepdims=True) for x in (theirs, ours))
+    divergence = (m * (np.log(m) - np.log(n))).sum(2)
+    classes = divergence.sum() * 9 * 0.001 if preset == "chu2022" else divergence.mean(axis=(1, 2, 3)).sum()
+    assert found["soft_class"] == pytest.approx(classes / 3, rel=1e-4)
+    hard = found.get("hard", 0.0)
+    soft = found["attention"] + found["soft_class"] + found["soft_box"]
+    assert found["loss"] == pytest.approx(soft + hard, rel=1e-5)
+    assert ("hard" in found) == labelled
+
+
+def test_the_gradient_is_the_sum_of_the_parts() -> None:
+    both, batch, images = objective(DistillationSettings(box_weight=0.0), True)
+    student = fresh_network(tiny_graph(), 2).eval()
+    gradients = []
+    for settings in (both.settings, replace(both.settings, hard_weight=0.0)):
+        student.zero_grad()
+        each, _, _ = objective(settings, True)
+        each.compute(images, student(images, each.taps), batch, 3).value.backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in student.parameters() if p.grad is not None]))
+    student.zero_grad()
+    DetectionObjective(tiny_graph()).compute(images, student(images), batch, 3).value.backward()
+    hard = torch.cat([p.grad.flatten() for p in student.parameters() if p.grad is not None])
+    torch.testing.assert_close(gradients[0], gradients[1] + hard, rtol=1e-4, atol=1e-4)
+
+
+def test_boxes_count_where_priors_overlap_objects() -> None:
+    """One object of 16x14 pixels: the second anchor (16x14) overlaps it fully, the first (8x8) by 0.29."""
+    head = head_graph()
+    truths = make_truths([np.array([[0, 0.3, 0.7, 0.5, 14 / 32]], np.float32)])
+    cells = head.cells(torch.zeros(1, 14, 8, 8))
+    for threshold, anchors in ((0.2, [0, 1]), (0.5, [1])):
+        image, anchor, row, column = head.priors(cells, truths, threshold, (8, 8), (32, 32))
+        assert sorted(anchor.tolist()) == anchors
+        assert set(image.tolist()) == {0}
+        assert (set(row.tolist()), set(column.tolist())) == ({5}, {2})
+    cells[0, 1, 4, 6, 4] = 2.0
+    cells[0, 0, :, :, 4] = -3.0
+    cells[0, 1, :, :, 4] -= 3.0
+    cells[0, 1, 4, 6, 4] = 2.0
+    assert [int(each) for each in torch.stack(head.priors(cells, None, 0.2, (8, 8), (32, 32)))] == [0, 1, 4, 6]
+
+
+def test_the_teacher_stays_as_it_is(tmp_path: Path) -> None:
+    distilled, _, _ = objective(PRESETS["paper"], True)
+    before = {name: tensor.clone() for name, tensor in distilled.teacher.state_dict().items()}
+    data = write_images(tmp_path / "data", 6)
+    trainer = make_trainer(
+        tiny_graph(), data, tmp_path / "run", objective=distilled, changes=Changes(steps=3, rate=1e-4)
+    )
+    outcome = trainer.run()
+    assert outcome.steps == 3
+    assert all(torch.equal(before[name], tensor) for name, tensor in distilled.teacher.state_dict().items())
+    header = (tmp_path / "run" / "log.csv").read_text().splitlines()[0]
+    assert header.startswith("step,rate,loss,attention,soft_class,soft_box,hard,box")
+
+
+def test_other_heads_are_refused() -> None:
+    graph = tiny_graph()
+    other = build_graph(parse_cfg(CFG.replace("classes=2", "classes=3").replace("filters=14", "filters=16"), "x.cfg"))
+    with pytest.raises(TrainingError, match="different heads"):
+        DistillationObjective(graph, fresh_network(other), (), PRESETS["paper"], None)
+
+
+def test_taps_of_yolov4_are_the_papers() -> None:
+    graph = read_graph(resolve("builtin:yolov4-voc"))
+    groups = divide(graph, "yolov4")
+    paper = choose_taps(graph, groups, "paper")
+    side = graph.net.input.w
+    assert [side // graph[layer].output.w for layer in sorted(paper)] == [2, 4, 8, 16, 32]
+    assert sorted(paper) == [10, 23, 54, 85, 117]
+    assert [paper[layer] for layer in sorted(paper)] == [1e3, 1e3, 1e3, 1e4, 1e4]
+    assert choose_taps(graph, groups, "chu2022") == CHU2022
+
+
+def test_taps_of_yolov3_have_four_scales() -> None:
+    graph = read_graph(resolve("builtin:yolov3"))
+    paper = choose_taps(graph, divide(graph, "yolov3"), "paper")
+    assert [graph.net.input.w // graph[layer].output.w for layer in sorted(paper)] == [4, 8, 16, 32]
+
+
+@pytest.mark.parametrize("name", ["yolov4-tiny", "yolov4-csp", "yolov2-tiny", "yolov3-tiny", "cells"])
+def test_taps_of_any_network(name: str) -> None:
+    graph = read_graph(resolve(f"builtin:{name}"))
+    groups = divide(graph, "auto")
+    for preset in ("paper", "chu2022"):
+        taps = match_taps(choose_taps(graph, groups, preset), graph, graph, None)
+        assert len(taps) >= 3
+        fed = {graph[head.index].sources[0] for head in graph.heads}
+        assert all(tap.teacher == tap.student and tap.teacher not in fed for tap in taps)
+
+
+def test_taps_follow_a_student_without_units() -> None:
+    teacher = tiny_graph()
+    unit = Unit(1, 3)
+    student = build_graph(without_units(teacher, [unit]))
+    plan = PrunePlan("", "", ("a", "b"), {}, (), {}, units=(unit,))
+    taps = match_taps({3: 1.0, 4: 2.0}, teacher, student, plan)
+    assert taps == (Tap(3, 0, 1.0), Tap(4, 1, 2.0))
+    with pytest.raises(TrainingError, match="unit that the student does not have"):
+        match_taps({1: 1.0}, teacher, student, plan)
+    with pytest.raises(TrainingError, match="--plan"):
+        match_taps({3: 1.0}, teacher, student, None)
+
+
+def test_taps_by_hand() -> None:
+    assert parse_taps("3:1000, 4:1e4", 8) == {3: 1000.0, 4: 10000.0}
+    for wrong in ("3", "3:x", "9:1", ""):
+        with pytest.raises(UsageError):
+            parse_taps(wrong, 8)

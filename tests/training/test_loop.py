@@ -1,0 +1,175 @@
+"""The loop: it learns, says what went wrong, and leaves alone what it was told to."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from darkprune.darknet.cfg import parse_cfg
+from darkprune.errors import TrainingError
+from darkprune.graph.graph import build_graph
+from darkprune.network import Network, NetworkOutput, tensor_of
+from darkprune.training import memory
+from darkprune.training.batches import Batch, SizeSettings
+from darkprune.training.log import column, read_log
+from darkprune.training.memory import advice, is_out_of_memory
+from darkprune.training.objective import DetectionObjective, Loss
+from darkprune.training.progress import Progress, duration
+from darkprune.training.recipe import Changes, read_recipe
+from tests.training.tiny import CFG, fresh_network, make_trainer, tiny_graph, write_images
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_images(tmp_path_factory.mktemp("data"), 12)
+
+
+class Poisoned(DetectionObjective):
+    """Gives NaN for the second part of the third step."""
+
+    def compute(self, images: torch.Tensor, output: NetworkOutput, batch: Batch, seen: int) -> Loss:
+        found = super().compute(images, output, batch, seen)
+        return Loss(found.value * float("nan"), found.parts * float("nan")) if seen == 24 else found
+
+
+def test_it_learns(data: Path, tmp_path: Path) -> None:
+    changes = Changes(steps=60, rate=0.02, mosaic=False)
+    trainer = make_trainer(tiny_graph(), data, tmp_path / "run", changes=changes, save_every=100, validate=True)
+    outcome = trainer.run()
+    rows = read_log(tmp_path / "run" / "log.csv")
+    assert len(rows) == 60
+    losses = [float(row["loss"]) for row in rows]
+    assert np.mean(losses[-5:]) < 0.4 * np.mean(losses[:5])
+    assert outcome.best > 0
+    assert outcome.images == 480
+    steps, values = column(rows, "map50")
+    assert steps[-1] == 60
+    assert max(values) == pytest.approx(outcome.best, rel=1e-5)
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert {"tiny_best.weights", "tiny_last.weights", "tiny_final.weights", "state.pt", "log.csv"} <= names
+
+
+def test_a_loss_that_is_no_number_stops_and_names_its_images(data: Path, tmp_path: Path) -> None:
+    graph = tiny_graph(mosaic=0)
+    trainer = make_trainer(graph, data, tmp_path / "run", objective=Poisoned(graph))
+    with pytest.raises(TrainingError, match=r"step 3, part 2 of 2 is not a number") as caught:
+        trainer.run()
+    plan = trainer.loader.plan
+    used = [plan.image_of(position, 12) for position in range(20, 24)]
+    assert all(str(trainer.loader.maker.images.paths[index]) in str(caught.value) for index in used)
+    assert "\n" not in str(caught.value)
+    assert trainer.options.folder.read_state()["step"] == 2
+
+
+def test_gradients_that_are_no_numbers_stop_too(data: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(tiny_graph(), data, tmp_path / "run")
+    tensor_of(trainer.network, 0, "weights").register_hook(lambda grad: grad * float("nan"))
+    with pytest.raises(TrainingError, match="gradients of step 1"):
+        trainer.run()
+
+
+def test_frozen_layers_stay_exactly_as_they_are(data: Path, tmp_path: Path) -> None:
+    graph = tiny_graph()
+    network = fresh_network(graph)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    recipe = read_recipe(graph, 12, Changes(steps=3), freeze=3)
+    make_trainer(graph, data, tmp_path / "run", network=network, recipe=recipe, validate=True).run()
+    same = {name for name, tensor in network.state_dict().items() if torch.equal(tensor, before[name])}
+    assert {name for name in before if int(name.split(".")[1]) < 3} == same
+
+
+def test_parts_are_one_step(data: Path, tmp_path: Path) -> None:
+    """Without batch normalisation and dropout it does not matter how a step is divided."""
+    text = CFG.replace("batch_normalize=1\n", "").replace("probability=.1", "probability=0")
+    graph = build_graph(parse_cfg(text, "tiny.cfg"))
+    results = []
+    for parts in (1, 4):
+        network = fresh_network(graph)
+        changes = Changes(steps=3, parts=parts, rate=0.001)
+        make_trainer(graph, data, tmp_path / f"run{parts}", network=network, changes=changes).run()
+        results.append(network.state_dict())
+    for name, tensor in results[0].items():
+        torch.testing.assert_close(tensor, results[1][name], rtol=1e-5, atol=1e-6)
+
+
+def test_unreadable_images_are_counted(tmp_path: Path) -> None:
+    data = write_images(tmp_path / "data", 6)
+    (tmp_path / "data" / "images" / "002.png").write_bytes(b"nothing")
+    outcome = make_trainer(tiny_graph(), data, tmp_path / "run", changes=Changes(steps=3)).run()
+    assert [Path(name).name for name in outcome.unreadable] == ["002.png"]
+
+
+def test_mixed_precision_on_the_cpu(data: Path, tmp_path: Path) -> None:
+    recipe = replace(read_recipe(tiny_graph(), 12, Changes(steps=2)), precision="bf16")
+    outcome = make_trainer(tiny_graph(), data, tmp_path / "run", recipe=recipe).run()
+    assert np.isfinite(list(outcome.figures.values())).all()
+
+
+def test_out_of_memory_says_what_would_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = tiny_graph()
+    recipe = read_recipe(graph, 12, Changes(batch=16, parts=1))
+    objective = DetectionObjective(graph)
+    network = fresh_network(graph)
+    device = torch.device("cpu")
+    tried: list[int] = []
+
+    def fits(net: Network, what: object, images: int, *rest: object) -> bool:
+        tried.append(images)
+        return images <= 4
+
+    real = memory._fits
+    assert real(network, objective, 2, recipe, device)
+    monkeypatch.setattr(memory, "_fits", fits)
+    error = advice(network, objective, recipe, device, 1)
+    assert tried == [8, 4]
+    assert "4 at a time fit: give --subdivisions 4" in str(error)
+    assert "32x32 pixels with 16 images" in str(error)
+    monkeypatch.setattr(memory, "_fits", lambda *args: False)
+    assert "not even one image" in str(advice(network, objective, recipe, device, 1))
+
+
+def test_what_counts_as_out_of_memory() -> None:
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert is_out_of_memory(RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"))
+    assert is_out_of_memory(MemoryError())
+    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+
+def test_a_lack_of_memory_in_a_step_becomes_advice(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = make_trainer(tiny_graph(), data, tmp_path / "run")
+
+    def short(*args: object) -> Loss:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(trainer.objective, "compute", short)
+    monkeypatch.setattr(memory, "_fits", lambda *args: args[2] == 1)
+    with pytest.raises(TrainingError, match="1 at a time fit: give --subdivisions 8"):
+        trainer.run()
+
+
+@pytest.mark.parametrize("section", ["[detection]\nside=2\nclasses=1\ncoords=4\nnum=1\n", ""])
+def test_networks_without_a_head_to_train(section: str) -> None:
+    text = "[net]\nwidth=8\nheight=8\nchannels=3\n[connected]\noutput=24\nactivation=linear\n" + section
+    with pytest.raises(TrainingError):
+        DetectionObjective(build_graph(parse_cfg(text, "x.cfg")))
+
+
+def test_sizes_of_parts_change_together() -> None:
+    assert SizeSettings(64, 32, 2.0, 32).largest == (160, 96)
+
+
+def test_the_progress_line() -> None:
+    stream = io.StringIO()
+    progress = Progress(100, 10, quiet=False, stream=stream)
+    figures = {"loss": 3.0, "objectness": 1.0, "matched": 4.0}
+    progress.update(25, figures, 0.001, 2.0, 8, 0.1, "|γ| small")
+    text = stream.getvalue()
+    assert text == "25/100 epoch 2.5  loss 3 obj 1  rate 0.001  4.0 img/s wait 10 %  |γ| small  2 min left\n"
+    progress.update(26, figures, 0.001, 2.0, 8, 0.1, "")
+    assert stream.getvalue() == text  # not so soon again
+    assert [duration(s) for s in (5, 600, 3600 * 3 + 300)] == ["5 s", "10 min", "3 h 05 min"]
