@@ -450,8 +450,7 @@ def _quantised(
         ranges = measure_ranges(network, batches, precision.method)
     remarks = []
     if precision.cache is not None:
-        starts = [f"{layer.index:03d}_{layer.name}" for layer in left_out]
-        precision.cache.write_text(calibration_cache(network, scales(ranges), starts, place), encoding="ascii")
+        precision.cache.write_text(calibration_cache(network, scales(ranges), left_out, place), encoding="ascii")
     if precision.name == "int8":
         say("quantising …")
         model = quantize_onnx(network, graph, ranges, choice, place)
