@@ -25,7 +25,7 @@ from darkprune.commands.console import (
 )
 from darkprune.darknet.output import atomic_file, check_folder, result_folder
 from darkprune.errors import UsageError
-from darkprune.graph.graph import Graph, build_graph, read_graph
+from darkprune.graph.graph import build_graph, read_graph
 from darkprune.graph.stats import Totals, totals
 from darkprune.graph.weights import NetworkWeights
 from darkprune.pruning.allocation import ALLOCATIONS, PRESETS, WIDTH_PRESETS
@@ -38,14 +38,12 @@ from darkprune.pruning.merge import MERGES
 from darkprune.pruning.plan import COMPENSATIONS, PrunePlan, hash_file, read_plan
 from darkprune.pruning.prune import PruneSettings, decide, prepare, rank, recounted, replay, within_budget
 from darkprune.pruning.result import ResultNames, write_result
+from darkprune.recovery.arguments import add_arguments, labelled, open_session
 from darkprune.zoo import resolve
 
 if TYPE_CHECKING:  # torch, and the evaluation, are imported only where images or labels are given
-    from darkprune.data.dataset import Dataset
     from darkprune.recovery.control import Figure
-    from darkprune.recovery.session import Session
 
-RECOVERIES = ("none", "lsq", "scale", "bn")
 #: flags that say how much to remove; one of them is given
 HOW_MUCH = ("ratio", "ratios", "preset", *(f"target_{kind}" for kind in UNITS))
 #: flags that remove something by themselves, before or after what `HOW_MUCH` says
@@ -122,26 +120,7 @@ def configure(parser: ArgumentParser) -> None:
     rest.add_argument(
         "--constant", choices=CONSTANTS, help="mean: E[act(γz+β)] (default); beta: act(β), as the papers have it"
     )
-    images = parser.add_argument_group("images")
-    images.add_argument(
-        "--images", metavar="DIR", help="unlabelled images (folder or list): to score, recover, measure"
-    )
-    images.add_argument(
-        "--recover",
-        choices=RECOVERIES,
-        default="none",
-        help="lsq: refit every convolution by least squares; scale: ThiNet's, one factor per channel; bn: new batch "
-        "statistics; none (default)",
-    )
-    images.add_argument(
-        "--candidates",
-        type=int,
-        metavar="N",
-        help="EagleEye: the best of N random allocations within --target-…, by output distance",
-    )
-    images.add_argument("--data", metavar="F", help="labelled images: mAP of the result beside its control's")
-    images.add_argument("--split", default="valid", help="which part of the data (default valid)")
-    images.add_argument("--names", metavar="F", help="names of the classes, in order")
+    add_arguments(parser)
     parser.add_argument("--plan-only", action="store_true", help="write the plan, cut nothing")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier result")
     add_json(parser)
@@ -157,7 +136,7 @@ def run(args: Namespace) -> int:
     if not args.plan_only:
         check_folder(output, inputs, args.overwrite)
     graph = read_graph(cfg)
-    session = _session(args, graph)
+    session = open_session(args, graph, lambda what, steps: progress(steps, what, "step"))
     budget_flag = next((kind for kind in UNITS if getattr(args, f"target_{kind}") is not None), None)
     with NetworkWeights(graph, weights_path) as weights, ThreadPoolExecutor(1) as pool:
         hashing = pool.submit(lambda: (hash_file(cfg), hash_file(weights_path)))
@@ -199,7 +178,7 @@ def run(args: Namespace) -> int:
                     from darkprune.recovery.comparison import compare
 
                     recovery = session.recover(weights, plan, cut, folder, names) if session else None
-                    figures, more = compare(weights, folder, names, recovery, _dataset(args), _following)
+                    figures, more = compare(weights, folder, names, recovery, labelled(args), _following)
                     data.update(recovery=recovery.to_json() if recovery else None)
                     data.update(comparison=[figure.to_json() for figure in figures])
                     warnings += more
@@ -249,42 +228,6 @@ def settings_of(args: Namespace) -> PruneSettings:
     elif args.criterion == "sensitivity" and args.preset is None:
         chosen.setdefault("allocation", "global")  # its scores are comparable over the whole network
     return PruneSettings(**chosen)
-
-
-def _session(args: Namespace, graph: Graph) -> Session | None:
-    """Reads the unlabelled images, if there are any.
-
-    Raises:
-        UsageError: something needs images that are not given.
-    """
-    if args.images is None:
-        for what in (f"--criterion {args.criterion}", f"--recover {args.recover}"):
-            if what.split()[1] in (*IMAGE_CRITERIA, *RECOVERIES[1:]):
-                raise UsageError(f"{what} looks at images: give some with --images DIR (labels are not needed)")
-        if args.candidates is not None:
-            raise UsageError("--candidates looks at images: give some with --images DIR (labels are not needed)")
-        return None
-    if args.candidates is not None:
-        if args.candidates < 1 or not any(getattr(args, f"target_{kind}") for kind in UNITS):
-            raise UsageError("--candidates N: give at least 1, and a budget with --target-macs, -params or -size")
-        if args.criterion in IMAGE_CRITERIA or args.allocation is not None:
-            raise UsageError(
-                "--candidates draws allocations itself, and ranks by weights: leave out --allocation, "
-                f"--criterion {' and '.join(IMAGE_CRITERIA)}"
-            )
-    if args.plan_only and args.recover != "none":
-        raise UsageError("--plan-only writes no weights: give --recover when the plan is replayed")
-    from darkprune.recovery.session import Session
-
-    return Session(Path(args.images), graph, args.recover, lambda what, steps: progress(steps, what, "step"))
-
-
-def _dataset(args: Namespace) -> Dataset | None:
-    if args.data is None:
-        return None
-    from darkprune.data import read_dataset
-
-    return read_dataset(args.data, args.split, args.names)
 
 
 @contextmanager

@@ -1,0 +1,103 @@
+"""The flags of `darkprune prune` that concern images: declared, checked, and turned into what they stand for.
+
+Imported with the command, so that nothing here imports torch before images are given.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from darkprune.errors import UsageError
+from darkprune.graph.graph import Graph
+from darkprune.pruning.budget import UNITS
+from darkprune.pruning.importance import IMAGE_CRITERIA
+
+if TYPE_CHECKING:
+    from darkprune.data.dataset import Dataset
+    from darkprune.recovery.session import Progress, Session
+
+RECOVERIES = ("none", "lsq", "scale", "bn")
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Adds the flags."""
+    images = parser.add_argument_group("images")
+    images.add_argument(
+        "--images", metavar="DIR", help="unlabelled images (folder or list): to score, recover, measure"
+    )
+    images.add_argument(
+        "--recover",
+        choices=RECOVERIES,
+        default="none",
+        help="lsq: refit every convolution by least squares; scale: ThiNet's, one factor per channel; bn: new batch "
+        "statistics; none (default)",
+    )
+    images.add_argument(
+        "--candidates",
+        type=int,
+        metavar="N",
+        help="EagleEye: the best of N random allocations within --target-…, by output distance",
+    )
+    images.add_argument("--data", metavar="F", help="labelled images: mAP of the result beside its control's")
+    images.add_argument("--split", default="valid", help="which part of the data (default valid)")
+    images.add_argument("--names", metavar="F", help="names of the classes, in order")
+
+
+def check_arguments(args: Namespace) -> None:
+    """Checks that the flags go together.
+
+    Raises:
+        UsageError: something needs images that are not given; flags that contradict each other.
+    """
+    if args.images is None:
+        needing = [f"--criterion {args.criterion}"] if args.criterion in IMAGE_CRITERIA else []
+        needing += [f"--recover {args.recover}"] if args.recover != "none" else []
+        needing += ["--candidates"] if args.candidates is not None else []
+        if needing:
+            raise UsageError(f"{needing[0]} looks at images: give some with --images DIR (labels are not needed)")
+    if args.plan_only and args.recover != "none":
+        raise UsageError("--plan-only writes no weights: give --recover when the plan is replayed")
+    if args.candidates is None:
+        return
+    if args.candidates < 1 or not any(getattr(args, f"target_{kind}") for kind in UNITS):
+        raise UsageError("--candidates N: give at least 1, and a budget with --target-macs, -params or -size")
+    if args.criterion in IMAGE_CRITERIA or args.allocation is not None:
+        which = " and ".join(IMAGE_CRITERIA)
+        raise UsageError(
+            f"--candidates draws allocations itself, and ranks by weights: leave out --allocation, --criterion {which}"
+        )
+
+
+def open_session(args: Namespace, graph: Graph, progress: Progress) -> Session | None:
+    """Reads the unlabelled images, if there are any.
+
+    Args:
+        args: the command's arguments.
+        graph: the unpruned network.
+        progress: makes progress bars.
+
+    Raises:
+        UsageError: see `check_arguments`.
+        DataError: the images cannot be used.
+    """
+    check_arguments(args)
+    if args.images is None:
+        return None
+    from darkprune.recovery.session import Session
+
+    return Session(Path(args.images), graph, args.recover, progress)
+
+
+def labelled(args: Namespace) -> Dataset | None:
+    """Reads the labelled images, if there are any.
+
+    Raises:
+        DataError: they cannot be read.
+    """
+    if args.data is None:
+        return None
+    from darkprune.data import read_dataset
+
+    return read_dataset(args.data, args.split, args.names)
