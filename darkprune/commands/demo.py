@@ -33,7 +33,7 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", default="darkprune-demo", metavar="DIR", help="folder (default darkprune-demo)"
     )
-    parser.add_argument("--ratio", default="0.15", metavar="P", help="fraction of the channels to remove (default 0.15)")
+    parser.add_argument("--ratio", default="0.15", metavar="P", help="fraction of channels to remove (default 0.15)")
     parser.add_argument("--steps", default="120", metavar="N", help="steps of distillation (default 120)")
     parser.add_argument("--full", action="store_true", help="go through sparse training first (some ten minutes)")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier demo")
