@@ -119,12 +119,12 @@ def test_the_average_follows_and_steps_aside() -> None:
             expected = value if step == 2 else 0.5 * expected + 0.5 * value
     assert expected == 3.0
     with ema.in_place():
-        assert float(gamma[0]) == expected
-    assert float(gamma[0]) == 4.0
+        assert gamma[0].item() == expected
+    assert gamma[0].item() == 4.0
     again = Ema(network, EmaSettings(0.5, start=2))
     again.load_state_dict(ema.state_dict())
     with again.in_place():
-        assert float(gamma[0]) == expected
+        assert gamma[0].item() == expected
 
 
 def test_darknets_average_is_handed_over() -> None:
@@ -136,6 +136,6 @@ def test_darknets_average_is_handed_over() -> None:
             gamma.fill_(value)
         ema.update(step)
         if step == 3:
-            assert float(gamma[0]) == 3.0
+            assert gamma[0].item() == 3.0
     assert not ema.ready
-    assert float(gamma[0]) == 7.0
+    assert gamma[0].item() == 7.0

@@ -1,0 +1,150 @@
+"""`darkprune train` and `darkprune distill` as a user calls them."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from darkprune.commands import distill, train
+from darkprune.errors import DarkpruneError
+from darkprune.graph.graph import read_graph
+from darkprune.graph.weights import NetworkWeights
+from tests.training.tiny import CFG, write_images
+
+FAST = ["--workers", "0", "--no-tensorboard", "--eval-every", "4", "--save-every", "2"]
+
+
+def call(module: Any, *words: object) -> int:
+    parser = ArgumentParser()
+    module.configure(parser)
+    return int(module.run(parser.parse_args([str(word) for word in words])))
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    write_images(tmp_path, 8)
+    (tmp_path / "tiny.cfg").write_text(CFG)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_train_from_an_empty_folder(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(train, "tiny.cfg", "--data", "x.data", "-o", "run", "--json", *FAST) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["steps"] == 8
+    assert told["map50"] is not None
+    assert told["figures"]["loss"] > 0
+    assert set(told["weights"]) == {"last", "best", "final"}
+    graph = read_graph(Path(told["cfg"]))
+    with NetworkWeights(graph, Path(told["weights"]["final"])) as weights:
+        assert weights.file.header.seen == 64
+    assert (place / "run" / "tiny.cfg").read_text() == CFG
+
+
+def test_train_goes_on_where_it_was(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call(train, "tiny.cfg", "--data", "x.data", "-o", "run", *FAST)
+    with pytest.raises(DarkpruneError, match="not empty"):
+        call(train, "tiny.cfg", "--data", "x.data", "-o", "run", *FAST)
+    final = (place / "run" / "tiny_final.weights").read_bytes()
+    assert call(train, "tiny.cfg", "--data", "x.data", "-o", "run", "--resume", *FAST) == 0
+    assert (place / "run" / "tiny_final.weights").read_bytes() == final
+    with pytest.raises(DarkpruneError, match="other settings"):
+        call(train, "tiny.cfg", "--data", "x.data", "-o", "run", "--resume", "--lr", "1", *FAST)
+    assert call(train, "tiny.cfg", "--data", "x.data", "-o", "run", "--overwrite", "--iterations", "2", *FAST) == 0
+    assert len((place / "run" / "log.csv").read_text().splitlines()) == 3
+
+
+def test_sparse_training_then_distillation(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--sparsity", "dynamic", "--s", "0.01", "--switch", "0.25", "--target-ratio", "0.5"]
+    assert call(train, "tiny.cfg", "--data", "x.data", "-o", "run", "--iterations", "4", *words, *FAST) == 0
+    assert (place / "run" / "gamma.npz").is_file()
+    pair = ["run/tiny.cfg", "run/tiny_final.weights"]
+    capsys.readouterr()
+    arguments = [*pair, *pair, "--data", "x.data", "--iterations", "3", "--lr", "1e-4", "--json", *FAST]
+    assert call(distill, *arguments, "-o", "soft") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert set(told["figures"]) >= {"attention", "soft_class", "soft_box", "hard"}
+    # a student that equals its teacher but for its training mode has little to learn from it
+    assert call(distill, *arguments, "-o", "bare", "--unlabelled", "images", "--preset", "chu2022") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert set(told["figures"]) == {"loss", "attention", "soft_class", "soft_box"}
+    assert told["map50"] is not None
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--data", "nowhere.data"], "nowhere.data"),
+        (["--data", "x.data", "--s", "0.1"], "--sparsity"),
+        (["--data", "x.data", "--sparsity", "constant", "--s", "-1"], "must not be negative"),
+        (["--data", "x.data", "--iterations", "0"], "larger than 0"),
+        (["--data", "x.data", "--batch", "7", "--subdivisions", "9"], "no image"),
+        (["--data", "x.data", "--ema", "1.5"], "--ema"),
+        (["--data", "x.data", "--freeze", "99"], "--freeze"),
+        (["--data", "x.data", "--device", "nonsense"], "--device"),
+        (["--data", "x.data", "--precision", "fp16"], "GPU"),
+        (["--data", "x.data", "--size", "bad"], "--size"),
+        (["--data", "x.data", "--resume"], "go on from"),
+        (["--data", "x.data", "--resume", "--overwrite"], "one of them"),
+    ],
+)
+def test_wrong_uses_are_one_clear_line(place: Path, words: list[str], message: str) -> None:
+    with pytest.raises(DarkpruneError, match=message) as caught:
+        call(train, "tiny.cfg", *words, "-o", "run", *FAST)
+    assert "\n" not in str(caught.value)
+
+
+def test_names_must_suit_the_head(place: Path) -> None:
+    (place / "x.names").write_text("disc\nsquare\nstar\n")
+    with pytest.raises(DarkpruneError, match=r"3 names but the network's head 2 classes"):
+        call(train, "tiny.cfg", "--data", "x.data", "-o", "run", *FAST)
+
+
+def test_wrong_labels_are_named_before_training(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "images" / "000.txt").write_text("0 0.5 0.5 0.2 0.2\n9 0.5 0.5 0.2 0.2\nnonsense\n")
+    (place / "images" / "001.txt").unlink()
+    with pytest.raises(DarkpruneError, match="--strict stops at any"):
+        call(train, "tiny.cfg", "--data", "x.data", "-o", "run", "--strict", *FAST)
+    assert call(train, "tiny.cfg", "--data", "x.data", "-o", "run", "--iterations", "1", *FAST) == 0
+    told = capsys.readouterr().err
+    assert "000.txt:2" in told
+    assert "001.txt" in told
+
+
+def test_images_that_are_not_there(place: Path) -> None:
+    for path in (place / "images").glob("*.png"):
+        path.unlink()
+    with pytest.raises(DarkpruneError, match="not one of its 8 images"):
+        call(train, "tiny.cfg", "--data", "x.data", "-o", "run", *FAST)
+
+
+def test_a_list_alone_is_no_validation_set(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(train, "tiny.cfg", "--data", "train.txt", "-o", "run", "--iterations", "1", "--json", *FAST) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["map50"] is None
+    assert "no validation" in told.err
+
+
+def test_weights_with_holes_are_refused(place: Path) -> None:
+    call(train, "tiny.cfg", "--data", "x.data", "-o", "run", "--iterations", "1", *FAST)
+    weights = place / "run" / "tiny_final.weights"
+    content = bytearray(weights.read_bytes())
+    content[100:104] = b"\x00\x00\xc0\x7f"
+    (place / "bad.weights").write_bytes(content)
+    with pytest.raises(DarkpruneError, match="NaN"):
+        call(train, "tiny.cfg", "bad.weights", "--data", "x.data", "-o", "again", *FAST)
+
+
+def test_distil_needs_matching_networks(place: Path) -> None:
+    call(train, "tiny.cfg", "--data", "x.data", "-o", "run", "--iterations", "1", *FAST)
+    pair = ["run/tiny.cfg", "run/tiny_final.weights"]
+    with pytest.raises(DarkpruneError, match="what to train on"):
+        call(distill, *pair, *pair, "-o", "soft", *FAST)
+    with pytest.raises(DarkpruneError, match="no layer 99"):
+        call(distill, *pair, *pair, "--data", "x.data", "-o", "soft", "--taps", "99:1", *FAST)
+    with pytest.raises(DarkpruneError, match="temperature"):
+        call(distill, *pair, *pair, "--data", "x.data", "-o", "soft", "--temperature", "0", *FAST)
