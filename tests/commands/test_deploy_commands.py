@@ -380,6 +380,13 @@ class TestKit:
     def test_int8(self, run_json: Run, pair: list[str], pictures: Path, tmp_path: Path) -> None:
         made = run_json("kit", *pair, "--target", "orin", "-o", tmp_path / "k", "--int8", "--calibrate", pictures)
         assert (made["precision"], made["onnx"]["precision"]) == ("int8", "int8")
+        assert "calibration.cache" not in made["files"]
+        made = run_json("kit", *pair, "--target", "xavier", "-o", tmp_path / "x", "--int8", "--calibrate", pictures)
+        assert (made["precision"], made["onnx"]["precision"]) == ("int8", "fp32")
+        lines = (tmp_path / "x" / "calibration.cache").read_text().splitlines()
+        assert lines[0] == "TRT-8500-EntropyCalibration2"
+        assert not any(line.startswith(("000_", "002_")) for line in lines)  # the first and the one that the head reads
+        assert any(line.startswith("001_") for line in lines)
 
     def test_another_size(self, run_json: Run, pair: list[str], tmp_path: Path) -> None:
         run_json("kit", *pair, "--target", "orin", "-o", tmp_path / "k", "--size", "96x64", "--thresh", "0.4")
