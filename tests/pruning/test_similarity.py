@@ -30,7 +30,7 @@ from darkprune.pruning.plan import PrunePlan, read_plan
 from darkprune.pruning.prune import PruneSettings, decide, prepare, rank, replay
 from darkprune.pruning.similarity import Tap, with_offsets
 
-ASSETS = Path("/work/shared/assets")
+ASSETS = Path(__file__).parents[3] / "shared" / "assets"
 
 
 def conv(filters: int, size: int = 3, activation: str = "leaky", groups: int = 1) -> str:

@@ -33,7 +33,7 @@ from darkprune.pruning.units import (
 )
 from darkprune.pruning.units import Unit as U
 
-ASSETS = Path("/work/shared/assets")
+ASSETS = Path(__file__).parents[3] / "shared" / "assets"
 needs_assets = pytest.mark.skipif(not ASSETS.exists(), reason="the shared checkpoints are not here")
 
 CONV = "[convolutional]\nbatch_normalize=1\nfilters={}\nsize=3\nstride=1\npad=1\nactivation={}\n\n"
