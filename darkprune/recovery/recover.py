@@ -21,10 +21,12 @@ from darkprune.recovery.batch_norm import reestimate
 from darkprune.recovery.distance import Reference
 from darkprune.recovery.refit import Pairing, refit
 from darkprune.recovery.samples import Samples
+from darkprune.recovery.walk import affordable_images
 
 METHODS = ("none", "lsq", "scale", "bn")
-#: how many images each method looks at
-IMAGES = {"lsq": 256, "scale": 64, "bn": 256, "none": 0}
+#: how many images each method looks at, at least and at most; between them as many as can be kept in memory. More is
+#: better: on yolo-fastest-1.1-xl at −20 % the refit gives 32.4 % mAP with 64 images and 33.8 % with 196
+IMAGES = {"lsq": (64, 256), "scale": (64, 64), "bn": (128, 256), "none": (0, 0)}
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,12 @@ class Recovery:
     def to_json(self) -> dict[str, Any]:
         """Returns the fields as JSON; what is infinite as null."""
         return {key: value if value != math.inf else None for key, value in asdict(self).items()}
+
+
+def images_for(how: str, graph: Graph) -> int:
+    """Returns how many images a method looks at."""
+    least, most = IMAGES[how]
+    return max(least, min(most, affordable_images(graph)))
 
 
 def load_network(graph: Graph, weights: NetworkWeights, device: torch.device) -> Network:
@@ -103,7 +111,7 @@ def recover(
     pair = pair_up(original, units, cut, slim, samples.fit.device)
     reference = Reference(pair.original, samples.held_out)
     before = after = reference.distance(pair.slim)
-    fit, changed = samples.fit.first(IMAGES[how]), 0
+    fit, changed = samples.fit.first(images_for(how, original.graph)), 0
     if how != "none":
         if how == "bn":
             changed = len(reestimate(pair.slim, fit, progress))

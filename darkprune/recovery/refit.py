@@ -26,7 +26,6 @@ from darkprune.recovery.least_squares import RIDGE, NormalEquations
 from darkprune.recovery.samples import Sample
 from darkprune.recovery.walk import MEMORY, Walk
 
-IMAGES = 64
 SMALLEST_SLOPE = 1e-4  #: a channel whose batch normalisation multiplies by less cannot correct a stream
 
 

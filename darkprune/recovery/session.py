@@ -21,7 +21,7 @@ from darkprune.pruning.prune import PruneSettings
 from darkprune.pruning.result import ResultNames
 from darkprune.recovery import eagle_eye, sensitivity, thinet
 from darkprune.recovery.eagle_eye import Search
-from darkprune.recovery.recover import IMAGES, Recovery, recover
+from darkprune.recovery.recover import Recovery, images_for, recover
 from darkprune.recovery.samples import read_samples
 
 
@@ -54,18 +54,18 @@ class Session:
         """
         self.how = how
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.samples = read_samples(source, graph, device, most=max(sensitivity.IMAGES, IMAGES[how]))
+        self._wanted = max(sensitivity.IMAGES, images_for(how, graph))
+        self.samples = read_samples(source, graph, device, most=self._wanted)
         self._progress = progress
 
     def warnings(self) -> list[str]:
         """Lists the images that were left out, and says where there are few."""
         bad = self.samples.unreadable
         found = [*bad[:5], *([f"… and {len(bad) - 5} more images cannot be read"] if len(bad) > 5 else [])]
-        wanted = max(sensitivity.IMAGES, IMAGES[self.how])
         if len(self.samples.fit) < sensitivity.IMAGES:
             found.append(
                 f"{len(self.samples.fit)} images to fit on and {len(self.samples.held_out)} to measure on are few; "
-                f"{wanted} and 64 are what the methods were measured with"
+                f"{self._wanted} and 64 are what the methods were measured with"
             )
         return found
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from darkprune.graph.graph import Layer
+from darkprune.graph.graph import Graph, Layer
 from darkprune.layers import INPUT
 from darkprune.network import LayerModule, Network
 from darkprune.recovery.samples import Sample
@@ -88,12 +88,20 @@ class Walk:
                 maps.pop(source, None)
 
     def _size(self, index: int) -> int:
-        """Counts the bytes of all images' maps before a layer."""
-        graph = self.network.graph
-        live = (graph.feature(i).outputs for i in range(INPUT, index) if self._last_use.get(i, -1) >= index)
-        return 4 * len(self.sample) * sum(live)
+        return len(self.sample) * live_bytes(self.network.graph, index)
 
     def _module(self, index: int) -> LayerModule:
         module = self.network.layers[index]
         assert isinstance(module, LayerModule)
         return module
+
+
+def live_bytes(graph: Graph, index: int) -> int:
+    """Counts the bytes of one image's maps that layer `index` and those after it read."""
+    last_use = {source: layer.index for layer in graph for source in layer.sources}
+    return 4 * sum(graph.feature(i).outputs for i in range(INPUT, index) if last_use.get(i, INPUT) >= index)
+
+
+def affordable_images(graph: Graph, memory: int = MEMORY) -> int:
+    """Returns for how many images the maps before any layer but the first fit into memory: no layer is run twice."""
+    return memory // max(live_bytes(graph, index) for index in range(1, len(graph) + 1))

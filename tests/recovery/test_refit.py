@@ -22,10 +22,10 @@ from darkprune.recovery import least_squares
 from darkprune.recovery.batch_norm import reestimate
 from darkprune.recovery.distance import Reference
 from darkprune.recovery.least_squares import NormalEquations
-from darkprune.recovery.recover import load_network, pair_up
+from darkprune.recovery.recover import images_for, load_network, pair_up
 from darkprune.recovery.refit import Pairing, refit, stream_of
 from darkprune.recovery.samples import Sample, Samples
-from darkprune.recovery.walk import Walk
+from darkprune.recovery.walk import Walk, affordable_images, live_bytes
 
 CPU = torch.device("cpu")
 
@@ -232,3 +232,12 @@ def test_a_sample_is_a_sample(samples: Samples) -> None:
     assert (len(samples.fit), len(samples.held_out)) == (24, 8)
     assert isinstance(samples.fit.first(3), Sample)
     assert sum(len(batch) for batch in samples.fit.first(3).batches()) == 3
+
+
+def test_as_many_images_as_fit_into_memory(weights: NetworkWeights) -> None:
+    stream, wide = 4 * 12 * 256, 4 * 24 * 256
+    assert live_bytes(weights.graph, 0) == 4 * 3 * 32 * 32
+    assert live_bytes(weights.graph, 2) == stream + wide  # the shortcut reads the stream later
+    assert live_bytes(weights.graph, 11) == 0
+    assert affordable_images(weights.graph, 10 * (stream + wide)) == 10
+    assert images_for("lsq", weights.graph) == 256
