@@ -324,13 +324,21 @@ def _results(
                 group.last,
                 float(ratio),
                 float(threshold) if np.isfinite(threshold) else None,
-                float(np.median(members.score[gamma])) if gamma.any() else None,
+                _median(members.score[gamma]),
                 int(voting.sum()),
                 int(marks.marked[voting].sum()),
                 _removed_in(channels, keep, group.first, group.last),
             )
         )
     return tuple(results)
+
+
+def _median(values: Floats) -> float | None:
+    """Returns the median, None of nothing; numpy's own would load its masked arrays first (20 ms)."""
+    if not len(values):
+        return None
+    ordered, half = np.sort(values), len(values) // 2
+    return float((ordered[half] + ordered[-half - 1]) / 2)
 
 
 def _removed_in(channels: ChannelMap, keep: BoolArray, first: int, last: int) -> int:

@@ -14,6 +14,7 @@ from functools import cached_property
 import numpy as np
 from hypothesis import strategies as st
 from reference import load
+from reference.shapes import BATCH_NORM
 
 Shape = tuple[int, int, int]
 Draw = Callable[[st.SearchStrategy], object]
@@ -374,7 +375,11 @@ def random_tensors(text: str, seed: int, quiet: bool) -> bytes:
     random = np.random.default_rng(seed)
     chunks = [struct.pack("<3iQ", 0, 2, 5, seed)]
     for layer in load(text, None).layers:
+        if layer.options.integer("dontload", 0):
+            continue
         for name, shape in layer.tensors:
+            if name in BATCH_NORM and layer.options.integer("dontloadscales", 0):
+                continue
             if name == "scales":
                 values = random.uniform(0.2, 1.4, shape) * random.choice([-1, 1], shape)
                 if quiet:
