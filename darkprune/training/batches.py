@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
 from darkprune.data.dataset import DataProblem
-from darkprune.errors import DataError, TrainingError
+from darkprune.errors import DataError
 from darkprune.training.augment import Labels
 from darkprune.training.examples import Example, ExampleMaker
 from darkprune.training.losses import Truths, make_truths
@@ -138,10 +138,6 @@ class Batch:
         return self.pixels.to(device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
 
 
-class WorkerError(TrainingError):
-    """A worker process is gone."""
-
-
 class BatchLoader:
     """Makes a run's batches from some step on."""
 
@@ -164,7 +160,6 @@ class BatchLoader:
 
         Raises:
             DataError: an image cannot be read and the maker is strict, or too many cannot.
-            WorkerError: a worker process has died.
         """
         loader: DataLoader[Batch | DataError] = DataLoader(
             _Parts(self.maker, self.plan),
@@ -176,22 +171,19 @@ class BatchLoader:
             collate_fn=None,
         )
         source = iter(loader)
-        while True:
-            try:
-                found = next(source, None)
-            except RuntimeError as error:
-                if "DataLoader worker" not in str(error):
-                    raise
-                raise WorkerError(
-                    "a process that prepares images has died: killed, or out of memory (fewer --workers need less)"
-                ) from None
-            if found is None:
-                return
-            if isinstance(found, DataError):
-                raise found
-            if self.pin:
-                found = Batch(found.step, found.pixels.pin_memory(), found.truths, found.sources, found.problems)
-            yield found
+        try:
+            for found in source:
+                if isinstance(found, DataError):
+                    raise found
+                if self.pin:
+                    found = Batch(found.step, found.pixels.pin_memory(), found.truths, found.sources, found.problems)
+                yield found
+        finally:
+            # torch ends its workers when the iterator goes; a traceback that still holds it would keep them, and
+            # torch's complaints about dead ones would come up anywhere
+            shut_down = getattr(source, "_shutdown_workers", None)
+            if shut_down is not None:
+                shut_down()
 
 
 class _Places(Sampler[tuple[int, int]]):
@@ -239,10 +231,19 @@ def _order(seed: int, epoch: int, images: int) -> npt.NDArray[np.int64]:
     return np.random.default_rng([seed, _ORDER, epoch]).permutation(images)
 
 
+def died(error: RuntimeError) -> bool:
+    """Tells whether an error is torch's word that a worker has died; it comes at any place, by a signal."""
+    return "DataLoader worker" in str(error)
+
+
 def _quiet(worker: int) -> None:
-    """Leaves the cores to the other workers, and Ctrl-C to the process that trains."""
+    """Leaves the cores to the other workers, and Ctrl-C and a first SIGTERM to the process that trains.
+
+    Both reach all processes of a terminal or a batch system's job; the run has to finish its step.
+    """
     cv2.setNumThreads(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
 def default_workers() -> int:

@@ -10,7 +10,7 @@ from typing import Any
 from darkprune.data.dataset import DataProblem
 from darkprune.errors import TrainingError
 from darkprune.network import Network
-from darkprune.training.batches import Batch, BatchLoader, WorkerError
+from darkprune.training.batches import Batch, BatchLoader, died
 from darkprune.training.checkpoint import RunFolder, differences
 from darkprune.training.curves import Board, draw_curves
 from darkprune.training.distributed import Ranks
@@ -153,10 +153,13 @@ class Trainer:
             with Interruption() as interruption:
                 while outcome.steps < recipe.steps and not outcome.stopped:
                     self._one_step(batches, progress, log, board, interruption)
-        except WorkerError:
-            if not interruption.asked:
+        except RuntimeError as error:
+            if not died(error):
                 raise
-            outcome.stopped = True  # whoever ended the run ended the workers too; the last state stays
+            raise TrainingError(
+                "a process that prepares images has died: killed, or out of memory (fewer --workers need less); "
+                "--resume goes on from the last state"
+            ) from None
         finally:
             batches.close()  # ends the workers
             progress.finish()

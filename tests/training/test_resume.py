@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import multiprocessing
 import os
 import signal
 import sys
@@ -156,6 +157,30 @@ def test_workers_make_no_difference_to_a_resumed_run(data: Path, whole: Path, tm
     trainer(data, folder, hook=ask, workers=1).run()
     trainer(data, folder, resume=True, hook=Trap(0, die), workers=2).run()
     check_same(folder, whole)
+
+
+def test_a_signal_to_all_processes_lets_the_step_finish(data: Path, whole: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+
+    def signal_all() -> None:
+        for child in multiprocessing.active_children():
+            os.kill(child.pid or 0, signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    outcome = trainer(data, folder, hook=Trap(3, signal_all), workers=1).run()
+    assert outcome.stopped
+    assert RunFolder(folder, "tiny").read_state()["step"] == outcome.steps
+    trainer(data, folder, resume=True, hook=Trap(0, die)).run()
+    check_same(folder, whole)
+
+
+def test_a_dead_worker_is_one_clear_line(data: Path, tmp_path: Path) -> None:
+    def kill_all() -> None:
+        for child in multiprocessing.active_children():
+            os.kill(child.pid or 0, signal.SIGKILL)
+
+    with pytest.raises(TrainingError, match="prepares images has died"):
+        trainer(data, tmp_path / "run", hook=Trap(3, kill_all), workers=1).run()
 
 
 def test_weights_are_darknets(whole: Path) -> None:
