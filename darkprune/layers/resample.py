@@ -71,6 +71,13 @@ class _Moving(Kind):
             return bounded(source.c // (s * s), source.h * s, source.w * s, "the reorganisation")
         return bounded(source.c * s * s, source.h // s, source.w // s, "the reorganisation")
 
+    def trouble(self, inputs: Sequence[Feature], output: Feature) -> str | None:
+        """darknet does not check that the stride divides the map."""
+        source: Feature = one(inputs)
+        if not self.reverse and (source.h % self.stride or source.w % self.stride):
+            return f"darknet misreads its rows: a stride of {self.stride} does not divide {source.w}x{source.h}"
+        return None
+
     def fits(self, channels: int) -> bool:
         """Whether channels move as wholes."""
         return channels % (self.stride**2) == 0
@@ -121,7 +128,7 @@ class Reorg3d(_Moving):
         """The reverse direction divides its output's channels by s² once more."""
         if self.reverse and output.c < self.stride**2:
             return f"darknet stops with a division by zero: {output.c} channels are fewer than {self.stride**2}"
-        return None
+        return super().trouble(inputs, output)
 
     def fits(self, channels: int) -> bool:
         """The reverse direction spreads a channel over others: no rule."""

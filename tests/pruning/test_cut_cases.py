@@ -8,6 +8,7 @@ import pytest
 
 from darkprune.darknet.cfg import parse_cfg
 from darkprune.darknet.strict import strict_problems
+from darkprune.graph.graph import build_graph
 from darkprune.pruning.prune import PruneSettings
 
 from .cutting import check, make, opened, slim_of
@@ -53,7 +54,8 @@ CASES = {
                  CONV.format(2)),
     "a chain of shared weights": cfg(
         CONV.format(5), CONV.format(5), "convolutional size=3 pad=1 activation=leaky filters=5 share_index=1",
-        "convolutional size=3 pad=1 activation=leaky filters=5 share_index=-1", "route layers=1,2,3", CONV.format(6), CONV.format(2),
+        "convolutional size=3 pad=1 activation=leaky filters=5 share_index=-1", "route layers=1,2,3",
+        CONV.format(6), CONV.format(2),
     ),
     "heads in the middle": cfg(
         CONV.format(8), "convolutional size=1 filters=14", "yolo classes=2 num=2", "route layers=0", CONV.format(8),
@@ -111,3 +113,11 @@ def test_strict_readers_find_nothing_new() -> None:
     assert problems[0] == problems[1] != []
     assert "filters=" in slim.text
     assert len(slim.text.splitlines()) == len(text.splitlines())
+
+
+@pytest.mark.parametrize("kind", ["reorg", "reorg3d"])
+@pytest.mark.parametrize(("side", "warned"), [(8, False), (9, True)])
+def test_reorganisation_of_an_odd_map_is_warned_of(kind: str, side: int, warned: bool) -> None:
+    graph = build_graph(parse_cfg(cfg(CONV.format(8), f"{kind} stride=2", side=side), "net.cfg"))
+    assert bool(graph.warnings) == warned
+    assert not warned or f"a stride of 2 does not divide {side}x{side}" in graph.warnings[0]
