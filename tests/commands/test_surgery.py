@@ -171,6 +171,16 @@ def test_what_stays_of_the_text(small_pair: Any, out: Path) -> None:
     assert all(a.startswith("filters=") and b.startswith("filters=") for a, b in changed)
 
 
+def test_bytes_that_are_no_utf8_and_windows_lines_stay(small_pair: Any, out: Path) -> None:
+    text = Path(small_pair.cfg).read_bytes().replace(b"# a comment", b"# l\xe4uft; 100 %").replace(b"\n", b"\r\n")
+    Path(small_pair.cfg).write_bytes(text)
+    assert main(["prune", small_pair.cfg, small_pair.weights, "--ratio", "0.5", "-o", str(out)]) == 0
+    slim = (out / "small.cfg").read_bytes()
+    assert b"# l\xe4uft; 100 %\r\n" in slim
+    assert slim.count(b"\r\n") == text.count(b"\r\n")
+    assert b"width = 64\r\n" in slim
+
+
 def test_report_belongs_to_its_files(small_pair: Any, out: Path) -> None:
     assert main(["prune", small_pair.cfg, small_pair.weights, "--ratio", "0.4", "-o", str(out)]) == 0
     report = json.loads((out / "report.json").read_text())
