@@ -84,6 +84,8 @@ def _softmax(scope: Scope[Softmax]) -> Signal:
     kind, count = scope.kind, scope.layer.output.outputs
     if scope.options.has("tree"):
         raise scope.error("a softmax over a tree of classes cannot be exported")
+    if kind.spatial:
+        scope.net.remarks.append(f"layer {scope.layer.index}: spatial=1 is without effect, as on darknet's CPU")
     with scope.net.careful():
         x = scope.flat_of()
         if kind.temperature != 1:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import struct
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -66,13 +68,13 @@ def calibration_batches(files: Iterable[Path], prepare: Prepare, batch: int = 1)
         yield np.stack([*waiting, *[waiting[-1]] * (batch - len(waiting))])
 
 
-def measure_ranges(network: OnnxNetwork, batches: Iterable[Floats], method: str = "minmax") -> Any:
+def measure_ranges(network: OnnxNetwork, batches: Iterable[Floats], method: str = "percentile") -> Any:
     """Runs images through the network and returns onnxruntime's `TensorsData`: a range per float tensor.
 
     Args:
         network: in FP32; EfficientNMS cannot be run here.
         batches: (batch, c, h, w) in 0…1.
-        method: one of `METHODS`.
+        method: one of `METHODS`: the extremes seen; the range that loses least information; 99.999 % of all values.
 
     Raises:
         RunnerError: onnxruntime is missing or refuses the network.
@@ -100,11 +102,13 @@ def measure_ranges(network: OnnxNetwork, batches: Iterable[Floats], method: str 
             raise RunnerError(f"onnxruntime refuses the network: {' '.join(str(error).split())[:300]}") from None
         empty = True
         for images in batches:
-            calibrator.collect_data(_Once({INPUT_NAME: images}))
+            with redirect_stdout(StringIO()):  # it reports every step
+                calibrator.collect_data(_Once({INPUT_NAME: images}))
             empty = False
         if empty:
             raise DataError("there are no images to calibrate with")
-        return calibrator.compute_data()
+        with redirect_stdout(StringIO()):
+            return calibrator.compute_data()
 
 
 class _Once:

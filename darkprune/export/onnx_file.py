@@ -7,9 +7,11 @@ its values straight from the weights file. The numbers of the fields are those o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import BinaryIO
 
 import numpy as np
@@ -22,6 +24,7 @@ from darkprune.export.onnx_network import MAX_PROTO, OnnxNetwork, tensor_of, val
 
 _MODEL_GRAPH, _GRAPH_INITIALIZER, _TENSOR_RAW_DATA = 7, 5, 9  # onnx.proto
 _ROOM = 1 << 20  #: bytes that everything but the tensors' values may take beside them
+_BLOCK = 1 << 20
 _ALIGNMENT = 4096  #: of tensors in a separate file, so that they can be mapped
 
 
@@ -53,9 +56,47 @@ def write_onnx(
             _write_inside(network, file)
             return
         # entered last, so in its place before the file that names it
-        data_path = path.with_name(path.name + ".data")
+        data_path = _data_path(path)
         data = stack.enter_context(atomic_file(data_path, inputs, overwrite))
         file.write(_write_beside(network, data, data_path.name).SerializeToString())
+
+
+def write_checked(
+    path: Path,
+    write: Callable[[Path], None],
+    check: Callable[[Path], None],
+    inputs: Sequence[Path] = (),
+    overwrite: bool = False,
+) -> None:
+    """Writes a file that only takes its place when a check has passed.
+
+    Args:
+        path: the file to be.
+        write: writes it under a name that it is given (and perhaps `<name>.data` beside it).
+        check: raises an error if what was written is not right.
+        inputs: files that it must not be.
+        overwrite: whether it may exist.
+
+    Raises:
+        OutputError: it exists, is an input, or cannot be written; said before anything is done.
+    """
+    with ExitStack() as stack:
+        file = stack.enter_context(atomic_file(path, inputs, overwrite))
+        room = stack.enter_context(TemporaryDirectory(prefix=f".{path.name}.checked-", dir=path.absolute().parent))
+        made = Path(room) / path.name
+        write(made)
+        check(made)
+        beside = _data_path(made)
+        if beside.exists():
+            data = stack.enter_context(atomic_file(_data_path(path), inputs, overwrite))
+            with beside.open("rb") as source:
+                shutil.copyfileobj(source, data, _BLOCK)
+        with made.open("rb") as source:
+            shutil.copyfileobj(source, file, _BLOCK)
+
+
+def _data_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.data")
 
 
 def _write_inside(network: OnnxNetwork, file: BinaryIO) -> None:

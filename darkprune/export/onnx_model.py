@@ -11,7 +11,7 @@ from darkprune import __version__
 from darkprune.errors import ExportError
 from darkprune.export.emit import emit_layers, seen_from
 from darkprune.export.emit_base import INPUT_NAME, Emitter, Signal
-from darkprune.export.emit_scope import Scope
+from darkprune.export.emit_scope import Scope, layer_name
 from darkprune.export.heads import decode
 from darkprune.export.heads_outputs import FORMS, Output, finish
 from darkprune.export.onnx_facts import facts_of, last_suppression, set_facts
@@ -50,7 +50,7 @@ def build_onnx(weights: NetworkWeights, options: ExportOptions) -> OnnxNetwork:
     signals = emit_layers(net, weights, _sources(graph, wanted) if graph.heads else wanted)
     scopes = [_head_scope(graph, net, layer, signals) for layer in graph.heads]
     if options.outputs == "heads":
-        outputs = [_raw_output(net, scope) for scope in scopes] or _plain_outputs(graph, net, signals, wanted)
+        outputs = _raw_outputs(net, scopes) or _plain_outputs(graph, net, signals, wanted)
     else:
         pixels = options.outputs == "deepstream"
         size = (graph.net.input.w, graph.net.input.h)
@@ -132,10 +132,15 @@ def _batch(net: Emitter) -> int | str:
     return "batch" if net.batch is None else net.batch
 
 
-def _raw_output(net: Emitter, scope: Scope[Head]) -> Output:
-    """A head's output in the form `heads`: the map that it takes."""
-    feature = scope.inputs[0].feature
-    return Output(scope.map_of(), TensorProto.FLOAT, (_batch(net), feature.c, feature.h, feature.w))
+def _raw_outputs(net: Emitter, scopes: Sequence[Scope[Head]]) -> list[Output]:
+    """The outputs of the form `heads`: the map that each takes, under a name of its own where two take the same."""
+    outputs: dict[str, Output] = {}
+    for scope in scopes:
+        name, feature = scope.map_of(), scope.inputs[0].feature
+        if name in outputs or name == INPUT_NAME:
+            name = net.node("Identity", [name], layer_name(scope.layer))[0]
+        outputs[name] = Output(name, TensorProto.FLOAT, (_batch(net), feature.c, feature.h, feature.w))
+    return list(outputs.values())
 
 
 def _plain_outputs(graph: Graph, net: Emitter, signals: dict[int, Signal], wanted: Sequence[int]) -> list[Output]:

@@ -16,7 +16,7 @@ from darkprune import __version__
 from darkprune.errors import ExportError, OutputError
 from darkprune.export.heads_outputs import FORMS, Suppression
 from darkprune.export.onnx_check import check_structure, facts_of_file, verify_onnx
-from darkprune.export.onnx_file import write_onnx
+from darkprune.export.onnx_file import write_checked, write_onnx
 from darkprune.export.onnx_model import build_onnx, export_onnx
 from darkprune.export.onnx_options import ExportOptions
 from darkprune.export.operators import check_model
@@ -219,6 +219,15 @@ def test_a_tree_does_not_keep_raw_heads_from_being_written(tmp_path: Path) -> No
         assert "heads" not in build_onnx(weights, ExportOptions()).metadata
 
 
+def test_heads_that_take_the_same_map_have_outputs_of_their_own(tmp_path: Path) -> None:
+    head = "yolo classes=1 num=1 mask=0"
+    text = net(8, 8, 3, "convolutional filters=6", head, "route layers=0", head)
+    with open_text(text, random_weights(text, seed=3), tmp_path) as weights:
+        got = run(build_onnx(weights, ExportOptions()), images_for(text, 1))
+    assert list(got) == ["000_convolutional", "003_yolo"]
+    assert np.array_equal(*got.values())
+
+
 def test_a_classifier_gives_its_probabilities(tmp_path: Path) -> None:
     text = net(8, 8, 3, CONV, "convolutional filters=5 activation=linear", "avgpool", "softmax", "cost")
     data, images = random_weights(text, seed=3), images_for(text, 2)
@@ -278,6 +287,26 @@ def test_nothing_is_left_behind_or_overwritten(tmp_path: Path) -> None:
             write_onnx(network, tmp_path / "z.onnx")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["net.weights", "x.onnx"]
     assert (tmp_path / "x.onnx").read_text() == "mine"
+
+
+def test_a_file_that_fails_its_check_never_takes_its_place(tmp_path: Path) -> None:
+    text = net(8, 8, 3, f"{CONV} filters=64", "convolutional filters=40 size=3 activation=linear")
+    with open_text(text, random_weights(text, seed=3), tmp_path) as weights:
+        network = build_onnx(weights, ExportOptions())
+
+        def write(path: Path) -> None:
+            write_onnx(network, path, inside_up_to=0)
+
+        def refuse(path: Path) -> None:
+            run(path, images_for(text, 1))
+            raise ExportError("wrong")
+
+        with pytest.raises(ExportError, match="wrong"):
+            write_checked(tmp_path / "x.onnx", write, refuse)
+        assert [path.name for path in tmp_path.iterdir()] == ["net.weights"]
+        write_checked(tmp_path / "x.onnx", write, lambda path: run(path, images_for(text, 1)))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["net.weights", "x.onnx", "x.onnx.data"]
+    run(tmp_path / "x.onnx", images_for(text, 1))
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model", None])
