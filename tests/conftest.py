@@ -7,10 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from darkprune.darknet.cfg import parse_cfg
 from darkprune.graph.graph import build_graph
 from darkprune.pruning.fresh import write_fresh
+
+# where a result has to be the same twice, hypothesis draws the same examples; elsewhere it goes on looking
+settings.register_profile("reproducible", derandomize=True)
+if os.environ.get("CI"):
+    settings.load_profile("reproducible")
 
 _CONV = "[convolutional]\nbatch_normalize=1\nfilters={}\nsize=3\nstride={}\npad=1\nactivation={}\n\n"
 #: a detector with a shortcut, a slice and two heads, which OpenCV reads too

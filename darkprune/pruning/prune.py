@@ -162,7 +162,8 @@ def decide(ranking: Ranking, settings: PruneSettings, names: tuple[str, str]) ->
         rounded = np.zeros(channels.count, bool)
     else:
         settled = settle(channels, keep, priority, limits)
-        keep, rounded = settled.keep, settled.rounded
+        # a pinned channel may be given back too, but never as a place for a carrier
+        keep, rounded = settled.keep, settled.rounded & channels.free
         warnings += _floor_warnings(channels, settled.at_floor)
     replaced = replace_similar(channels, keep, priority, ranking.relations, limits)
     keep[[replacement.gone_class for replacement in replaced]] = False
@@ -175,7 +176,9 @@ def decide(ranking: Ranking, settings: PruneSettings, names: tuple[str, str]) ->
     rounded[[replacement.by_class for replacement in replaced]] = False
     carriers = np.zeros(channels.count, bool)
     if settings.compensate == "carrier":
-        constants = removed_constants(weights, channels, ~keep | rounded, settings.constant, ranking.measured or None)
+        constants = removed_constants(
+            weights, channels, (~keep | rounded) & channels.free, settings.constant, ranking.measured or None
+        )
         carriers = choose_carriers(weights, channels, keep, rounded, constants)
         keep = keep | carriers
         if settings.preset not in WIDTH_PRESETS:
