@@ -178,6 +178,8 @@ class BatchLoader:
                 if self.pin:
                     found = Batch(found.step, found.pixels.pin_memory(), found.truths, found.sources, found.problems)
                 yield found
+        except (ConnectionError, EOFError) as error:  # a worker that dies while it hands something over
+            raise RuntimeError("DataLoader worker has hung up") from error
         finally:
             # torch ends its workers when the iterator goes; a traceback that still holds it would keep them, and
             # torch's complaints about dead ones would come up anywhere
