@@ -153,6 +153,9 @@ def run(args: Namespace) -> int:
             if args.candidates and session and budget_flag:
                 search = session.search(weights, settings, budget, args.candidates)
                 ranking, settings = search.ranking, search.settings
+            elif args.rounds > 1 and session and budget_flag:
+                ranking = session.rank_in_rounds(weights, settings, budget, args.rounds)
+                settings = within_budget(ranking, settings, budget)
             else:
                 ranking = rank(weights, settings, by_images=by_images)
                 settings = within_budget(ranking, settings, budget) if budget_flag else settings

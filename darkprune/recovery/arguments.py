@@ -40,6 +40,13 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="N",
         help="EagleEye: the best of N random allocations within --target-…, by output distance",
     )
+    images.add_argument(
+        "--rounds",
+        type=int,
+        default=1,
+        metavar="N",
+        help="--criterion sensitivity within --target-…: score anew N times on the way (default 1)",
+    )
     images.add_argument("--data", metavar="F", help="labelled images: mAP of the result beside its control's")
     images.add_argument("--split", default="valid", help="which part of the data (default valid)")
     images.add_argument("--names", metavar="F", help="names of the classes, in order")
@@ -59,9 +66,14 @@ def check_arguments(args: Namespace) -> None:
             raise UsageError(f"{needing[0]} looks at images: give some with --images DIR (labels are not needed)")
     if args.plan_only and args.recover != "none":
         raise UsageError("--plan-only writes no weights: give --recover when the plan is replayed")
+    budget = any(getattr(args, f"target_{kind}") for kind in UNITS)
+    if args.rounds < 1 or (args.rounds > 1 and (args.criterion != "sensitivity" or not budget)):
+        raise UsageError(
+            "--rounds N: give at least 1; more go with --criterion sensitivity and --target-macs, -params or -size"
+        )
     if args.candidates is None:
         return
-    if args.candidates < 1 or not any(getattr(args, f"target_{kind}") for kind in UNITS):
+    if args.candidates < 1 or not budget:
         raise UsageError("--candidates N: give at least 1, and a budget with --target-macs, -params or -size")
     if args.criterion in IMAGE_CRITERIA or args.allocation is not None:
         which = " and ".join(IMAGE_CRITERIA)

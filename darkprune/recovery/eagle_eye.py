@@ -25,7 +25,7 @@ from darkprune.pruning.prune import Decision, PruneSettings, Ranking, decide, pr
 from darkprune.pruning.similarity import with_offsets
 from darkprune.recovery.batch_norm import reestimate
 from darkprune.recovery.distance import Reference
-from darkprune.recovery.recover import load_network
+from darkprune.recovery.loading import load_network
 from darkprune.recovery.samples import Samples
 
 CANDIDATES = 30

@@ -14,11 +14,12 @@ import torch
 from darkprune.errors import UsageError
 from darkprune.graph.graph import Graph, build_graph
 from darkprune.graph.weights import NetworkWeights
-from darkprune.network import Network, load_weights, save_weights
+from darkprune.network import save_weights
 from darkprune.pruning.apply import Cut, slim_cfg
 from darkprune.pruning.units import Unit, kept_layers
 from darkprune.recovery.batch_norm import reestimate
 from darkprune.recovery.distance import Reference
+from darkprune.recovery.loading import load_network
 from darkprune.recovery.refit import Pairing, refit
 from darkprune.recovery.samples import Samples
 from darkprune.recovery.walk import affordable_images
@@ -57,13 +58,6 @@ def images_for(how: str, graph: Graph) -> int:
     """Returns how many images a method looks at."""
     least, most = IMAGES[how]
     return max(least, min(most, affordable_images(graph)))
-
-
-def load_network(graph: Graph, weights: NetworkWeights, device: torch.device) -> Network:
-    """Makes a network of a pair, ready for inference."""
-    network = Network(graph, device)
-    load_weights(network, weights)
-    return network.eval().requires_grad_(False)
 
 
 def pair_up(original: NetworkWeights, units: Sequence[Unit], cut: Cut, slim: Path, device: torch.device) -> Pairing:

@@ -9,7 +9,7 @@ derivatives of all statements. Divided by the multiply-adds that go with the cla
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import numpy as np
@@ -25,8 +25,9 @@ from darkprune.layers import INPUT
 from darkprune.layers.base import Floats, Indices
 from darkprune.layers.convolution import Convolutional
 from darkprune.layers.dense import Connected
-from darkprune.network import Network, load_weights
+from darkprune.network import Network
 from darkprune.pruning.importance import ImageScores, LayerScores, scored_layers
+from darkprune.recovery.loading import load_network
 from darkprune.recovery.readout import read_out
 from darkprune.recovery.samples import Sample
 
@@ -56,19 +57,46 @@ def score_by_effect(
     Raises:
         PlanError: a score that is not a finite number.
     """
-    network = Network(weights.graph, sample.device)
-    load_weights(network, weights)
-    network.eval().requires_grad_(False)
+    network = load_network(weights.graph, weights, sample.device)
     means = mean_outputs(network, sample, progress)
+    scores = score_network(network, channels, sample, means, probes=probes, seed=seed, progress=progress)
+    return ImageScores(scores, {index: values for index, values in means.items() if leaves_own(weights.graph[index])})
+
+
+def score_network(
+    network: Network,
+    channels: ChannelMap,
+    sample: Sample,
+    means: Mapping[int, Floats] | None = None,
+    *,
+    probes: int = PROBES,
+    seed: int = 0,
+    progress: Callable[[], object] = lambda: None,
+) -> dict[int, LayerScores]:
+    """Scores the channels of a loaded network.
+
+    Args:
+        network: in eval mode, its parameters without gradients.
+        channels: its labels.
+        sample: unlabelled images.
+        means: from `mean_outputs`, if they are known.
+        probes: random projections per image.
+        seed: of the projections.
+        progress: called after each batch.
+
+    Raises:
+        PlanError: a score that is not a finite number.
+    """
+    means = mean_outputs(network, sample) if means is None else means
     effects = gate_effects(network, channels, means, sample, probes=probes, seed=seed, progress=progress)
     if not np.isfinite(effects).all():
-        raise PlanError(f"{weights.file.path}: the network's outputs on these images hold NaN or infinite values")
+        source = network.graph.cfg.source
+        raise PlanError(f"{source}: the network's outputs on these images hold NaN or infinite values")
     per_mac = effects / np.maximum(class_macs(channels), 1)
-    scores = {
+    return {
         layer.index: LayerScores(layer.index, "gamma", per_mac[channels.of_layer[layer.index]], voting)
         for layer, voting in scored_layers(channels)
     }
-    return ImageScores(scores, {index: values for index, values in means.items() if leaves_own(weights.graph[index])})
 
 
 def mean_outputs(network: Network, sample: Sample, progress: Callable[[], object] = lambda: None) -> dict[int, Floats]:
@@ -99,7 +127,7 @@ def mean_outputs(network: Network, sample: Sample, progress: Callable[[], object
 def gate_effects(
     network: Network,
     channels: ChannelMap,
-    means: dict[int, Floats],
+    means: Mapping[int, Floats],
     sample: Sample,
     *,
     probes: int = PROBES,
@@ -150,7 +178,7 @@ class _Gates:
         derivative: (b, classes).
     """
 
-    def __init__(self, channels: ChannelMap, means: dict[int, Floats], device: torch.device) -> None:
+    def __init__(self, channels: ChannelMap, means: Mapping[int, Floats], device: torch.device) -> None:
         self._device, self._count = device, channels.count
         self._sites: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
         for layer in channels.graph:

@@ -17,9 +17,9 @@ from darkprune.pruning.apply import Cut
 from darkprune.pruning.budget import Budget
 from darkprune.pruning.importance import ImageScores
 from darkprune.pruning.plan import PrunePlan, hash_file
-from darkprune.pruning.prune import PruneSettings
+from darkprune.pruning.prune import PruneSettings, Ranking
 from darkprune.pruning.result import ResultNames
-from darkprune.recovery import eagle_eye, sensitivity, thinet
+from darkprune.recovery import eagle_eye, rounds, sensitivity, thinet
 from darkprune.recovery.eagle_eye import Search
 from darkprune.recovery.recover import Recovery, images_for, recover
 from darkprune.recovery.samples import read_samples
@@ -82,6 +82,11 @@ class Session:
                 return sensitivity.score_by_effect(weights, channels, sample, progress=bar.update)
 
         return score
+
+    def rank_in_rounds(self, weights: NetworkWeights, settings: PruneSettings, budget: Budget, number: int) -> Ranking:
+        """Ranks by sensitivity, scored anew on the way to a budget; see `darkprune.recovery.rounds`."""
+        with self._progress("scoring in rounds", number) as bar:
+            return rounds.rank_in_rounds(weights, settings, budget, self.samples, number, bar.update)
 
     def search(self, weights: NetworkWeights, settings: PruneSettings, budget: Budget, candidates: int) -> Search:
         """Finds the best of many random allocations; see `darkprune.recovery.eagle_eye`."""

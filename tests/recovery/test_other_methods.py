@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
 
@@ -19,10 +20,11 @@ from darkprune.graph.weights import NetworkWeights
 from darkprune.network.modules.convolution import Convolution
 from darkprune.pruning.apply import slim_cfg
 from darkprune.pruning.budget import parse_budget
-from darkprune.pruning.prune import PruneSettings, decide
+from darkprune.pruning.prune import PruneSettings, decide, within_budget
 from darkprune.recovery.eagle_eye import search
 from darkprune.recovery.least_squares import NormalEquations
-from darkprune.recovery.recover import load_network
+from darkprune.recovery.loading import load_network
+from darkprune.recovery.rounds import rank_in_rounds
 from darkprune.recovery.samples import Samples, read_samples
 from darkprune.recovery.thinet import _costs, greedy_order, score_by_reconstruction
 
@@ -84,6 +86,29 @@ def test_factors_are_found(weights: NetworkWeights) -> None:
     torch.testing.assert_close(offset.float(), torch.full((16,), 0.25), rtol=1e-2, atol=1e-3)
 
 
+@pytest.fixture
+def wide(tmp_path: Path) -> Iterator[NetworkWeights]:
+    """Wide enough inside the unit that budgets are met."""
+    with write_pair(tmp_path, DETECTOR.replace("=24", "=96")) as pair:
+        yield pair
+
+
+def test_rounds_end_in_one_plan(wide: NetworkWeights, images: Path) -> None:
+    weights, samples = wide, read_samples(images, wide.graph, CPU)
+    settings = PruneSettings(criterion="sensitivity", allocation="global", min_channels=2, exclude=(0, 6, 7))
+    budget = parse_budget("params", "0.8", totals(weights.graph))
+    steps: list[int] = []
+    ranking = rank_in_rounds(weights, settings, budget, samples, 3, lambda: steps.append(1))
+    assert len(steps) == 3
+    assert {-2.0, -1.0} >= {score for score in ranking.members.score.tolist() if score < 0} != set()
+    decision = decide(ranking, within_budget(ranking, settings, budget), ("", ""))
+    slim = build_graph(slim_cfg(decision.cut))
+    assert abs(slim.params / weights.graph.params - 0.8) < 0.01
+    # what went on the way stays gone
+    gone = ranking.members.label[ranking.members.score < 0]
+    assert decision.cut.keep[gone].mean() < 0.1
+
+
 def test_the_best_candidate_is_kept(tmp_path: Path) -> None:
     images = write_images(tmp_path / "images", 16)
     with write_pair(tmp_path, DETECTOR) as weights:
@@ -103,15 +128,16 @@ def test_the_best_candidate_is_kept(tmp_path: Path) -> None:
     "more",
     [
         ["--criterion", "thinet", "--ratio", "0.3", "--recover", "scale"],
+        ["--criterion", "sensitivity", "--rounds", "2", "--target-params", "0.9", "--recover", "lsq"],
         ["--criterion", "l1", "--target-params", "0.8", "--candidates", "3", "--recover", "bn"],
     ],
 )
 def test_from_the_command_line(
-    weights: NetworkWeights, images: Path, tmp_path: Path, more: list[str], capsys: pytest.CaptureFixture[str]
+    wide: NetworkWeights, images: Path, tmp_path: Path, more: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pair = [weights.graph.cfg.source, str(weights.file.path)]
+    pair = [wide.graph.cfg.source, str(wide.file.path)]
     output = tmp_path / "slim"
-    more += ["--images", str(images), "--min-channels", "2"]
+    more += ["--images", str(images), "--min-channels", "2", "--exclude", "0,6,7"]
     assert main(["prune", *pair, "-o", str(output), *more]) == 0
     assert json.loads((output / "report.json").read_text())["recovery"]["how"] == more[more.index("--recover") + 1]
     assert "verify --static" in capsys.readouterr().out  # the weights are no longer those of the cut
@@ -123,9 +149,11 @@ def test_from_the_command_line(
     [
         ["--candidates", "3", "--ratio", "0.2"],
         ["--candidates", "0", "--target-macs", "0.9"],
+        ["--rounds", "2", "--target-macs", "0.9"],
+        ["--rounds", "2", "--ratio", "0.2", "--criterion", "sensitivity"],
         ["--candidates", "3", "--target-macs", "0.9", "--criterion", "thinet"],
     ],
 )
-def test_candidates_need_a_budget(weights: NetworkWeights, images: Path, tmp_path: Path, more: list[str]) -> None:
+def test_a_search_needs_a_budget(weights: NetworkWeights, images: Path, tmp_path: Path, more: list[str]) -> None:
     pair = [weights.graph.cfg.source, str(weights.file.path)]
     assert main(["prune", *pair, "-o", str(tmp_path / "slim"), "--images", str(images), *more]) == 2

@@ -22,7 +22,8 @@ from darkprune.recovery import least_squares
 from darkprune.recovery.batch_norm import reestimate
 from darkprune.recovery.distance import Reference
 from darkprune.recovery.least_squares import NormalEquations
-from darkprune.recovery.recover import images_for, load_network, pair_up
+from darkprune.recovery.loading import load_network
+from darkprune.recovery.recover import images_for, pair_up
 from darkprune.recovery.refit import Pairing, refit, stream_of
 from darkprune.recovery.samples import Sample, Samples
 from darkprune.recovery.walk import Walk, affordable_images, live_bytes

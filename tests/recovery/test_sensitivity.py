@@ -22,8 +22,8 @@ from darkprune.pruning.budget import parse_budget
 from darkprune.pruning.plan import read_plan
 from darkprune.pruning.prune import PruneSettings, decide, prepare, rank, replay, within_budget
 from darkprune.recovery.control import control_of
+from darkprune.recovery.loading import load_network
 from darkprune.recovery.readout import read_out
-from darkprune.recovery.recover import load_network
 from darkprune.recovery.samples import Samples, read_samples
 from darkprune.recovery.sensitivity import class_macs, gate_effects, mean_outputs, score_by_effect
 
