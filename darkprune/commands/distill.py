@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from darkprune.commands.console import add_json
 from darkprune.commands.eval import resized
-from darkprune.commands.train import add_data, add_run, carry_out, changes_of, spare_cores
+from darkprune.commands.train import carry_out
 from darkprune.errors import UsageError
 from darkprune.graph.graph import read_graph
 from darkprune.pruning.groups import PRESETS as GROUP_PRESETS
 from darkprune.pruning.groups import divide
 from darkprune.pruning.plan import hash_file, read_plan
+from darkprune.training.arguments import add_data, add_run, changes_of, spare_cores
 from darkprune.zoo import resolve
 
 if TYPE_CHECKING:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from argparse import ArgumentParser, BooleanOptionalAction, Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from darkprune.errors import UsageError
 from darkprune.graph.graph import Graph, read_graph
 from darkprune.pruning.groups import PRESETS as GROUP_PRESETS
 from darkprune.pruning.groups import divide
+from darkprune.training.arguments import add_data, add_run, changes_of, requests_of, spare_cores
 from darkprune.zoo import resolve
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from darkprune.training.loop import Outcome, Trainer
     from darkprune.training.objective import Objective
     from darkprune.training.recipe import Changes
-    from darkprune.training.session import DataRequest, RunRequest
 
 INTERRUPTED = 130
 
@@ -58,58 +57,10 @@ def configure(parser: ArgumentParser) -> None:
     add_json(parser)
 
 
-def add_data(parser: ArgumentParser, required: bool) -> None:
-    """Adds what says where the images are."""
-    data = parser.add_argument_group("data")
-    data.add_argument(
-        "--data", required=required, metavar="F", help="a .data file, an image list, a Pascal VOC folder, or COCO JSON"
-    )
-    data.add_argument("--valid", metavar="F", help="another set to measure mAP on (default: the data's own)")
-    data.add_argument("--names", metavar="F", help="names of the classes, in order")
-    data.add_argument("--strict", action="store_true", help="stop at anything wrong with labels or images")
-    data.add_argument("--workers", type=int, metavar="N", help="processes that prepare images (default: one per core)")
-    data.add_argument("--no-cache", action="store_true", help="do not keep decoded images in memory")
-
-
-def add_run(parser: ArgumentParser) -> None:
-    """Adds what changes the cfg's training keys, and how the run is carried out."""
-    keys = parser.add_argument_group("instead of the cfg's keys")
-    length = keys.add_mutually_exclusive_group()
-    length.add_argument("--iterations", type=int, metavar="N", help="steps (max_batches); steps= and burn_in= follow")
-    length.add_argument("--epochs", type=float, metavar="N", help="the same in passes over the images")
-    keys.add_argument("--batch", type=int, help="images per step")
-    keys.add_argument("--subdivisions", type=int, help="parts that a step is computed in")
-    keys.add_argument("--size", metavar="WxH", help="input size")
-    keys.add_argument("--lr", type=float, help="learning rate")
-    keys.add_argument("--policy", choices=("cfg", "cosine", "constant"), help="schedule; cosine falls to 5 %%")
-    keys.add_argument("--burn-in", type=int, help="steps in which the rate rises")
-    keys.add_argument("--momentum", type=float)
-    keys.add_argument("--decay", type=float)
-    keys.add_argument("--adam", action=BooleanOptionalAction, default=None)
-    keys.add_argument("--multi-scale", type=float, metavar="R", help="random= of the head; 0 for one size")
-    keys.add_argument("--mosaic", action=BooleanOptionalAction, default=None)
-    keys.add_argument("--mixup", action=BooleanOptionalAction, default=None)
-    keys.add_argument("--flip", action=BooleanOptionalAction, default=None)
-    keys.add_argument("--no-augment", action="store_true", help="images as they are")
-    keys.add_argument("--ema", type=float, metavar="A", help="average the weights with this share of the old, 0.999")
-    run = parser.add_argument_group("the run")
-    run.add_argument("-o", "--output", required=True, metavar="DIR", help="folder for weights, state, log and curves")
-    run.add_argument("--resume", action="store_true", help="go on with the run in DIR, exactly where it was")
-    run.add_argument("--overwrite", action="store_true", help="replace an earlier run")
-    run.add_argument("--freeze", type=int, default=0, metavar="N", help="leave the first N layers exactly as they are")
-    run.add_argument("--seed", type=int, default=0)
-    run.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
-    run.add_argument("--precision", choices=("full", "bf16", "fp16"), help="default: fp16 on GPUs, else full")
-    run.add_argument("--save-every", type=int, default=100, metavar="N", help="steps between states (default 100)")
-    run.add_argument("--keep-every", type=int, metavar="N", help="steps between weights that stay (1000, or 10000)")
-    run.add_argument("--eval-every", type=int, metavar="N", help="steps between measurements (an epoch, at least 100)")
-    run.add_argument("--no-tensorboard", action="store_true", help="write no TensorBoard events")
-
-
 def run(args: Namespace) -> int:
     """Trains."""
     spare_cores()
-    from darkprune.training.objective import DetectionObjective
+    from darkprune.training.session import objective_of
     from darkprune.training.sparsity import PRESETS
 
     preset = PRESETS[args.sparsity_preset] if args.sparsity_preset else None
@@ -125,76 +76,10 @@ def run(args: Namespace) -> int:
             policy=changes.policy or "cosine",
             epochs=changes.epochs if changes.steps or changes.epochs else float(preset.epochs),
         )
-    objective = DetectionObjective(graph)
+    objective = objective_of(graph)
     weights = Path(args.weights) if args.weights else None
     inputs = [cfg, *([weights] if weights else [])]
     return carry_out(args, graph, weights, inputs, lambda device: objective, changes, sparsity=_sparsity(args))
-
-
-def spare_cores() -> None:
-    """Lets torch's threads sleep while they wait; call before torch is imported.
-
-    By default they spin, and take the cores from the processes that prepare images: on a busy machine a step then
-    takes several times as long.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-
-def changes_of(args: Namespace) -> Changes:
-    """Returns what the user wants otherwise than the cfg.
-
-    Raises:
-        UsageError: a value that makes no sense.
-    """
-    from darkprune.training.recipe import Changes
-
-    for name in ("iterations", "epochs", "batch", "subdivisions", "lr", "save_every", "keep_every", "eval_every"):
-        value = getattr(args, name)
-        if value is not None and not value > 0:
-            raise UsageError(f"--{name.replace('_', '-')} {value:g} must be larger than 0")
-    return Changes(
-        steps=args.iterations,
-        epochs=args.epochs,
-        batch=args.batch,
-        parts=args.subdivisions,
-        rate=args.lr,
-        policy=None if args.policy == "cfg" else args.policy,
-        burn_in=args.burn_in,
-        momentum=args.momentum,
-        decay=args.decay,
-        adam=args.adam,
-        multi_scale=args.multi_scale,
-        mosaic=args.mosaic,
-        mixup=args.mixup,
-        flip=args.flip,
-        augment=not args.no_augment,
-        ema=args.ema,
-    )
-
-
-def requests_of(args: Namespace) -> tuple[DataRequest, RunRequest]:
-    """Returns where the images are, and how the run is to go."""
-    from darkprune.training.session import DataRequest, RunRequest
-
-    data = DataRequest(args.data, args.valid, args.names, getattr(args, "unlabelled", None), args.strict)
-    if args.resume and args.overwrite:
-        raise UsageError("--resume goes on with a run, --overwrite replaces it; give one of them")
-    return data, RunRequest(
-        output=Path(args.output),
-        device=args.device,
-        precision=args.precision,
-        workers=args.workers,
-        seed=args.seed,
-        freeze=args.freeze,
-        resume=args.resume,
-        overwrite=args.overwrite,
-        save_every=args.save_every,
-        keep_every=args.keep_every,
-        eval_every=args.eval_every,
-        cache=not args.no_cache,
-        board=not args.no_tensorboard,
-        quiet=args.json and not sys.stderr.isatty(),
-    )
 
 
 def carry_out(
@@ -225,14 +110,8 @@ def carry_out(
     """
     from darkprune.training.checkpoint import RunFolder
     from darkprune.training.distributed import join_ranks
-    from darkprune.training.session import (
-        choose_device,
-        make_recipe,
-        make_trainer,
-        open_data,
-        open_folder,
-        open_network,
-    )
+    from darkprune.training.run_data import open_data
+    from darkprune.training.session import choose_device, make_recipe, make_trainer, open_folder, open_network
 
     data_request, request = requests_of(args)
     ranks = join_ranks(choose_device(args.device).type == "cuda")
@@ -279,8 +158,8 @@ def report(args: Namespace, trainer: Trainer, outcome: Outcome) -> None:
                 "weights": files,
                 "steps": outcome.steps,
                 "stopped": outcome.stopped,
-                "map50": outcome.map50,
-                "best_map50": outcome.best if outcome.best >= 0 else None,
+                trainer.measured: outcome.measured,
+                f"best_{trainer.measured}": outcome.best if outcome.best >= 0 else None,
                 "best_step": outcome.best_step if outcome.best >= 0 else None,
                 "figures": outcome.figures,
                 "images_per_second": speed,
@@ -298,7 +177,8 @@ def report(args: Namespace, trainer: Trainer, outcome: Outcome) -> None:
     else:
         print(f"{outcome.steps} steps, {speed:.1f} images/s, {100 * waited:.0f} % of the time waiting for data")
     if outcome.best >= 0:
-        print(f"best mAP@0.5 {100 * outcome.best:.2f} % at step {outcome.best_step}")
+        title = trainer.validation.title if trainer.validation is not None else ""
+        print(f"best {title} {100 * outcome.best:.2f} % at step {outcome.best_step}")
     for kind, path in files.items():
         print(f"{kind:6}{path}")
 

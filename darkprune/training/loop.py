@@ -21,7 +21,7 @@ from darkprune.training.objective import Objective
 from darkprune.training.progress import Progress
 from darkprune.training.recipe import Recipe
 from darkprune.training.step import Stepper
-from darkprune.training.validation import Validation
+from darkprune.training.validation import Measure
 
 SECONDS_BETWEEN_PICTURES = 60.0
 
@@ -56,10 +56,10 @@ class Outcome:
     Attributes:
         steps: steps done.
         stopped: whether it was interrupted before its end.
-        best: highest mAP@0.5 and its step; −1 where nothing was measured.
+        best: highest measurement (mAP@0.5, accuracy) and its step; −1 where nothing was measured.
         best_step: see `best`.
         figures: of the last step.
-        map50: of the last measurement.
+        measured: the last measurement.
         seconds: time taken, and of that for waiting for data.
         waited: see `seconds`.
         images: examples trained on.
@@ -71,7 +71,7 @@ class Outcome:
     best: float = -1.0
     best_step: int = 0
     figures: dict[str, float] = field(default_factory=dict)
-    map50: float | None = None
+    measured: float | None = None
     seconds: float = 0.0
     waited: float = 0.0
     images: int = 0
@@ -97,7 +97,7 @@ class Trainer:
         options: RunOptions,
         *,
         ranks: Ranks | None = None,
-        validation: Validation | None = None,
+        validation: Measure | None = None,
         hooks: Sequence[Hook] = (),
         identity: dict[str, Any] | None = None,
         sparse: bool = False,
@@ -123,6 +123,7 @@ class Trainer:
         self.options = options
         self.ranks = ranks or Ranks()
         self.validation = validation
+        self.measured = validation.column if validation is not None else "map50"
         self.hooks = tuple(hooks)
         self.identity = {**(identity or {}), "recipe": recipe.to_plain()}
         paths = loader.maker.images.paths
@@ -145,7 +146,7 @@ class Trainer:
         log = board = None
         if self.ranks.first:
             folder = self.options.folder.folder
-            log = Log(folder / "log.csv", (*columns, "images_per_s", "wait", "map50"), outcome.steps)
+            log = Log(folder / "log.csv", (*columns, "images_per_s", "wait", self.measured), outcome.steps)
             board = Board(folder / "tensorboard" if self.options.board else None, outcome.steps)
         self.stepper.train_from(outcome.steps + 1)
         batches = self.loader.start(outcome.steps)
@@ -197,7 +198,7 @@ class Trainer:
         row.update({"images_per_s": recipe.batch / seconds, "wait": wait})
         progress.update(number, done.figures, done.rate, seconds, recipe.batch, wait, join_status(self.hooks))
         if self.validation is not None and (number % self.options.eval_every == 0 or number == recipe.steps):
-            row["map50"] = self._measure(progress)
+            row[self.measured] = self._measure(progress)
         if log is not None and board is not None:
             log.add(number, row)
             board.add(number, row)
@@ -212,16 +213,17 @@ class Trainer:
         value = 0.0
         if self.ranks.first and self.validation is not None:
             with self.stepper.ema.in_place():
-                value = self.validation.measure(self.network).map50
+                value = self.validation.measure(self.network)
                 if value >= self.outcome.best:
                     self._write("best")
             self._draw()
         value = self.ranks.share(value)
         if value >= self.outcome.best:
             self.outcome.best, self.outcome.best_step = value, self.outcome.steps
-        self.outcome.map50 = value
+        self.outcome.measured = value
+        title = self.validation.title if self.validation is not None else ""
         progress.say(
-            f"step {self.outcome.steps}: mAP@0.5 {100 * value:.2f} %, "
+            f"step {self.outcome.steps}: {title} {100 * value:.2f} %, "
             f"best {100 * self.outcome.best:.2f} % at step {self.outcome.best_step}"
         )
         self.stepper.train_from(self.outcome.steps + 1)
@@ -256,7 +258,7 @@ class Trainer:
             return
         self._drawn_at = time.monotonic()
         folder = self.options.folder.folder
-        draw_curves(folder / "log.csv", folder / "curves.png", (*self.objective.columns, "map50", "rate"))
+        draw_curves(folder / "log.csv", folder / "curves.png", (*self.objective.columns, self.measured, "rate"))
         for hook in self.hooks:
             hook.draw()
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,48 +12,26 @@ from typing import Any
 import torch
 
 from darkprune.darknet.output import check_folder
-from darkprune.data import read_dataset
-from darkprune.data.check import check_dataset, check_names
 from darkprune.data.dataset import Dataset
-from darkprune.data.reading import list_images
-from darkprune.errors import DataError, OutputError, TrainingError, UsageError
+from darkprune.errors import OutputError, TrainingError, UsageError
 from darkprune.graph.graph import Graph
 from darkprune.graph.weights import NetworkWeights
+from darkprune.layers.heads import Detection
 from darkprune.network import Network, initialise, load_weights
 from darkprune.training.batches import BatchLoader, BatchPlan, default_workers
 from darkprune.training.checkpoint import STATE, RunFolder
+from darkprune.training.classifier import ClassifierObjective, CropMaker, Crops
 from darkprune.training.distributed import Ranks
-from darkprune.training.examples import ExampleMaker, ImageSet, image_set, unlabelled_set
+from darkprune.training.examples import ExampleMaker
 from darkprune.training.hooks import Hook
 from darkprune.training.loop import RunOptions, Trainer
-from darkprune.training.objective import Objective
+from darkprune.training.objective import DetectionObjective, Objective
 from darkprune.training.recipe import Changes, Precision, Recipe, read_recipe
-from darkprune.training.validation import Validation
+from darkprune.training.run_data import RunData
+from darkprune.training.validation import Measure, Validation
 
 CACHE_SHARE = 0.1  #: of the memory, for decoded images
 FEWEST_STEPS_BETWEEN_MEASUREMENTS = 100
-SHOWN_PROBLEMS = 5
-
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class DataRequest:
-    """Where the images come from.
-
-    Attributes:
-        data: a set in any form, or None.
-        valid: another set to measure on; None for the validation split of `data`.
-        names: a names file.
-        unlabelled: a folder of images without labels, instead of labelled ones.
-        strict: stop at anything wrong instead of going around it.
-    """
-
-    data: str | None
-    valid: str | None = None
-    names: str | None = None
-    unlabelled: str | None = None
-    strict: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,23 +66,6 @@ class RunRequest:
     cache: bool = True
     board: bool = True
     quiet: bool = False
-
-
-@dataclass(frozen=True, eq=False)
-class RunData:
-    """The images of a run.
-
-    Attributes:
-        images: to train on.
-        validation: to measure on, if there are some.
-        digest: hash of paths and labels.
-        source: what to call the set.
-    """
-
-    images: ImageSet
-    validation: Dataset | None
-    digest: str
-    source: str
 
 
 def choose_device(text: str, local: int = 0) -> torch.device:
@@ -144,82 +104,16 @@ def open_network(graph: Graph, weights: Path | None, device: torch.device, seed:
     return network.to(device)
 
 
-def classes_of(graph: Graph) -> int:
-    """Returns the number of classes that a network's heads have in common.
+def objective_of(graph: Graph) -> Objective:
+    """Returns the loss that a network asks for: of its detection heads, or of its [softmax].
 
     Raises:
-        TrainingError: they differ, or there are no heads.
+        TrainingError: it has neither.
+        CfgError: a training key that makes no sense.
     """
-    found = {getattr(layer.kind, "classes", 0) for layer in graph.heads}
-    if len(found) != 1:
-        raise TrainingError(f"{graph.cfg.source}: its heads have {sorted(found) or 'no'} classes; they must agree")
-    return int(found.pop())
-
-
-def open_data(request: DataRequest, graph: Graph, say: Say) -> RunData:
-    """Reads and checks the images, and says what is wrong with them.
-
-    Raises:
-        DataError, TrainingError: they cannot be trained on, or `strict` and anything is wrong.
-    """
-    channels = graph.net.input.c
-    if request.unlabelled is not None:
-        folder = Path(request.unlabelled)
-        if not folder.is_dir():
-            raise DataError(f"{folder}: is no folder of images")
-        images = unlabelled_set(list_images(folder), channels)
-        dataset, source = None, str(folder)
-    else:
-        if request.data is None:
-            raise UsageError("say what to train on: --data F")
-        dataset = read_dataset(request.data, "train", request.names)
-        classes = classes_of(graph)
-        _check(dataset, classes, request.strict, say)
-        images, _ = image_set(dataset, classes, channels)
-        source = str(dataset.source)
-    return RunData(images, _validation(request, dataset, graph, say), _digest(images), source)
-
-
-def _check(dataset: Dataset, classes: int, strict: bool, say: Say) -> None:
-    duplicates = check_names(dataset.class_names, None, dataset)
-    for problem in check_names(dataset.class_names, classes, dataset):
-        if problem not in duplicates:  # another number of names than of classes
-            raise DataError(str(problem))
-    problems = check_dataset(dataset, classes, decode=False, workers=8)
-    if problems and strict:
-        raise DataError(f"{problems[0]} (one of {len(problems)} problems; --strict stops at any)")
-    missing = sum(problem.kind == "image" for problem in problems)
-    if missing == len(dataset.images):
-        raise DataError(f"{dataset.source}: not one of its {missing} images is there; {problems[0]}")
-    for problem in problems[:SHOWN_PROBLEMS]:
-        say(f"warning: {problem}")
-    if len(problems) > SHOWN_PROBLEMS:
-        kinds = ", ".join(f"{count} × {kind}" for kind, count in Counter(p.kind for p in problems).most_common())
-        say(f"warning: {len(problems)} problems in all ({kinds}); `darkprune check` lists them")
-
-
-def _validation(request: DataRequest, dataset: Dataset | None, graph: Graph, say: Say) -> Dataset | None:
-    """Finds the set to measure on; a form with one split only would be the training set again."""
-    if not graph.heads or (request.valid is None and request.data is None):
-        return None
-    try:
-        found = read_dataset(request.valid or str(request.data), "valid", request.names)
-    except DataError as error:
-        if request.valid is not None:
-            raise
-        say(f"no validation set ({error}); mAP is not measured")
-        return None
-    if request.valid is None and dataset is not None and found.images == dataset.images:
-        say("the data has no validation split; mAP is not measured (--valid gives one)")
-        return None
-    return found
-
-
-def _digest(images: ImageSet) -> str:
-    digest = hashlib.sha256()
-    for path, labels in zip(images.paths, images.labels, strict=True):
-        digest.update(str(path).encode("utf-8", "surrogateescape") + b"\0" + labels.tobytes())
-    return digest.hexdigest()
+    if graph.heads or any(isinstance(layer.kind, Detection) for layer in graph):
+        return DetectionObjective(graph)
+    return ClassifierObjective(graph)
 
 
 def open_folder(request: RunRequest, stem: str, inputs: Sequence[Path]) -> RunFolder:
@@ -286,12 +180,16 @@ def make_trainer(
     if request.cache:
         data.images.keep_in_memory(int(CACHE_SHARE * _memory()))
     maker = ExampleMaker(data.images, recipe.augmentation, strict)
+    if not network.graph.heads:
+        maker = CropMaker(data.images, recipe.augmentation, strict, Crops.read(network.graph))
     plan = BatchPlan(recipe.batch, recipe.parts, recipe.steps, recipe.seed, recipe.sizes, ranks.rank, ranks.count)
     workers = default_workers() if request.workers is None else request.workers
     loader = BatchLoader(maker, plan, workers, pin=device.type == "cuda")
-    validation = None
-    if data.validation is not None:
+    validation: Measure | None = None
+    if isinstance(data.validation, Dataset):
         validation = Validation(data.validation, batch=max(1, min(16, plan.part)), workers=max(1, workers))
+    elif data.validation is not None:
+        validation = replace(data.validation, batch=max(1, min(16, plan.part)))
     every = request.eval_every or -(-FEWEST_STEPS_BETWEEN_MEASUREMENTS // recipe.epoch_steps) * recipe.epoch_steps
     keep = request.keep_every or (1000 if recipe.steps < 10_000 else 10_000)
     options = RunOptions(

@@ -1,25 +1,45 @@
-"""mAP of the network in training."""
+"""What a network in training is measured by."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from darkprune.data.dataset import Dataset
-from darkprune.evaluation import Evaluation, evaluate
+from darkprune.evaluation import evaluate
 from darkprune.evaluation.of_graph import heads_of, input_shape
 from darkprune.network import Network
 
 Floats = npt.NDArray[np.float32]
 
 
+class Measure(Protocol):
+    """Says how good a network is, as a fraction: more is better.
+
+    Attributes:
+        column: name in the log.
+        title: what to call it.
+    """
+
+    @property
+    def column(self) -> str: ...  # noqa: D102
+
+    @property
+    def title(self) -> str: ...  # noqa: D102
+
+    def measure(self, network: Network) -> float:
+        """Measures a network, which stays in the mode (training or not) that it was in."""
+        ...
+
+
 @dataclass(frozen=True)
 class Validation:
-    """A set to measure on.
+    """mAP on a labelled set.
 
     Attributes:
         dataset: labelled images.
@@ -30,9 +50,11 @@ class Validation:
     dataset: Dataset
     batch: int = 8
     workers: int | None = None
+    column: str = "map50"
+    title: str = "mAP@0.5"
 
-    def measure(self, network: Network) -> Evaluation:
-        """Measures a network, which stays in the mode (training or not) that it was in.
+    def measure(self, network: Network) -> float:
+        """Returns mAP@0.5; see `Measure`.
 
         Raises:
             DataError: no image can be read.
@@ -51,7 +73,7 @@ class Validation:
             )
         finally:
             network.train(training)
-        return figures
+        return figures.map50
 
 
 class _Maps:

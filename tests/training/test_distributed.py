@@ -62,7 +62,7 @@ def test_two_processes_are_two_parts(data: Path, tmp_path: Path) -> None:
             tiny_graph(), data, tmp_path / "shared", network=network, changes=CHANGES, ranks=ranks, validate=True
         )
         outcome = trainer.run()
-        assert outcome.map50 is not None
+        assert outcome.measured is not None
         torch.save({"network": network.state_dict(), "loss": outcome.figures}, tmp_path / f"{ranks.rank}.pt")
 
     in_two_processes(share)

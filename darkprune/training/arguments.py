@@ -1,0 +1,131 @@
+"""What `train` and `distill` are told on the command line, apart from what only one of them knows."""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import ArgumentParser, BooleanOptionalAction, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from darkprune.errors import UsageError
+
+if TYPE_CHECKING:  # these import torch, which --help can do without
+    from darkprune.training.recipe import Changes
+    from darkprune.training.run_data import DataRequest
+    from darkprune.training.session import RunRequest
+
+
+def add_data(parser: ArgumentParser, required: bool) -> None:
+    """Adds what says where the images are."""
+    data = parser.add_argument_group("data")
+    data.add_argument(
+        "--data", required=required, metavar="F", help="a .data file, an image list, a Pascal VOC folder, or COCO JSON"
+    )
+    data.add_argument("--valid", metavar="F", help="another set to measure mAP on (default: the data's own)")
+    data.add_argument("--names", metavar="F", help="names of the classes, in order")
+    data.add_argument("--strict", action="store_true", help="stop at anything wrong with labels or images")
+    data.add_argument("--workers", type=int, metavar="N", help="processes that prepare images (default: one per core)")
+    data.add_argument("--no-cache", action="store_true", help="do not keep decoded images in memory")
+
+
+def add_run(parser: ArgumentParser) -> None:
+    """Adds what changes the cfg's training keys, and how the run is carried out."""
+    keys = parser.add_argument_group("instead of the cfg's keys")
+    length = keys.add_mutually_exclusive_group()
+    length.add_argument("--iterations", type=int, metavar="N", help="steps (max_batches); steps= and burn_in= follow")
+    length.add_argument("--epochs", type=float, metavar="N", help="the same in passes over the images")
+    keys.add_argument("--batch", type=int, help="images per step")
+    keys.add_argument("--subdivisions", type=int, help="parts that a step is computed in")
+    keys.add_argument("--size", metavar="WxH", help="input size")
+    keys.add_argument("--lr", type=float, help="learning rate")
+    keys.add_argument("--policy", choices=("cfg", "cosine", "constant"), help="schedule; cosine falls to 5 %%")
+    keys.add_argument("--burn-in", type=int, help="steps in which the rate rises")
+    keys.add_argument("--momentum", type=float)
+    keys.add_argument("--decay", type=float)
+    keys.add_argument("--adam", action=BooleanOptionalAction, default=None)
+    keys.add_argument("--multi-scale", type=float, metavar="R", help="random= of the head; 0 for one size")
+    keys.add_argument("--mosaic", action=BooleanOptionalAction, default=None)
+    keys.add_argument("--mixup", action=BooleanOptionalAction, default=None)
+    keys.add_argument("--flip", action=BooleanOptionalAction, default=None)
+    keys.add_argument("--no-augment", action="store_true", help="images as they are")
+    keys.add_argument("--ema", type=float, metavar="A", help="average the weights with this share of the old, 0.999")
+    run = parser.add_argument_group("the run")
+    run.add_argument("-o", "--output", required=True, metavar="DIR", help="folder for weights, state, log and curves")
+    run.add_argument("--resume", action="store_true", help="go on with the run in DIR, exactly where it was")
+    run.add_argument("--overwrite", action="store_true", help="replace an earlier run")
+    run.add_argument("--freeze", type=int, default=0, metavar="N", help="leave the first N layers exactly as they are")
+    run.add_argument("--seed", type=int, default=0)
+    run.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
+    run.add_argument("--precision", choices=("full", "bf16", "fp16"), help="default: fp16 on GPUs, else full")
+    run.add_argument("--save-every", type=int, default=100, metavar="N", help="steps between states (default 100)")
+    run.add_argument("--keep-every", type=int, metavar="N", help="steps between weights that stay (1000, or 10000)")
+    run.add_argument("--eval-every", type=int, metavar="N", help="steps between measurements (an epoch, at least 100)")
+    run.add_argument("--no-tensorboard", action="store_true", help="write no TensorBoard events")
+
+
+def spare_cores() -> None:
+    """Lets torch's threads sleep while they wait; call before torch is imported.
+
+    By default they spin, and take the cores from the processes that prepare images: on a busy machine a step then
+    takes several times as long.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def changes_of(args: Namespace) -> Changes:
+    """Returns what the user wants otherwise than the cfg.
+
+    Raises:
+        UsageError: a value that makes no sense.
+    """
+    from darkprune.training.recipe import Changes
+
+    for name in ("iterations", "epochs", "batch", "subdivisions", "lr", "save_every", "keep_every", "eval_every"):
+        value = getattr(args, name)
+        if value is not None and not value > 0:
+            raise UsageError(f"--{name.replace('_', '-')} {value:g} must be larger than 0")
+    return Changes(
+        steps=args.iterations,
+        epochs=args.epochs,
+        batch=args.batch,
+        parts=args.subdivisions,
+        rate=args.lr,
+        policy=None if args.policy == "cfg" else args.policy,
+        burn_in=args.burn_in,
+        momentum=args.momentum,
+        decay=args.decay,
+        adam=args.adam,
+        multi_scale=args.multi_scale,
+        mosaic=args.mosaic,
+        mixup=args.mixup,
+        flip=args.flip,
+        augment=not args.no_augment,
+        ema=args.ema,
+    )
+
+
+def requests_of(args: Namespace) -> tuple[DataRequest, RunRequest]:
+    """Returns where the images are, and how the run is to go."""
+    from darkprune.training.run_data import DataRequest
+    from darkprune.training.session import RunRequest
+
+    data = DataRequest(args.data, args.valid, args.names, getattr(args, "unlabelled", None), args.strict)
+    if args.resume and args.overwrite:
+        raise UsageError("--resume goes on with a run, --overwrite replaces it; give one of them")
+    return data, RunRequest(
+        output=Path(args.output),
+        device=args.device,
+        precision=args.precision,
+        workers=args.workers,
+        seed=args.seed,
+        freeze=args.freeze,
+        resume=args.resume,
+        overwrite=args.overwrite,
+        save_every=args.save_every,
+        keep_every=args.keep_every,
+        eval_every=args.eval_every,
+        cache=not args.no_cache,
+        board=not args.no_tensorboard,
+        quiet=args.json and not sys.stderr.isatty(),
+    )
