@@ -32,6 +32,9 @@ INTERRUPTED = 130
 def configure(parser: ArgumentParser) -> None:
     """Adds the command's arguments."""
     add_pair(parser, weights_optional=True)
+    parser.add_argument(
+        "--backbone", metavar="F", help="start from a file of the first layers alone, such as yolov4.conv.137"
+    )
     add_data(parser, required=True)
     add_run(parser)
     sparse = parser.add_argument_group("sparse training")
@@ -78,7 +81,9 @@ def run(args: Namespace) -> int:
         )
     objective = objective_of(graph)
     weights = Path(args.weights) if args.weights else None
-    inputs = [cfg, *([weights] if weights else [])]
+    if args.weights and args.backbone:
+        raise UsageError("give WEIGHTS or --backbone, not both")
+    inputs = [cfg, *(Path(file) for file in (args.weights, args.backbone) if file)]
     return carry_out(args, graph, weights, inputs, lambda device: objective, changes, sparsity=_sparsity(args))
 
 
@@ -122,7 +127,8 @@ def carry_out(
         folder = folder or RunFolder(request.output, Path(graph.cfg.source).stem)
         data = open_data(data_request, graph, _say if ranks.first else lambda message: None)
         recipe = make_recipe(graph, data, changes, request, ranks, device)
-        network = open_network(graph, weights, device, request.seed)
+        backbone = Path(args.backbone) if getattr(args, "backbone", None) else None
+        network = open_network(graph, weights, device, request.seed, backbone)
         hooks: list[Hook] = []
         if sparsity is not None:
             from darkprune.training.sparsity import Sparsity

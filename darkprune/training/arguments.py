@@ -85,6 +85,8 @@ def changes_of(args: Namespace) -> Changes:
         value = getattr(args, name)
         if value is not None and not value > 0:
             raise UsageError(f"--{name.replace('_', '-')} {value:g} must be larger than 0")
+    if args.seed < 0:
+        raise UsageError(f"--seed {args.seed} must not be negative")
     return Changes(
         steps=args.iterations,
         epochs=args.epochs,

@@ -162,18 +162,22 @@ class Stepper:
     def _part(self, batch: Batch, seen: int) -> Tensor:
         """Runs one part forwards and backwards; returns its figures."""
         try:
-            images = batch.images(self.device)
-            kind = _TYPES.get(self.recipe.precision)
-            with torch.autocast(self.device.type, kind) if kind is not None else nullcontext():
-                output = self.network(images, self.objective.taps)
-            loss = self.objective.compute(images, output, batch, seen)
-            value = loss.value / self.recipe.batch
-            (value if self.scaler is None else self.scaler.scale(value)).backward()  # type: ignore[no-untyped-call]
-            return loss.parts
+            return self._forwards_and_backwards(batch, seen)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
+        # outside the handler: the traceback, and with it the part's maps, are gone when advice tries smaller parts
         raise advice(self.network, self.objective, self.recipe, self.device, self.ranks.count)
+
+    def _forwards_and_backwards(self, batch: Batch, seen: int) -> Tensor:
+        images = batch.images(self.device)
+        kind = _TYPES.get(self.recipe.precision)
+        with torch.autocast(self.device.type, kind) if kind is not None else nullcontext():
+            output = self.network(images, self.objective.taps)
+        loss = self.objective.compute(images, output, batch, seen)
+        value = loss.value / self.recipe.batch
+        (value if self.scaler is None else self.scaler.scale(value)).backward()  # type: ignore[no-untyped-call]
+        return loss.parts
 
     def _gradients_finite(self) -> bool:
         """Looks at the gradients; with fp16 some steps overflow, which the scaler deals with."""

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from darkprune.commands import distill, train
 from darkprune.errors import DarkpruneError
 from darkprune.graph.graph import read_graph
 from darkprune.graph.weights import NetworkWeights
+from darkprune.network import tensor_of
+from darkprune.training.session import open_network
 from tests.training.tiny import CFG, write_images
 
 FAST = ["--workers", "0", "--no-tensorboard", "--eval-every", "4", "--save-every", "2"]
@@ -88,6 +91,7 @@ def test_sparse_training_then_distillation(place: Path, capsys: pytest.CaptureFi
         (["--data", "x.data", "--device", "nonsense"], "--device"),
         (["--data", "x.data", "--precision", "fp16"], "GPU"),
         (["--data", "x.data", "--size", "bad"], "--size"),
+        (["--data", "x.data", "--seed", "-1"], "--seed"),
         (["--data", "x.data", "--resume"], "go on from"),
         (["--data", "x.data", "--resume", "--overwrite"], "one of them"),
     ],
@@ -148,3 +152,24 @@ def test_distil_needs_matching_networks(place: Path) -> None:
         call(distill, *pair, *pair, "--data", "x.data", "-o", "soft", "--taps", "99:1", *FAST)
     with pytest.raises(DarkpruneError, match="temperature"):
         call(distill, *pair, *pair, "--data", "x.data", "-o", "soft", "--temperature", "0", *FAST)
+
+
+def test_a_backbone_is_the_first_layers(place: Path) -> None:
+    call(train, "tiny.cfg", "--data", "x.data", "-o", "run", "--iterations", "1", *FAST)
+    whole = (place / "run" / "tiny_final.weights").read_bytes()
+    floats = 4 * 12 + 12 * 3 * 9 + 4 * 10 + 10 * 12  # layers 0 and 1
+    (place / "tiny.conv.2").write_bytes(whole[: 20 + 4 * floats])
+    graph = read_graph(place / "tiny.cfg")
+    network = open_network(graph, None, torch.device("cpu"), 5, place / "tiny.conv.2")
+    trained = open_network(graph, place / "run" / "tiny_final.weights", torch.device("cpu"), 5)
+    same = [
+        torch.equal(tensor_of(network, layer, "weights"), tensor_of(trained, layer, "weights")) for layer in (0, 1, 2)
+    ]
+    assert same == [True, True, False]
+    assert (
+        call(train, "tiny.cfg", "--backbone", "tiny.conv.2", "--data", "x.data", "-o", "b", "--iterations", "1", *FAST)
+        == 0
+    )
+    (place / "cut.conv").write_bytes(whole[: 20 + 4 * floats - 40])
+    with pytest.raises(DarkpruneError, match="end inside layer 1"):
+        call(train, "tiny.cfg", "--backbone", "cut.conv", "--data", "x.data", "-o", "c", *FAST)
