@@ -113,7 +113,8 @@ def _shifted(
         over_low, over_high = np.minimum(low, 0) / size, np.maximum(high - size, 0) / size
         centre = np.float32(centre - over_low / 2 - over_high / 2)
         sides = np.float32(sides + over_low - over_high)
-        low, high = np.trunc((centre - sides / 2) * size), np.trunc((centre + sides / 2) * size)
+        # exactly inside now; darknet computes the edges once more and loses an object where they round to outside
+        low, high = np.maximum(low, 0), np.minimum(high, size)
     good = (low >= 0) & (high <= size) & (sides > 1 / size) & (sides < 1) & (centre > 0) & (centre < 1)
     kept = good.all(axis=1)
     return np.asarray(np.concatenate([labels[:, :1], centre, sides], axis=1)[kept], np.float32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from darkprune.darknet.cfg import parse_cfg
@@ -71,6 +71,7 @@ def test_labels_move_with_their_objects(seed: int, letterbox: bool, resize: floa
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10**6), st.booleans())
+@example(112889, False)  # an edge that float32 puts a whole pixel outside
 def test_labels_of_a_mosaic_are_where_its_objects_are(seed: int, bound: bool) -> None:
     random = np.random.default_rng(seed)
     width, height = 128, 96
@@ -89,8 +90,9 @@ def test_labels_of_a_mosaic_are_where_its_objects_are(seed: int, bound: bool) ->
     for label in labels:
         where = seen(pixels, int(label[0]))
         box = edges(label, width, height)
-        assert box.min() >= -1
-        assert (box[2:] <= np.array([width, height]) + 1).all()
+        # darknet rounds edges to whole pixels before it cuts: the fraction of one stays outside (float32: up to 1.000001)
+        assert box.min() > -1 - 1e-5
+        assert (box[2:] < np.array([width, height]) + 1 + 1e-5).all()
         if bound and where is not None:
             # without `mosaic_bound` a box reaches as far as its object did in its own image
             np.testing.assert_allclose(box, where, atol=4.5)
