@@ -13,7 +13,7 @@ from darkprune.darknet.cfg import parse_cfg
 from darkprune.graph.graph import build_graph
 from darkprune.pruning.fresh import write_fresh
 
-# where a result has to be the same twice, hypothesis draws the same examples; elsewhere it goes on looking
+# .ci/run asks for the same examples every time; elsewhere hypothesis goes on looking
 settings.register_profile("reproducible", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("reproducible")
