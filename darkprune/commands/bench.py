@@ -42,7 +42,7 @@ def run(args: Namespace) -> int:
             raise GraphError(
                 f"{graph.cfg.source}: reads no image or has no detection head, so there is nothing to time"
             )
-        runner, network = load_with_any(graph, Path(weights), runner, taps=False, order=FAST_FIRST)
+        runner, network = load_with_any(graph, resolve(weights, "weights"), runner, taps=False, order=FAST_FIRST)
         networks.append(network)
     random = np.random.default_rng(0)
     shapes = [graph.net.input for graph in graphs]

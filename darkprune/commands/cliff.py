@@ -76,7 +76,7 @@ def configure(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """Sweeps the ratio."""
     ratios = _ratios(args.ratios)
-    cfg, weights_path, folder = resolve(args.cfg), Path(args.weights), Path(args.output)
+    cfg, weights_path, folder = resolve(args.cfg), resolve(args.weights, "weights"), Path(args.output)
     graph = read_graph(cfg)
     heads_of(graph)  # without one there is nothing to measure
     settings = PruneSettings(**{name: getattr(args, name) for name in _SETTINGS})

@@ -19,7 +19,12 @@ def add_json(parser: ArgumentParser) -> None:
 def add_pair(parser: ArgumentParser, weights_optional: bool = False) -> None:
     """Adds the two positional arguments that most commands begin with."""
     parser.add_argument("cfg", metavar="CFG", help="Darknet .cfg, or builtin:NAME for one that comes with darkprune")
-    parser.add_argument("weights", metavar="WEIGHTS", nargs="?" if weights_optional else None, help="its .weights file")
+    parser.add_argument(
+        "weights",
+        metavar="WEIGHTS",
+        nargs="?" if weights_optional else None,
+        help="its .weights file, or builtin:NAME likewise",
+    )
 
 
 def print_json(data: Any) -> None:

@@ -64,7 +64,7 @@ def run(args: Namespace) -> int:
     names = _names(args.names, cfg)
     if not source.exists():
         raise DataError(f"{source}: no such file or folder; give an image, a folder of images or a video")
-    runner, network = load_with_any(graph, Path(args.weights), args.runner, taps=False, order=FAST_FIRST)
+    runner, network = load_with_any(graph, resolve(args.weights, "weights"), args.runner, taps=False, order=FAST_FIRST)
     detector = _Detector(network, heads, shape, names)
     if source.is_dir() or source.suffix.lower() in IMAGE_SUFFIXES:
         results = _images(args, source, detector)

@@ -39,7 +39,7 @@ def run(args: Namespace) -> int:
     graph = resized(read_graph(resolve(args.cfg)), args.size)
     heads = heads_of(graph)
     dataset = read_dataset(args.data, args.split, args.names)
-    runner, network = load_with_any(graph, Path(args.weights), args.runner, taps=False, order=FAST_FIRST)
+    runner, network = load_with_any(graph, resolve(args.weights, "weights"), args.runner, taps=False, order=FAST_FIRST)
     with progress(len(dataset), "evaluating", "image") as bar:
         figures, found = evaluate(
             network.head_maps,

@@ -156,7 +156,7 @@ def add_precision(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Writes the file and says what is in it."""
-    cfg, weights, output = resolve(args.cfg), Path(args.weights), Path(args.output)
+    cfg, weights, output = resolve(args.cfg), resolve(args.weights, "weights"), Path(args.output)
     precision = replace(precision_of(args), keep=numbers("--keep-fp32", args.keep_fp32))
     _check_usage(args, precision)
     graph = resized(read_graph(cfg), args.size)

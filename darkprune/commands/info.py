@@ -28,7 +28,7 @@ def run(args: Namespace) -> int:
     size = 20
     bad: list[str] = []
     if args.weights:
-        with NetworkWeights(graph, Path(args.weights)) as weights:
+        with NetworkWeights(graph, resolve(args.weights, "weights")) as weights:
             head = weights.file.header
             size = head.size
             version = [head.major, head.minor, head.revision]

@@ -53,7 +53,7 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Writes the kit and says what is in it."""
-    cfg, weights, output = resolve(args.cfg), Path(args.weights), Path(args.output)
+    cfg, weights, output = resolve(args.cfg), resolve(args.weights, "weights"), Path(args.output)
     if args.fp32 and (args.fp16 or args.int8):
         raise UsageError("--fp32 does not go with --fp16 or --int8")
     if args.calibration_cache:

@@ -128,7 +128,7 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Prunes a pair, or plans to."""
-    cfg, weights_path, output = resolve(args.cfg), Path(args.weights), Path(args.output)
+    cfg, weights_path, output = resolve(args.cfg), resolve(args.weights, "weights"), Path(args.output)
     settings = settings_of(args) if args.plan is None else None
     inputs = [cfg, weights_path, *([Path(args.plan)] if args.plan else [])]
     if args.plan and any(getattr(args, name) is not None for name in {*_SETTINGS, *HOW_MUCH}):

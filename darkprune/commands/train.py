@@ -80,10 +80,10 @@ def run(args: Namespace) -> int:
             epochs=changes.epochs if changes.steps or changes.epochs else float(preset.epochs),
         )
     objective = objective_of(graph)
-    weights = Path(args.weights) if args.weights else None
+    weights = resolve(args.weights, "weights") if args.weights else None
     if args.weights and args.backbone:
         raise UsageError("give WEIGHTS or --backbone, not both")
-    inputs = [cfg, *(Path(file) for file in (args.weights, args.backbone) if file)]
+    inputs = [cfg, *(resolve(file, "weights") for file in (args.weights, args.backbone) if file)]
     return carry_out(args, graph, weights, inputs, lambda device: objective, changes, sparsity=_sparsity(args))
 
 
@@ -127,7 +127,7 @@ def carry_out(
         folder = folder or RunFolder(request.output, Path(graph.cfg.source).stem)
         data = open_data(data_request, graph, _say if ranks.first else lambda message: None)
         recipe = make_recipe(graph, data, changes, request, ranks, device)
-        backbone = Path(args.backbone) if getattr(args, "backbone", None) else None
+        backbone = resolve(args.backbone, "weights") if getattr(args, "backbone", None) else None
         network = open_network(graph, weights, device, request.seed, backbone)
         hooks: list[Hook] = []
         if sparsity is not None:

@@ -39,10 +39,10 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Prints what was found; exit status 1 if the pair is not what it should be."""
-    original_graph, slim_graph = read_graph(resolve(args.cfg)), read_graph(Path(args.slim_cfg))
+    original_graph, slim_graph = read_graph(resolve(args.cfg)), read_graph(resolve(args.slim_cfg))
     with (
-        NetworkWeights(original_graph, Path(args.weights)) as original,
-        NetworkWeights(slim_graph, Path(args.slim_weights)) as slim,
+        NetworkWeights(original_graph, resolve(args.weights, "weights")) as original,
+        NetworkWeights(slim_graph, resolve(args.slim_weights, "weights")) as slim,
     ):
         before, cut = _cut(args, original)
         report = Path(args.slim_cfg).parent / "report.json"

@@ -36,5 +36,5 @@ def resolve(argument: str, kind: str = "cfg") -> Path:
     path = folder(kind) / f"{name}.{kind}"
     if "/" in name or not path.is_file():
         brought = sorted(p.stem for p in folder(kind).glob(f"*.{kind}"))
-        raise CfgError(f"{argument}: darkprune brings no such .{kind}; it brings {', '.join(brought)}")
+        raise CfgError(f"{argument}: darkprune brings no such .{kind}; it brings {', '.join(brought) or 'none'}")
     return path
