@@ -56,7 +56,10 @@ def run(args: Namespace) -> int:
     from darkprune.training.taps import choose_taps, match_taps, parse_taps
 
     teacher_cfg, student_cfg = resolve(args.teacher_cfg), resolve(args.student_cfg)
-    teacher_weights, student_weights = resolve(args.teacher_weights, "weights"), resolve(args.student_weights, "weights")
+    teacher_weights, student_weights = (
+        resolve(args.teacher_weights, "weights"),
+        resolve(args.student_weights, "weights"),
+    )
     student = resized(read_graph(student_cfg), args.size)
     size = f"{student.net.input.w}x{student.net.input.h}"
     teacher = resized(read_graph(teacher_cfg), size)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from argparse import ArgumentParser, Namespace
-from pathlib import Path
 
 from darkprune.commands.console import add_json, add_pair, follow, print_json, print_table, progress, warn
 from darkprune.data import read_dataset

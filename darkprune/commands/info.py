@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from pathlib import Path
 from typing import Any
 
 from darkprune.commands.console import add_json, add_pair, count, megabytes, print_json, print_table, warn

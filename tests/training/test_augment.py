@@ -90,7 +90,7 @@ def test_labels_of_a_mosaic_are_where_its_objects_are(seed: int, bound: bool) ->
     for label in labels:
         where = seen(pixels, int(label[0]))
         box = edges(label, width, height)
-        # darknet rounds edges to whole pixels before it cuts: the fraction of one stays outside (float32: up to 1.000001)
+        # darknet rounds edges to whole pixels before it cuts: a fraction of one stays outside (float32: up to 1.000001)
         assert box.min() > -1 - 1e-5
         assert (box[2:] < np.array([width, height]) + 1 + 1e-5).all()
         if bound and where is not None:
