@@ -36,9 +36,10 @@ from darkprune.pruning.groups import PRESETS as GROUP_PRESETS
 from darkprune.pruning.importance import CRITERIA, IMAGE_CRITERIA
 from darkprune.pruning.merge import MERGES
 from darkprune.pruning.plan import COMPENSATIONS, PrunePlan, hash_file, read_plan
-from darkprune.pruning.prune import PruneSettings, decide, prepare, rank, recounted, replay, within_budget
+from darkprune.pruning.prune import PruneSettings, prepare, recounted, replay
 from darkprune.pruning.result import ResultNames, write_result
 from darkprune.recovery.arguments import add_arguments, labelled, open_session
+from darkprune.recovery.choice import Effort, choose
 from darkprune.zoo import resolve
 
 if TYPE_CHECKING:  # torch, and the evaluation, are imported only where images or labels are given
@@ -137,7 +138,8 @@ def run(args: Namespace) -> int:
         check_folder(output, inputs, args.overwrite)
     graph = read_graph(cfg)
     session = open_session(args, graph, lambda what, steps: progress(steps, what, "step"))
-    budget_flag = next((kind for kind in UNITS if getattr(args, f"target_{kind}") is not None), None)
+    targets = {kind: text for kind in UNITS if (text := getattr(args, f"target_{kind}")) is not None}
+    budget = next((parse_budget(kind, text, totals(graph)) for kind, text in targets.items()), None)
     with NetworkWeights(graph, weights_path) as weights, ThreadPoolExecutor(1) as pool:
         hashing = pool.submit(lambda: (hash_file(cfg), hash_file(weights_path)))
         warnings = [*graph.warnings, *(session.warnings() if session else ())]
@@ -147,19 +149,8 @@ def run(args: Namespace) -> int:
             cut = replay(weights, plan, hashing.result())
             plan, base = recounted(plan, cut), prepare(weights, plan)
         else:
-            by_images = session.scorer(settings.criterion) if session and settings.criterion in IMAGE_CRITERIA else None
-            if budget_flag:
-                budget = parse_budget(budget_flag, getattr(args, f"target_{budget_flag}"), totals(graph))
-            if args.candidates and session and budget_flag:
-                search = session.search(weights, settings, budget, args.candidates)
-                ranking, settings = search.ranking, search.settings
-            elif args.rounds > 1 and session and budget_flag:
-                ranking = session.rank_in_rounds(weights, settings, budget, args.rounds)
-                settings = within_budget(ranking, settings, budget)
-            else:
-                ranking = rank(weights, settings, by_images=by_images)
-                settings = within_budget(ranking, settings, budget) if budget_flag else settings
-            decision = decide(ranking, settings, (cfg.name, weights_path.name))
+            effort = Effort(args.candidates or 0, args.rounds)
+            decision = choose(weights, settings, (cfg.name, weights_path.name), session, budget, effort)
             plan, cut, base = decision.plan, decision.cut, prepare(weights, decision.plan)
             warnings += decision.warnings
         before = totals(graph, weights.file.header.size)

@@ -88,10 +88,14 @@ class Session:
         with self._progress("scoring in rounds", number) as bar:
             return rounds.rank_in_rounds(weights, settings, budget, self.samples, number, bar.update)
 
-    def search(self, weights: NetworkWeights, settings: PruneSettings, budget: Budget, candidates: int) -> Search:
+    def search(
+        self, weights: NetworkWeights, settings: PruneSettings, budget: Budget, candidates: int, seed: int = 0
+    ) -> Search:
         """Finds the best of many random allocations; see `darkprune.recovery.eagle_eye`."""
         with self._progress("searching", candidates) as bar:
-            return eagle_eye.search(weights, settings, budget, self.samples, candidates=candidates, progress=bar.update)
+            return eagle_eye.search(
+                weights, settings, budget, self.samples, candidates=candidates, seed=seed, progress=bar.update
+            )
 
     def recover(
         self, original: NetworkWeights, plan: PrunePlan, cut: Cut, folder: Path, names: ResultNames

@@ -1,0 +1,66 @@
+"""From settings, a budget and perhaps images to one decision, by whichever way the settings ask for.
+
+What `darkprune prune` and `darkprune compare` both do before anything is cut. Nothing here imports torch: without
+images there is no session.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from darkprune.graph.weights import NetworkWeights
+from darkprune.pruning.budget import Budget
+from darkprune.pruning.importance import IMAGE_CRITERIA
+from darkprune.pruning.prune import Decision, PruneSettings, decide, rank, within_budget
+
+if TYPE_CHECKING:
+    from darkprune.recovery.session import Session
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is tried within a budget.
+
+    Attributes:
+        candidates: EagleEye's random allocations; 0: none, the settings' allocation is taken.
+        rounds: how often channels are scored anew on the way.
+        seed: of what is drawn.
+    """
+
+    candidates: int = 0
+    rounds: int = 1
+    seed: int = 0
+
+
+def choose(
+    weights: NetworkWeights,
+    settings: PruneSettings,
+    names: tuple[str, str],
+    session: Session | None = None,
+    budget: Budget | None = None,
+    effort: Effort | None = None,
+) -> Decision:
+    """Ranks and decides.
+
+    Args:
+        weights: the original pair.
+        settings: how to choose; with a budget its ratio is found here.
+        names: file names of cfg and weights.
+        session: the user's images, which a criterion of `IMAGE_CRITERIA`, candidates and rounds need.
+        budget: what shall remain.
+        effort: candidates and rounds count only with images and a budget.
+
+    Raises:
+        UsageError, PlanError: settings that make no sense for this network; a budget that cannot be met.
+    """
+    effort = effort or Effort()
+    if session and budget and effort.candidates:
+        search = session.search(weights, settings, budget, effort.candidates, effort.seed)
+        return decide(search.ranking, search.settings, names)
+    if session and budget and effort.rounds > 1:
+        ranking = session.rank_in_rounds(weights, settings, budget, effort.rounds)
+    else:
+        by_images = session.scorer(settings.criterion) if session and settings.criterion in IMAGE_CRITERIA else None
+        ranking = rank(weights, settings, by_images=by_images)
+    return decide(ranking, within_budget(ranking, settings, budget) if budget else settings, names)
