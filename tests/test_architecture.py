@@ -18,8 +18,11 @@ LEVELS = [
     {"darknet", "zoo"},
     {"layers"},
     {"graph"},
-    {"pruning", "network", "data", "evaluation", "runners"},
-    {"training", "recovery", "export", "report"},
+    {"network", "data", "evaluation"},
+    {"export"},
+    {"runners"},
+    {"pruning"},
+    {"training", "recovery", "report"},
     {"commands"},
     {"cli", "__main__", "__init__"},
 ]

@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
-from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,6 +20,10 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
 
 from darkprune.errors import ExportError, RunnerError
+from darkprune.export.onnx_check import facts_of_file
+from darkprune.export.onnx_file import write_onnx
+from darkprune.export.onnx_model import build_onnx
+from darkprune.export.onnx_options import ExportOptions
 from darkprune.graph.graph import Graph
 from darkprune.graph.weights import NetworkWeights
 from darkprune.runners.base import LoadedNetwork, Maps, Runner
@@ -135,11 +138,10 @@ def write_heads(
     Raises:
         ExportError: a layer that ONNX cannot say.
     """
-    options = exporter("onnx_options").ExportOptions(target=target, batch=batch)
     with NetworkWeights(graph, weights) as pair:
-        network = exporter("onnx_model").build_onnx(pair, options)
+        network = build_onnx(pair, ExportOptions(target=target, batch=batch))
         tapped = _tensors_of_layers(graph, network.model) if taps else {}
-        exporter("onnx_file").write_onnx(replace(network, model=_with_outputs(network.model, tapped.values())), path)
+        write_onnx(replace(network, model=_with_outputs(network.model, tapped.values())), path)
     return tapped
 
 
@@ -150,16 +152,11 @@ def check_file(graph: Graph, path: Path) -> None:
         ExportError: it cannot be read, or another program made it.
         RunnerError: it was made in another form, from another cfg or for another size.
     """
-    facts = exporter("onnx_check").facts_of_file(path)
+    facts = facts_of_file(path)
     if facts["outputs"] != "heads":
         raise RunnerError(f"{path}: gives {facts['outputs']}, not raw heads; export it with --outputs heads")
     if facts["cfg_sha256"] != sha256(graph.cfg.encode()).hexdigest():
         raise RunnerError(f"{path}: was not made from {graph.cfg.source}, or for another --size")
-
-
-def exporter(module: str) -> Any:
-    """Finds a part of the converter by name, as runners themselves are found: its room stands above this one."""
-    return import_module(f"darkprune.export.{module}")
 
 
 def tensors_of_heads(graph: Graph, names: Sequence[str]) -> list[str]:

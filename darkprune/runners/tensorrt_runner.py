@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from darkprune.errors import ExportError, RunnerError
+from darkprune.export.tensorrt_engine import build_engine
+from darkprune.export.tensorrt_run import Engine
 from darkprune.graph.graph import Graph
 from darkprune.runners.base import LoadedNetwork, Maps, Runner
-from darkprune.runners.onnxruntime_runner import by_layer, exporter, in_parts, tensors_of_heads, write_heads
+from darkprune.runners.onnxruntime_runner import by_layer, in_parts, tensors_of_heads, write_heads
 
 
 class TensorRtRunner(Runner):
@@ -35,7 +36,7 @@ class TensorRtRunner(Runner):
                 source, path = Path(room) / "network.onnx", Path(room) / "network.engine"
                 try:
                     write_heads(graph, weights, source, "workstation", 1)
-                    exporter("tensorrt_engine").build_engine(source, path, say=lambda line: None)
+                    build_engine(source, path, say=lambda line: None)
                 except ExportError as error:
                     raise RunnerError(f"TensorRT: {error}") from None
             return _TensorRtNetwork(graph, path)
@@ -44,7 +45,7 @@ class TensorRtRunner(Runner):
 class _TensorRtNetwork(LoadedNetwork):
     def __init__(self, graph: Graph, path: Path) -> None:
         self.graph = graph
-        self.engine: Any = exporter("tensorrt_run").Engine(path)
+        self.engine = Engine(path)
         self.names = tensors_of_heads(graph, list(self.engine.outputs))
         image = graph.net.input
         shapes = [(str(path), self.engine.shape, image)]
