@@ -21,10 +21,12 @@ from darkprune.zoo import resolve
 if TYPE_CHECKING:
     import torch
 
+    from darkprune.network import Network
+    from darkprune.training.checkpoint import RunFolder
     from darkprune.training.hooks import Hook
     from darkprune.training.loop import Outcome, Trainer
     from darkprune.training.objective import Objective
-    from darkprune.training.recipe import Changes
+    from darkprune.training.recipe import Changes, Recipe
 
 INTERRUPTED = 130
 
@@ -113,39 +115,22 @@ def carry_out(
     Returns:
         The exit status.
     """
-    from darkprune.training.checkpoint import RunFolder
-    from darkprune.training.distributed import join_ranks
-    from darkprune.training.run_data import open_data
-    from darkprune.training.session import choose_device, make_recipe, make_trainer, open_folder, open_network
+    from darkprune.training import job
 
-    data_request, request = requests_of(args)
-    ranks = join_ranks(choose_device(args.device).type == "cuda")
-    try:
-        device = choose_device(args.device, ranks.local)
-        folder = open_folder(request, Path(graph.cfg.source).stem, inputs) if ranks.first else None
-        ranks.wait()
-        folder = folder or RunFolder(request.output, Path(graph.cfg.source).stem)
-        data = open_data(data_request, graph, _say if ranks.first else lambda message: None)
-        recipe = make_recipe(graph, data, changes, request, ranks, device)
-        backbone = resolve(args.backbone, "weights") if getattr(args, "backbone", None) else None
-        network = open_network(graph, weights, device, request.seed, backbone)
-        hooks: list[Hook] = []
-        if sparsity is not None:
-            from darkprune.training.sparsity import Sparsity
+    def hooks(network: Network, recipe: Recipe, folder: RunFolder | None) -> list[Hook]:
+        if sparsity is None:
+            return []
+        from darkprune.training.sparsity import Sparsity
 
-            groups = divide(graph, args.groups)
-            hooks.append(Sparsity(network, groups, sparsity, recipe.steps, folder if ranks.first else None))
-        trainer = make_trainer(
-            network, objective(device), data, recipe, request, folder, ranks,
-            hooks=hooks, identity=identity, strict=args.strict,
-        )  # fmt: skip
-        if ranks.first:
-            folder.write_cfg(graph.cfg.encode())
-        outcome = trainer.run()
-        if ranks.first:
-            report(args, trainer, outcome)
-    finally:
-        ranks.close()
+        return [Sparsity(network, divide(graph, args.groups), sparsity, recipe.steps, folder)]
+
+    data, request = requests_of(args)
+    backbone = Path(args.backbone) if getattr(args, "backbone", None) else None
+    outcome = job.carry_out(
+        job.Job(graph, weights, objective, data, changes, request, inputs, backbone, hooks, identity),
+        _say,
+        lambda trainer, outcome: report(args, trainer, outcome),
+    )
     return INTERRUPTED if outcome.stopped else 0
 
 

@@ -1,0 +1,96 @@
+"""One run of training from end to end, for the commands that train: folder, data, recipe, network, loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from darkprune.graph.graph import Graph
+from darkprune.network import Network
+from darkprune.training.checkpoint import RunFolder
+from darkprune.training.distributed import join_ranks
+from darkprune.training.hooks import Hook
+from darkprune.training.loop import Outcome, Trainer
+from darkprune.training.objective import Objective
+from darkprune.training.recipe import Changes, Recipe
+from darkprune.training.run_data import DataRequest, Say, open_data
+from darkprune.training.session import (
+    RunRequest,
+    choose_device,
+    make_recipe,
+    make_trainer,
+    open_folder,
+    open_network,
+)
+
+#: called with network, recipe and the run's folder (None in all processes but the first), makes what else happens
+MakeHooks = Callable[[Network, Recipe, RunFolder | None], Sequence[Hook]]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be trained, on what, and how.
+
+    Attributes:
+        graph: the network.
+        weights: its starting weights; None for fresh ones.
+        backbone: a file of the first layers alone instead, or None.
+        objective: makes what to minimise, for a device.
+        data: where the images are.
+        changes: what is wanted otherwise than the cfg says.
+        request: how the run is to go.
+        inputs: files that the run's folder must not hold.
+        hooks: makes what else happens.
+        identity: what makes the run this one, besides recipe, cfg and images.
+    """
+
+    graph: Graph
+    weights: Path | None
+    objective: Callable[[torch.device], Objective]
+    data: DataRequest
+    changes: Changes
+    request: RunRequest
+    inputs: Sequence[Path] = ()
+    backbone: Path | None = None
+    hooks: MakeHooks = lambda network, recipe, folder: ()
+    identity: dict[str, Any] | None = None
+
+
+def carry_out(job: Job, say: Say, report: Callable[[Trainer, Outcome], None] | None = None) -> Outcome:
+    """Trains; under `torchrun` every process calls this.
+
+    Args:
+        job: the job.
+        say: takes messages for the user.
+        report: called in the first process alone when the run has ended.
+
+    Raises:
+        DarkpruneError: of whatever cannot be read, trained or written.
+    """
+    graph, request = job.graph, job.request
+    ranks = join_ranks(choose_device(request.device).type == "cuda")
+    try:
+        device = choose_device(request.device, ranks.local)
+        stem = Path(graph.cfg.source).stem
+        folder = open_folder(request, stem, job.inputs) if ranks.first else None
+        ranks.wait()
+        data = open_data(job.data, graph, say if ranks.first else lambda message: None)
+        recipe = make_recipe(graph, data, job.changes, request, ranks, device)
+        network = open_network(graph, job.weights, device, request.seed, job.backbone)
+        hooks = job.hooks(network, recipe, folder)
+        trainer = make_trainer(
+            network, job.objective(device), data, recipe, request, folder or RunFolder(request.output, stem), ranks,
+            hooks=hooks, identity=job.identity, strict=job.data.strict,
+        )  # fmt: skip
+        if folder is not None:
+            folder.write_cfg(graph.cfg.encode())
+        outcome = trainer.run()
+        if ranks.first and report is not None:
+            report(trainer, outcome)
+    finally:
+        ranks.close()
+    return outcome
