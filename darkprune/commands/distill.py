@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from dataclasses import asdict, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from darkprune.commands.console import add_json
 from darkprune.commands.eval import resized
@@ -14,15 +15,12 @@ from darkprune.errors import UsageError
 from darkprune.graph.graph import read_graph
 from darkprune.pruning.groups import PRESETS as GROUP_PRESETS
 from darkprune.pruning.groups import divide
-from darkprune.pruning.plan import hash_file, read_plan
+from darkprune.pruning.plan import read_plan
 from darkprune.training.arguments import add_data, add_run, changes_of, spare_cores
 from darkprune.zoo import resolve
 
 if TYPE_CHECKING:
-    import torch
-
     from darkprune.training.distillation import DistillationSettings
-    from darkprune.training.objective import Objective
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -54,6 +52,7 @@ def run(args: Namespace) -> int:
     spare_cores()
     from darkprune.training.objective import DetectionObjective
     from darkprune.training.taps import choose_taps, match_taps, parse_taps
+    from darkprune.training.teacher import Teacher
 
     teacher_cfg, student_cfg = resolve(args.teacher_cfg), resolve(args.student_cfg)
     teacher_weights, student_weights = (
@@ -71,22 +70,12 @@ def run(args: Namespace) -> int:
     taps = match_taps(chosen, teacher, student, plan)
     taps = tuple(replace(tap, weight=tap.weight * args.attention_weight) for tap in taps)
     settings = _settings(args)
-    hard = None if args.unlabelled else DetectionObjective(student)
-
-    def objective(device: torch.device) -> Objective:
-        from darkprune.training.distillation import DistillationObjective
-        from darkprune.training.session import open_network
-
-        network = open_network(teacher, teacher_weights, device, 0)
-        return DistillationObjective(student, network.fuse(), taps, settings, hard)
-
-    identity: dict[str, Any] = {
-        "teacher": hash_file(teacher_weights),
-        "taps": [list(asdict(tap).values()) for tap in taps],
-        "distillation": asdict(settings),
-    }
+    guide = Teacher(teacher, teacher_weights, taps, settings, labelled=not args.unlabelled)
+    if guide.labelled:
+        DetectionObjective(student)  # refuses before a folder is made
     inputs = [teacher_cfg, teacher_weights, student_cfg, student_weights]
-    return carry_out(args, student, student_weights, inputs, objective, changes_of(args), identity=identity)
+    objective = partial(guide.objective, student)
+    return carry_out(args, student, student_weights, inputs, objective, changes_of(args), identity=guide.identity())
 
 
 def _settings(args: Namespace) -> DistillationSettings:

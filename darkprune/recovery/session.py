@@ -40,7 +40,7 @@ Progress = Callable[[str, int], AbstractContextManager[Bar]]
 class Session:
     """A user's images, and what is done with them around one cut."""
 
-    def __init__(self, source: Path, graph: Graph, how: str, progress: Progress) -> None:
+    def __init__(self, source: Path, graph: Graph, how: str, progress: Progress, seed: int = 0) -> None:
         """Finds and checks the images.
 
         Args:
@@ -48,6 +48,7 @@ class Session:
             graph: the unpruned network.
             how: method of recovery.
             progress: makes progress bars.
+            seed: of the division into images to fit and images held out.
 
         Raises:
             DataError, UsageError: see `read_samples`.
@@ -55,7 +56,7 @@ class Session:
         self.how = how
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._wanted = max(sensitivity.IMAGES, images_for(how, graph))
-        self.samples = read_samples(source, graph, device, most=self._wanted)
+        self.samples = read_samples(source, graph, device, most=self._wanted, seed=seed)
         self._progress = progress
 
     def warnings(self) -> list[str]:

@@ -29,15 +29,14 @@ def add_data(parser: ArgumentParser, required: bool) -> None:
     data.add_argument("--no-cache", action="store_true", help="do not keep decoded images in memory")
 
 
-def add_run(parser: ArgumentParser) -> None:
-    """Adds what changes the cfg's training keys, and how the run is carried out."""
+def add_keys(parser: ArgumentParser) -> None:
+    """Adds what changes the cfg's training keys."""
     keys = parser.add_argument_group("instead of the cfg's keys")
     length = keys.add_mutually_exclusive_group()
     length.add_argument("--iterations", type=int, metavar="N", help="steps (max_batches); steps= and burn_in= follow")
     length.add_argument("--epochs", type=float, metavar="N", help="the same in passes over the images")
     keys.add_argument("--batch", type=int, help="images per step")
     keys.add_argument("--subdivisions", type=int, help="parts that a step is computed in")
-    keys.add_argument("--size", metavar="WxH", help="input size")
     keys.add_argument("--lr", type=float, help="learning rate")
     keys.add_argument("--policy", choices=("cfg", "cosine", "constant"), help="schedule; cosine falls to 5 %%")
     keys.add_argument("--burn-in", type=int, help="steps in which the rate rises")
@@ -50,7 +49,13 @@ def add_run(parser: ArgumentParser) -> None:
     keys.add_argument("--flip", action=BooleanOptionalAction, default=None)
     keys.add_argument("--no-augment", action="store_true", help="images as they are")
     keys.add_argument("--ema", type=float, metavar="A", help="average the weights with this share of the old, 0.999")
+
+
+def add_run(parser: ArgumentParser) -> None:
+    """Adds what changes the cfg's keys, and how the run is carried out."""
+    add_keys(parser)
     run = parser.add_argument_group("the run")
+    run.add_argument("--size", metavar="WxH", help="another input size than the cfg's")
     run.add_argument("-o", "--output", required=True, metavar="DIR", help="folder for weights, state, log and curves")
     run.add_argument("--resume", action="store_true", help="go on with the run in DIR, exactly where it was")
     run.add_argument("--overwrite", action="store_true", help="replace an earlier run")
@@ -82,10 +87,10 @@ def changes_of(args: Namespace) -> Changes:
     from darkprune.training.recipe import Changes
 
     for name in ("iterations", "epochs", "batch", "subdivisions", "lr", "save_every", "keep_every", "eval_every"):
-        value = getattr(args, name)
+        value = getattr(args, name, None)
         if value is not None and not value > 0:
             raise UsageError(f"--{name.replace('_', '-')} {value:g} must be larger than 0")
-    if args.seed < 0:
+    if getattr(args, "seed", 0) < 0:
         raise UsageError(f"--seed {args.seed} must not be negative")
     return Changes(
         steps=args.iterations,
