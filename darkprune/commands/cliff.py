@@ -31,8 +31,8 @@ from darkprune.pruning.importance import CRITERIA
 from darkprune.pruning.merge import MERGES
 from darkprune.pruning.plan import COMPENSATIONS, hash_file
 from darkprune.pruning.prune import PruneSettings, Ranking, decide, prepare, rank
-from darkprune.pruning.similarity import with_offsets
-from darkprune.pruning.units import original_of
+from darkprune.pruning.reduced import original_of
+from darkprune.pruning.replacement import with_offsets
 from darkprune.runners.base import FAST_FIRST, RUNNERS, LoadedNetwork, load_with_any
 from darkprune.zoo import resolve
 

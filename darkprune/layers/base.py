@@ -167,11 +167,14 @@ class Kind(ABC):
         names: section names, the usual one first.
         other_keys: keys that darknet reads besides those that `read` asks for (training, GPU).
         follows: whether the first source is read as the layer before, and not by its number.
+        index_key: the key that holds layer indices, and whether it is a list; negative ones count back from the layer
+            itself, and what points at no layer before it (999999, unset) means none.
     """
 
     names: ClassVar[tuple[str, ...]] = ()
     other_keys: ClassVar[frozenset[str]] = frozenset()
     follows: ClassVar[bool] = True
+    index_key: ClassVar[tuple[str, bool] | None] = None
 
     @classmethod
     @abstractmethod

@@ -116,6 +116,7 @@ class Convolutional(Kind):
     """
 
     names = ("convolutional", "conv")
+    index_key = ("share_index", False)
     other_keys = frozenset(
         [
             "assisted_excitation",

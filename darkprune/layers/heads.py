@@ -83,6 +83,7 @@ class Yolo(MaskedHead):
     """
 
     names = ("yolo",)
+    index_key = ("embedding_layer", False)
     other_keys = frozenset(
         [
             "max",

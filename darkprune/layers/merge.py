@@ -38,6 +38,7 @@ class Route(Kind):
     """Concatenation; with `groups` the group_id-th slice of every input, each sliced by itself (`route_layer.c`)."""
 
     names = ("route",)
+    index_key = ("layers", True)
     follows = False
     other_keys = frozenset(["stream", "wait_stream"])
 
@@ -101,6 +102,7 @@ class Shortcut(Kind):
     """
 
     names = ("shortcut",)
+    index_key = ("from", True)
 
     layers: tuple[int, ...]
     activation: str
@@ -192,6 +194,7 @@ class ScaleChannels(Kind):
     """
 
     names = ("scale_channels",)
+    index_key = ("from", False)
 
     layer: int
     scale_wh: bool
@@ -249,6 +252,7 @@ class Sam(Kind):
     """Elementwise product of two maps of one shape (`sam_layer.c`)."""
 
     names = ("sam",)
+    index_key = ("from", False)
 
     layer: int
     activation: str

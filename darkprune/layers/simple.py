@@ -201,6 +201,7 @@ class Contrastive(Final):
     """A training loss on embeddings (`contrastive` layers of `softmax_layer.c`)."""
 
     names = ("contrastive",)
+    index_key = ("yolo_layer", False)
     other_keys = frozenset(["temperature", "cls_normalizer", "max_delta", "contrastive_neg_max"])
 
     classes: int

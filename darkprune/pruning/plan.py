@@ -17,7 +17,7 @@ from darkprune import __version__
 from darkprune.errors import PlanError
 from darkprune.graph.channels import BoolArray, ChannelMap
 from darkprune.layers.base import Floats
-from darkprune.pruning.similarity import Tap
+from darkprune.pruning.replacement import Tap
 from darkprune.pruning.units import Unit
 
 FORMAT = "darkprune-plan/1"

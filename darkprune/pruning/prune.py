@@ -23,9 +23,11 @@ from darkprune.pruning.groups import PruneGroup, divide
 from darkprune.pruning.importance import ImageScores, LayerScores, score_channels
 from darkprune.pruning.merge import FAMILIES, Marks, Members, gather_members, mark, merge, prunable_classes
 from darkprune.pruning.plan import COMPENSATIONS, GroupResult, PrunePlan, make_layers
+from darkprune.pruning.reduced import ReducedWeights, original_of, reduced
+from darkprune.pruning.replacement import check_similar, with_similar
 from darkprune.pruning.settle import Limits, settle
-from darkprune.pruning.similarity import Relations, check_similar, relate, replace_similar, taps_of, with_similar
-from darkprune.pruning.units import ReducedWeights, choose_units, original_of, reduced
+from darkprune.pruning.similarity import Relations, relate, replace_similar, taps_of
+from darkprune.pruning.units import choose_units
 
 
 @dataclass(frozen=True)

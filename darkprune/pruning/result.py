@@ -21,8 +21,8 @@ from darkprune.pruning.apply import Constants, Cut, constants_of, slim_cfg, writ
 from darkprune.pruning.carriers import SMALLEST, Need, find_needs
 from darkprune.pruning.constants import consumers_with_border
 from darkprune.pruning.plan import PrunePlan, hash_file
-from darkprune.pruning.similarity import replaced_classes, similar_of, with_offsets, without_similar
-from darkprune.pruning.units import ReducedWeights, original_of
+from darkprune.pruning.reduced import ReducedWeights, original_of
+from darkprune.pruning.replacement import replaced_classes, similar_of, with_offsets, without_similar
 
 
 @dataclass(frozen=True)

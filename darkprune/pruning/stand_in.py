@@ -22,7 +22,7 @@ from darkprune.layers.convolution import Convolutional
 from darkprune.layers.dense import Connected
 from darkprune.pruning.apply import Cut, constants_of, write_slim
 from darkprune.pruning.constants import removed_constants
-from darkprune.pruning.similarity import with_offsets
+from darkprune.pruning.replacement import with_offsets
 
 
 def write_masked(weights: NetworkWeights, cut: Cut, file: BinaryIO) -> None:

@@ -1,48 +1,28 @@
 """Layer pruning: whole residual units are cut out (METHODS §6 [LP]).
 
 A unit is a linear [shortcut] with one `from` and the layers between the two. Without it, whoever read the shortcut
-reads its `from`, which has the same shape: no width changes, and what is left is a smaller network with tensors of the
-same file. That network (`ReducedWeights`) is what every later stage starts from, as if it were the original.
+reads its `from`, which has the same shape: no width changes (see `reduced` for what is left).
 """
 
 from __future__ import annotations
 
-import copy
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
-from darkprune.darknet.cfg import Cfg, parse_cfg
-from darkprune.darknet.options import atoi
-from darkprune.darknet.weights import WeightsWriter
 from darkprune.errors import PlanError, UsageError
-from darkprune.graph.graph import Graph, Layer, build_graph
-from darkprune.graph.weights import NetworkWeights, stored_tensors
+from darkprune.graph.graph import Graph, Layer
+from darkprune.graph.weights import NetworkWeights
 from darkprune.layers.activations import FUNCTIONS, activate
-from darkprune.layers.base import absolute
 from darkprune.layers.convolution import Convolutional
 from darkprune.layers.merge import Shortcut
-from darkprune.pruning.groups import PruneGroup
 
-#: section -> (key that holds layer indices, whether it is a list); DARKNET §6. Negative ones count back from the layer
-#: itself; what points at no layer before it (999999, unset) means "none".
-INDEX_KEYS: dict[str, tuple[str, bool]] = {
-    "route": ("layers", True),
-    "shortcut": ("from", True),
-    "scale_channels": ("from", False),
-    "sam": ("from", False),
-    "convolutional": ("share_index", False),
-    "yolo": ("embedding_layer", False),
-    "contrastive": ("yolo_layer", False),
-}
 #: kinds that give 0 where all that they read is 0, whatever else they do
 _ZERO_KEEPING = frozenset(["dropout", "empty", "maxpool", "avgpool", "local_avgpool", "upsample", "reorg", "reorg3d"])
-_NUMBER = re.compile(r"\s*[+-]?[\d\s]*\d")
 
 
 @dataclass(frozen=True)
@@ -208,118 +188,3 @@ def check_units(graph: Graph, units: Sequence[Unit]) -> None:
             raise PlanError(
                 f"plan: units {before.first}-{before.last} and {after.first}-{after.last} overlap; name one of them"
             )
-
-
-def kept_layers(graph: Graph, units: Sequence[Unit]) -> tuple[int, ...]:
-    """Returns the layers that stay, in the original's numbers: position in it is the new number."""
-    return tuple(layer.index for layer in graph if not any(layer.index in unit for unit in units))
-
-
-def without_units(graph: Graph, units: Sequence[Unit]) -> Cfg:
-    """Takes units out of the cfg's text and rewrites every layer index in it.
-
-    Relative indices stay relative, absolute ones absolute; of a line only the digits that have to change do.
-    """
-    kept = kept_layers(graph, units)
-    new = {old: number for number, old in enumerate(kept)}
-    for unit in sorted(units, key=lambda unit: unit.first):  # a source may be an earlier unit's shortcut
-        new[unit.last] = new[unit.source]
-    lines = list(graph.cfg.lines)
-    for index in kept:
-        layer = graph[index]
-        key, is_list = INDEX_KEYS.get(layer.name, ("", False))
-        option = graph.cfg.sections[layer.section].record(key)
-        if option is not None and option.value is not None:
-            lines[option.line - 1] = _renumber(lines[option.line - 1], index, new, is_list)
-    gone = {layer.section for layer in graph} - {graph[index].section for index in kept}
-    return parse_cfg("".join(lines), graph.cfg.source).without_sections(gone)
-
-
-def _renumber(line: str, own: int, new: dict[int, int], is_list: bool) -> str:
-    """Rewrites the indices of one line; in a list darknet counts items behind a `#` as well."""
-    head, equals, tail = line.partition("=")
-    items = tail.split(",") if is_list else [tail]
-    for place, item in enumerate(items):
-        match = _NUMBER.match(item)
-        value = atoi("".join(item.split()))
-        target = absolute(value, own)
-        if match is None or target not in new or target >= own:
-            continue
-        renewed = new[target] - new[own] if value < 0 else new[target]
-        if renewed != value:
-            lead = item[: len(item) - len(item.lstrip())]
-            items[place] = f"{lead}{renewed}{item[match.end() :]}"
-    return f"{head}{equals}{','.join(items)}"
-
-
-class ReducedWeights(NetworkWeights):
-    """A network without some units, over the original's file: nothing is copied or written.
-
-    Attributes:
-        original: the pair that it comes from, which must stay open.
-        units: what is missing.
-        kept: new layer number -> the original's.
-    """
-
-    def __init__(self, original: NetworkWeights, units: Sequence[Unit]) -> None:
-        self.original = original
-        self.units = tuple(units)
-        self.kept = kept_layers(original.graph, units)
-        self.graph = build_graph(without_units(original.graph, units))
-        self.file = copy.copy(original.file)
-        new = {old: number for number, old in enumerate(self.kept)}
-        self.file.blobs = {
-            (new[layer], name): blob._replace(layer=new[layer])
-            for (layer, name), blob in original.file.blobs.items()
-            if layer in new
-        }
-
-    def regroup(self, groups: Sequence[PruneGroup]) -> tuple[PruneGroup, ...]:
-        """Translates groups of the original's layers; one that lost all of its layers is empty."""
-        before = np.searchsorted(self.kept, [group.first for group in groups]).tolist()
-        behind = np.searchsorted(self.kept, [group.last + 1 for group in groups]).tolist()
-        return tuple(
-            PruneGroup(group.name, first, end - 1) for group, first, end in zip(groups, before, behind, strict=True)
-        )
-
-
-def reduced(weights: NetworkWeights, units: Sequence[Unit]) -> NetworkWeights:
-    """Returns the network without units: itself where there are none.
-
-    Raises:
-        PlanError: they are not units of this network.
-    """
-    if not units:
-        return weights
-    check_units(weights.graph, units)
-    return ReducedWeights(weights, units)
-
-
-def original_of(weights: NetworkWeights) -> NetworkWeights:
-    """Returns the pair that a network without some units comes from; itself where nothing was taken out."""
-    return weights.original if isinstance(weights, ReducedWeights) else weights
-
-
-def write_silenced(weights: ReducedWeights, stand_in: NetworkWeights, file: BinaryIO) -> None:
-    """Writes the original at full depth, its units there but silent: what the reduced network must equal.
-
-    Args:
-        weights: the reduced network.
-        stand_in: tensors for the layers that stay (masked or held), under the reduced network's cfg.
-        file: empty, open for writing in binary; its cfg is the original's.
-    """
-    original = weights.original
-    silent = frozenset().union(*(silencers(original.graph, unit) or frozenset() for unit in weights.units))
-    new = {old: number for number, old in enumerate(weights.kept)}
-    header = original.file.header
-    writer = WeightsWriter(file, header, stored_tensors(original.graph, header.transposed))
-    for layer in original.graph:
-        for blob in layer.stored:
-            if layer.index in new:
-                values = stand_in.file.read(new[layer.index], blob.name)
-            else:
-                values = original.file.read(layer.index, blob.name)
-                if layer.index in silent and blob.name in ("scales", "biases", "weights"):
-                    values = np.zeros_like(values)
-            writer.write(layer.index, blob.name, values)
-    writer.finish()

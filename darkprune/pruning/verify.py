@@ -17,9 +17,9 @@ from darkprune.graph.graph import Graph
 from darkprune.graph.weights import NetworkWeights
 from darkprune.pruning.apply import Cut, slim_cfg
 from darkprune.pruning.plan import hash_file
-from darkprune.pruning.similarity import without_similar
+from darkprune.pruning.reduced import ReducedWeights, write_silenced
+from darkprune.pruning.replacement import without_similar
 from darkprune.pruning.stand_in import write_held, write_masked
-from darkprune.pruning.units import ReducedWeights, write_silenced
 from darkprune.runners.base import Maps, load_with_any
 
 TOLERANCE = 1e-3  #: relative to a layer's largest value; float32 in a deep network keeps to about 1e-5

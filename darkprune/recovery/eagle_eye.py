@@ -22,7 +22,7 @@ from darkprune.graph.weights import NetworkWeights
 from darkprune.pruning.apply import constants_of, slim_cfg, write_slim
 from darkprune.pruning.budget import Budget, solve_ratio
 from darkprune.pruning.prune import Decision, PruneSettings, Ranking, decide, prepare, rank
-from darkprune.pruning.similarity import with_offsets
+from darkprune.pruning.replacement import with_offsets
 from darkprune.recovery.batch_norm import reestimate
 from darkprune.recovery.distance import Reference
 from darkprune.recovery.loading import load_network

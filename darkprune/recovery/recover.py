@@ -16,7 +16,8 @@ from darkprune.graph.graph import Graph, build_graph
 from darkprune.graph.weights import NetworkWeights
 from darkprune.network import save_weights
 from darkprune.pruning.apply import Cut, slim_cfg
-from darkprune.pruning.units import Unit, kept_layers
+from darkprune.pruning.reduced import kept_layers
+from darkprune.pruning.units import Unit
 from darkprune.recovery.batch_norm import reestimate
 from darkprune.recovery.distance import Reference
 from darkprune.recovery.loading import load_network

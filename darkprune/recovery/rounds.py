@@ -22,7 +22,7 @@ from darkprune.pruning.apply import Cut, constants_of, write_slim
 from darkprune.pruning.budget import Budget
 from darkprune.pruning.importance import ImageScores, LayerScores
 from darkprune.pruning.prune import Decision, PruneSettings, Ranking, decide, prepare, rank, within_budget
-from darkprune.pruning.similarity import with_offsets
+from darkprune.pruning.replacement import with_offsets
 from darkprune.recovery.recover import pair_up
 from darkprune.recovery.refit import Pairing, refit
 from darkprune.recovery.samples import Samples

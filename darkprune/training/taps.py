@@ -11,7 +11,7 @@ from darkprune.graph.graph import Graph, Layer
 from darkprune.layers.simple import Final
 from darkprune.pruning.groups import PruneGroup, group_of
 from darkprune.pruning.plan import PrunePlan
-from darkprune.pruning.units import kept_layers
+from darkprune.pruning.reduced import kept_layers
 
 #: [GCP] §6: β of the first three maps, and of the later ones
 BETAS = (1000.0, 1000.0, 1000.0, 10000.0)

@@ -28,7 +28,7 @@ from darkprune.pruning.apply import constants_of, write_slim
 from darkprune.pruning.filter_moments import Moments, filter_moments
 from darkprune.pruning.plan import PrunePlan, read_plan
 from darkprune.pruning.prune import PruneSettings, decide, prepare, rank, replay
-from darkprune.pruning.similarity import Tap, with_offsets
+from darkprune.pruning.replacement import Tap, with_offsets
 
 ASSETS = Path(__file__).parents[3] / "shared" / "assets"
 

@@ -21,17 +21,9 @@ from darkprune.graph.graph import Graph, build_graph, read_graph
 from darkprune.graph.weights import NetworkWeights
 from darkprune.pruning.apply import constants_of, write_slim
 from darkprune.pruning.prune import PruneSettings, decide, prepare, rank, replay
-from darkprune.pruning.units import (
-    ReducedWeights,
-    check_units,
-    choose_units,
-    find_units,
-    kept_layers,
-    reduced,
-    silencers,
-    without_units,
-)
+from darkprune.pruning.reduced import ReducedWeights, kept_layers, reduced, without_units
 from darkprune.pruning.units import Unit as U
+from darkprune.pruning.units import check_units, choose_units, find_units, silencers
 
 ASSETS = Path(__file__).parents[3] / "shared" / "assets"
 needs_assets = pytest.mark.skipif(not ASSETS.exists(), reason="the shared checkpoints are not here")

@@ -16,7 +16,8 @@ from darkprune.graph.graph import build_graph, read_graph
 from darkprune.layers.heads import Yolo
 from darkprune.pruning.groups import divide
 from darkprune.pruning.plan import PrunePlan
-from darkprune.pruning.units import Unit, without_units
+from darkprune.pruning.reduced import without_units
+from darkprune.pruning.units import Unit
 from darkprune.training.batches import Batch
 from darkprune.training.distillation import (
     PRESETS,
