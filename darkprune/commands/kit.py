@@ -10,17 +10,8 @@ from typing import Any
 
 from darkprune.commands.console import add_json, add_pair, megabytes, print_json, print_table, warn
 from darkprune.commands.eval import resized
-from darkprune.commands.export import (
-    Exported,
-    Precision,
-    add_precision,
-    agreement_line,
-    export_pair,
-    names_of,
-    plan_hash,
-    precision_of,
-    summary,
-)
+from darkprune.commands.export_pair import Exported, agreement_line, export_pair, names_of, plan_hash, summary
+from darkprune.commands.export_precision import Precision, add_precision, precision_of
 from darkprune.darknet.output import check_folder
 from darkprune.errors import ExportError, UsageError
 from darkprune.export.kit import KitReport, describe, write_kit

@@ -90,12 +90,7 @@ def atomic_file(path: Path, inputs: Sequence[Path] = (), overwrite: bool = False
     """
     path = Path(os.path.abspath(path))
     with _explained(path):
-        if any(os.path.realpath(path) == os.path.realpath(other) for other in inputs):
-            raise OutputError(f"{path}: is an input; choose another -o")
-        if path.is_dir():
-            raise OutputError(f"{path}: is a folder; name a file with -o")
-        if path.exists() and not overwrite:
-            raise OutputError(f"{path}: exists; give --overwrite to replace it")
+        _check_file(path, inputs, overwrite)
         path.parent.mkdir(parents=True, exist_ok=True)
         number, name = tempfile.mkstemp(prefix=f".{path.name}.partial-", dir=path.parent)
     try:
@@ -110,6 +105,49 @@ def atomic_file(path: Path, inputs: Sequence[Path] = (), overwrite: bool = False
     finally:
         if os.path.exists(name):
             os.unlink(name)
+
+
+@contextmanager
+def checked_file(path: Path, inputs: Sequence[Path] = (), overwrite: bool = False) -> Iterator[Path]:
+    """Gives a path to write to that is checked afterwards; what lies there takes its place when the block ends well.
+
+    A second file that the block writes beside it, named `<its name>.<something>`, goes along.
+
+    Args:
+        path: the file to be.
+        inputs: files that it must not be.
+        overwrite: whether it may exist.
+
+    Yields:
+        A path of the same name in a room of its own, which is gone in the end.
+
+    Raises:
+        OutputError: it exists, is an input, or cannot be written.
+    """
+    path = Path(os.path.abspath(path))
+    with _explained(path):
+        _check_file(path, inputs, overwrite)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        room = tempfile.TemporaryDirectory(prefix=f".{path.name}.partial-", dir=path.parent)
+    with room:
+        yield Path(room.name) / path.name
+        # the file that names the other comes last
+        parts = sorted(Path(room.name).iterdir(), key=lambda part: part.name == path.name)
+        with _explained(path):
+            for part in parts:
+                _check_file(path.parent / part.name, inputs, overwrite)
+            for part in parts:
+                os.replace(part, path.parent / part.name)
+            _sync(path.parent)
+
+
+def _check_file(path: Path, inputs: Sequence[Path], overwrite: bool) -> None:
+    if any(os.path.realpath(path) == os.path.realpath(other) for other in inputs):
+        raise OutputError(f"{path}: is an input; choose another -o")
+    if path.is_dir():
+        raise OutputError(f"{path}: is a folder; name a file with -o")
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path}: exists; give --overwrite to replace it")
 
 
 def _put_in_place(partial: Path, target: Path) -> None:

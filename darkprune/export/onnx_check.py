@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,11 @@ from onnx import helper
 
 from darkprune.errors import ExportError, RunnerError
 from darkprune.export.emit_scope import layer_name
-from darkprune.export.onnx_expect import expected_outputs
+from darkprune.export.heads_outputs import Suppression
+from darkprune.export.onnx_expect import expected_boxes
 from darkprune.export.onnx_facts import read_facts
 from darkprune.export.onnx_network import OnnxNetwork
+from darkprune.export.onnx_suppression import suppression_fault
 from darkprune.graph.graph import Graph
 
 Floats = NDArray[np.float32]
@@ -32,15 +36,17 @@ class Agreement:
     Attributes:
         deviations: per output the largest difference over the largest magnitude; NaN where values are not finite.
         allowed: what FP32 may be off; infinite for FP16 and INT8, where only measured accuracy tells.
+        fault: what is wrong with the suppression in the file, if anything.
     """
 
     deviations: Mapping[str, float]
     allowed: float
+    fault: str = ""
 
     @property
     def agrees(self) -> bool:
-        """Whether no output is off by more than is allowed."""
-        return all(value <= self.allowed for value in self.deviations.values())
+        """Whether no output is off by more than is allowed, and suppression did what it should."""
+        return not self.fault and all(value <= self.allowed for value in self.deviations.values())
 
 
 def check_structure(network: OnnxNetwork, graph: Graph) -> None:
@@ -88,14 +94,25 @@ def verify_onnx(path: Path, graph: Graph, reference: Reference, images: Floats) 
         ExportError: another program made the file.
     """
     facts = facts_of_file(path)
-    got = run_onnx(_without_plugin(path) if facts["outputs"] == "efficientnms" else path, images)
-    expected = expected_outputs(graph, facts, [np.asarray(output) for output in reference(images)], list(got))
     allowed = TOLERANCE if facts["precision"] == "fp32" else float("inf")
+    maps = [np.asarray(output) for output in reference(images)]
+    if facts["outputs"] == "heads":
+        got = run_onnx(path, images)
+        return Agreement({name: deviation(got[name], want) for name, want in zip(got, maps, strict=True)}, allowed)
+    boxes, scores = expected_boxes(graph, maps, pixels=facts["outputs"] == "deepstream")
+    with _opened(path, facts["outputs"]) as opened:
+        got = run_onnx(opened, images)
+    fault = ""
     if facts["outputs"] == "nms":
-        return Agreement({"detections": match_detections(got["detections"], expected["detections"])}, allowed)
+        fault = suppression_fault(got["detections"], got["boxes"], got["scores"], Suppression(**facts["limits"]))
+        got["scores"] = got["scores"].transpose(0, 2, 1)
+    expected = {"boxes": boxes, "scores": scores}
     if facts["outputs"] == "deepstream":
-        got, expected = _best_classes(got["output"], expected["boxes"], expected["scores"])
-    return Agreement({name: deviation(got[name], expected[name]) for name in got}, allowed)
+        got, expected = _best_classes(got["output"], boxes, scores)
+    # scores are measured by their own range, 0 to 1: where nothing is found the largest is next to nothing
+    spans = {"scores": 1.0, "classes": 1.0}
+    deviations = {name: deviation(got[name], want, spans.get(name, 1e-30)) for name, want in expected.items()}
+    return Agreement(deviations, allowed, fault)
 
 
 def facts_of_file(path: Path) -> dict[str, Any]:
@@ -129,8 +146,8 @@ def run_onnx(model: Path | onnx.ModelProto, images: Floats) -> dict[str, Any]:
     return dict(zip(names, values, strict=True))
 
 
-def deviation(ours: Floats, theirs: Floats) -> float:
-    """Returns the largest difference over the largest magnitude; NaN where a value of ours is not finite.
+def deviation(ours: Floats, theirs: Floats, least: float = 1e-30) -> float:
+    """Returns the largest difference over the largest magnitude, or `least`; NaN where a value of ours is not finite.
 
     Raises:
         ExportError: they have different numbers of values.
@@ -140,23 +157,7 @@ def deviation(ours: Floats, theirs: Floats) -> float:
     if not np.isfinite(ours).all():
         return float("nan")
     ours, theirs = ours.reshape(-1).astype(np.float64), theirs.reshape(-1).astype(np.float64)
-    return float(np.abs(ours - theirs).max(initial=0) / max(np.abs(theirs).max(initial=0), 1e-30))
-
-
-def match_detections(ours: Floats, theirs: Floats) -> float:
-    """Returns the deviation of detections (n, 7) that both have, or infinity where more than 1 in 100 has no partner.
-
-    A few may: a difference in the last bit moves a box across a threshold.
-    """
-    partners, worst = 0, 0.0
-    for row in ours:
-        same = theirs[(theirs[:, 0] == row[0]) & (theirs[:, 6] == row[6])]
-        difference = np.abs(same[:, 1:6] - row[1:6]).max(axis=1, initial=0)
-        if len(same) and difference.min() < 1e-2:
-            partners += 1
-            worst = max(worst, float(difference.min()))
-    lost = max(len(ours), len(theirs)) - partners
-    return worst if lost <= max(1, len(theirs) // 100) else float("inf")
+    return float(np.abs(ours - theirs).max(initial=0) / max(np.abs(theirs).max(initial=0), least))
 
 
 def _load(path: Path) -> onnx.ModelProto:
@@ -168,14 +169,25 @@ def _load(path: Path) -> onnx.ModelProto:
         raise ExportError(f"{path}: is not an ONNX file ({' '.join(str(error).split())[:80]})") from None
 
 
-def _without_plugin(path: Path) -> onnx.ModelProto:
-    """Cuts the plugin off: its two inputs become the outputs."""
+@contextmanager
+def _opened(path: Path, form: str) -> Iterator[Path]:
+    """Gives a file that shows what is suppressed in it, and without the plugin, which onnxruntime does not have.
+
+    It lies beside the other, where its weights are if they are not inside.
+    """
+    if form not in ("nms", "efficientnms"):
+        yield path
+        return
     model = _load(path)
-    plugin = model.graph.node.pop()
-    del model.graph.output[:]
-    for name in plugin.input[:2]:
+    if form == "efficientnms":
+        model.graph.node.pop()
+        del model.graph.output[:]
+    for name in ("boxes", "scores"):
         model.graph.output.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
-    return model
+    with tempfile.NamedTemporaryFile(prefix=f".{path.stem}.", suffix=".onnx", dir=path.parent) as file:
+        file.write(model.SerializeToString())
+        file.flush()
+        yield Path(file.name)
 
 
 def _best_classes(rows: Floats, boxes: Floats, scores: Floats) -> tuple[dict[str, Floats], dict[str, Floats]]:

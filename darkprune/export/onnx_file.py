@@ -7,11 +7,9 @@ its values straight from the weights file. The numbers of the fields are those o
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import BinaryIO
 
 import numpy as np
@@ -59,40 +57,6 @@ def write_onnx(
         data_path = _data_path(path)
         data = stack.enter_context(atomic_file(data_path, inputs, overwrite))
         file.write(_write_beside(network, data, data_path.name).SerializeToString())
-
-
-def write_checked(
-    path: Path,
-    write: Callable[[Path], None],
-    check: Callable[[Path], None],
-    inputs: Sequence[Path] = (),
-    overwrite: bool = False,
-) -> None:
-    """Writes a file that only takes its place when a check has passed.
-
-    Args:
-        path: the file to be.
-        write: writes it under a name that it is given (and perhaps `<name>.data` beside it).
-        check: raises an error if what was written is not right.
-        inputs: files that it must not be.
-        overwrite: whether it may exist.
-
-    Raises:
-        OutputError: it exists, is an input, or cannot be written; said before anything is done.
-    """
-    with ExitStack() as stack:
-        file = stack.enter_context(atomic_file(path, inputs, overwrite))
-        room = stack.enter_context(TemporaryDirectory(prefix=f".{path.name}.checked-", dir=path.absolute().parent))
-        made = Path(room) / path.name
-        write(made)
-        check(made)
-        beside = _data_path(made)
-        if beside.exists():
-            data = stack.enter_context(atomic_file(_data_path(path), inputs, overwrite))
-            with beside.open("rb") as source:
-                shutil.copyfileobj(source, data, _BLOCK)
-        with made.open("rb") as source:
-            shutil.copyfileobj(source, file, _BLOCK)
 
 
 def _data_path(path: Path) -> Path:

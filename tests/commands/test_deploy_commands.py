@@ -187,7 +187,7 @@ class TestExport:
     def test_without_a_reference(
         self, run_json: Run, pair: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("darkprune.commands.export.REFERENCES", ("nothing",))
+        monkeypatch.setattr("darkprune.commands.export_pair.REFERENCES", ("nothing",))
         monkeypatch.setitem(__import__("darkprune.runners.base").runners.base.RUNNERS, "nothing", ("nowhere", "No"))
         made = run_json("export", *pair, "-o", tmp_path / "x.onnx")
         assert made["compared_with"] is None
@@ -198,7 +198,7 @@ class TestExport:
     def test_against_opencv(
         self, run_json: Run, pair: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("darkprune.commands.export.REFERENCES", ("opencv",))
+        monkeypatch.setattr("darkprune.commands.export_pair.REFERENCES", ("opencv",))
         made = run_json("export", *pair, "-o", tmp_path / "x.onnx")
         assert made["compared_with"] == "opencv"
         assert max(made["deviations"].values()) < 1e-3

@@ -13,10 +13,11 @@ import pytest
 from test_onnx_kinds import forward, load, net, open_text, random_weights, relative, run
 
 from darkprune import __version__
+from darkprune.darknet.output import checked_file
 from darkprune.errors import ExportError, OutputError
 from darkprune.export.heads_outputs import FORMS, Suppression
 from darkprune.export.onnx_check import check_structure, facts_of_file, verify_onnx
-from darkprune.export.onnx_file import write_checked, write_onnx
+from darkprune.export.onnx_file import write_onnx
 from darkprune.export.onnx_model import build_onnx, export_onnx
 from darkprune.export.onnx_options import ExportOptions
 from darkprune.export.operators import check_model
@@ -290,23 +291,32 @@ def test_nothing_is_left_behind_or_overwritten(tmp_path: Path) -> None:
 
 
 def test_a_file_that_fails_its_check_never_takes_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "x.onnx"
     text = net(8, 8, 3, f"{CONV} filters=64", "convolutional filters=40 size=3 activation=linear")
+
+    def make(check: bool = True, overwrite: bool = False) -> None:
+        with checked_file(path, overwrite=overwrite) as made:
+            write_onnx(network, made, inside_up_to=0)
+            run(made, images_for(text, 1))
+            if not check:
+                raise ExportError("wrong")
+
     with open_text(text, random_weights(text, seed=3), tmp_path) as weights:
         network = build_onnx(weights, ExportOptions())
-
-        def write(path: Path) -> None:
-            write_onnx(network, path, inside_up_to=0)
-
-        def refuse(path: Path) -> None:
-            run(path, images_for(text, 1))
-            raise ExportError("wrong")
-
         with pytest.raises(ExportError, match="wrong"):
-            write_checked(tmp_path / "x.onnx", write, refuse)
-        assert [path.name for path in tmp_path.iterdir()] == ["net.weights"]
-        write_checked(tmp_path / "x.onnx", write, lambda path: run(path, images_for(text, 1)))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["net.weights", "x.onnx", "x.onnx.data"]
-    run(tmp_path / "x.onnx", images_for(text, 1))
+            make(check=False)
+        assert [file.name for file in tmp_path.iterdir()] == ["net.weights"]
+        make()
+        with pytest.raises(OutputError, match=r"x\.onnx: exists"):
+            make()
+        make(overwrite=True)
+        path.unlink()
+        with pytest.raises(OutputError, match=r"x\.onnx\.data: exists"):
+            make()
+        assert not path.exists()
+        make(overwrite=True)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["net.weights", "x.onnx", "x.onnx.data"]
+    run(path, images_for(text, 1))
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model", None])
