@@ -98,7 +98,10 @@ def configure(parser: ArgumentParser) -> None:
     )
     units.add_argument("--unit-ratio", type=float, metavar="U", help="the same as a fraction of all units, 0 to 1")
     how_much.add_argument(
-        "--similarity", type=float, metavar="T", help="then replace channels by others of |correlation| T or more"
+        "--similarity",
+        type=float,
+        metavar="T",
+        help="then replace channels by others of |correlation| T or more (on --images, else by filters)",
     )
     which = parser.add_argument_group("which channels")
     which.add_argument("--groups", help=f"auto (default), {', '.join(GROUP_PRESETS)}, or ranges 0-55,56-85,…")

@@ -44,6 +44,8 @@ class Moments:
 
 #: classes of an atom -> layer -> moments of every occurrence in its output; None where they are not known
 MomentsOf = Callable[[Indices], Mapping[int, Sequence[Moments]] | None]
+#: makes such a function for a network: `filter_moments`, or what measures on images
+MomentsFrom = Callable[[NetworkWeights, ChannelMap], MomentsOf]
 
 
 def filter_moments(weights: NetworkWeights, channels: ChannelMap) -> MomentsOf:

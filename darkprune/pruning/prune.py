@@ -18,7 +18,7 @@ from darkprune.pruning.apply import Cut, slim_cfg
 from darkprune.pruning.budget import Budget, solve_ratio
 from darkprune.pruning.carriers import choose_carriers
 from darkprune.pruning.constants import CONSTANTS, removed_constants
-from darkprune.pruning.filter_moments import MomentsOf, filter_moments
+from darkprune.pruning.filter_moments import MomentsFrom, filter_moments
 from darkprune.pruning.groups import PruneGroup, divide
 from darkprune.pruning.importance import ImageScores, LayerScores, score_channels
 from darkprune.pruning.merge import FAMILIES, Marks, Members, gather_members, mark, merge, prunable_classes
@@ -105,7 +105,7 @@ def rank(
     settings: PruneSettings,
     scores: Mapping[int, LayerScores] | None = None,
     by_images: Callable[[NetworkWeights, ChannelMap], ImageScores] | None = None,
-    moments: Callable[[NetworkWeights, ChannelMap], MomentsOf] = filter_moments,
+    moments: MomentsFrom = filter_moments,
 ) -> Ranking:
     """Divides, scores and ranks the channels of a pair.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from darkprune.graph.weights import NetworkWeights
 from darkprune.pruning.budget import Budget
+from darkprune.pruning.filter_moments import filter_moments
 from darkprune.pruning.importance import IMAGE_CRITERIA
 from darkprune.pruning.prune import Decision, PruneSettings, decide, rank, within_budget
 
@@ -62,5 +63,5 @@ def choose(
         ranking = session.rank_in_rounds(weights, settings, budget, effort.rounds)
     else:
         by_images = session.scorer(settings.criterion) if session and settings.criterion in IMAGE_CRITERIA else None
-        ranking = rank(weights, settings, by_images=by_images)
+        ranking = rank(weights, settings, by_images=by_images, moments=session.moments if session else filter_moments)
     return decide(ranking, within_budget(ranking, settings, budget) if budget else settings, names)

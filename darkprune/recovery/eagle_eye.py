@@ -21,6 +21,7 @@ from darkprune.graph.stats import Totals, totals
 from darkprune.graph.weights import NetworkWeights
 from darkprune.pruning.apply import constants_of, slim_cfg, write_slim
 from darkprune.pruning.budget import Budget, solve_ratio
+from darkprune.pruning.filter_moments import MomentsFrom, filter_moments
 from darkprune.pruning.prune import Decision, PruneSettings, Ranking, decide, prepare, rank
 from darkprune.pruning.replacement import with_offsets
 from darkprune.recovery.batch_norm import reestimate
@@ -69,6 +70,7 @@ def search(
     candidates: int = CANDIDATES,
     seed: int = 0,
     progress: Callable[[], object] = lambda: None,
+    moments: MomentsFrom = filter_moments,
 ) -> Search:
     """Searches for an allocation.
 
@@ -80,12 +82,13 @@ def search(
         candidates: how many allocations to try.
         seed: of the allocations: candidate i is the same whichever are tried.
         progress: called after each candidate.
+        moments: what similarity starts from.
 
     Raises:
         PlanError: no candidate meets the budget.
     """
     settings = replace(settings, groups=",".join(f"{i}-{i}" for i in range(len(weights.graph))), allocation="explicit")
-    ranking = rank(weights, settings)
+    ranking = rank(weights, settings, moments=moments)
     original = load_network(weights.graph, weights, samples.fit.device)
     reference = Reference(original, samples.held_out)
     found: list[Candidate] = []

@@ -20,6 +20,7 @@ from darkprune.graph.stats import totals
 from darkprune.graph.weights import NetworkWeights
 from darkprune.pruning.apply import Cut, constants_of, write_slim
 from darkprune.pruning.budget import Budget
+from darkprune.pruning.filter_moments import MomentsFrom, filter_moments
 from darkprune.pruning.importance import ImageScores, LayerScores
 from darkprune.pruning.prune import Decision, PruneSettings, Ranking, decide, prepare, rank, within_budget
 from darkprune.pruning.replacement import with_offsets
@@ -36,6 +37,7 @@ def rank_in_rounds(
     samples: Samples,
     rounds: int,
     progress: Callable[[], object] = lambda: None,
+    moments: MomentsFrom = filter_moments,
 ) -> Ranking:
     """Ranks channels for a budget.
 
@@ -46,6 +48,7 @@ def rank_in_rounds(
         samples: unlabelled images.
         rounds: how often channels are scored; the last scores are made at (rounds − 1)/rounds of the way.
         progress: called after each round.
+        moments: what similarity starts from.
 
     Returns:
         A ranking that `within_budget` and `decide` take.
@@ -60,7 +63,7 @@ def rank_in_rounds(
         first.append(score_by_effect(pair, channels, sample))
         return first[0]
 
-    ranking = rank(weights, settings, by_images=score)
+    ranking = rank(weights, settings, by_images=score, moments=moments)
     progress()
     whole = budget.of(totals(weights.graph))
     gone: dict[int, np.ndarray] = {}  # producing layer -> in which round each channel went; 0: not yet
@@ -76,7 +79,7 @@ def rank_in_rounds(
         now = score_network(pair.slim, map_channels(pair.slim.graph), sample)
         scores = _merged(first[0].scores, now, decision.cut, gone, number, rounds)
         made = ImageScores(scores, first[0].measured)
-        ranking = rank(weights, settings, by_images=lambda *_, made=made: made)
+        ranking = rank(weights, settings, by_images=lambda *_, made=made: made, moments=moments)
         progress()
     return ranking
 

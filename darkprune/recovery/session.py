@@ -15,11 +15,12 @@ from darkprune.graph.graph import Graph
 from darkprune.graph.weights import NetworkWeights
 from darkprune.pruning.apply import Cut
 from darkprune.pruning.budget import Budget
+from darkprune.pruning.filter_moments import MomentsOf
 from darkprune.pruning.importance import ImageScores
 from darkprune.pruning.plan import PrunePlan, hash_file
 from darkprune.pruning.prune import PruneSettings, Ranking
 from darkprune.pruning.result import ResultNames
-from darkprune.recovery import eagle_eye, rounds, sensitivity, thinet
+from darkprune.recovery import eagle_eye, map_moments, rounds, sensitivity, thinet
 from darkprune.recovery.eagle_eye import Search
 from darkprune.recovery.recover import Recovery, images_for, recover
 from darkprune.recovery.samples import read_samples
@@ -58,6 +59,7 @@ class Session:
         self._wanted = max(sensitivity.IMAGES, images_for(how, graph))
         self.samples = read_samples(source, graph, device, most=self._wanted, seed=seed)
         self._progress = progress
+        self._moments: MomentsOf | None = None
 
     def warnings(self) -> list[str]:
         """Lists the images that were left out, and says where there are few."""
@@ -84,10 +86,23 @@ class Session:
 
         return score
 
+    def moments(self, weights: NetworkWeights, channels: ChannelMap) -> MomentsOf:
+        """Measures which channels explain which; see `darkprune.recovery.map_moments`.
+
+        Measured once: a session is about one network.
+        """
+        if self._moments is None:
+            sample = self.samples.fit.first(map_moments.IMAGES)
+            with self._progress("measuring maps", -(-len(sample) // sample.batch)) as bar:
+                self._moments = map_moments.map_moments(weights, channels, sample, bar.update)
+        return self._moments
+
     def rank_in_rounds(self, weights: NetworkWeights, settings: PruneSettings, budget: Budget, number: int) -> Ranking:
         """Ranks by sensitivity, scored anew on the way to a budget; see `darkprune.recovery.rounds`."""
         with self._progress("scoring in rounds", number) as bar:
-            return rounds.rank_in_rounds(weights, settings, budget, self.samples, number, bar.update)
+            return rounds.rank_in_rounds(
+                weights, settings, budget, self.samples, number, bar.update, moments=self.moments
+            )
 
     def search(
         self, weights: NetworkWeights, settings: PruneSettings, budget: Budget, candidates: int, seed: int = 0
@@ -95,7 +110,14 @@ class Session:
         """Finds the best of many random allocations; see `darkprune.recovery.eagle_eye`."""
         with self._progress("searching", candidates) as bar:
             return eagle_eye.search(
-                weights, settings, budget, self.samples, candidates=candidates, seed=seed, progress=bar.update
+                weights,
+                settings,
+                budget,
+                self.samples,
+                candidates=candidates,
+                seed=seed,
+                progress=bar.update,
+                moments=self.moments,
             )
 
     def recover(
