@@ -10,6 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+from darkprune.graph.stats import change as change
+from darkprune.graph.stats import count as count
+from darkprune.graph.stats import megabytes as megabytes
+
 
 def add_json(parser: ArgumentParser) -> None:
     """Adds `--json`, which every command has."""
@@ -45,24 +49,6 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[object]], left: int
         print(line.rstrip())
         if number == 0:
             print("  ".join("-" * width for width in widths))
-
-
-def count(value: float) -> str:
-    """Formats a number of things: 64.11 M, 29.83 G."""
-    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
-        if abs(value) >= limit:
-            return f"{value / (1000 if unit == 'k' else limit):.2f} {unit}"
-    return f"{value:.0f}"
-
-
-def megabytes(value: float) -> str:
-    """Formats bytes as MB (10^6)."""
-    return f"{value / 1e6:.2f} MB"
-
-
-def change(before: float, after: float) -> str:
-    """Formats how much smaller something became."""
-    return f"{100 * (after / before - 1):+.1f} %" if before else "±0 %"
 
 
 def warn(message: str) -> None:

@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
 from typing import Any
 
 from darkprune.commands.console import add_json, add_pair, count, megabytes, print_json, print_table, warn
+from darkprune.darknet.output import atomic_file
+from darkprune.errors import UsageError
 from darkprune.graph.graph import Graph, read_graph
-from darkprune.graph.stats import layer_json, totals
+from darkprune.graph.stats import layer_detail, layer_json, totals
 from darkprune.graph.weights import NetworkWeights
-from darkprune.layers.convolution import Convolutional
+from darkprune.pruning.groups import PRESETS, divide
 from darkprune.zoo import resolve
 
 
 def configure(parser: ArgumentParser) -> None:
     """Adds the command's arguments."""
     add_pair(parser, weights_optional=True)
+    drawing = parser.add_argument_group("as a page")
+    drawing.add_argument("--html", metavar="F", help="draw the network: layers, groups, coupled sets, widths")
+    drawing.add_argument("--against", metavar="SLIM", help="what it was cut to: the slim cfg or the plan.json")
+    drawing.add_argument("--groups", default="auto", help=f"auto, {', '.join(PRESETS)}, or ranges 0-55,56-85,…")
+    drawing.add_argument("--overwrite", action="store_true", help="replace F if it exists")
     parser.add_argument("--strict", action="store_true", help="list what hank-ai's strict darknet would refuse")
     add_json(parser)
 
 
 def run(args: Namespace) -> int:
-    """Prints the network."""
+    """Prints the network, and draws it where that is asked for."""
+    if args.against and not args.html:
+        raise UsageError("--against is drawn beside the network: give --html F as well")
     graph = read_graph(resolve(args.cfg))
     header: dict[str, Any] | None = None
     size = 20
@@ -34,13 +44,33 @@ def run(args: Namespace) -> int:
             header = {"version": version, "seen": head.seen, "bytes": weights.file.size}
             bad = weights.non_finite()
     strict = _strict(graph) if args.strict else None
+    if args.html:
+        _draw(args, graph)
     if args.json:
-        print_json(_to_json(graph, header, size, bad, strict))
+        drawn = {"html": args.html} if args.html else {}
+        print_json({**_to_json(graph, header, size, bad, strict), **drawn})
     else:
         _print(graph, header, size, strict)
+        if args.html:
+            print(f"drawn       {args.html}")
     for message in (*graph.warnings, *bad):
         warn(message)
     return 0
+
+
+def _draw(args: Namespace, graph: Graph) -> None:
+    """Writes the page."""
+    from darkprune.report.network_page import network_page
+    from darkprune.report.structure import Structure, read_slim
+
+    slim_file = resolve(args.against) if args.against else None
+    slim = read_slim(graph, slim_file) if slim_file else None
+    inputs = [resolve(args.cfg), *([slim_file] if slim_file else [])]
+    if args.weights:
+        inputs.append(resolve(args.weights, "weights"))
+    page = network_page(Structure(graph, divide(graph, args.groups), slim))
+    with atomic_file(Path(args.html), inputs, args.overwrite) as file:
+        file.write(page)
 
 
 def _strict(graph: Graph) -> list[dict[str, Any]]:
@@ -82,7 +112,7 @@ def _print(graph: Graph, header: dict[str, Any] | None, size: int, strict: list[
             (
                 layer.index,
                 layer.name,
-                _detail(layer.kind),
+                layer_detail(layer),
                 reads,
                 layer.output,
                 count(layer.params) if layer.params else "",
@@ -106,12 +136,3 @@ def _print(graph: Graph, header: dict[str, Any] | None, size: int, strict: list[
         print(f"strict      {len(strict)} things that hank-ai's darknet would refuse")
         for problem in strict:
             print(f"            line {problem['line']} [{problem['section']}]: {problem['message']}")
-
-
-def _detail(kind: object) -> str:
-    if not isinstance(kind, Convolutional):
-        return ""
-    g = kind.geometry
-    stride = f"/{g.stride_x}" if g.stride_x == g.stride_y else f"/{g.stride_x}x{g.stride_y}"
-    groups = f" g{g.groups}" if g.groups > 1 else ""
-    return f"{g.size}x{g.size}{stride}{groups} {kind.activation}{' bn' if kind.batch_normalize else ''}"

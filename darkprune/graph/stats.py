@@ -1,4 +1,4 @@
-"""Totals of a network, and rows of its tables."""
+"""Totals of a network, rows of its tables, and how numbers are written in them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from darkprune.graph.graph import Graph, Layer
 from darkprune.graph.weights import weights_bytes
+from darkprune.layers.convolution import Convolutional
 
 
 @dataclass(frozen=True)
@@ -57,3 +58,32 @@ def layer_json(layer: Layer) -> dict[str, Any]:
         "macs": layer.macs,
         "bflops": round(layer.bflops, 6),
     }
+
+
+def layer_detail(layer: Layer) -> str:
+    """Says what a convolution does: taps, stride, blocks, activation, normalisation; nothing of other kinds."""
+    kind = layer.kind
+    if not isinstance(kind, Convolutional):
+        return ""
+    g = kind.geometry
+    stride = f"/{g.stride_x}" if g.stride_x == g.stride_y else f"/{g.stride_x}x{g.stride_y}"
+    groups = f" g{g.groups}" if g.groups > 1 else ""
+    return f"{g.size}x{g.size}{stride}{groups} {kind.activation}{' bn' if kind.batch_normalize else ''}"
+
+
+def count(value: float) -> str:
+    """Formats a number of things: 64.11 M, 29.83 G."""
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if abs(value) >= limit:
+            return f"{value / (1000 if unit == 'k' else limit):.2f} {unit}"
+    return f"{value:.0f}"
+
+
+def megabytes(value: float) -> str:
+    """Formats bytes as MB (10^6)."""
+    return f"{value / 1e6:.2f} MB"
+
+
+def change(before: float, after: float) -> str:
+    """Formats how much smaller something became."""
+    return f"{100 * (after / before - 1):+.1f} %" if before and after != before else "±0 %"

@@ -1,0 +1,1 @@
+"""Pages for people: a network drawn, a run told in one HTML file."""

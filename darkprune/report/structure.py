@@ -1,0 +1,137 @@
+"""What a network's drawing shows: its layers, groups and couplings, and what a slimmer network has in their place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from darkprune.errors import GraphError
+from darkprune.graph.channels import ChannelMap, map_channels
+from darkprune.graph.graph import Graph, Layer, build_graph, read_graph
+from darkprune.pruning.apply import Cut, slim_cfg
+from darkprune.pruning.groups import PruneGroup, group_of
+from darkprune.pruning.plan import PrunePlan, read_plan
+from darkprune.pruning.reduced import kept_layers, without_units
+from darkprune.pruning.units import check_units
+
+
+@dataclass(frozen=True)
+class Slim:
+    """A network that another was cut to.
+
+    Attributes:
+        graph: the slim network.
+        number: layer of the original -> layer of the slim one; those of units that were cut out are missing.
+    """
+
+    graph: Graph
+    number: Mapping[int, int]
+
+
+@dataclass(frozen=True)
+class Structure:
+    """A network as it is drawn.
+
+    Attributes:
+        graph: the network, before pruning.
+        groups: its division.
+        slim: what it became, if that is shown.
+    """
+
+    graph: Graph
+    groups: tuple[PruneGroup, ...]
+    slim: Slim | None = None
+
+    @cached_property
+    def channels(self) -> ChannelMap:
+        """Labels of its channels."""
+        return map_channels(self.graph)
+
+    @cached_property
+    def group_numbers(self) -> tuple[int | None, ...]:
+        """For every layer the position of its group, None outside all."""
+        found = (group_of(self.groups, layer.index) for layer in self.graph)
+        return tuple(None if group is None else self.groups.index(group) for group in found)
+
+    @cached_property
+    def set_names(self) -> tuple[str, ...]:
+        """A, B, … Z, AA, … for every coupled set."""
+        return tuple(_letters(number) for number in range(len(self.channels.coupled_sets)))
+
+    def after(self, layer: Layer) -> Layer | None:
+        """Returns what the slim network has in a layer's place; None where it is gone, or nothing is compared."""
+        if self.slim is None or layer.index not in self.slim.number:
+            return None
+        return self.slim.graph[self.slim.number[layer.index]]
+
+    def sets_of(self, layer: int) -> list[str]:
+        """Returns the names of the coupled sets that a layer belongs to."""
+        return [
+            name for name, members in zip(self.set_names, self.channels.coupled_sets, strict=True) if layer in members
+        ]
+
+    def pins_of(self, layer: int) -> list[str]:
+        """Returns why channels that a layer makes may not go."""
+        if layer not in self.channels.producers:
+            return []
+        pinned = (self.channels.pinned[number] for number in self.channels.of_layer[layer].tolist())
+        return list(dict.fromkeys(reasons[0] for reasons in pinned if reasons))
+
+
+def read_slim(graph: Graph, path: Path) -> Slim:
+    """Reads what a network was cut to.
+
+    Args:
+        graph: the original.
+        path: the slim cfg, or the plan (.json).
+
+    Raises:
+        CfgError, PlanError, GraphError: it cannot be read, or belongs to another network.
+    """
+    if path.suffix == ".json":
+        return slim_of_plan(graph, read_plan(path))
+    slim = read_graph(path)
+    plan = path.with_name("plan.json")
+    if len(slim) != len(graph) and plan.is_file():
+        return _paired(graph, slim, read_plan(plan))
+    return _paired(graph, slim, None)
+
+
+def slim_of_plan(graph: Graph, plan: PrunePlan) -> Slim:
+    """Works out the network that a plan leaves.
+
+    Raises:
+        PlanError: the plan is for another network.
+    """
+    check_units(graph, plan.units)
+    base = build_graph(without_units(graph, plan.units)) if plan.units else graph
+    channels = map_channels(base)
+    keep, carriers = plan.classes(channels)
+    return _paired(graph, build_graph(slim_cfg(Cut(channels, keep, carriers, "none", "mean"))), plan)
+
+
+def _paired(graph: Graph, slim: Graph, plan: PrunePlan | None) -> Slim:
+    kept = kept_layers(graph, plan.units) if plan is not None else range(len(graph))
+    names = f"{graph.cfg.source} and {slim.cfg.source}"
+    if len(kept) != len(slim):
+        raise GraphError(
+            f"{names} have {len(graph)} and {len(slim)} layers; after --units give the plan.json of the cut instead"
+        )
+    for place, index in enumerate(kept):
+        if slim[place].name != graph[index].name:
+            raise GraphError(
+                f"{names}: layer {index} is {graph[index].name} in one and {slim[place].name} in the other; "
+                "give the network that was cut and what it was cut to"
+            )
+    return Slim(slim, {index: place for place, index in enumerate(kept)})
+
+
+def _letters(number: int) -> str:
+    text = ""
+    number += 1
+    while number:
+        number, rest = divmod(number - 1, 26)
+        text = chr(ord("A") + rest) + text
+    return text
