@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+from darkprune.graph.stats import Totals
 from darkprune.graph.stats import change as change
 from darkprune.graph.stats import count as count
 from darkprune.graph.stats import megabytes as megabytes
@@ -49,6 +50,19 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[object]], left: int
         print(line.rstrip())
         if number == 0:
             print("  ".join("-" * width for width in widths))
+
+
+def print_totals(before: Totals, after: Totals) -> None:
+    """Prints how much smaller a network became."""
+    print_table(
+        ("", "before", "after", "change"),
+        [
+            ("parameters", count(before.params), count(after.params), change(before.params, after.params)),
+            ("MACs", count(before.macs), count(after.macs), change(before.macs, after.macs)),
+            ("BFLOPs", f"{before.bflops:.3f}", f"{after.bflops:.3f}", change(before.bflops, after.bflops)),
+            ("weights", megabytes(before.bytes), megabytes(after.bytes), change(before.bytes, after.bytes)),
+        ],
+    )
 
 
 def warn(message: str) -> None:

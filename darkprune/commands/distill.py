@@ -16,7 +16,7 @@ from darkprune.graph.graph import read_graph
 from darkprune.pruning.groups import PRESETS as GROUP_PRESETS
 from darkprune.pruning.groups import divide
 from darkprune.pruning.plan import read_plan
-from darkprune.training.arguments import add_data, add_run, changes_of, spare_cores
+from darkprune.training.arguments import add_data, add_pruning, add_run, changes_of, spare_cores
 from darkprune.zoo import resolve
 
 if TYPE_CHECKING:
@@ -38,12 +38,13 @@ def configure(parser: ArgumentParser) -> None:
     soft.add_argument("--box-threshold", type=float, metavar="I", help="overlap of a prior that takes part (0.2)")
     soft.add_argument("--hard-weight", type=float, metavar="W", help="of the loss against labels (1; 0 leaves it out)")
     soft.add_argument("--plan", metavar="FILE", help="plan.json that the student was cut by; needed after --units")
-    soft.add_argument("--groups", default="auto", help=f"auto, {', '.join(GROUP_PRESETS)}, or ranges: for the taps")
+    soft.add_argument("--groups", default="auto", help=f"auto, {', '.join(GROUP_PRESETS)}, or ranges: taps, --prune-to")
     parser.add_argument(
         "--unlabelled", metavar="DIR", help="learn from images without labels (and measure on --data or --valid)"
     )
     add_data(parser, required=False)
     add_run(parser)
+    add_pruning(parser)
     add_json(parser)
 
 

@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any
 from darkprune.commands.console import (
     add_json,
     add_pair,
-    change,
     count,
     follow,
-    megabytes,
     print_json,
     print_table,
+    print_totals,
     progress,
     warn,
 )
@@ -279,17 +278,8 @@ def _print(
         cut_out = ", ".join(f"{unit.first}-{unit.last}" for unit in plan.units)
         print(f"residual units cut out: {cut_out}; layer numbers below are those of the network without them\n")
     print_table(("group", "layers", "channels", "ratio", "threshold", "marked", "removed", "share"), rows, left=2)
-    now = Totals(**after)
     print()
-    print_table(
-        ("", "before", "after", "change"),
-        [
-            ("parameters", count(before.params), count(now.params), change(before.params, now.params)),
-            ("MACs", count(before.macs), count(now.macs), change(before.macs, now.macs)),
-            ("BFLOPs", f"{before.bflops:.3f}", f"{now.bflops:.3f}", change(before.bflops, now.bflops)),
-            ("weights", megabytes(before.bytes), megabytes(now.bytes), change(before.bytes, now.bytes)),
-        ],
-    )
+    print_totals(before, Totals(**after))
     if len(stages) > 1:
         print()
         for stage in stages:

@@ -9,13 +9,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from darkprune.commands.console import add_json, add_pair, print_json
+from darkprune.commands.console import add_json, add_pair, print_json, print_totals
 from darkprune.commands.eval import resized
 from darkprune.errors import UsageError
 from darkprune.graph.graph import Graph, read_graph
+from darkprune.graph.stats import totals
 from darkprune.pruning.groups import PRESETS as GROUP_PRESETS
 from darkprune.pruning.groups import divide
-from darkprune.training.arguments import add_data, add_run, changes_of, requests_of, spare_cores
+from darkprune.training.arguments import (
+    add_data,
+    add_pruning,
+    add_run,
+    changes_of,
+    pruning_of,
+    requests_of,
+    spare_cores,
+)
 from darkprune.zoo import resolve
 
 if TYPE_CHECKING:
@@ -58,7 +67,10 @@ def configure(parser: ArgumentParser) -> None:
     sparse.add_argument(
         "--target-ratio", type=float, help="ratio to be pruned later, for the progress line (default 0.65)"
     )
-    sparse.add_argument("--groups", default="auto", help=f"auto, {', '.join(GROUP_PRESETS)}, or ranges (histograms)")
+    add_pruning(parser)
+    parser.add_argument(
+        "--groups", default="auto", help=f"auto, {', '.join(GROUP_PRESETS)}, or ranges (histograms, --prune-to)"
+    )
     add_json(parser)
 
 
@@ -127,15 +139,16 @@ def carry_out(
     data, request = requests_of(args)
     backbone = Path(args.backbone) if getattr(args, "backbone", None) else None
     outcome = job.carry_out(
-        job.Job(graph, weights, objective, data, changes, request, inputs, backbone, hooks, identity),
+        job.Job(graph, weights, objective, data, changes, request, inputs, backbone, hooks, identity, pruning_of(args)),
         _say,
-        lambda trainer, outcome: report(args, trainer, outcome),
+        lambda trainer, outcome: report(args, graph, trainer, outcome),
     )
     return INTERRUPTED if outcome.stopped else 0
 
 
-def report(args: Namespace, trainer: Trainer, outcome: Outcome) -> None:
-    """Prints what came of a run."""
+def report(args: Namespace, graph: Graph, trainer: Trainer, outcome: Outcome) -> None:
+    """Prints what came of a run that began with a graph."""
+    before, after = totals(graph), totals(trainer.network.graph)
     folder = trainer.options.folder
     kinds = ("last", "best", "final")
     files = {kind: str(folder.weights(kind)) for kind in kinds if folder.weights(kind).is_file()}
@@ -156,6 +169,8 @@ def report(args: Namespace, trainer: Trainer, outcome: Outcome) -> None:
                 "images_per_second": speed,
                 "waited": waited,
                 "unreadable": sorted(outcome.unreadable),
+                "before": before.to_json(),
+                "after": after.to_json(),
             }
         )
         return
@@ -170,6 +185,8 @@ def report(args: Namespace, trainer: Trainer, outcome: Outcome) -> None:
     if outcome.best >= 0:
         title = trainer.validation.title if trainer.validation is not None else ""
         print(f"best {title} {100 * outcome.best:.2f} % at step {outcome.best_step}")
+    if after != before:
+        print_totals(before, after)
     for kind, path in files.items():
         print(f"{kind:6}{path}")
 

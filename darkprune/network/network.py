@@ -40,6 +40,7 @@ class Network(nn.Module):
     Attributes:
         graph: the layers' facts.
         layers: one module per layer; `layers[i].scales` is darknet's tensor of that name.
+        channels_last: whether maps are kept as (b, h, w, c) in memory.
         fused: whether batch normalisation was folded into the weights: for inference only.
     """
 
@@ -57,7 +58,7 @@ class Network(nn.Module):
         super().__init__()
         self.graph = graph
         self.fused = False
-        self._channels_last = channels_last
+        self.channels_last = channels_last
         modules: list[LayerModule] = []
         for layer in graph:
             modules.append(make_module(layer, graph, modules))
@@ -94,7 +95,7 @@ class Network(nn.Module):
             GraphError: images that the network cannot take, or a tap that it does not have.
         """
         self._check(images, taps)
-        if self._channels_last and images.dim() == 4:
+        if self.channels_last and images.dim() == 4:
             images = images.contiguous(memory_format=torch.channels_last)
         wanted = frozenset(taps)
         maps: dict[int, Tensor] = {INPUT: images}

@@ -224,14 +224,28 @@ def read_plan(path: Path) -> PrunePlan:
         raise PlanError(f"{path}: cannot be read ({error.strerror})") from None
     if len(raw) > MAX_BYTES:
         raise PlanError(f"{path}: larger than {MAX_BYTES >> 20} MiB; this is no plan")
+    return parse_plan(raw, str(path))
+
+
+def parse_plan(raw: bytes | str, source: str = "plan") -> PrunePlan:
+    """Reads a plan's text.
+
+    Args:
+        raw: what `PrunePlan.dumps` gives.
+        source: where it comes from, for errors.
+
+    Raises:
+        PlanError: it is not a plan.
+    """
     try:
-        data = json.loads(raw.decode("utf-8"), parse_constant=_finite)
+        text = raw.decode("utf-8") if isinstance(raw, bytes) else raw
+        data = json.loads(text, parse_constant=_finite)
     except (ValueError, RecursionError) as error:
-        raise PlanError(f"{path}: is not JSON ({str(error)[:80]})") from None
+        raise PlanError(f"{source}: is not JSON ({str(error)[:80]})") from None
     try:
         return _from_json(data)
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise PlanError(f"{path}: is not a plan of darkprune ({type(error).__name__}: {str(error)[:80]})") from None
+        raise PlanError(f"{source}: is not a plan of darkprune ({type(error).__name__}: {str(error)[:80]})") from None
 
 
 def _from_json(data: Mapping[str, Any]) -> PrunePlan:

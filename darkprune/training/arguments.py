@@ -9,11 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from darkprune.errors import UsageError
+from darkprune.pruning.allocation import ALLOCATIONS
+from darkprune.pruning.importance import CRITERIA
+from darkprune.pruning.merge import MERGES
+from darkprune.pruning.prune import PruneSettings
+from darkprune.training.timetable import QUANTITIES, SCHEDULES, GradualSettings
 
 if TYPE_CHECKING:  # these import torch, which --help can do without
     from darkprune.training.recipe import Changes
     from darkprune.training.run_data import DataRequest
     from darkprune.training.session import RunRequest
+
+_ALLOCATIONS = tuple(name for name in ALLOCATIONS if name != "explicit")  #: those that one ratio decides
 
 
 def add_data(parser: ArgumentParser, required: bool) -> None:
@@ -67,6 +74,54 @@ def add_run(parser: ArgumentParser) -> None:
     run.add_argument("--keep-every", type=int, metavar="N", help="steps between weights that stay (1000, or 10000)")
     run.add_argument("--eval-every", type=int, metavar="N", help="steps between measurements (an epoch, at least 100)")
     run.add_argument("--no-tensorboard", action="store_true", help="write no TensorBoard events")
+
+
+def add_pruning(parser: ArgumentParser) -> None:
+    """Adds what prunes the network while it learns; `--groups` is left to the command."""
+    gradual = parser.add_argument_group("pruning inside the run")
+    gradual.add_argument(
+        "--prune-to",
+        type=float,
+        metavar="F",
+        help="what shall remain of the network, as a fraction (0.5): slimmer step by step, while it learns",
+    )
+    gradual.add_argument("--prune-of", choices=QUANTITIES, help="of which quantity (default macs)")
+    gradual.add_argument("--prune-from", type=float, metavar="E", help="epoch at which it begins (a tenth of the run)")
+    gradual.add_argument("--prune-until", type=float, metavar="E", help="epoch at which it is done (six tenths)")
+    gradual.add_argument("--prune-every", type=float, metavar="E", help="epochs between cuts (a tenth of the way)")
+    gradual.add_argument("--prune-schedule", choices=tuple(SCHEDULES), help="how what is gone rises (default cubic)")
+    gradual.add_argument("--prune-criterion", choices=CRITERIA, help="score of a channel (default bn_gamma)")
+    gradual.add_argument("--prune-allocation", choices=_ALLOCATIONS, help="how it is shared out (default uniform)")
+    gradual.add_argument("--prune-merge", choices=MERGES, help="public mask of coupled convolutions (default vote)")
+    gradual.add_argument("--prune-round-to", type=int, metavar="N", help="widths in multiples of N where possible")
+    gradual.add_argument("--prune-min-channels", type=int, metavar="N", help="fewest channels of a convolution (8)")
+    gradual.add_argument("--prune-exclude", metavar="L1,L2,…", help="layers whose channels all stay")
+
+
+def pruning_of(args: Namespace) -> GradualSettings | None:
+    """Returns how to prune inside the run; None where it is not asked for.
+
+    Raises:
+        UsageError: a value that makes no sense, or a flag that is left alone.
+    """
+    given = {
+        name.removeprefix("prune_"): value
+        for name, value in vars(args).items()
+        if name.startswith("prune_") and value is not None
+    }
+    if "to" not in given:
+        if given:
+            raise UsageError(f"--prune-{next(iter(given)).replace('_', '-')} belongs to --prune-to F")
+        return None
+    try:
+        exclude = tuple(int(part) for part in given.pop("exclude", "").split(",") if part.strip())
+    except ValueError:
+        raise UsageError(f"--prune-exclude {args.prune_exclude[:60]}: give layers separated by commas") from None
+    exclude += tuple(range(args.freeze))  # frozen layers stay exactly as they are
+    names = {"to": "remaining", "of": "of", "from": "start", "until": "until", "every": "every", "schedule": "schedule"}
+    when = {names[name]: value for name, value in given.items() if name in names}
+    which = {name: value for name, value in given.items() if name not in names}
+    return GradualSettings(**when, prune=PruneSettings(groups=args.groups, exclude=exclude, **which))
 
 
 def spare_cores() -> None:

@@ -13,9 +13,12 @@ from typing import Any, BinaryIO, cast
 
 import torch
 
+from darkprune.darknet.cfg import Cfg
 from darkprune.darknet.output import atomic_file
 from darkprune.darknet.weights import Header
-from darkprune.errors import TrainingError
+from darkprune.errors import OutputError, TrainingError
+from darkprune.graph.graph import Graph
+from darkprune.graph.weights import weights_bytes
 from darkprune.network import Network, save_weights
 
 FORMAT = "darkprune training state 1"
@@ -40,7 +43,7 @@ class RunFolder:
 
     @property
     def cfg(self) -> Path:
-        """The cfg that the weights belong to."""
+        """The cfg that `last`, `best` and `final` weights belong to."""
         return self.folder / f"{self.stem}.cfg"
 
     @property
@@ -48,14 +51,32 @@ class RunFolder:
         """The state of the run."""
         return self.folder / STATE
 
-    def write_cfg(self, text: bytes) -> None:
+    def write_cfg(self, cfg: Cfg, kind: str | None = None) -> None:
         """Writes the cfg.
+
+        Args:
+            cfg: its text.
+            kind: of the weights that it is for alone; None for all.
 
         Raises:
             OutputError: it cannot be written.
         """
-        with atomic_file(self.cfg, overwrite=True) as file:
-            file.write(text)
+        path = self.cfg if kind is None else self.weights(kind).with_suffix(".cfg")
+        with atomic_file(path, overwrite=True) as file:
+            file.write(cfg.encode())
+
+    def forget_unfit(self, kind: str, graph: Graph) -> None:
+        """Removes weights that are there and do not fit a network (any more).
+
+        Raises:
+            OutputError: they cannot be removed.
+        """
+        path = self.weights(kind)
+        try:
+            if path.exists() and path.stat().st_size != weights_bytes(graph):
+                path.unlink()
+        except OSError as error:
+            raise OutputError(f"{path}: cannot be removed ({error.strerror})") from None
 
     def write_weights(self, network: Network, kind: str, seen: int) -> None:
         """Writes a network's weights; what was there before stays until they are complete.

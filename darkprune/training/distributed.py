@@ -81,6 +81,18 @@ class Ranks:
         dist.broadcast(shared, 0)
         return float(shared.item())
 
+    def share_text(self, text: str) -> str:
+        """Returns the first process's text in all of them."""
+        if self.count == 1:
+            return text
+        device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+        data = text.encode()
+        shared = torch.zeros(int(self.share(len(data))), dtype=torch.uint8, device=device)
+        if self.first:
+            shared.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
+        dist.broadcast(shared, 0)
+        return bytes(shared.tolist()).decode()
+
     def close(self) -> None:
         """Takes leave of the others."""
         if self.count > 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -87,6 +87,10 @@ class Ema:
         values, steps = state["values"], state["steps"]
         assert isinstance(values, dict)
         assert isinstance(steps, int)
+        self.take(values)
+        self.steps = steps
+
+    def take(self, values: Mapping[str, Tensor]) -> None:
+        """Goes on with another average of as many steps."""
         device = next(iter(self.network.state_dict().values())).device
         self.values = {name: tensor.to(device) for name, tensor in values.items()}
-        self.steps = steps

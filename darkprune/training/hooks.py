@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from darkprune.network import Network
+from darkprune.pruning.apply import Cut
+
 
 class Hook:
     """Base of things that happen during a run; every method may be left as it is.
@@ -12,13 +15,34 @@ class Hook:
     Attributes:
         name: under which its state is kept.
         columns: names of its figures in the log.
+        slims: whether it makes the network smaller.
     """
 
     name: str
     columns: tuple[str, ...] = ()
+    slims = False
 
     def before_step(self, step: int) -> None:
         """Is called when the gradients of a step (from 1) are complete, before the weights change."""
+
+    def after_step(self, step: int) -> None:
+        """Is called when the weights have changed."""
+
+    def cut_after(self, step: int) -> Cut | None:
+        """Returns what is to be cut out of the network behind a step."""
+        return None
+
+    def use(self, network: Network, cut: Cut | None = None) -> None:
+        """Is called when another network has taken the place of the one in training: the slim one.
+
+        Args:
+            network: to go on with.
+            cut: how it came from the one before; None where a run goes on, with `load_state_dict` to follow.
+        """
+
+    def after_cut(self, step: int) -> str:
+        """Is called when what this hook wanted cut is gone; returns words for the user."""
+        return ""
 
     def after_epoch(self, epoch: int) -> None:
         """Is called when an epoch (from 1) is complete."""

@@ -13,6 +13,7 @@ from darkprune.graph.graph import Graph
 from darkprune.network import Network
 from darkprune.training.checkpoint import RunFolder
 from darkprune.training.distributed import join_ranks
+from darkprune.training.gradual import GradualPruning
 from darkprune.training.hooks import Hook
 from darkprune.training.loop import Outcome, Trainer
 from darkprune.training.objective import Objective
@@ -26,6 +27,7 @@ from darkprune.training.session import (
     open_folder,
     open_network,
 )
+from darkprune.training.timetable import GradualSettings, make_timetable, to_plain
 
 #: called with network, recipe and the run's folder (None in all processes but the first), makes what else happens
 MakeHooks = Callable[[Network, Recipe, RunFolder | None], Sequence[Hook]]
@@ -45,7 +47,8 @@ class Job:
         request: how the run is to go.
         inputs: files that the run's folder must not hold.
         hooks: makes what else happens.
-        identity: what makes the run this one, besides recipe, cfg and images.
+        identity: what makes the run this one, besides recipe, cfg, images and pruning.
+        gradual: how to prune inside the run; None for not.
     """
 
     graph: Graph
@@ -58,6 +61,7 @@ class Job:
     backbone: Path | None = None
     hooks: MakeHooks = lambda network, recipe, folder: ()
     identity: dict[str, Any] | None = None
+    gradual: GradualSettings | None = None
 
 
 def carry_out(job: Job, say: Say, report: Callable[[Trainer, Outcome], None] | None = None) -> Outcome:
@@ -81,13 +85,15 @@ def carry_out(job: Job, say: Say, report: Callable[[Trainer, Outcome], None] | N
         data = open_data(job.data, graph, say if ranks.first else lambda message: None)
         recipe = make_recipe(graph, data, job.changes, request, ranks, device)
         network = open_network(graph, job.weights, device, request.seed, job.backbone)
-        hooks = job.hooks(network, recipe, folder)
+        hooks, identity = list(job.hooks(network, recipe, folder)), dict(job.identity or {})
+        if job.gradual is not None:
+            stages = make_timetable(job.gradual, recipe.epoch_steps, recipe.steps)
+            hooks.append(GradualPruning(network, job.gradual, stages, ranks))
+            identity["pruning"] = to_plain(job.gradual, stages)
         trainer = make_trainer(
             network, job.objective(device), data, recipe, request, folder or RunFolder(request.output, stem), ranks,
-            hooks=hooks, identity=job.identity, strict=job.data.strict,
+            hooks=hooks, identity=identity, strict=job.data.strict,
         )  # fmt: skip
-        if folder is not None:
-            folder.write_cfg(graph.cfg.encode())
         outcome = trainer.run()
         if ranks.first and report is not None:
             report(trainer, outcome)

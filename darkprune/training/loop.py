@@ -7,8 +7,10 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from darkprune.darknet.cfg import parse_cfg
 from darkprune.data.dataset import DataProblem
 from darkprune.errors import TrainingError
+from darkprune.graph.graph import build_graph
 from darkprune.network import Network
 from darkprune.training.batches import Batch, BatchLoader, died
 from darkprune.training.checkpoint import RunFolder, differences
@@ -116,7 +118,6 @@ class Trainer:
             identity: what the run was started with (hashes of cfg, data, …), so that no other one goes on with it.
             sparse: γ and β take no decay, whatever the optimiser.
         """
-        self.network = network
         self.objective = objective
         self.loader = loader
         self.recipe = recipe
@@ -131,6 +132,11 @@ class Trainer:
         self.outcome = Outcome()
         self._drawn_at = time.monotonic()
 
+    @property
+    def network(self) -> Network:
+        """The network in training: another one behind every cut."""
+        return self.stepper.network
+
     def run(self) -> Outcome:
         """Trains to the end, or until interrupted.
 
@@ -141,6 +147,8 @@ class Trainer:
         """
         recipe, outcome = self.recipe, self.outcome
         outcome.steps = self._restore() if self.options.resume else 0
+        if self.ranks.first:
+            self._write_pair()
         progress = Progress(recipe.steps, recipe.epoch_steps, self.options.quiet or not self.ranks.first)
         columns = ("rate", *self.objective.columns, *(c for hook in self.hooks for c in hook.columns))
         log = board = None
@@ -188,6 +196,7 @@ class Trainer:
         outcome.stopped = done.asked and number < recipe.steps
         for problem in done.unreadable:
             outcome.unreadable.setdefault(str(problem.file), problem)
+        cut = self._cut(number, progress)
         if number % recipe.epoch_steps == 0 or number == recipe.steps:
             for hook in self.hooks:
                 hook.after_epoch(-(-number // recipe.epoch_steps))
@@ -202,10 +211,28 @@ class Trainer:
         if log is not None and board is not None:
             log.add(number, row)
             board.add(number, row)
-        if number % self.options.save_every == 0 or number == recipe.steps or outcome.stopped:
+        if number % self.options.save_every == 0 or number == recipe.steps or outcome.stopped or cut:
             self._save(log)
         if self.ranks.first and number % self.options.keep_every == 0:
             self._write_average(str(number))
+            if any(hook.slims for hook in self.hooks):
+                self.options.folder.write_cfg(self.network.graph.cfg, str(number))
+
+    def _cut(self, step: int, progress: Progress) -> bool:
+        """Carries out what hooks want cut behind a step, and forgets the best weights: they fit another cfg."""
+        done = False
+        for hook in self.hooks:
+            cut = hook.cut_after(step)
+            if cut is None:
+                continue
+            done = True
+            self.stepper.cut(cut)
+            self.outcome.best, self.outcome.best_step = -1.0, 0
+            if self.ranks.first:
+                self._write_pair()
+            progress.say(hook.after_cut(step))
+            self.stepper.train_from(step + 1)
+        return done
 
     def _measure(self, progress: Progress) -> float:
         """Measures on the validation set, in the first process, and keeps the best weights."""
@@ -238,6 +265,15 @@ class Trainer:
             self.options.folder.write_state(self._state())
         self.ranks.wait()
 
+    def _write_pair(self) -> None:
+        """Writes the cfg; weights that were there and are of other widths do not stay beside it."""
+        folder = self.options.folder
+        folder.write_cfg(self.network.graph.cfg)
+        if self.outcome.steps:
+            for kind in ("best", "final"):
+                folder.forget_unfit(kind, self.network.graph)
+            self._write("last")
+
     def _write(self, kind: str) -> None:
         self.options.folder.write_weights(self.network, kind, self.outcome.steps * self.recipe.batch)
 
@@ -268,6 +304,7 @@ class Trainer:
             "best": self.outcome.best,
             "best_step": self.outcome.best_step,
             "identity": self.identity,
+            "cfg": str(self.network.graph.cfg),
             **self.stepper.state_dict(),
         }
 
@@ -280,6 +317,10 @@ class Trainer:
                 f"{self.options.folder.state}: belongs to a run with other settings; {'; '.join(changed[:4])}. "
                 "Give the same settings to go on, or start anew with --overwrite"
             )
+        own = self.network.graph.cfg
+        text = state.get("cfg", str(own))
+        if text != str(own):
+            self.stepper.use(build_graph(parse_cfg(text, own.source)))
         self.stepper.load_state_dict(state)
         self.outcome.best, self.outcome.best_step = state["best"], state["best_step"]
         return int(state["step"])

@@ -8,7 +8,7 @@ except γ and β while sparse training is on.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,6 +91,7 @@ class Optimizer:
 
     Attributes:
         inner: torch's optimiser.
+        parameters: what it trains, by name.
     """
 
     def __init__(self, network: Network, settings: OptimizerSettings, batch: int, *, spare_batch_norm: bool) -> None:
@@ -104,6 +105,7 @@ class Optimizer:
         """
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         self._clips: list[tuple[Tensor, float]] = []
+        self.parameters = {parameter.name: parameter.tensor for parameter in trained_parameters(network)}
         for parameter in trained_parameters(network):
             options = network.graph.options(parameter.layer)
             factor = options.float("learning_rate", 1.0)
@@ -139,6 +141,25 @@ class Optimizer:
     def zero_grad(self) -> None:
         """Forgets the gradients."""
         self.inner.zero_grad(set_to_none=True)
+
+    def take_over(self, before: Optimizer, cut: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]) -> None:
+        """Takes over moments and counters from before some channels went.
+
+        Args:
+            before: the optimiser of the wider network.
+            cut: takes the channels out of one value per parameter, by name.
+        """
+        moments: dict[str, dict[str, Tensor]] = {}
+        for name, wide in before.parameters.items():
+            for kind, value in before.inner.state.get(wide, {}).items():
+                if isinstance(value, Tensor) and value.dim():
+                    moments.setdefault(kind, {})[name] = value
+                else:  # a number of steps
+                    self.inner.state[self.parameters[name]][kind] = value
+        for kind, values in moments.items():
+            for name, value in cut(values).items():
+                slim = self.parameters[name]
+                self.inner.state[slim][kind] = value.to(slim.device)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns moments and counters: tensors and plain values."""

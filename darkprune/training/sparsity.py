@@ -23,6 +23,7 @@ from darkprune.errors import TrainingError, UsageError
 from darkprune.graph.channels import ChannelMap, depthwise_layers, map_channels
 from darkprune.graph.graph import Graph
 from darkprune.network import Network, tensor_of
+from darkprune.pruning.apply import Cut
 from darkprune.pruning.groups import PruneGroup, group_of
 from darkprune.training.checkpoint import RunFolder
 from darkprune.training.gammas import GammaHistory
@@ -177,16 +178,25 @@ class Sparsity(Hook):
         Raises:
             TrainingError: the network has no γ to work on.
         """
-        self.network = network
         self.settings = settings
-        self.layers = sparse_layers(network.graph, groups, settings.coupled)
+        self.groups = groups
         self.switch_step = math.ceil(settings.switch * steps)
         self.folder = folder
         self.history = GammaHistory(tuple(group.name for group in groups))
-        device = tensor_of(network, self.layers[0].layer, "scales").device
-        self._free = [layer.free.to(device) for layer in self.layers]
+        self.layers: tuple[SparseLayer, ...] = ()
         self._spared: list[Tensor] | None = None
         self._step = 0
+        self.use(network)
+
+    def use(self, network: Network, cut: Cut | None = None) -> None:
+        """Goes on with a slim network: what was spared and is still there stays so."""
+        if cut is not None and self._spared is not None:
+            kept = [torch.from_numpy(cut.kept(cut.channels.of_layer[layer.layer])) for layer in self.layers]
+            self._spared = [spared[rows.to(spared.device)] for spared, rows in zip(self._spared, kept, strict=True)]
+        self.network = network
+        self.layers = sparse_layers(network.graph, self.groups, self.settings.coupled)
+        device = tensor_of(network, self.layers[0].layer, "scales").device
+        self._free = [layer.free.to(device) for layer in self.layers]
         self._figures: dict[str, float] = {}
 
     def weights(self) -> list[Tensor]:

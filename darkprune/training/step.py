@@ -15,7 +15,9 @@ from torch import Tensor
 
 from darkprune.data.dataset import DataProblem
 from darkprune.errors import TrainingError
+from darkprune.graph.graph import Graph, build_graph
 from darkprune.network import Network
+from darkprune.pruning.apply import Cut, slim_cfg
 from darkprune.training.batches import Batch
 from darkprune.training.distributed import Ranks
 from darkprune.training.ema import Ema
@@ -25,6 +27,7 @@ from darkprune.training.memory import advice, is_out_of_memory
 from darkprune.training.objective import Objective
 from darkprune.training.optimizer import Optimizer, gradients
 from darkprune.training.recipe import Recipe
+from darkprune.training.slimming import cut_moments, cut_weights, slim_network
 
 _TORCH_STREAM = 4  #: stream of torch's own random numbers (dropout), see `batches`
 NAMED_IMAGES = 6  #: images named in an error
@@ -79,17 +82,39 @@ class Stepper:
             paths: image files, to be named in errors.
             sparse: γ and β take no decay, whatever the optimiser.
         """
-        self.network = network
         self.objective = objective
         self.recipe = recipe
         self.ranks = ranks
         self.hooks = tuple(hooks)
         self.paths = paths
         self.device = next(network.parameters()).device
-        self.optimizer = Optimizer(network, recipe.optimizer, recipe.batch, spare_batch_norm=sparse)
+        self.sparse = sparse
+        self._prepare(network)
         self.ema = Ema(network, recipe.ema)
-        self.freezing = Freezing(network.graph, recipe.freeze, recipe.schedule.burn_in)
         self.scaler = torch.amp.GradScaler(self.device.type) if recipe.precision == "fp16" else None
+
+    def cut(self, cut: Cut) -> None:
+        """Takes channels out of the network, and with them out of everything that goes along with its weights."""
+        self.ranks.average_statistics(self.network)  # the processes' constants have to be the same
+        weights, before = cut_weights(cut, self.network.state_dict()), self.optimizer
+        self.use(build_graph(slim_cfg(cut)), cut)
+        self.network.load_state_dict(weights)
+        self.optimizer.take_over(before, lambda values: cut_moments(cut, values))
+        if self.ema.values:
+            self.ema.take(cut_weights(cut, self.ema.values))
+
+    def use(self, graph: Graph, cut: Cut | None = None) -> None:
+        """Goes on with a slim network, whose weights and moments are still to be set."""
+        self._prepare(slim_network(self.network, graph))
+        self.ema.network = self.network
+        for hook in self.hooks:
+            hook.use(self.network, cut)
+
+    def _prepare(self, network: Network) -> None:
+        recipe = self.recipe
+        self.network = network
+        self.optimizer = Optimizer(network, recipe.optimizer, recipe.batch, spare_batch_norm=self.sparse)
+        self.freezing = Freezing(network.graph, recipe.freeze, recipe.schedule.burn_in)
 
     def train_from(self, step: int) -> None:
         """Puts the network into training as it is at a step (1 is the first)."""
@@ -135,6 +160,8 @@ class Stepper:
         self.optimizer.step(self.scaler)
         if self.scaler is not None:
             self.scaler.update()
+        for hook in self.hooks:
+            hook.after_step(step)
         self.ema.update(step)
         problems = tuple(problem for batch, _ in parts for problem in batch.problems)
         return Step(rate, self.objective.report(totals[:-1], recipe.batch), waited, totals[-1] > 0, problems)
