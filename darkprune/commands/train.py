@@ -148,6 +148,8 @@ def carry_out(
 
 def report(args: Namespace, graph: Graph, trainer: Trainer, outcome: Outcome) -> None:
     """Prints what came of a run that began with a graph."""
+    from darkprune.training.gradual import GradualPruning
+
     before, after = totals(graph), totals(trainer.network.graph)
     folder = trainer.options.folder
     kinds = ("last", "best", "final")
@@ -171,6 +173,7 @@ def report(args: Namespace, graph: Graph, trainer: Trainer, outcome: Outcome) ->
                 "unreadable": sorted(outcome.unreadable),
                 "before": before.to_json(),
                 "after": after.to_json(),
+                "cuts": [cut for hook in trainer.hooks if isinstance(hook, GradualPruning) for cut in hook.cuts],
             }
         )
         return
