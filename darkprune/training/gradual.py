@@ -18,6 +18,7 @@ from torch import Tensor
 from darkprune.errors import PlanError
 from darkprune.graph.channels import map_channels
 from darkprune.graph.graph import Graph, build_graph
+from darkprune.graph.stats import count
 from darkprune.layers import Role
 from darkprune.network import Network, tensor_of
 from darkprune.pruning.apply import Cut, slim_cfg
@@ -105,7 +106,7 @@ class GradualPruning(Hook):
         graph = self.network.graph
         self.cuts.append({"step": step, "macs": graph.macs, "params": graph.params})
         return (
-            f"step {step}: pruned to {graph.macs / 1e9:.3g} G MACs, {graph.params / 1e6:.3g} M parameters "
+            f"step {step}: pruned to {count(graph.macs)} MACs, {count(graph.params)} parameters "
             f"({self._share():.1f} % of {self.settings.of}, goal {100 * self.stages[-1].remaining:.0f} %)"
         )
 
