@@ -9,7 +9,7 @@ from typing import Any
 
 from darkprune.errors import PlanError, UsageError
 
-ALLOCATIONS = ("uniform", "proportional", "global", "explicit")
+ALLOCATIONS = ("uniform", "proportional", "global", "sensitivity", "explicit")
 
 #: [GCP] Table 1: percent per group, as printed there
 TABLE1: dict[str, tuple[float, ...]] = {
@@ -36,15 +36,15 @@ def ratios_of(allocation: str, ratio: float, given: Sequence[float], channels: S
 
     Args:
         allocation: `uniform` (the ratio for each), `global` (the ratio over all, one threshold), `proportional`
-            (p_i·ratio with p_i the group's share of the prunable channels) or `explicit` (as given).
+            (p_i·ratio with p_i the group's share of the prunable channels), `explicit` or `sensitivity` (as given).
         ratio: total ratio P.
-        given: ratios for `explicit`.
+        given: ratios for `explicit`, and those that the curves gave for `sensitivity`.
         channels: prunable channels of each group.
 
     Raises:
         UsageError: a ratio outside [0, 1), or not one for each group.
     """
-    if allocation == "explicit":
+    if allocation in ("explicit", "sensitivity"):
         if len(given) != len(channels):
             raise UsageError(f"{len(given)} ratios for {len(channels)} groups; give one for each (darkprune groups)")
         ratios = tuple(given)

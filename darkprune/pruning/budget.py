@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from darkprune.errors import PlanError, UsageError
@@ -16,8 +16,9 @@ UNITS: dict[str, dict[str, float]] = {
     "size": {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9},
 }
 TOLERANCE = 0.01
+HIGHEST = 0.999  #: ratio at which every layer is at its floor
+_FEW = 1000  #: a value below it without a unit is a slip, not a network of that size
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)")
-_HIGHEST = 0.999
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,10 @@ def parse_budget(kind: str, text: str, before: Totals) -> Budget:
     whole = Budget(kind, 0).of(before)
     if unit == "" and value <= 1:
         target = value * whole
+    elif unit == "" and value < _FEW:
+        raise UsageError(
+            f"{flag} {text[:30]}: is above 1, so no fraction, and has no unit; write 0.65, or {_examples(kind)}"
+        )
     elif unit in UNITS[kind]:
         target = value * UNITS[kind][unit]
     else:
@@ -62,40 +67,73 @@ def parse_budget(kind: str, text: str, before: Totals) -> Budget:
     return Budget(kind, target)
 
 
-def solve_ratio(budget: Budget, measure: Callable[[float], Totals], before: Totals) -> float:
-    """Finds the ratio that leaves what the budget says, by bisection.
+def nearest_ratio(budget: Budget, measure: Callable[[float], Totals], before: Totals) -> tuple[float, float]:
+    """Finds the ratio that comes nearest to a budget, by bisection.
 
     Args:
         budget: what shall remain.
         measure: totals of the network pruned by a ratio; falling in the ratio.
         before: totals of the original.
 
-    Raises:
-        PlanError: no ratio meets it within 1 %; says the nearest that one does.
+    Returns:
+        The ratio, and what remains; `HIGHEST` where even that leaves too much.
     """
-    low, high = 0.0, _HIGHEST
+    low, high = 0.0, HIGHEST
     best = (abs(budget.of(before) / budget.target - 1), 0.0, budget.of(before))
     for step in range(24):
         ratio = high if step == 0 else (low + high) / 2
         left = budget.of(measure(ratio))
+        if step == 0 and left > budget.target:
+            return ratio, left
         best = min(best, (abs(left / budget.target - 1), ratio, left))
-        if step == 0 and left > budget.target * (1 + TOLERANCE):
-            raise PlanError(
-                f"the budget of {budget.target:,.0f} ({budget.kind}) cannot be met: with every layer at its floor "
-                f"{left:,.0f} remain; lower --min-channels, or ask for more"
-            )
         if best[0] < TOLERANCE / 20:
             break
         if left > budget.target:
             low = ratio
         else:
             high = ratio
-    if best[0] > TOLERANCE:
-        raise PlanError(
-            f"the budget of {budget.target:,.0f} ({budget.kind}) cannot be met within 1 %: nearest is {best[2]:,.0f} "
-            f"(--ratio {best[1]:.4f}); a smaller --round-to or another --allocation has finer steps"
-        )
-    return best[1]
+    return best[1], best[2]
+
+
+def solve_ratio(budget: Budget, measure: Callable[[float], Totals], before: Totals) -> float:
+    """Finds the ratio that leaves what the budget says.
+
+    Args:
+        budget, measure, before: see `nearest_ratio`.
+
+    Raises:
+        PlanError: no ratio meets it within 1 %; says the nearest that one does.
+    """
+    ratio, left = nearest_ratio(budget, measure, before)
+    if abs(left / budget.target - 1) <= TOLERANCE:
+        return ratio
+    if ratio == HIGHEST and left > budget.target:
+        raise PlanError(unreachable(budget, left, {}))
+    raise PlanError(
+        f"{_wanted(budget)} cannot be met within 1 %: nearest is {left:,.0f} (--ratio {ratio:.4f}); "
+        "a smaller --round-to or another --allocation has finer steps"
+    )
+
+
+def unreachable(budget: Budget, left: float, least: Mapping[str, float]) -> str:
+    """Says that a budget is below what can be reached, and what stands in the way.
+
+    Args:
+        budget: what shall remain.
+        left: the least that can.
+        least: flag -> the least that could if it asked for nothing, and those before it neither.
+    """
+    flag = next((flag for flag, could in least.items() if could <= budget.target * (1 + TOLERANCE)), None)
+    nearest = f"{_wanted(budget)} cannot be met: with every layer at its floor {left:,.0f} remain, ask for that or more"
+    if flag is not None:
+        return f"{nearest}; {flag} stands in the way, a smaller one would do"
+    if least:
+        return f"{nearest}; without --min-channels and --round-to it would be {min(least.values()):,.0f}"
+    return nearest
+
+
+def _wanted(budget: Budget) -> str:
+    return f"the budget of {budget.target:,.0f} ({budget.kind})"
 
 
 def _examples(kind: str) -> str:

@@ -15,18 +15,21 @@ from darkprune.graph.weights import NetworkWeights
 from darkprune.layers.base import Floats, Indices
 from darkprune.pruning.allocation import RATIO_PRESETS, WIDTH_PRESETS, preset_widths, ratios_of
 from darkprune.pruning.apply import Cut, slim_cfg
-from darkprune.pruning.budget import Budget, solve_ratio
+from darkprune.pruning.budget import HIGHEST, TOLERANCE, Budget, nearest_ratio, unreachable
 from darkprune.pruning.carriers import choose_carriers
 from darkprune.pruning.constants import CONSTANTS, removed_constants
+from darkprune.pruning.curves import Curves
 from darkprune.pruning.filter_moments import MomentsFrom, filter_moments
+from darkprune.pruning.finish import finish
 from darkprune.pruning.groups import PruneGroup, divide
 from darkprune.pruning.importance import ImageScores, LayerScores, score_channels
-from darkprune.pruning.merge import FAMILIES, Marks, Members, gather_members, mark, merge, prunable_classes
-from darkprune.pruning.plan import COMPENSATIONS, GroupResult, PrunePlan, make_layers
+from darkprune.pruning.merge import Members, gather_members, mark, merge, prunable_classes
+from darkprune.pruning.plan import COMPENSATIONS, PrunePlan, make_layers
 from darkprune.pruning.reduced import ReducedWeights, original_of, reduced
 from darkprune.pruning.replacement import check_similar, with_similar
 from darkprune.pruning.settle import Limits, settle
-from darkprune.pruning.similarity import Relations, relate, replace_similar, taps_of
+from darkprune.pruning.similarity import Relations, Replacement, relate, replace_similar, taps_of
+from darkprune.pruning.summary import floor_warnings, group_results, removed_in, sparsity_warnings, voters_of
 from darkprune.pruning.units import choose_units
 
 
@@ -36,7 +39,7 @@ class PruneSettings:
 
     Attributes:
         ratio: fraction of channels to remove, for all allocations but `explicit`.
-        ratios: one per group, for `explicit`.
+        ratios: one per group, for `explicit`; for `sensitivity` what the curves gave, empty until then.
         preset: a published setting, which brings groups and ratios (or widths) with it.
         groups: division into groups, see `divide`.
         allocation, merge, criterion, compensate, constant: see the modules of these names.
@@ -45,6 +48,8 @@ class PruneSettings:
         units, unit_ratio: residual units that are cut out before any channel is chosen: how many, or which fraction.
             Groups and `exclude` are in the original's layer numbers all the same.
         similarity: |correlation| from which one of two channels that importance left is replaced by the other; 0: none.
+        budget: what shall remain: single channels are taken and given back until it does; the ratio comes close before,
+            see `within_budget`.
     """
 
     ratio: float = 0.0
@@ -62,6 +67,7 @@ class PruneSettings:
     units: int = 0
     unit_ratio: float = 0.0
     similarity: float = 0.0
+    budget: Budget | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +96,7 @@ class Ranking:
         members: its ranked channels.
         measured: layer -> measured mean of each channel, where the scores were made on images.
         relations: channels that explain each other, where similarity is asked for.
+        curves: how sensitive each group is, for the allocation `sensitivity`.
     """
 
     weights: NetworkWeights
@@ -98,6 +105,24 @@ class Ranking:
     members: Members
     measured: Mapping[int, Floats] = field(default_factory=dict)
     relations: tuple[Relations, ...] = ()
+    curves: Curves | None = None
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """What the steps behind merging make of a mask.
+
+    Attributes:
+        keep: per class, carriers included.
+        carriers: per class.
+        replaced: what similarity replaced.
+        at_floor: layers that the floor gave channels back.
+    """
+
+    keep: BoolArray
+    carriers: BoolArray
+    replaced: Sequence[Replacement]
+    at_floor: tuple[int, ...]
 
 
 def rank(
@@ -154,67 +179,124 @@ def decide(ranking: Ranking, settings: PruneSettings, names: tuple[str, str]) ->
     """
     weights, channels, groups, members = ranking.weights, ranking.channels, ranking.groups, ranking.members
     settings = _checked(original_of(weights), settings)
-    limits = Limits(settings.min_channels, settings.round_to)
-    ratios = ratios_of(settings.allocation, settings.ratio, settings.ratios, _voting(members, groups))
+    ratios = _ratios(ranking, settings)
     marks = mark(members, ratios, one_pool=settings.allocation == "global")
     keep, priority = merge(channels, members, marks, settings.merge)
-    warnings = []
     if settings.preset in WIDTH_PRESETS:
         keep = _keep_widths(channels, priority, preset_widths(settings.preset, len(weights.graph)))
-        rounded = np.zeros(channels.count, bool)
-    else:
-        settled = settle(channels, keep, priority, limits)
-        # a pinned channel may be given back too, but never as a place for a carrier
-        keep, rounded = settled.keep, settled.rounded & channels.free
-        warnings += _floor_warnings(channels, settled.at_floor)
-    replaced = replace_similar(channels, keep, priority, ranking.relations, limits)
-    keep[[replacement.gone_class for replacement in replaced]] = False
-    if settings.similarity and not replaced:
+    elif settings.budget is not None:
+        budget, limits = settings.budget, _limits(settings)
+        keep = finish(
+            channels,
+            keep,
+            priority,
+            limits,
+            budget,
+            lambda mask: budget.of(_totals_of(ranking, settings, _choose(ranking, settings, mask, priority))),
+        )
+    chosen = _choose(ranking, settings, keep, priority)
+    keep, carriers = chosen.keep, chosen.carriers
+    results = group_results(channels, groups, ratios, members, marks, keep)
+    warnings = [*floor_warnings(chosen.at_floor), *sparsity_warnings(results, settings.criterion)]
+    if settings.similarity and not chosen.replaced:
         warnings.append(
             f"similarity: no two channels that are left explain each other with a |correlation| of "
             f"{settings.similarity:g} or more wherever they are read, or floors and multiples keep them"
         )
-    # what stands for another keeps its content: it is no place for a carrier
-    rounded[[replacement.by_class for replacement in replaced]] = False
-    carriers = np.zeros(channels.count, bool)
-    if settings.compensate == "carrier":
-        constants = removed_constants(
-            weights, channels, (~keep | rounded) & channels.free, settings.constant, ranking.measured or None
-        )
-        carriers = choose_carriers(weights, channels, keep, rounded, constants)
-        keep = keep | carriers
-        if settings.preset not in WIDTH_PRESETS:
-            keep = settle(channels, keep, priority, limits).keep
-    results = _results(channels, groups, ratios, members, marks, keep)
-    warnings += _sparsity_warnings(results, settings)
     units = weights.units if isinstance(weights, ReducedWeights) else ()
     layers = make_layers(channels, keep, carriers)
     gone = ~keep | carriers
     measured = {index: values for index, values in ranking.measured.items() if _any_of(gone, channels.of_layer[index])}
-    similar = taps_of(replaced, gone)
+    similar = taps_of(chosen.replaced, gone)
     plan = PrunePlan("", "", names, _describe(settings), results, layers, measured, units, similar)
     cut = Cut(channels, keep, carriers, settings.compensate, settings.constant, measured or None)
     return Decision(plan, cut, tuple(warnings))
 
 
+def _choose(ranking: Ranking, settings: PruneSettings, keep: BoolArray, priority: Floats) -> _Choice:
+    """Goes on from the merged mask: floors and multiples, similarity, carriers."""
+    channels, limits = ranking.channels, _limits(settings)
+    at_floor: tuple[int, ...] = ()
+    if settings.preset in WIDTH_PRESETS:
+        keep, rounded = keep.copy(), np.zeros(channels.count, bool)
+    else:
+        settled = settle(channels, keep, priority, limits)
+        # a pinned channel may be given back too, but never as a place for a carrier
+        keep, rounded, at_floor = settled.keep, settled.rounded & channels.free, settled.at_floor
+    replaced = replace_similar(channels, keep, priority, ranking.relations, limits)
+    keep[[replacement.gone_class for replacement in replaced]] = False
+    # what stands for another keeps its content: it is no place for a carrier
+    rounded[[replacement.by_class for replacement in replaced]] = False
+    carriers = np.zeros(channels.count, bool)
+    if settings.compensate == "carrier":
+        constants = removed_constants(
+            ranking.weights, channels, (~keep | rounded) & channels.free, settings.constant, ranking.measured or None
+        )
+        carriers = choose_carriers(ranking.weights, channels, keep, rounded, constants)
+        keep = keep | carriers
+        if settings.preset not in WIDTH_PRESETS:
+            keep = settle(channels, keep, priority, limits).keep
+    return _Choice(keep, carriers, replaced, at_floor)
+
+
 def within_budget(ranking: Ranking, settings: PruneSettings, budget: Budget) -> PruneSettings:
-    """Returns the settings with the ratio that leaves what a budget says.
+    """Returns settings with which `decide` leaves what a budget says.
 
     Args:
         ranking: from `rank`.
-        settings: allocation `uniform`, `global` or `proportional`.
+        settings: allocation `uniform`, `global`, `proportional`, or `sensitivity` with curves in the ranking.
         budget: what shall remain.
 
     Raises:
-        PlanError: the budget cannot be met.
+        PlanError: the budget cannot be met; says the nearest that can, and what stands in the way.
     """
-    before = totals(ranking.weights.graph)
+    path = ranking.curves.path(budget.kind) if settings.allocation == "sensitivity" and ranking.curves else None
 
-    def measure(ratio: float) -> Totals:
-        decision = decide(ranking, replace(settings, ratio=ratio), ("", ""))
-        return totals(build_graph(slim_cfg(decision.cut)))
+    def at(place: float) -> PruneSettings:
+        if path is None:
+            return replace(settings, ratio=place, budget=None)
+        return replace(settings, ratios=path(place / HIGHEST), budget=None)
 
-    return replace(settings, ratio=solve_ratio(budget, measure, before))
+    def measure(place: float) -> Totals:
+        return _totals_at(ranking, at(place))
+
+    found, left = nearest_ratio(budget, measure, totals(ranking.weights.graph))
+    if left > budget.target * (1 + TOLERANCE) and found == HIGHEST:
+        least = {
+            "--round-to": _totals_at(ranking, replace(at(HIGHEST), round_to=1)),
+            "--min-channels": _totals_at(ranking, replace(at(HIGHEST), round_to=1, min_channels=1)),
+        }
+        raise PlanError(unreachable(budget, left, {flag: budget.of(found) for flag, found in least.items()}))
+    settings = replace(at(found), budget=budget)
+    decide(ranking, settings, ("", ""))  # raises where single channels cannot meet it either
+    return settings
+
+
+def voting_channels(ranking: Ranking) -> list[int]:
+    """Counts the ranked channels of each group."""
+    return voters_of(ranking.members, ranking.groups)
+
+
+def _ratios(ranking: Ranking, settings: PruneSettings) -> tuple[float, ...]:
+    given = settings.ratios
+    if settings.allocation == "sensitivity" and not given:
+        if ranking.curves is None:
+            raise UsageError("--allocation sensitivity measures each group: give --images DIR (unlabelled) or --data F")
+        given = ranking.curves.at_ratio(settings.ratio)
+    return ratios_of(settings.allocation, settings.ratio, given, voting_channels(ranking))
+
+
+def _limits(settings: PruneSettings) -> Limits:
+    return Limits(settings.min_channels, settings.round_to)
+
+
+def _totals_at(ranking: Ranking, settings: PruneSettings) -> Totals:
+    return totals(build_graph(slim_cfg(decide(ranking, settings, ("", "")).cut)))
+
+
+def _totals_of(ranking: Ranking, settings: PruneSettings, chosen: _Choice) -> Totals:
+    cut = Cut(ranking.channels, chosen.keep, chosen.carriers, settings.compensate, settings.constant)
+    return totals(build_graph(slim_cfg(cut)))
 
 
 def prepare(weights: NetworkWeights, plan: PrunePlan) -> NetworkWeights:
@@ -252,7 +334,7 @@ def replay(weights: NetworkWeights, plan: PrunePlan, hashes: tuple[str, str]) ->
 def recounted(plan: PrunePlan, cut: Cut) -> PrunePlan:
     """Returns the plan with what its groups lose counted anew, in case it was changed by hand."""
     groups = [
-        replace(group, removed=_removed_in(cut.channels, cut.keep, group.first, group.last)) for group in plan.groups
+        replace(group, removed=removed_in(cut.channels, cut.keep, group.first, group.last)) for group in plan.groups
     ]
     return replace(plan, groups=tuple(groups))
 
@@ -283,11 +365,6 @@ def _any_of(gone: BoolArray, classes: Indices) -> bool:
     return bool(gone[classes[classes >= 0]].any())
 
 
-def _voting(members: Members, groups: Sequence[PruneGroup]) -> list[int]:
-    voting = members.pool[members.pool >= 0] // len(FAMILIES)
-    return [int(number) for number in np.bincount(voting, minlength=len(groups))]
-
-
 def _keep_widths(channels: ChannelMap, priority: Floats, widths: dict[int, int]) -> BoolArray:
     """Keeps the dearest channels of every layer, as many as given.
 
@@ -306,71 +383,6 @@ def _keep_widths(channels: ChannelMap, priority: Floats, widths: dict[int, int])
         order = np.lexsort((classes, -priority[classes]))
         keep[classes[order[width:]]] = False
     return keep
-
-
-def _results(
-    channels: ChannelMap,
-    groups: Sequence[PruneGroup],
-    ratios: Sequence[float],
-    members: Members,
-    marks: Marks,
-    keep: BoolArray,
-) -> tuple[GroupResult, ...]:
-    results = []
-    for number, (group, ratio) in enumerate(zip(groups, ratios, strict=True)):
-        family = number * len(FAMILIES)
-        voting = (members.pool >= 0) & (members.pool // len(FAMILIES) == number)
-        gamma = members.pool == family
-        threshold = marks.thresholds[family]
-        results.append(
-            GroupResult(
-                group.name,
-                group.first,
-                group.last,
-                float(ratio),
-                float(threshold) if np.isfinite(threshold) else None,
-                _median(members.score[gamma]),
-                int(voting.sum()),
-                int(marks.marked[voting].sum()),
-                _removed_in(channels, keep, group.first, group.last),
-            )
-        )
-    return tuple(results)
-
-
-def _median(values: Floats) -> float | None:
-    """Returns the median, None of nothing; numpy's own would load its masked arrays first (20 ms)."""
-    if not len(values):
-        return None
-    ordered, half = np.sort(values), len(values) // 2
-    return float((ordered[half] + ordered[-half - 1]) / 2)
-
-
-def _removed_in(channels: ChannelMap, keep: BoolArray, first: int, last: int) -> int:
-    """Counts the width that a range of layers loses, apart from followers, which were never ranked."""
-    layers = [index for index in channels.producers if first <= index <= last and index not in channels.followers]
-    return sum(int((~keep[channels.of_layer[index]]).sum()) for index in layers)
-
-
-def _floor_warnings(channels: ChannelMap, layers: Sequence[int]) -> list[str]:
-    if not layers:
-        return []
-    shown = ", ".join(map(str, layers[:8])) + (" …" if len(layers) > 8 else "")
-    many = f"{len(layers)} layers ({shown}) are at their" if len(layers) > 1 else f"layer {shown} is at its"
-    return [f"{many} floor: the ratio asked for would leave fewer channels than --min-channels or 1 %"]
-
-
-def _sparsity_warnings(results: Sequence[GroupResult], settings: PruneSettings) -> list[str]:
-    """Says where γ is not sparse: channels go that are nearly as strong as the others."""
-    if settings.criterion != "bn_gamma":
-        return []
-    return [
-        f"group {group.name}: ratio {group.ratio:g} removes channels up to |γ| = {group.threshold:.2g}, the median is "
-        f"{group.median:.2g}: expect to retrain, or take --criterion sensitivity --images DIR (unlabelled), which does "
-        "not need sparse γ"
-        for group in results
-        if group.threshold is not None and group.median is not None and group.threshold > 0.25 * group.median
-    ]
 
 
 def _describe(settings: PruneSettings) -> dict[str, object]:
