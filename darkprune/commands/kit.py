@@ -108,8 +108,8 @@ def _precisions(args: Namespace, place: Target) -> tuple[str, Precision]:
     """Returns what the engine is built in, and what the ONNX file is written in.
 
     TensorRT before 11 chooses half precision while it builds, so one FP32 file serves all; 11 builds what the file
-    says. INT8 comes from Q/DQ pairs in the file, before 10 from a calibration cache: the published table of 8.2 has no
-    convolution whose weights pass through a pair, and 10 refuses a cache of another version.
+    says. INT8 comes from Q/DQ pairs in the file; where every TensorRT is older than 10, from a calibration cache: it
+    leaves TensorRT the choice of FP16 for a layer that is faster so, and DeepStream reads it too.
     """
     asked = precision_of(args)
     wanted = asked.name

@@ -140,7 +140,8 @@ def calibration_cache(
     big-endian float. TensorRT keeps the layers of tensors that are missing in FP16 or FP32: that is how the decoding
     of heads, exponentials and the layers left out stay precise.
 
-    TensorRT 10 refuses a header of another version; the board's own version has to stand there when it reads it.
+    TensorRT skips a cache whose header has another version; whoever reads it on the board puts its own there
+    (`with_version` of a kit's runtime).
 
     Args:
         network: names the tensors; those that need full precision are not listed.

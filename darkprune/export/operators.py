@@ -160,6 +160,7 @@ class _Parser:
         self.constants = set(self.tensors) | {
             name for node in graph.node if node.op_type == "Constant" for name in node.output
         }
+        self.dequantized = {name for node in graph.node if node.op_type == "DequantizeLinear" for name in node.output}
 
     def problems(self) -> Iterator[str]:
         for index, node in enumerate(self.graph.node):
@@ -180,6 +181,9 @@ class _Parser:
         for index in row.get("constant", ()):
             if index < len(node.input) and node.input[index] and node.input[index] not in self.constants:
                 yield f"{self.name} needs input {index} ({node.input[index]!r}) as an initializer"
+        for index in row.get("dequantized", ()):
+            if index < len(node.input) and node.input[index] not in self.constants | self.dequantized:
+                yield f"{self.name} needs input {index} ({node.input[index]!r}) as an initializer or dequantised"
         match node.op_type:
             case "Resize":
                 yield from self._resize(node)

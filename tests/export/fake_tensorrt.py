@@ -242,6 +242,7 @@ def _calibrate(trt, network, config):
     content = calibrator.read_calibration_cache()
     if content is not None:
         trt._note(f"calibration from a cache of {len(content)} bytes")
+        trt._calibration = bytes(content)
         return
     name, shape, _ = network._inputs[0]
     rounds, total = 0, 0.0

@@ -158,6 +158,9 @@ def test_half_and_int8(machine: Machine, run: Run, picture: Path, tmp_path: Path
     int8 = write_kit(tmp_path / "i", onnx_file(), description(precision="int8"), "orin", tmp_path / "cache").folder
     assert run(int8 / "build_engine.py")[0] == 0
     assert "calibration from a cache of 6 bytes" in trt._calls
+    (int8 / "calibration.cache").write_text("TRT-8500-EntropyCalibration2\n")  # made for another JetPack
+    assert run(int8 / "build_engine.py")[0] == 0
+    assert (int8 / "calibration.cache").read_text() == trt._calibration.decode() != "TRT-8500-EntropyCalibration2\n"
     folder = tmp_path / "pictures"
     folder.mkdir()
     for index in range(3):

@@ -135,6 +135,18 @@ class TestWeaklyTyped:
         assert "calibration from a cache of 6 bytes" in trt._calls
         assert cache.read_bytes() == b"ranges"
 
+    def test_a_cache_of_another_version_gets_this_ones_header(
+        self, generation: str, machine: Machine, onnx_file: Make, tmp_path: Path
+    ) -> None:
+        trt = machine.install(generation)
+        cache = tmp_path / "calibration.cache"
+        cache.write_bytes(b"TRT-7000-EntropyCalibration2\ninput: 3c010a14\n")
+        run(machine, onnx_file(), precision="int8", calibration_cache=str(cache))
+        major, minor, patch = (int(part) for part in trt.__version__.split(".")[:3])
+        number = f"{major}{minor:02}{patch:02}" if major >= 10 else f"{major}{minor}{patch:02}"
+        assert trt._calibration == f"TRT-{number}-EntropyCalibration2\ninput: 3c010a14\n".encode()
+        assert cache.read_bytes().startswith(b"TRT-7000-")  # what a user gave stays as it is
+
     def test_int8_with_an_open_batch(self, generation: str, machine: Machine, onnx_file: Make) -> None:
         trt = machine.install(generation)
         run(machine, onnx_file(batch="n"), precision="int8", batch=(1, 3, 4), images=pictures(3))

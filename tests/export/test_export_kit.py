@@ -39,6 +39,7 @@ ALLOWED = {
     "json",
     "numpy",
     "os",
+    "re",
     "sys",
     "tempfile",
     "tensorrt",

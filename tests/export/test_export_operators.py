@@ -158,6 +158,30 @@ def test_an_int32_bias_of_onnxruntimes_quantiser_is_found() -> None:
     assert any("does not take INT32" in line for line in check_model(model_of([node], weights), "xavier"))
 
 
+@pytest.mark.parametrize(
+    ("step", "problem"),
+    [("DequantizeLinear", ""), ("Neg", "needs input 1 ('k') as an initializer or dequantised")],
+)
+def test_kernels_pass_through_pairs_in_every_generation(step: str, problem: str) -> None:
+    inputs = ["w", "scale", "zero"] if step == "DequantizeLinear" else ["f"]
+    nodes = [helper.make_node(step, inputs, ["k"], "made"), helper.make_node("Conv", ["x", "k", "b"], ["y"], "conv")]
+    weights = [
+        numpy_helper.from_array(np.ones((4, 4, 1, 1), np.int8), "w"),
+        numpy_helper.from_array(np.ones((4, 4, 1, 1), np.float32), "f"),
+        numpy_helper.from_array(np.float32(1), "scale"),
+        numpy_helper.from_array(np.int8(0), "zero"),
+        numpy_helper.from_array(np.zeros(4, np.float32), "b"),
+    ]
+    for place in ("xavier", "orin"):
+        found = [line for line in check_model(model_of(nodes, weights), place) if "8.2" in line]
+        assert found == ([f"node 'conv' (Conv): TensorRT 8.2 {problem}"] if problem and place == "xavier" else [])
+    computed = [*nodes, helper.make_node("Neg", ["b"], ["c"], "negated")]
+    computed[1].input[2] = "c"
+    assert any(
+        "needs input 2 ('c') as an initializer" in line for line in check_model(model_of(computed, weights), "xavier")
+    )
+
+
 def test_inputs_that_must_be_initializers() -> None:
     node = helper.make_node("Slice", ["x", "starts", "ends", "axes"], ["y"], "slice")
     numbers = {name: numpy_helper.from_array(np.array([0], np.int64), name) for name in ("starts", "ends", "axes")}

@@ -12,9 +12,11 @@ import numpy as np
 
 from darkprune.export.kit.board.runtime import RuntimeFailure
 from darkprune.export.kit.board.runtime.build import BuildOptions, build
+from darkprune.export.kit.board.runtime.callbacks import with_version
 from darkprune.export.kit.board.runtime.command import ENGINE, import_tensorrt, run
 from darkprune.export.kit.board.runtime.compare import compare, load_reference, reference_input, tolerance
 from darkprune.export.kit.board.runtime.cuda import Cuda
+from darkprune.export.kit.board.runtime.files import read_bytes, write_atomic
 from darkprune.export.kit.board.runtime.image import read_image, to_input
 from darkprune.export.kit.board.runtime.metadata import save
 from darkprune.export.kit.board.runtime.model import load_model, onnx_path
@@ -35,6 +37,15 @@ def calibration_images(folder: str, model: Dict[str, Any]) -> Iterator[np.ndarra
     for path in picture_files(folder):
         image = read_image(path, facts["channels"])
         yield to_input(image, facts["width"], facts["height"], facts["channels"], facts["letterbox"])
+
+
+def adopt_cache(path: str, version: str) -> None:
+    """Put this board's TensorRT into the header of the calibration cache, for DeepStream, which reads it by itself."""
+    if os.path.isfile(path):
+        content = read_bytes(path)
+        adopted = with_version(content, version)
+        if adopted != content:
+            write_atomic(path, adopted)
 
 
 def main() -> int:
@@ -63,6 +74,7 @@ def main() -> int:
         timing_cache=arguments.timing_cache,
         calibration_cache=os.path.join(HERE, "calibration.cache"),
     )
+    adopt_cache(options.calibration_cache, trt.__version__)
     images = calibration_images(arguments.calibrate, model) if arguments.calibrate else None
     result = build(trt, cuda, source, options, images, say)
     for remark in result.remarks:

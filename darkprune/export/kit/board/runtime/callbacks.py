@@ -4,6 +4,7 @@ Their classes derive from classes of the `tensorrt` module, so they are made onc
 catching Python exceptions in every release (8.2 ends the process), so none may escape from them.
 """
 
+import re
 import threading
 import time
 from typing import Any, Dict, Iterable, List, Optional
@@ -82,7 +83,7 @@ def make_calibrator(trt: Any, cuda: Any, images: Optional[Iterable[np.ndarray]],
 
         def read_calibration_cache(self) -> Optional[bytes]:
             try:
-                return read_bytes(cache) if first is None else None
+                return with_version(read_bytes(cache), trt.__version__) if first is None else None
             except BaseException as error:
                 self.failure = error
                 return None
@@ -95,6 +96,18 @@ def make_calibrator(trt: Any, cuda: Any, images: Optional[Iterable[np.ndarray]],
                 self.failure = error
 
     return Calibrator()
+
+
+def with_version(cache: bytes, version: str) -> bytes:
+    """A calibration cache with another TensorRT's version in its header, as NV_TENSORRT_VERSION has it.
+
+    TensorRT skips a cache of another version (NVIDIA/TensorRT issue 1378) and then has nothing to calibrate with. The
+    ranges are those of the ONNX file's tensors, so they hold for every version. 8.2.1 is 8201, 10.3.0 is 100300.
+    """
+    numbers = [int(part) for part in re.findall(r"\d+", version)[:3]] + [0, 0]
+    hundreds = 100 if numbers[0] >= 10 else 10
+    number = (numbers[0] * hundreds + numbers[1]) * 100 + numbers[2]
+    return re.sub(rb"\ATRT-\d+-", "TRT-{}-".format(number).encode(), cache)
 
 
 def watch(trt: Any, config: Any, say: Any) -> "Watcher":
