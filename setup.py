@@ -40,7 +40,13 @@ setup(
         "darkprune.zoo.cfg": ["*.cfg", "*.names"],
         "darkprune.zoo.weights": ["*.weights", "*.json"],
     },
-    install_requires=["numpy>=1.24", "opencv-python-headless>=4.8", "onnx>=1.15", "tqdm>=4.60"],
+    install_requires=[
+        "numpy>=1.24",
+        "opencv-python-headless>=4.8",
+        "onnx>=1.15",
+        "tqdm>=4.60",
+        'tomli>=2; python_version < "3.11"',  # what became tomllib
+    ],
     extras_require={
         "train": [*TRAIN, *EVALUATE],
         "export": EXPORT,

@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "detect": ("detect", "find objects in images, folders and videos"),
     "eval": ("eval", "measure mAP on labelled images"),
     "bench": ("bench", "time a network, or two in turn"),
+    "compress": ("compress", "from a checkpoint to a slim one, ready to use: train, prune, recover, distil, export"),
     "cliff": ("cliff", "how far a pair can be pruned before it falls, beside the unpruned one at smaller inputs"),
     "check": ("check", "list what is wrong with a data set"),
     "train": ("train", "train a network, sparsely if wished"),

@@ -22,7 +22,7 @@ LEVELS = [
     {"export"},
     {"runners"},
     {"pruning"},
-    {"training", "recovery", "report"},
+    {"training", "recovery", "report", "pipeline"},
     {"commands"},
     {"cli", "__main__", "__init__"},
 ]

@@ -40,7 +40,9 @@ def configure(parser: ArgumentParser) -> None:
     soft.add_argument("--plan", metavar="FILE", help="plan.json that the student was cut by; needed after --units")
     soft.add_argument("--groups", default="auto", help=f"auto, {', '.join(GROUP_PRESETS)}, or ranges: taps, --prune-to")
     parser.add_argument(
-        "--unlabelled", metavar="DIR", help="learn from images without labels (and measure on --data or --valid)"
+        "--unlabelled",
+        metavar="DIR",
+        help="learn from images without labels, a folder or a list (and measure on --data or --valid)",
     )
     add_data(parser, required=False)
     add_run(parser)

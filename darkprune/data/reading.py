@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import random
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from darkprune.data.coco import find_coco, read_coco
@@ -13,6 +15,7 @@ from darkprune.data.voc import is_voc, read_voc
 from darkprune.errors import DataError
 
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm"))
+HELD_OUT = 64  #: most unlabelled images that are kept to measure on
 _FOLDERS = {"train": re.compile(r"train"), "valid": re.compile(r"val|test")}
 
 
@@ -59,6 +62,30 @@ def list_images(folder: Path) -> tuple[Path, ...]:
     if not found:
         raise DataError(f"{folder}: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
     return tuple(sorted(found))
+
+
+def images_of(source: Path) -> tuple[Path, ...]:
+    """Returns the images of a folder (with its subfolders) or of a list (.txt, .list).
+
+    Raises:
+        DataError: there is nothing, or something that is neither.
+    """
+    if source.is_dir():
+        return list_images(source)
+    if not source.exists():
+        raise DataError(f"{source}: no such file or folder; give a folder of images, or a list of them (.txt)")
+    if source.suffix.lower() not in (".txt", ".list"):
+        what = "one image" if source.suffix.lower() in IMAGE_SUFFIXES else "no folder and no list"
+        raise DataError(f"{source}: is {what}; give a folder of images, or a list of them (.txt)")
+    return tuple(record.path for record in records_of_list(source, (Path(), source.parent)))
+
+
+def divide_images(paths: Sequence[Path], seed: int = 0) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    """Divides unlabelled images into those to work on, in random order, and those held out: a quarter, at most 64."""
+    mixed = list(paths)
+    random.Random(seed).shuffle(mixed)
+    held = min(HELD_OUT, max(1, len(mixed) // 4))
+    return tuple(mixed[held:]), tuple(mixed[:held])
 
 
 def _read_file(source: Path, split: str, names: Path | None) -> Dataset:

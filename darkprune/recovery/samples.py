@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,15 +9,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from darkprune.data.darknet_data import records_of_list
 from darkprune.data.loading import InputShape, load_batches
-from darkprune.data.reading import IMAGE_SUFFIXES, list_images
-from darkprune.errors import DataError, UsageError
+from darkprune.data.reading import divide_images, images_of
+from darkprune.errors import DataError
 from darkprune.evaluation.of_graph import input_shape
 from darkprune.graph.graph import Graph
 
 FEWEST = 2  #: one to fit on, one to hold out; a useful number is more like a hundred
-HELD_OUT = 64  #: most images that are kept for the output distance
 MAP_BYTES = 256 << 20  #: what the maps of one batch may take, all layers together
 MOST_AT_ONCE = 8
 
@@ -80,12 +77,10 @@ def read_samples(source: Path, graph: Graph, device: torch.device, *, most: int 
 
     Raises:
         DataError: there are no images, or too few that can be read.
-        UsageError: the source is an image or something else that is no folder and no list.
     """
-    paths = _paths(source)
-    random.Random(seed).shuffle(paths)
-    held = min(HELD_OUT, max(1, len(paths) // 4))
-    chosen = paths[: held + (most or len(paths))]
+    rest, first = divide_images(images_of(source), seed)
+    held = len(first)
+    chosen = [*first, *rest[: most or len(rest)]]
     shape, batch = input_shape(graph), batch_size(graph)
     good, unreadable = _readable(chosen, shape, batch)
     if len(good) < FEWEST:
@@ -101,17 +96,6 @@ def batch_size(graph: Graph) -> int:
     """Returns how many images at a time keep all maps of a network within bounds."""
     per_image = 4 * sum(layer.output.outputs for layer in graph)
     return max(1, min(MOST_AT_ONCE, MAP_BYTES // max(1, per_image)))
-
-
-def _paths(source: Path) -> list[Path]:
-    if source.is_dir():
-        return list(list_images(source))
-    if not source.exists():
-        raise DataError(f"{source}: no such file or folder; give a folder of images, or a list of them (.txt)")
-    if source.suffix.lower() not in (".txt", ".list"):
-        what = "one image" if source.suffix.lower() in IMAGE_SUFFIXES else "no folder and no list"
-        raise UsageError(f"--images {source}: is {what}; give a folder of images, or a list of them (.txt)")
-    return [record.path for record in records_of_list(source, (Path(), source.parent))]
 
 
 def _readable(paths: Sequence[Path], shape: InputShape, batch: int) -> tuple[list[Path], tuple[str, ...]]:

@@ -189,5 +189,5 @@ def requests_of(args: Namespace) -> tuple[DataRequest, RunRequest]:
         eval_every=args.eval_every,
         cache=not args.no_cache,
         board=not args.no_tensorboard,
-        quiet=args.json and not sys.stderr.isatty(),
+        quiet=getattr(args, "quiet", args.json and not sys.stderr.isatty()),
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 from darkprune.data import read_dataset
 from darkprune.data.check import check_dataset, check_names
 from darkprune.data.dataset import Dataset
-from darkprune.data.reading import list_images
+from darkprune.data.reading import images_of
 from darkprune.errors import DataError, TrainingError, UsageError
 from darkprune.graph.graph import Graph
 from darkprune.training.classifier import Accuracy, class_images
@@ -31,7 +31,7 @@ class DataRequest:
         data: a set in any form, or None.
         valid: another set to measure on; None for the validation split of `data`.
         names: a names file.
-        unlabelled: a folder of images without labels, instead of labelled ones.
+        unlabelled: a folder or a list of images without labels, instead of labelled ones.
         strict: stop at anything wrong instead of going around it.
     """
 
@@ -81,10 +81,7 @@ def open_data(request: DataRequest, graph: Graph, say: Say) -> RunData:
         images, accuracy = class_images(request.data, softmax.classes, channels)
         return RunData(images, accuracy, _digest(images))
     if request.unlabelled is not None:
-        folder = Path(request.unlabelled)
-        if not folder.is_dir():
-            raise DataError(f"{folder}: is no folder of images")
-        images = unlabelled_set(list_images(folder), channels)
+        images = unlabelled_set(images_of(Path(request.unlabelled)), channels)
         dataset = None
     else:
         if request.data is None:

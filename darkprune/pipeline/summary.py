@@ -1,0 +1,71 @@
+"""What a run has come to: one row per network, and what the user should know."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from darkprune.graph.graph import read_graph
+from darkprune.graph.stats import totals
+from darkprune.pipeline.compression import Compression
+from darkprune.pipeline.manifest import Manifest
+
+#: measured with yolo-fastest-1.1-xl on COCO; see docs/RESULTS.md
+WITHOUT_IMAGES = (
+    "there are no images: drawn scenes stand in for them, nothing is trained, and nothing is measured. Expect a loss "
+    "that grows fast: give --images DIR, a hundred unlabelled ones are enough to repair with and to measure"
+)
+
+
+def advice_for(plan: Compression) -> list[str]:
+    """Says what to expect, before anything is done."""
+    given, found = plan.given, []
+    if given.drawn:
+        found.append(WITHOUT_IMAGES)
+    elif not given.detector and given.train is None:
+        found.append("the network has no detection head: only its weights say what can go, and nothing is measured")
+    elif given.train is None and not given.drawn and given.valid is None:
+        found.append("without labels what is measured is the distance of the outputs (0: the same, 1: nothing said)")
+    if given.seen:
+        found.append("mAP is measured on the images that are trained on (--valid F gives others)")
+    return found
+
+
+def rows_of(plan: Compression, manifest: Manifest) -> list[dict[str, Any]]:
+    """Returns one row per network: its figures, and the seconds that its stage took."""
+    found = []
+    for pair in plan.networks:
+        total = totals(read_graph(pair.cfg))
+        entry = manifest.entries.get(f"evaluate: {pair.name}")
+        figures = entry.result if entry is not None and entry.done else {}
+        made = manifest.entries.get(pair.made_by)
+        itself = pair is plan.original and plan.given.valid is None and plan.given.held_out is not None
+        found.append(
+            {
+                "network": pair.name,
+                "map50": figures.get("map50"),
+                "distance": 0.0 if itself else figures.get("distance"),
+                "params": total.params,
+                "macs": total.macs,
+                "bytes": pair.weights.stat().st_size,
+                "seconds": round(made.seconds, 1) if made is not None else None,
+            }
+        )
+    control = manifest.entries.get("evaluate: control")
+    if control is not None and control.done and control.result.get("map50") is not None:
+        found.append({**found[0], **control.result, "distance": None, "seconds": None})
+    return found
+
+
+def verdict_on(rows: list[dict[str, Any]]) -> list[str]:
+    """Says so where the unpruned network at a smaller input is better than the result."""
+    control = rows[-1]
+    if not control["network"].startswith("original at") or len(rows) < 3:
+        return []
+    result = rows[-2]
+    if result["map50"] is None or result["map50"] > control["map50"]:
+        return []
+    return [
+        f"the {control['network']} has {100 * control['map50']:.1f} % mAP at {control['macs'] / 1e9:.3f} G "
+        f"multiply-adds, the result {100 * result['map50']:.1f} % at {result['macs'] / 1e9:.3f} G: "
+        "take the smaller input, train for longer (--set distill.epochs=…), or ask for less"
+    ]
