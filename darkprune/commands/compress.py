@@ -90,7 +90,7 @@ def run(args: Namespace) -> int:
     """Goes through the stages."""
     spare_cores()
     cfg, weights = resolve(args.cfg), resolve(args.weights, "weights")
-    room = Path(os.path.abspath(args.output))
+    room = Path(args.output)
     check_folder(room, [cfg, weights], overwrite=True)  # what may lie in it is for the manifest to say
     plan = _plan(args, Pair("original", cfg, weights), room)
     manifest = Manifest.open(room, {"cfg": hash_file(cfg), "weights": hash_file(weights)}, args.overwrite)
@@ -228,8 +228,12 @@ def _put_result(stage: Stage, paths: dict[str, Path]) -> dict[str, Any]:
 def _tell(stage: Stage, standing: Standing) -> None:
     line = f"[{stage.name}] {standing.why}"
     if standing.todo and not stage.own:
-        line += f"\n$ {shlex.join(['darkprune', stage.command, *stage.arguments()])}"
+        line += f"\n{_command(stage)}"
     print(line, file=sys.stderr, flush=True)
+
+
+def _command(stage: Stage) -> str:
+    return f"$ {shlex.join(['darkprune', stage.command, *stage.arguments()])}"
 
 
 def _dry_run(args: Namespace, plan: Compression, manifest: Manifest) -> int:
@@ -240,10 +244,11 @@ def _dry_run(args: Namespace, plan: Compression, manifest: Manifest) -> int:
         return 0
     for line in advice_for(plan):
         warn(line)
-    print_table(("stage", "", "command"), [
-        (stage.name, standing.why, "" if stage.own else shlex.join(["darkprune", stage.command, *stage.arguments()]))
-        for stage, standing in found
-    ], left=3)  # fmt: skip
+    print_table(("stage", ""), [(stage.name, standing.why) for stage, standing in found], left=2)
+    print()
+    for stage, standing in found:
+        if standing.todo and not stage.own:
+            print(_command(stage))
     return 0
 
 

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 import time
 from argparse import ArgumentParser, Namespace
-from contextlib import redirect_stdout
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from darkprune.commands import distill, prune, train, verify
-from darkprune.commands import eval as eval_command
+from darkprune.commands.compose import call
 from darkprune.commands.console import add_json, count, megabytes, print_json, print_table
 from darkprune.darknet.output import check_folder
 from darkprune.data.scenes import write_scenes
-from darkprune.errors import DarkpruneError
 from darkprune.graph.graph import read_graph
 from darkprune.graph.stats import totals
 from darkprune.zoo import resolve
@@ -25,7 +20,6 @@ from darkprune.zoo import resolve
 TRAIN_IMAGES, VALID_IMAGES = 400, 150
 #: for short runs on data that is drawn at will: the cfg's own recipe takes an hour
 RECIPE = ("--batch", "16", "--lr", "0.001", "--adam", "--policy", "cosine", "--no-augment", "--no-tensorboard")
-_COMMANDS = {"prune": prune, "verify": verify, "eval": eval_command, "train": train, "distill": distill}
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -94,15 +88,7 @@ def _row(args: Namespace, name: str, cfg: str, weights: str, data: str) -> dict[
 def _step(args: Namespace, name: str, *arguments: str) -> Any:
     """Runs a command as its own command line would, and returns its JSON."""
     _tell(args, f"$ darkprune {shlex.join([name, *arguments])}")
-    parser = ArgumentParser(prog=f"darkprune {name}")
-    module = _COMMANDS[name]
-    module.configure(parser)
-    heard = StringIO()
-    with redirect_stdout(heard):
-        status = module.run(parser.parse_args([*arguments, "--json"]))
-    if status:
-        raise DarkpruneError(f"darkprune {name} failed; run the command above by itself to see why")
-    return json.loads(heard.getvalue())
+    return call(name, arguments, quiet=not sys.stderr.isatty())
 
 
 def _tell(args: Namespace, line: str) -> None:

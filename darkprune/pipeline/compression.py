@@ -17,7 +17,7 @@ from pathlib import Path
 from darkprune.errors import UsageError
 from darkprune.export.kit.schema import ONNX_NAME
 from darkprune.pipeline.given import Given
-from darkprune.pipeline.sources import Labelled, Source
+from darkprune.pipeline.sources import Source
 from darkprune.pipeline.stage import Stage, Value
 
 #: stages in their order, and the command whose flags are their settings
@@ -106,7 +106,7 @@ class Compression:
 
         Args:
             original: the user's pair.
-            folder: of the run, absolute.
+            folder: of the run.
             given: what there is to work with.
             wish: what is wanted.
 
@@ -168,18 +168,15 @@ class Compression:
     def _labels(self) -> dict[str, Value]:
         """Returns the flags that say where labelled images are."""
         assert self.given.train is not None
-        path = self.given.train[0]
-        splits = ("train", "valid") if path == self.given.valid else ("train",)
-        return {"data": Labelled("data", path, self.given.names, splits), **self._named(), **self._valid()}
+        return {"data": self.given.train[0], **self._named(), **self._valid()}
 
     def _named(self) -> dict[str, Value]:
         return {} if self.given.names is None else {"names": Source("names", self.given.names)}
 
     def _valid(self) -> dict[str, Value]:
         given = self.given
-        if given.valid is None or (given.train is not None and given.valid == given.train[0]):
-            return {}
-        return {"valid": Labelled("valid", given.valid, given.names, ("valid",))}
+        own = given.train is not None and given.valid is given.train[0]
+        return {} if given.valid is None or own else {"valid": given.valid}
 
     def _train(self, stage: str, command: str, reads: tuple[Source, ...], flags: dict[str, Value], place: str) -> None:
         """Adds a training stage."""
@@ -261,10 +258,7 @@ class Compression:
                 both = (*reads, *pair.sources())
                 self.stages.append(Stage(f"evaluate: {pair.name}", "distance", both, flags, {}, own=True))
             return
-        whole = given.train is not None and given.train[0] == given.valid
-        data = Labelled("data", given.valid, given.names, ("valid",))
-        # the same file may hold both splits: one digest for all stages then
-        flags = {"data": Labelled("data", given.valid, given.names) if whole else data, **self._named()}
+        flags = {"data": given.valid, **self._named()}
         chosen, how = self._flags("evaluate", flags)
         for pair in self.networks:
             self.stages.append(Stage(f"evaluate: {pair.name}", "eval", pair.sources(), chosen, how))

@@ -11,7 +11,7 @@ from darkprune.data.dataset import Dataset
 from darkprune.data.reading import divide_images, images_of
 from darkprune.errors import DataError, UsageError
 from darkprune.graph.graph import Graph
-from darkprune.pipeline.sources import Drawn, Images, Source, Written, list_of
+from darkprune.pipeline.sources import Drawn, Images, Labelled, Source, Written, list_of
 
 DRAWN = 320  #: scenes that stand in for images: 64 of them are held out
 MOST_PIXELS = 416  #: side of a drawn scene, at most
@@ -33,8 +33,8 @@ class Given:
         class_names: names for the result, where any are known.
     """
 
-    train: tuple[Path, int] | None = None
-    valid: Path | None = None
+    train: tuple[Labelled, int] | None = None
+    valid: Labelled | None = None
     seen: bool = False
     names: Path | None = None
     images: Source | None = None
@@ -77,7 +77,7 @@ def look_at(asked: Asked, graph: Graph, room: Path) -> Given:
     Args:
         asked: what the user names.
         graph: the network.
-        room: the run's folder, absolute.
+        room: the run's folder.
 
     Raises:
         DataError: something of it cannot be used.
@@ -89,7 +89,13 @@ def look_at(asked: Asked, graph: Graph, room: Path) -> Given:
     if asked.valid and not detector:
         raise UsageError(f"--valid: {graph.cfg.source} has no detection head, so mAP cannot be measured")
     train = read_dataset(asked.data, "train", names) if asked.data and detector else None
-    valid, seen = _valid(asked, train, names)
+    path, seen = _valid(asked, train, names)
+    valid = None if path is None else Labelled("valid", path, names, ("valid",))
+    labelled: tuple[Labelled, int] | None = None
+    if asked.data:
+        both = path == Path(asked.data)  # one digest for all stages then
+        data = Labelled("data", Path(asked.data), names, ("train", "valid") if both else ("train",))
+        labelled, valid = (data, len(train) if train is not None else 0), data if both else valid
     images: Source | None = None
     learn: tuple[Source, int] | None = None
     held_out: Source | None = None
@@ -107,9 +113,6 @@ def look_at(asked: Asked, graph: Graph, room: Path) -> Given:
             held_out = list_of("held out", inputs / "held-out.txt", held)
     elif detector and graph.net.input.c in (1, 3):
         images = Drawn("images", inputs / "drawn", DRAWN, min(MOST_PIXELS, max(graph.net.input.w, graph.net.input.h)))
-    labelled = None
-    if asked.data:
-        labelled = Path(asked.data), len(train) if train is not None else 0
     return Given(
         labelled,
         valid,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from hashlib import sha256
 from pathlib import Path
 
@@ -49,12 +49,21 @@ class Images(Source):
         Raises:
             DataError: there are none.
         """
-        return _images_digest(self.path)
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
+        return _of_lines(_image_line(path) for path in images_of(self.path))
 
 
 @dataclass(frozen=True)
 class Labelled(Source):
-    """A labelled set: its images by path and size, its labels and names by content."""
+    """A labelled set: its images by path and size, its labels and names by content.
+
+    Attributes:
+        names: names of the classes, where they are not the set's own.
+        splits: those that matter.
+    """
 
     names: Path | None = None
     splits: tuple[str, ...] = ("train", "valid")
@@ -65,7 +74,18 @@ class Labelled(Source):
         Raises:
             DataError: the set cannot be read.
         """
-        return _labelled_digest(self.path, self.names, self.splits)
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
+        lines: list[str] = []
+        for split in self.splits:
+            dataset = read_dataset(self.path, split, self.names)
+            lines += [split, *dataset.class_names]
+            lines += [_image_line(record.path) for record in dataset.images]
+            for file in sorted({record.labels.file for record in dataset.images}):
+                lines.append(f"{file} {_file_digest(file) if file.is_file() else '-'}")
+        return _of_lines(lines)
 
 
 @dataclass(frozen=True)
@@ -138,23 +158,6 @@ def _file_digest(path: Path) -> str:
 def _hash_of(path: Path, size: int, changed: int) -> str:
     """Hashes a file once for as long as it stays as it is."""
     return hash_file(path)
-
-
-@lru_cache(maxsize=16)
-def _images_digest(source: Path) -> str:
-    return _of_lines(_image_line(path) for path in images_of(source))
-
-
-@lru_cache(maxsize=16)
-def _labelled_digest(source: Path, names: Path | None, splits: tuple[str, ...]) -> str:
-    lines: list[str] = []
-    for split in splits:
-        dataset = read_dataset(source, split, names)
-        lines += [split, *dataset.class_names]
-        lines += [_image_line(record.path) for record in dataset.images]
-        for file in sorted({record.labels.file for record in dataset.images}):
-            lines.append(f"{file} {_file_digest(file) if file.is_file() else '-'}")
-    return _of_lines(lines)
 
 
 def _image_line(path: Path) -> str:
