@@ -15,6 +15,8 @@ from io import TextIOWrapper
 from darkprune import __version__
 from darkprune.errors import DarkpruneError, UsageError
 
+#: module -> extra that brings it
+EXTRAS = {"torch": "train", "onnxruntime": "export", "matplotlib": "report"}
 #: command -> (module, one-line help), in the order of a user's work
 COMMANDS: dict[str, tuple[str, str]] = {
     "info": ("info", "what is in a network: layers, shapes, parameters, operations, bytes"),
@@ -77,6 +79,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _mute()  # the reader of the pipe has gone
         return 0
+    except ModuleNotFoundError as error:
+        if "--debug" in given or error.name not in EXTRAS:
+            raise
+        extra = EXTRAS[error.name]
+        print(f"darkprune: error: this needs {error.name}: pip install 'darkprune[{extra}]'", file=sys.stderr)
+        return 1
     except (DarkpruneError, MemoryError, OSError) as error:
         if "--debug" in given:
             raise

@@ -89,6 +89,8 @@ def configure(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """Goes through the stages."""
     spare_cores()
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise UsageError("compress is one process; for several, run darkprune train and distill with torchrun")
     cfg, weights = resolve(args.cfg), resolve(args.weights, "weights")
     room = Path(args.output)
     check_folder(room, [cfg, weights], overwrite=True)  # what may lie in it is for the manifest to say

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from darkprune.data import read_dataset
@@ -30,6 +31,7 @@ class Given:
         learn: those that the network may learn from without labels, with their number.
         held_out: those that the output distance is measured on.
         detector: whether the network has detection heads.
+        torch: whether torch is there, without which nothing can be looked at or trained.
         class_names: names for the result, where any are known.
     """
 
@@ -41,6 +43,7 @@ class Given:
     learn: tuple[Source, int] | None = None
     held_out: Source | None = None
     detector: bool = True
+    torch: bool = True
     class_names: Source | None = None
 
     @property
@@ -83,6 +86,9 @@ def look_at(asked: Asked, graph: Graph, room: Path) -> Given:
         DataError: something of it cannot be used.
         UsageError: labelled images to measure on, of a network that detects nothing.
     """
+    torch = find_spec("torch") is not None
+    if not torch and (asked.data or asked.images):
+        raise DataError("to score, repair and train with images, torch is needed: pip install 'darkprune[train]'")
     names = Path(asked.names) if asked.names else None
     inputs = room / "inputs"
     detector = bool(graph.heads)
@@ -111,7 +117,7 @@ def look_at(asked: Asked, graph: Graph, room: Path) -> Given:
             learn = list_of("unlabelled", inputs / "learn.txt", rest), len(rest)
         if valid is None:
             held_out = list_of("held out", inputs / "held-out.txt", held)
-    elif detector and graph.net.input.c in (1, 3):
+    elif detector and torch and graph.net.input.c in (1, 3):
         images = Drawn("images", inputs / "drawn", DRAWN, min(MOST_PIXELS, max(graph.net.input.w, graph.net.input.h)))
     return Given(
         labelled,
@@ -122,6 +128,7 @@ def look_at(asked: Asked, graph: Graph, room: Path) -> Given:
         learn,
         held_out,
         detector,
+        torch,
         _class_names(asked, train, inputs / f"{Path(graph.cfg.source).stem}.names"),
     )
 

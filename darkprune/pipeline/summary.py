@@ -15,12 +15,19 @@ WITHOUT_IMAGES = (
     "that grows fast: give --images DIR, a hundred unlabelled ones are enough to repair with and to measure"
 )
 
+WITHOUT_TORCH = (
+    "torch is not installed, so that only the weights say what can go, and nothing is repaired or measured: expect to "
+    "lose nearly everything unless the checkpoint was trained sparsely (pip install 'darkprune[train]' helps)"
+)
+
 
 def advice_for(plan: Compression) -> list[str]:
     """Says what to expect, before anything is done."""
     given, found = plan.given, []
     if given.drawn:
         found.append(WITHOUT_IMAGES)
+    elif not given.torch:
+        found.append(WITHOUT_TORCH)
     elif not given.detector and given.train is None:
         found.append("the network has no detection head: only its weights say what can go, and nothing is measured")
     elif given.train is None and not given.drawn and given.valid is None:

@@ -246,6 +246,18 @@ def test_the_pair_alone_is_pruned_on_drawn_scenes(
     assert read_graph(tmp_path / "run" / "tiny.cfg").macs < read_graph(place / "tiny.cfg").macs
 
 
+def test_without_torch_only_the_weights_decide(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("darkprune.pipeline.given.find_spec", lambda name: None)
+    assert main(["compress", "tiny.cfg", "tiny.weights", "--ratio", "0.2", "-o", "other", "--dry-run"]) == 0
+    heard = capsys.readouterr()
+    assert "torch is not installed" in heard.err
+    assert "sensitivity" not in heard.out
+    assert compress("--dry-run") == 1
+    assert "pip install 'darkprune[train]'" in capsys.readouterr().err
+
+
 def test_images_alone_are_divided_and_measured(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
