@@ -1,4 +1,4 @@
-"""How |γ| is distributed, group by group and epoch by epoch: the figures 8, 9 and 11 of [GCP]."""
+"""How |γ| is distributed, recorded group by group and epoch by epoch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import numpy.typing as npt
 import torch
 
 from darkprune.darknet.output import atomic_file
-from darkprune.training.curves import new_figure, save_figure
+from darkprune.training.curves import save_figure
+from darkprune.training.gamma_figure import GammaRecord, gamma_figure
 
 EDGES: npt.NDArray[np.float64] = np.linspace(0, 2, 101)  #: bins of 0.02; larger values count in the last
 
@@ -56,7 +57,7 @@ class GammaHistory:
             file.write(buffer.getvalue())
 
     def draw(self, path: Path) -> bool:
-        """Draws a panel per group: epochs to the right, |γ| upwards, the darker the more channels.
+        """Draws it, see `gamma_figure`.
 
         Returns:
             Whether matplotlib is installed.
@@ -66,18 +67,9 @@ class GammaHistory:
         """
         if not self.counts:
             return True
-        figure = new_figure(figsize=(2.6 * len(self.groups) + 1, 3.4), layout="constrained")
+        figure = gamma_figure(GammaRecord(self.groups, np.array(self.epochs), EDGES, np.stack(self.counts)))
         if figure is None:
             return False
-        counts = np.stack(self.counts)
-        for number, axis in enumerate(figure.subplots(1, len(self.groups), sharey=True, squeeze=False)[0]):
-            shares = counts[:, number].T / np.maximum(1, counts[:, number].sum(axis=1))
-            bounds = [*self.epochs, self.epochs[-1] + 1]
-            axis.pcolormesh(bounds, EDGES, np.sqrt(shares), cmap="Blues", vmin=0, vmax=1)
-            axis.set_title(f"{self.groups[number]} ({counts[-1, number].sum()} channels)", fontsize=9)
-            axis.set_xlabel("epoch")
-            if number == 0:
-                axis.set_ylabel("|γ|")
         save_figure(figure, path)
         return True
 
