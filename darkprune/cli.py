@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("export", "write a pair as an ONNX file, checked"),
     "engine": ("engine", "build a TensorRT engine of an ONNX file on this machine"),
     "kit": ("kit", "write a folder to copy to a Jetson: network, scripts, configuration"),
+    "report": ("report", "tell a run in one HTML file: tables, diagrams, images"),
     "init": ("init", "write fresh weights for a cfg"),
     "demo": ("demo", "the main job from end to end on drawn scenes: evaluate, prune, verify, distil"),
 }

@@ -44,7 +44,7 @@ def network_sections(structure: Structure) -> list[Element]:
     return [
         tag("h2", "At a glance"),
         tag("div", draw_overview(structure), class_="scroll", tabindex="0"),
-        tag("p", _explanation(structure), class_="soft"),
+        tag("p", explanation(structure), class_="soft"),
         tag("h2", "Groups"),
         groups_table(structure),
         tag("h2", "Coupled sets"),
@@ -135,7 +135,8 @@ def _listed(numbers: Iterable[int]) -> str:
     return ", ".join(map(str, numbers))
 
 
-def _explanation(structure: Structure) -> str:
+def explanation(structure: Structure) -> str:
+    """Says how to read the overview."""
     text = "Every bar is a layer: channels upwards, multiply-adds downwards."
     if structure.slim:
         text += " Dark is what stays, pale what was there before."

@@ -95,8 +95,8 @@ def read_slim(graph: Graph, path: Path) -> Slim:
     slim = read_graph(path)
     plan = path.with_name("plan.json")
     if len(slim) != len(graph) and plan.is_file():
-        return _paired(graph, slim, read_plan(plan))
-    return _paired(graph, slim, None)
+        return pair_graphs(graph, slim, read_plan(plan))
+    return pair_graphs(graph, slim, None)
 
 
 def slim_of_plan(graph: Graph, plan: PrunePlan) -> Slim:
@@ -109,10 +109,19 @@ def slim_of_plan(graph: Graph, plan: PrunePlan) -> Slim:
     base = build_graph(without_units(graph, plan.units)) if plan.units else graph
     channels = map_channels(base)
     keep, carriers = plan.classes(channels)
-    return _paired(graph, build_graph(slim_cfg(Cut(channels, keep, carriers, "none", "mean"))), plan)
+    return pair_graphs(graph, build_graph(slim_cfg(Cut(channels, keep, carriers, "none", "mean"))), plan)
 
 
-def _paired(graph: Graph, slim: Graph, plan: PrunePlan | None) -> Slim:
+def pair_graphs(graph: Graph, slim: Graph, plan: PrunePlan | None) -> Slim:
+    """Finds for every layer of a network what a slim one has in its place.
+
+    Args:
+        graph, slim: the networks.
+        plan: of the cut; needed where units were cut out.
+
+    Raises:
+        GraphError: they do not belong together.
+    """
     kept = kept_layers(graph, plan.units) if plan is not None else range(len(graph))
     names = f"{graph.cfg.source} and {slim.cfg.source}"
     if len(kept) != len(slim):

@@ -1,0 +1,146 @@
+"""The report's diagrams: matplotlib draws them, as SVG for the page and as PNG and SVG beside it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from darkprune.graph.stats import count
+from darkprune.training.curves import new_figure
+
+#: groups in turn, as in style.css
+COLOURS = ("#2b6a99", "#c98a2d", "#3d7f5c", "#a37ab5", "#93363a", "#6b7380", "#2f8f95", "#94743d")
+BEFORE, AFTER = "#b9c4ce", "#1b4f7a"
+MISSING = "diagrams are left out: matplotlib is not installed (pip install 'darkprune[report]')"
+
+
+def available() -> bool:
+    """Whether matplotlib is installed."""
+    return find_spec("matplotlib") is not None
+
+
+def render(figure: Any, kind: str) -> bytes:
+    """Returns a figure as `svg` or `png`; the same figure always gives the same bytes."""
+    from matplotlib import rc_context
+
+    buffer = io.BytesIO()
+    with rc_context({"svg.hashsalt": "darkprune", "font.size": 9}):
+        figure.savefig(buffer, format=kind, dpi=130, metadata={"Date": None} if kind == "svg" else {})
+    return buffer.getvalue()
+
+
+def channels(layers: Sequence[tuple[int, int, int, int | None]]) -> Any:
+    """Draws the width of every layer that makes channels.
+
+    Args:
+        layers: index, channels before and after, position of its group.
+    """
+    figure = _new(max(6.0, min(13.0, 2.5 + 0.13 * len(layers))), 2.8)
+    axis = figure.add_subplot()
+    place = np.arange(len(layers))
+    colours = ["#5c6670" if group is None else COLOURS[group % len(COLOURS)] for *_, group in layers]
+    axis.bar(place, [before for _, before, _, _ in layers], 0.86, color=colours, alpha=0.28, label="before")
+    axis.bar(place, [after for _, _, after, _ in layers], 0.86, color=colours, label="after")
+    step = max(1, len(layers) // 28)
+    axis.set_xticks(place[::step], [str(index) for index, *_ in layers[::step]], fontsize=7)
+    axis.margins(x=0.005)
+    axis.set(xlabel="layer", ylabel="channels")
+    _quiet(axis)
+    return figure
+
+
+def classes(rows: Sequence[tuple[str, float, float | None]]) -> Any:
+    """Draws the average precision of every class, before and after, the best on top.
+
+    Args:
+        rows: name, before, after (None: one network only), as fractions.
+    """
+    figure = _new(7.0, 0.8 + 0.17 * len(rows))
+    axis = figure.add_subplot()
+    place = np.arange(len(rows))[::-1]
+    first = [100 * before for _, before, _ in rows]
+    second = [None if after is None else 100 * after for _, _, after in rows]
+    for y, a, b in zip(place, first, second, strict=True):
+        if b is not None:
+            axis.plot([a, b], [y, y], color="#8b98a5", linewidth=1)
+    axis.plot(first, place, "o", markerfacecolor="white", markeredgecolor="black", markersize=5, label="before")
+    if rows and second[0] is not None:
+        axis.plot(second, place, "o", color=AFTER, markersize=5, label="after")
+        axis.legend(fontsize=8, loc="lower right")
+    axis.set_yticks(place, [name[:28].replace("$", r"\$") for name, *_ in rows], fontsize=7)
+    axis.set_ylim(-0.8, len(rows) - 0.2)
+    axis.set(xlabel="average precision, %", xlim=(-2, 102))
+    _quiet(axis, "x")
+    return figure
+
+
+def gamma_now(groups: Sequence[str], values: Sequence[NDArray[np.float32]], thresholds: Sequence[float | None]) -> Any:
+    """Draws how |γ| is distributed in the network that was cut, a panel per group, with its threshold."""
+    shown = [number for number in range(len(groups)) if len(values[number])]
+    columns = min(5, len(shown))
+    figure = _new(max(3.6, 2.1 * columns), 0.3 + 2.0 * -(-len(shown) // columns))
+    panels = figure.subplots(-(-len(shown) // columns), columns, squeeze=False).flat
+    for axis in panels[len(shown) :]:
+        axis.set_visible(False)
+    for number, axis in zip(shown, panels, strict=False):
+        top = max(float(np.quantile(values[number], 0.99)), 1e-3)
+        axis.hist(np.minimum(values[number], top), np.linspace(0, top, 41), color=COLOURS[number % len(COLOURS)])
+        level = thresholds[number]
+        title = f"{groups[number]}: {len(values[number])} channels"
+        if level is not None:
+            axis.axvline(level, color="black", linestyle="--", linewidth=1)
+            title += f"\n{100 * float((values[number] <= level).mean()):.0f} % up to {level:.3g}"
+        axis.set_title(title, fontsize=8)
+        axis.set_xlabel("|γ|", fontsize=8)
+        _quiet(axis)
+    return figure
+
+
+def latency(times: Mapping[str, Sequence[float]]) -> Any:
+    """Draws the milliseconds of every run, one line of dots per network."""
+    figure = _new(7.0, 0.8 + 0.5 * len(times))
+    axis = figure.add_subplot()
+    random = np.random.default_rng(0)
+    upwards = list(times.items())[::-1]
+    for number, ((_, values), colour) in enumerate(zip(upwards, (AFTER, "#5c6670") * 4, strict=False)):
+        spread = number + random.uniform(-0.18, 0.18, len(values))
+        axis.plot(values, spread, ".", color=colour, alpha=0.55, markersize=5)
+        axis.plot([float(np.median(values))] * 2, [number - 0.32, number + 0.32], color="black", linewidth=1.6)
+    axis.set_yticks(range(len(times)), [name for name, _ in upwards])
+    axis.set_xlim(left=0)
+    axis.set(xlabel="milliseconds per image; the line is the median")
+    _quiet(axis, "x")
+    return figure
+
+
+def tradeoff(rows: Sequence[tuple[str, float, float]], base: tuple[float, float]) -> Any:
+    """Draws mAP over operations for networks: name, multiply-adds, mAP as a fraction; `base` is the original."""
+    figure = _new(7.0, 3.4)
+    axis = figure.add_subplot()
+    axis.plot(base[0], 100 * base[1], "*", color="black", markersize=11, label="original")
+    names = list(dict.fromkeys(name for name, _, _ in rows))
+    for name, marker, colour in zip(names, "osD^vPX<>" * 3, COLOURS * 4, strict=False):
+        points = sorted((macs, value) for other, macs, value in rows if other == name)
+        axis.plot([macs for macs, _ in points], [100 * value for _, value in points], marker=marker, color=colour,
+                  label=name[:40].replace("$", r"\$"), linewidth=1)  # fmt: skip
+    axis.xaxis.set_major_formatter(lambda value, _: count(value))
+    axis.set(xlabel="multiply-adds", ylabel="mAP@0.5, %")
+    axis.legend(fontsize=7)
+    _quiet(axis, "both")
+    return figure
+
+
+def _new(wide: float, high: float) -> Any:
+    return new_figure(figsize=(wide, high), layout="constrained")
+
+
+def _quiet(axis: Any, grid: str = "y") -> None:
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(axis=grid, alpha=0.3)
+    axis.set_axisbelow(True)
+    axis.tick_params(labelsize=8)

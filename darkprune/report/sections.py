@@ -1,0 +1,328 @@
+"""The sections about networks: what became of size, accuracy, speed and widths."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+import numpy as np
+
+from darkprune.graph.stats import change, count, megabytes, totals
+from darkprune.graph.weights import NetworkWeights
+from darkprune.layers.convolution import Convolutional
+from darkprune.pruning.groups import group_of
+from darkprune.report import plots
+from darkprune.report.contents import Cut
+from darkprune.report.markup import Node, table, tag
+from darkprune.report.network_page import coupled_table, explanation, groups_table
+from darkprune.report.overview import draw_overview
+from darkprune.report.records import Record
+from darkprune.report.told import Lack, Section, Told
+
+#: class name, average precision of every network, labelled objects
+ClassRow = tuple[str, tuple[float, ...], int]
+
+
+def outcome(told: Told) -> Section | Lack:
+    """Tells what was gained and what it cost."""
+    rows = _sizes(told)
+    if not rows:
+        return Lack("before and after", f"darkprune prune CFG WEIGHTS --ratio 0.4 -o {told.run}")
+    facts = [
+        tag("div", tag("span", name), tag("b", shown), tag("span", more))
+        for name, shown, more in (*_facts(rows), *_measured_facts(told))
+    ]
+    whole = table(
+        ("", "before", "after", "change"),
+        [(name, shown, now, change(before, after)) for name, shown, now, before, after in rows],
+    )
+    compared = [_comparison(cut) for cut in told.contents.cuts]
+    notes = [tag("p", text, class_="note") for cut in told.contents.cuts for text in cut.record["warnings"].texts[:20]]
+    return Section("outcome", "Before and after", (tag("div", facts, class_="facts"), whole, compared, notes))
+
+
+def _sizes(told: Told) -> list[tuple[str, str, str, float, float]]:
+    """Returns name, before, after as text and as numbers."""
+    if told.structure is not None and told.structure.slim is not None:
+        before, after = totals(told.structure.graph).to_json(), totals(told.structure.slim.graph).to_json()
+    elif told.contents.cut is not None:
+        record = told.contents.cut.record
+        before, after = (
+            {key: value.number for key, value in record[when].fields.items()} for when in ("before", "after")
+        )
+    else:
+        return []
+    forms = {
+        "params": ("parameters (stored floats)", count),
+        "trainable_params": ("trainable parameters", count),
+        "macs": ("multiply-adds", count),
+        "bflops": ("BFLOPs as darknet counts", lambda value: f"{value:.3f}"),
+        "bytes": ("weights file", megabytes),
+    }
+    return [
+        (name, form(old), form(new), old, new)
+        for key, (name, form) in forms.items()
+        if (old := before.get(key)) is not None and (new := after.get(key)) is not None
+    ]
+
+
+def _facts(rows: Sequence[tuple[str, str, str, float, float]]) -> list[tuple[str, str, str]]:
+    short = {"parameters (stored floats)": "parameters", "multiply-adds": "multiply-adds", "weights file": "file"}
+    return [
+        (short[name], change(before, after), f"{shown} → {now}")
+        for name, shown, now, before, after in rows
+        if name in short
+    ]
+
+
+def _measured_facts(told: Told) -> list[tuple[str, str, str]]:
+    facts = []
+    maps = [figures.map50 for figures in told.measured.evaluations] or _known_maps(told)
+    if len(maps) == 2:
+        facts.append(("mAP@0.5", f"{100 * (maps[1] - maps[0]):+.2f}", f"{100 * maps[0]:.2f} % → {100 * maps[1]:.2f} %"))
+    medians = [1e3 * float(np.median(times)) for times in told.measured.seconds]
+    if len(medians) == 2:
+        facts.append(("time", change(*medians), f"{medians[0]:.2f} ms → {medians[1]:.2f} ms"))
+    return facts
+
+
+def _known_maps(told: Told) -> list[float]:
+    """Returns mAP before and after, where the run itself has measured both."""
+    cut = told.contents.cut
+    if told.contents.manifest or cut is None:
+        return []
+    named = {line["network"].text or line["name"].text: line["map50"].number for line in cut.record["comparison"].items}
+    before, after = named.get("original"), named.get("recovered", named.get("pruned"))
+    return [] if before is None or after is None else [before, after]
+
+
+def _comparison(cut: Cut) -> Node:
+    """Returns what `prune` measured: the original, the result, and the original at a smaller input."""
+    lines = cut.record["comparison"].items
+    if not lines:
+        return None
+    rows = [
+        (
+            line["network"].text or line["name"].text,
+            "×".join(f"{line[key].number or 0:g}" for key in ("width", "height")),
+            count(line["macs"].number or 0),
+            _shown(line["distance"].number, "{:.4f}"),
+            _shown(line["map50"].number, "{:.2f} %", 100),
+        )
+        for line in lines
+    ]
+    return table(("network", "input", "MACs", "output distance", "mAP@0.5"), rows, caption=f"measured by {cut.name}")
+
+
+def _shown(value: float | None, form: str, factor: float = 1) -> str | None:
+    return None if value is None else form.format(factor * value)
+
+
+def accuracy(told: Told) -> Section | Lack:
+    """Tells the average precision of every class."""
+    names, rows, about = _class_rows(told)
+    if not rows:
+        return Lack("mAP per class", _again(told, "--data F"))
+    single = len(names) == 1
+    ordered = sorted(rows, key=lambda row: -row[1][0])
+    drawn = [(name, aps[0], None if single else aps[-1]) for name, aps, _ in ordered if _ or len(rows) <= 40][:100]
+    figure = plots.classes(drawn) if plots.available() and drawn else None
+    heads = ("class", *(f"AP {name}" for name in names), *([] if single else ["change"]), "objects")
+    body: list[list[Node]] = [
+        [name, *(f"{100 * ap:.2f}" for ap in aps), *([] if single else [f"{100 * (aps[-1] - aps[0]):+.2f}"]), objects]
+        for name, aps, objects in ordered
+    ]
+    shown = told.album.add("classes", figure, "average precision of every class, before and after")
+    whole = tag("details", tag("summary", f"all {len(rows)} classes as a table"), table(heads, body))
+    return Section(
+        "classes", "mAP per class", (tag("p", about), shown, whole if shown is not None else table(heads, body))
+    )
+
+
+def _class_rows(told: Told) -> tuple[list[str], list[ClassRow], str]:
+    found = told.measured.evaluations
+    if found:
+        names = [network.name for network in told.networks]
+        columns = zip(*(figures.per_class for figures in found), strict=True)
+        rows = [(row[0].name, tuple(entry.ap for entry in row), row[0].truths) for row in columns]
+        maps = ", ".join(f"{name} {100 * figures.map50:.2f} %" for name, figures in zip(names, found, strict=True))
+        coco = ", ".join(
+            f"{name} {100 * figures.map:.2f} %"
+            for name, figures in zip(names, found, strict=True)
+            if figures.map is not None
+        )
+        about = f"mAP@0.5: {maps}" + (f"; mAP@0.5:0.95: {coco}" if coco else "")
+        return names, rows, f"{about} ({found[0].images} images, {found[0].truths} objects, {told.measured.runner})."
+    return _rows_of_manifest(told.contents.manifest)
+
+
+def _rows_of_manifest(manifest: Record) -> tuple[list[str], list[ClassRow], str]:
+    """Takes what `compress` has measured: the original and the last network."""
+    marks = [(name.removeprefix("evaluate: "), stage["result"]) for name, stage in manifest["stages"].fields.items()
+             if name.startswith("evaluate: ") and stage["result"]["per_class"]]  # fmt: skip
+    chosen = [marks[0], marks[-1]] if len(marks) > 1 else marks
+    each = [
+        {entry["name"].text: (entry["ap"].number, entry["truths"].number) for entry in result["per_class"].items}
+        for _, result in chosen
+    ]
+    if not each:
+        return [], [], ""
+    rows: list[ClassRow] = []
+    for name, (_, objects) in each[0].items():
+        aps = [classes.get(name, (None, None))[0] for classes in each]
+        if all(ap is not None for ap in aps):
+            rows.append((name, tuple(ap for ap in aps if ap is not None), int(objects or 0)))
+    names = [name for name, _ in chosen]
+    maps = ", ".join(f"{name} {100 * (result['map50'].number or 0):.2f} %" for name, result in chosen)
+    return names, rows, f"mAP@0.5: {maps}, as the run has measured it."
+
+
+def widths(told: Told) -> Section | Lack:
+    """Tells the channels of every layer, and what was asked of every group."""
+    cut = told.contents.cut
+    nodes: list[Node] = []
+    if told.structure is not None and told.structure.slim is not None:
+        nodes += [
+            tag("div", draw_overview(told.structure), class_="scroll", tabindex="0"),
+            tag("p", explanation(told.structure), class_="soft"),
+        ]
+    layers = _layer_widths(told)
+    if layers and plots.available():
+        nodes.append(told.album.add("channels", plots.channels(layers), "channels of every layer, before and after",
+                                    "Pale: before. Dark: after. Colours are the groups."))  # fmt: skip
+    if cut is not None and cut.plan.groups:
+        nodes.append(_asked(cut))
+    if told.structure is not None:
+        nodes.append(groups_table(told.structure))
+    if not nodes:
+        return Lack("channels per layer", f"darkprune prune CFG WEIGHTS --ratio 0.4 -o {told.run}")
+    return Section("channels", "Channels per layer and group", tuple(nodes))
+
+
+def _layer_widths(told: Told) -> list[tuple[int, int, int, int | None]]:
+    structure = told.structure
+    if structure is not None and structure.slim is not None:
+        makers = [structure.graph[index] for index in structure.channels.producers]
+        after = [structure.after(layer) for layer in makers]
+        return [
+            (layer.index, layer.output.c, 0 if now is None else now.output.c, structure.group_numbers[layer.index])
+            for layer, now in zip(makers, after, strict=True)
+        ]
+    cut = told.contents.cut
+    if cut is None:
+        return []
+    groups = [(group.first, group.last) for group in cut.plan.groups]
+    return [
+        (index, width, len(kept), next((n for n, (a, b) in enumerate(groups) if a <= index <= b), None))
+        for index, (width, kept, _) in sorted(cut.plan.layers.items())
+    ]
+
+
+def _asked(cut: Cut) -> Node:
+    rows = [
+        (
+            tag("span", group.name, class_=f"tag g{number % 8}"),
+            f"{group.first}–{group.last}",
+            group.channels,
+            f"{group.ratio:.3g}",
+            "" if group.threshold is None else f"{group.threshold:.4g}",
+            "" if group.median is None else f"{group.median:.4g}",
+            group.marked,
+            group.removed,
+            f"{100 * group.removed / group.channels:.1f} %" if group.channels else "",
+        )
+        for number, group in enumerate(cut.plan.groups)
+    ]
+    head = ("group", "layers", "prunable", "ratio", "threshold", "median score", "marked", "removed", "share")
+    settings = cut.plan.settings
+    about = ", ".join(
+        f"{key} {settings[key]}" for key in ("criterion", "allocation", "merge", "compensate") if key in settings
+    )
+    return table(head, rows, left=2, caption=f"what was asked of every group: {about}")
+
+
+def coupled(told: Told) -> Section | Lack:
+    """Tells which convolutions keep the same channels."""
+    if told.structure is None:
+        return Lack("coupled sets", _again(told, "--original CFG WEIGHTS"))
+    return Section("coupled", "Coupled sets", tuple(coupled_table(told.structure)))
+
+
+def gammas(told: Told) -> Section | Lack:
+    """Tells how |γ| is distributed in the network that was cut, and how it came to that."""
+    from darkprune.training.gamma_figure import gamma_figure
+
+    cut = told.contents.cut
+    by_gamma = cut is not None and cut.plan.settings.get("criterion", "bn_gamma") == "bn_gamma"
+    levels = (
+        {group.name: group.threshold for group in cut.plan.groups if group.threshold is not None}
+        if cut and by_gamma
+        else {}
+    )
+    nodes: list[Node] = []
+    for training in told.contents.trainings:
+        if training.gammas is not None and plots.available():
+            nodes.append(
+                told.album.add(
+                    f"gamma_{len(nodes)}",
+                    gamma_figure(training.gammas, levels),
+                    f"|γ| of every group over the epochs of {training.name}",
+                    f"{training.name}: |γ| over the epochs; the darker, the more channels.",
+                )
+            )
+    if cut is not None and told.structure is not None and plots.available():
+        values = _gamma_values(told)
+        if any(len(part) for part in values):
+            names = [group.name for group in told.structure.groups]
+            figure = plots.gamma_now(names, values, [levels.get(name) for name in names])
+            nodes.append(told.album.add("gamma", figure, "|γ| of every group, with the threshold",
+                                        "|γ| of the network that was cut, and every group's threshold."))  # fmt: skip
+    if not any(node is not None for node in nodes):
+        return Lack("γ over training", "darkprune train CFG WEIGHTS --data F --sparsity dynamic --s 0.00075 -o sparse/")
+    return Section("gamma", "Batch-normalisation scales γ", tuple(nodes))
+
+
+def _gamma_values(told: Told) -> list[np.ndarray[tuple[int], np.dtype[np.float32]]]:
+    """Returns |γ| of every group's convolutions."""
+    assert told.structure is not None
+    groups = told.structure.groups
+    found: list[list[np.ndarray[tuple[int], np.dtype[np.float32]]]] = [[] for _ in groups]
+    with NetworkWeights(told.structure.graph, told.networks[0].weights) as weights:
+        for layer in told.structure.graph:
+            group = group_of(groups, layer.index)
+            if group is None or not isinstance(layer.kind, Convolutional) or not layer.kind.batch_normalize:
+                continue
+            ranked = layer.index in told.structure.channels.producers  # a depthwise one has no rank of its own
+            if ranked and any(blob.name == "scales" for blob in layer.stored):
+                found[groups.index(group)].append(np.abs(weights.read(layer, "scales")).ravel())
+    return [np.concatenate(parts) if parts else np.zeros(0, np.float32) for parts in found]
+
+
+def speed(told: Told) -> Section | Lack:
+    """Tells milliseconds."""
+    seconds = told.measured.seconds
+    if not seconds:
+        return Lack("latency", told.measured.problems.get("networks") or _again(told, "--runs 20"))
+    names = [network.name for network in told.networks]
+    milliseconds = {name: [1e3 * value for value in times] for name, times in zip(names, seconds, strict=True)}
+    rows = [
+        (name, *(f"{np.percentile(values, q):.2f}" for q in (50, 90, 99)), f"{1e3 / np.median(values):.1f}")
+        for name, values in milliseconds.items()
+    ]
+    figure = plots.latency(milliseconds) if plots.available() else None
+    about = (
+        f"One image at a time in {told.measured.runner}, {len(seconds[0])} runs in turn, on the machine of the report."
+    )
+    return Section(
+        "latency",
+        "Latency",
+        (
+            tag("p", about, class_="soft"),
+            table(("network", "median ms", "p90", "p99", "images/s"), rows),
+            told.album.add("latency", figure, "milliseconds of every run"),
+        ),
+    )
+
+
+def _again(told: Told, flags: str) -> str:
+    return f"darkprune report {shlex.quote(told.run)} {flags} --overwrite"
