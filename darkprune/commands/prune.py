@@ -32,7 +32,7 @@ from darkprune.pruning.apply import slim_cfg
 from darkprune.pruning.budget import UNITS, parse_budget
 from darkprune.pruning.constants import CONSTANTS
 from darkprune.pruning.groups import PRESETS as GROUP_PRESETS
-from darkprune.pruning.importance import CRITERIA, IMAGE_CRITERIA
+from darkprune.pruning.importance import CRITERIA, GLOBAL_CRITERIA, IMAGE_CRITERIA
 from darkprune.pruning.merge import MERGES
 from darkprune.pruning.plan import COMPENSATIONS, PrunePlan, hash_file, read_plan
 from darkprune.pruning.prune import PruneSettings, prepare, recounted, replay
@@ -108,7 +108,8 @@ def configure(parser: ArgumentParser) -> None:
     which.add_argument(
         "--criterion",
         choices=(*CRITERIA, *IMAGE_CRITERIA),
-        help="score of a channel (default bn_gamma); on --images: sensitivity, its effect on the outputs; thinet",
+        help="score of a channel (default bn_gamma); on --images: sensitivity, its effect on the outputs (first-order; "
+        "with --recover lsq what the refit leaves of it: surgeon); thinet",
     )
     which.add_argument("--merge", choices=MERGES, help="public mask of coupled convolutions (default vote)")
     which.add_argument("--exclude", metavar="L1,L2,…", help="layers whose channels all stay")
@@ -221,7 +222,7 @@ def settings_of(args: Namespace) -> PruneSettings:
         chosen.update(ratios=tuple(_numbers("--ratios", args.ratios, float)), allocation="explicit")
     elif args.allocation == "explicit":
         raise UsageError("--allocation explicit needs --ratios, one per group")
-    elif args.criterion == "sensitivity" and args.preset is None:
+    elif args.criterion in GLOBAL_CRITERIA and args.preset is None:
         chosen.setdefault("allocation", "global")  # its scores are comparable over the whole network
     return PruneSettings(**chosen)
 

@@ -24,7 +24,9 @@ WEIGHT_NORMS: dict[str, Callable[[Floats], Floats]] = {
 }
 CRITERIA = ("bn_gamma", *WEIGHT_NORMS)
 #: criteria that look at images, which only `darkprune.recovery` can compute
-IMAGE_CRITERIA = ("sensitivity", "thinet")
+IMAGE_CRITERIA = ("sensitivity", "first-order", "surgeon", "thinet")
+#: those of them whose scores are comparable over the whole network
+GLOBAL_CRITERIA = ("sensitivity", "first-order", "surgeon")
 CHUNK_BYTES = 8 << 20
 
 

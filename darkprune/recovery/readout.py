@@ -41,6 +41,16 @@ def read_out(graph: Graph, output: NetworkOutput) -> Readout:
     return Readout(torch.cat(scores, 1), torch.cat(boxes, 1))
 
 
+def project(said: Readout, generator: torch.Generator) -> Tensor:
+    """Adds up all statements with random signs: the mean square of a derivative of it is the sum of theirs."""
+    return sum((_signs(part, generator) * part).sum() for part in (said.scores, said.boxes)) + said.scores.new_zeros(())
+
+
+def _signs(like: Tensor, generator: torch.Generator) -> Tensor:
+    signs = torch.randint(0, 2, like.shape, generator=generator, dtype=torch.int8).to(like.device)
+    return signs.to(like.dtype).mul_(2).sub_(1)
+
+
 def _of_head(layer: Layer, raw: Tensor) -> tuple[Tensor, Tensor]:
     """Returns (b, n) scores and (b, m) boxes of one head; boxes as the head's activations leave them."""
     kind = layer.kind

@@ -28,7 +28,7 @@ from darkprune.layers.dense import Connected
 from darkprune.network import Network
 from darkprune.pruning.importance import ImageScores, LayerScores, scored_layers
 from darkprune.recovery.loading import load_network
-from darkprune.recovery.readout import read_out
+from darkprune.recovery.readout import project, read_out
 from darkprune.recovery.samples import Sample
 
 IMAGES = 64
@@ -160,8 +160,8 @@ def gate_effects(
                 said = read_out(network.graph, network(images))
             for probe in range(probes):
                 gates.begin(len(images))
-                loss = sum((_signs(part, generator) * part).sum() for part in (said.scores, said.boxes) if part.numel())
-                if isinstance(loss, Tensor) and loss.requires_grad:
+                loss = project(said, generator)
+                if loss.requires_grad:
                     loss.backward(retain_graph=probe + 1 < probes)  # type: ignore[no-untyped-call]
                 total += gates.derivative.double().square().sum(0).cpu().numpy()
             seen += probes * len(images)
@@ -242,11 +242,6 @@ def leaves_own(layer: Layer) -> bool:
     if layer.name in ("route", "upsample", "dropout", "avgpool", "local_avgpool", "reorg", "reorg3d", "empty"):
         return False
     return layer.name != "shortcut" or getattr(layer.kind, "activation", "linear") != "linear"
-
-
-def _signs(like: Tensor, generator: torch.Generator) -> Tensor:
-    signs = torch.randint(0, 2, like.shape, generator=generator, dtype=torch.int8).to(like.device)
-    return signs.to(like.dtype).mul_(2).sub_(1)
 
 
 def _remove(hooks: list[RemovableHandle]) -> None:

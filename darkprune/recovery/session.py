@@ -20,7 +20,7 @@ from darkprune.pruning.importance import ImageScores
 from darkprune.pruning.plan import PrunePlan, hash_file
 from darkprune.pruning.prune import PruneSettings, Ranking
 from darkprune.pruning.result import ResultNames
-from darkprune.recovery import eagle_eye, map_moments, rounds, sensitivity, thinet
+from darkprune.recovery import eagle_eye, map_moments, rounds, sensitivity, surgeon, thinet
 from darkprune.recovery.eagle_eye import Search
 from darkprune.recovery.recover import Recovery, images_for, recover
 from darkprune.recovery.samples import read_samples
@@ -73,7 +73,11 @@ class Session:
         return found
 
     def scorer(self, criterion: str) -> Callable[[NetworkWeights, ChannelMap], ImageScores]:
-        """Returns what scores a network's channels on the images: its effect on the outputs, or ThiNet's order."""
+        """Returns what scores a network's channels on the images.
+
+        Args:
+            criterion: of `IMAGE_CRITERIA`; `sensitivity` is `surgeon` where a refit follows, else `first-order`.
+        """
         sample = self.samples.fit.first(sensitivity.IMAGES)
         batches = -(-len(sample) // sample.batch)
 
@@ -81,6 +85,9 @@ class Session:
             if criterion == "thinet":
                 with self._progress("scoring", batches + len(weights.graph)) as bar:
                     return thinet.score_by_reconstruction(weights, channels, sample, bar.update)
+            if criterion == "surgeon" or (criterion == "sensitivity" and self.how == "lsq"):
+                with self._progress("scoring", 2 * batches + len(weights.graph)) as bar:
+                    return surgeon.score_by_surgeon(weights, channels, sample, progress=bar.update)
             with self._progress("scoring", 2 * batches) as bar:
                 return sensitivity.score_by_effect(weights, channels, sample, progress=bar.update)
 
