@@ -152,7 +152,7 @@ def run(args: Namespace) -> int:
             cut = replay(weights, plan, hashing.result())
             plan, base = recounted(plan, cut), prepare(weights, plan)
         else:
-            effort = Effort(args.candidates or 0, args.rounds)
+            effort = Effort(args.candidates or 0, args.rounds, args.search_minutes)
             decision = choose(weights, settings, (cfg.name, weights_path.name), session, budget, effort)
             plan, cut, base = decision.plan, decision.cut, prepare(weights, decision.plan)
             warnings += decision.warnings
@@ -177,6 +177,7 @@ def run(args: Namespace) -> int:
                     recovery = session.recover(weights, plan, cut, folder, names) if session else None
                     figures, more = compare(weights, folder, names, recovery, labelled(args), _following)
                     data.update(recovery=recovery.to_json() if recovery else None)
+                    data.update(search=session.found.to_json() if session and session.found else None)
                     data.update(comparison=[figure.to_json() for figure in figures])
                     warnings += more
             after = data["after"]

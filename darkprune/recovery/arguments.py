@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from darkprune.errors import UsageError
 from darkprune.graph.graph import Graph
 from darkprune.pruning.budget import UNITS
-from darkprune.pruning.importance import IMAGE_CRITERIA
+from darkprune.pruning.importance import GLOBAL_CRITERIA, IMAGE_CRITERIA
 
 if TYPE_CHECKING:
     from darkprune.data.dataset import Dataset
@@ -47,6 +47,14 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="N",
         help="--criterion sensitivity within --target-…: score anew N times on the way (default 1)",
     )
+    images.add_argument(
+        "--search-minutes",
+        type=float,
+        default=0.0,
+        metavar="M",
+        help="--criterion sensitivity within --target-…: improve the plan against the output distance for M minutes "
+        "(Ctrl-C takes the best so far)",
+    )
     images.add_argument("--data", metavar="F", help="labelled images: mAP of the result beside its control's")
     images.add_argument("--split", default="valid", help="which part of the data (default valid)")
     images.add_argument("--names", metavar="F", help="names of the classes, in order")
@@ -70,6 +78,11 @@ def check_arguments(args: Namespace) -> None:
     if args.rounds < 1 or (args.rounds > 1 and (args.criterion != "sensitivity" or not budget)):
         raise UsageError(
             "--rounds N: give at least 1; more go with --criterion sensitivity and --target-macs, -params or -size"
+        )
+    if args.search_minutes < 0 or (args.search_minutes and (args.criterion not in GLOBAL_CRITERIA or not budget)):
+        raise UsageError(
+            "--search-minutes M: give a time, a criterion whose scores compare the whole network (--criterion "
+            "sensitivity), and a budget with --target-macs, -params or -size"
         )
     if args.candidates is None:
         return

@@ -26,11 +26,13 @@ class Effort:
     Attributes:
         candidates: EagleEye's random allocations; 0: none, the settings' allocation is taken.
         rounds: how often channels are scored anew on the way.
+        minutes: how long the plan is improved against the output distance; 0: not at all.
         seed: of what is drawn.
     """
 
     candidates: int = 0
     rounds: int = 1
+    minutes: float = 0.0
     seed: int = 0
 
 
@@ -48,9 +50,9 @@ def choose(
         weights: the original pair.
         settings: how to choose; with a budget its ratio is found here.
         names: file names of cfg and weights.
-        session: the user's images, which a criterion of `IMAGE_CRITERIA`, candidates and rounds need.
+        session: the user's images, which a criterion of `IMAGE_CRITERIA`, candidates, rounds and a search need.
         budget: what shall remain.
-        effort: candidates and rounds count only with images and a budget.
+        effort: candidates, rounds and minutes count only with images and a budget.
 
     Raises:
         UsageError, PlanError: settings that make no sense for this network; a budget that cannot be met.
@@ -64,4 +66,6 @@ def choose(
     else:
         by_images = session.scorer(settings.criterion) if session and settings.criterion in IMAGE_CRITERIA else None
         ranking = rank(weights, settings, by_images=by_images, moments=session.moments if session else filter_moments)
+    if session and budget and effort.minutes:
+        ranking = session.improve(weights, settings, ranking, budget, effort.minutes, effort.seed)
     return decide(ranking, within_budget(ranking, settings, budget) if budget else settings, names)

@@ -8,10 +8,8 @@ needs no labels.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
@@ -19,14 +17,14 @@ from darkprune.errors import PlanError
 from darkprune.graph.graph import build_graph
 from darkprune.graph.stats import Totals, totals
 from darkprune.graph.weights import NetworkWeights
-from darkprune.pruning.apply import constants_of, slim_cfg, write_slim
+from darkprune.pruning.apply import slim_cfg
 from darkprune.pruning.budget import Budget, solve_ratio
 from darkprune.pruning.filter_moments import MomentsFrom, filter_moments
-from darkprune.pruning.prune import Decision, PruneSettings, Ranking, decide, prepare, rank
-from darkprune.pruning.replacement import with_offsets
+from darkprune.pruning.prune import Decision, PruneSettings, Ranking, decide, rank
 from darkprune.recovery.batch_norm import reestimate
 from darkprune.recovery.distance import Reference
 from darkprune.recovery.loading import load_network
+from darkprune.recovery.recover import cut_and_pair
 from darkprune.recovery.samples import Samples
 
 CANDIDATES = 30
@@ -128,12 +126,6 @@ def draw(ranking: Ranking, settings: PruneSettings, budget: Budget, random: np.r
 
 
 def _distance(weights: NetworkWeights, decision: Decision, reference: Reference, samples: Samples) -> float:
-    with tempfile.TemporaryDirectory(prefix="darkprune-") as folder:
-        path = Path(folder) / "candidate.weights"
-        base = prepare(weights, decision.plan)
-        with path.open("wb", buffering=0) as file:
-            slim = write_slim(base, decision.cut, with_offsets(base, constants_of(base, decision.cut)), file)
-        with NetworkWeights(slim, path) as pair:
-            network = load_network(slim, pair, samples.fit.device)
+    network = cut_and_pair(weights, decision, samples.fit.device).slim
     reestimate(network, samples.fit.first(IMAGES))
     return reference.distance(network)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,8 +16,10 @@ from darkprune.errors import UsageError
 from darkprune.graph.graph import Graph, build_graph
 from darkprune.graph.weights import NetworkWeights
 from darkprune.network import save_weights
-from darkprune.pruning.apply import Cut, slim_cfg
+from darkprune.pruning.apply import Cut, constants_of, slim_cfg, write_slim
+from darkprune.pruning.prune import Decision, prepare
 from darkprune.pruning.reduced import kept_layers
+from darkprune.pruning.replacement import with_offsets
 from darkprune.pruning.units import Unit
 from darkprune.recovery.batch_norm import reestimate
 from darkprune.recovery.distance import Reference
@@ -76,6 +79,22 @@ def pair_up(original: NetworkWeights, units: Sequence[Unit], cut: Cut, slim: Pat
         after = load_network(graph, file, device)
     before = load_network(original.graph, original, device)
     return Pairing(before, after, cut, kept_layers(original.graph, units))
+
+
+def cut_and_pair(original: NetworkWeights, decision: Decision, device: torch.device) -> Pairing:
+    """Carries a decision out, in a temporary file, and loads both networks.
+
+    Args:
+        original: the pair before, whole.
+        decision: what goes.
+        device: where the networks live.
+    """
+    base = prepare(original, decision.plan)
+    with tempfile.TemporaryDirectory(prefix="darkprune-") as folder:
+        path = Path(folder) / "slim.weights"
+        with path.open("wb", buffering=0) as file:
+            write_slim(base, decision.cut, with_offsets(base, constants_of(base, decision.cut)), file)
+        return pair_up(original, decision.plan.units, decision.cut, path, device)
 
 
 def recover(

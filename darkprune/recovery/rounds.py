@@ -7,10 +7,8 @@ The plan that comes out is one plan of the original network: what an earlier rou
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
@@ -18,14 +16,13 @@ from darkprune.errors import PlanError
 from darkprune.graph.channels import ChannelMap, map_channels
 from darkprune.graph.stats import totals
 from darkprune.graph.weights import NetworkWeights
-from darkprune.pruning.apply import Cut, constants_of, write_slim
+from darkprune.pruning.apply import Cut
 from darkprune.pruning.budget import Budget
 from darkprune.pruning.filter_moments import MomentsFrom, filter_moments
 from darkprune.pruning.importance import ImageScores, LayerScores
-from darkprune.pruning.prune import Decision, PruneSettings, Ranking, decide, prepare, rank, within_budget
-from darkprune.pruning.replacement import with_offsets
-from darkprune.recovery.recover import pair_up
-from darkprune.recovery.refit import Pairing, refit
+from darkprune.pruning.prune import PruneSettings, Ranking, decide, rank, within_budget
+from darkprune.recovery.recover import cut_and_pair
+from darkprune.recovery.refit import refit
 from darkprune.recovery.samples import Samples
 from darkprune.recovery.sensitivity import IMAGES, score_by_effect, score_network
 
@@ -74,7 +71,7 @@ def rank_in_rounds(
         except PlanError:  # only the last budget has to be met: a step between that does not exist is left out
             progress()
             continue
-        pair = _slim(weights, decision, samples)
+        pair = cut_and_pair(weights, decision, samples.fit.device)
         refit(pair, sample)
         now = score_network(pair.slim, map_channels(pair.slim.graph), sample)
         scores = _merged(first[0].scores, now, decision.cut, gone, number, rounds)
@@ -82,15 +79,6 @@ def rank_in_rounds(
         ranking = rank(weights, settings, by_images=lambda *_, made=made: made, moments=moments)
         progress()
     return ranking
-
-
-def _slim(weights: NetworkWeights, decision: Decision, samples: Samples) -> Pairing:
-    base = prepare(weights, decision.plan)
-    with tempfile.TemporaryDirectory(prefix="darkprune-") as folder:
-        path = Path(folder) / "round.weights"
-        with path.open("wb", buffering=0) as file:
-            write_slim(base, decision.cut, with_offsets(base, constants_of(base, decision.cut)), file)
-        return pair_up(weights, decision.plan.units, decision.cut, path, samples.fit.device)
 
 
 def _merged(

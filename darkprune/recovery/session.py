@@ -20,10 +20,12 @@ from darkprune.pruning.importance import ImageScores
 from darkprune.pruning.plan import PrunePlan, hash_file
 from darkprune.pruning.prune import PruneSettings, Ranking
 from darkprune.pruning.result import ResultNames
-from darkprune.recovery import eagle_eye, map_moments, rounds, sensitivity, surgeon, thinet
+from darkprune.recovery import eagle_eye, map_moments, rounds, search, sensitivity, surgeon, thinet
 from darkprune.recovery.eagle_eye import Search
 from darkprune.recovery.recover import Recovery, images_for, recover
 from darkprune.recovery.samples import read_samples
+
+STEPS = 100  #: of the bar of a search, whose end is a time
 
 
 class Bar(Protocol):
@@ -60,6 +62,7 @@ class Session:
         self.samples = read_samples(source, graph, device, most=self._wanted, seed=seed)
         self._progress = progress
         self._moments: MomentsOf | None = None
+        self.found: search.Found | None = None
 
     def warnings(self) -> list[str]:
         """Lists the images that were left out, and says where there are few."""
@@ -111,6 +114,39 @@ class Session:
                 weights, settings, budget, self.samples, number, bar.update, moments=self.moments
             )
 
+    def improve(
+        self,
+        weights: NetworkWeights,
+        settings: PruneSettings,
+        ranking: Ranking,
+        budget: Budget,
+        minutes: float,
+        seed: int = 0,
+    ) -> Ranking:
+        """Improves a ranking against the output distance; see `darkprune.recovery.search`."""
+        done = 0
+
+        with self._progress("searching", STEPS) as bar:
+
+            def follow(share: float) -> None:
+                nonlocal done
+                while done < round(share * STEPS):
+                    bar.update()
+                    done += 1
+
+            self.found = search.improve(
+                weights,
+                settings,
+                ranking,
+                budget,
+                self.samples,
+                self.how,
+                seconds=60 * minutes,
+                seed=seed,
+                progress=follow,
+            )
+        return self.found.ranking
+
     def search(
         self, weights: NetworkWeights, settings: PruneSettings, budget: Budget, candidates: int, seed: int = 0
     ) -> Search:
@@ -144,6 +180,7 @@ class Session:
             done = recover(original, plan.units, cut, slim, self.samples, self.how, bar.update)
         report = json.loads((folder / names.report).read_text(encoding="utf-8"))
         report["recovery"] = done.to_json()
+        report["search"] = self.found.to_json() if self.found else None
         report["outputs"]["weights"]["sha256"] = hash_file(slim)
         (folder / names.report).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
         return done
