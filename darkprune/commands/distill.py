@@ -29,7 +29,12 @@ def configure(parser: ArgumentParser) -> None:
         parser.add_argument(f"{name}_cfg", metavar=f"{name.upper()}.cfg", help=f"Darknet .cfg of {what}")
         parser.add_argument(f"{name}_weights", metavar=f"{name.upper()}.weights", help="its .weights file")
     soft = parser.add_argument_group("what is compared")
-    soft.add_argument("--preset", choices=("paper", "chu2022"), default="paper", help="the paper, or its program")
+    soft.add_argument(
+        "--preset",
+        choices=("paper", "chu2022", "objectness"),
+        help="the paper, its program, or all predictions scaled by the teacher's objectness (default: paper with "
+        "labels, objectness without)",
+    )
     soft.add_argument("--taps", metavar="L:W,…", help="the teacher's layers whose maps are compared, with weights")
     soft.add_argument("--attention-weight", type=float, default=1.0, metavar="W", help="factor on all these weights")
     soft.add_argument("--temperature", type=float, help="T of the class scores (default 3)")

@@ -9,7 +9,12 @@ and boxes to the teacher's. L_hard is the ordinary loss against labels; images w
 The published weights belong to a program whose L_hard is a mean over cells and objects. darknet's is a sum: per image
 its gradient is larger by two orders of magnitude, and the part of L_AT smaller (`hard_weight` evens that out).
 
-Source: Chu et al., arXiv 2306.01526, and the authors' program.
+`objectness` is a third preset for what that leaves out: the paper's soft targets say nothing of objectness, so that
+without labels nothing teaches it. There every prediction takes part, classes and boxes as far as the teacher sees an
+object, and L_AT has the weight that goes with a sum.
+
+Sources: Chu et al., arXiv 2306.01526, and the authors' program; Mehta and Ozturk, *Object detection at 200 frames per
+second*, arXiv 1805.06361 (scaling by objectness).
 """
 
 from __future__ import annotations
@@ -24,16 +29,13 @@ from torch.nn import functional
 
 from darkprune.errors import TrainingError
 from darkprune.graph.graph import Graph, Layer
-from darkprune.layers.base import Kind
-from darkprune.layers.heads import GaussianYolo, Head, Region, Yolo
+from darkprune.layers.heads import Head
 from darkprune.network import Network, NetworkOutput
 from darkprune.training.batches import Batch
-from darkprune.training.losses import Truths
-from darkprune.training.losses.truths import match
 from darkprune.training.objective import DetectionObjective, Loss, Objective
+from darkprune.training.soft_head import SoftHead, class_loss
 from darkprune.training.taps import Tap
 
-SURE = 0.25  #: without labels, boxes count where the teacher's objectness is above this
 _TINY = 1e-12
 
 
@@ -45,17 +47,19 @@ class DistillationSettings:
         attention: `norm`: squared distance of the unit vectors ([GCP] eq. 5); `mean`: its mean over positions, of
             attention by mean instead of sum over channels (the authors' program; the unit vectors are the same).
         classes: `scores`: divergence of the class scores, mean over the priors of a scale, summed over scales;
-            `all`: of objectness and class scores together, summed over priors, times T² (the authors' program).
+            `all`: of objectness and class scores together, summed over priors, times T² (the authors' program);
+            `objectness`: of objectness and, times the teacher's, of class probabilities, summed over priors.
         temperature: T.
         class_weight, box_weight: of the two parts of L_soft.
-        boxes: whether boxes are measured in parts of the input, or in cells (the authors' program).
+        boxes: whether boxes are measured in parts of the input, or in cells (the authors' program); not used by
+            `objectness`.
         box_threshold: priors whose shape overlaps an object more than this take part in the box term.
         box_batch: multiply the box term by the images of a part: the authors' program does not divide it by them.
         hard_weight: of L_hard; 0 leaves it out, as for images without labels.
     """
 
     attention: Literal["norm", "mean"] = "norm"
-    classes: Literal["scores", "all"] = "scores"
+    classes: Literal["scores", "all", "objectness"] = "scores"
     temperature: float = 3.0
     class_weight: float = 1.0
     box_weight: float = 1.0
@@ -70,6 +74,7 @@ PRESETS = {
     "chu2022": DistillationSettings(
         attention="mean", classes="all", class_weight=0.001, box_weight=0.001, boxes="cells", box_batch=True
     ),
+    "objectness": DistillationSettings(classes="objectness"),
 }
 
 
@@ -83,68 +88,6 @@ def attention_loss(teacher: Tensor, student: Tensor, how: str) -> Tensor:
     """Compares two maps (b, c, h, w); summed over the images."""
     apart = (attention(teacher) - attention(student)).square()
     return apart.sum() if how == "norm" else apart.mean(dim=1).sum()
-
-
-def class_loss(teacher: Tensor, student: Tensor, temperature: float) -> Tensor:
-    """Returns the divergence Σ M·(log M − N) of each prior: (…, scores) -> (…)."""
-    wanted = functional.log_softmax(teacher / temperature, dim=-1)
-    found = functional.log_softmax(student / temperature, dim=-1)
-    return (wanted.exp() * (wanted - found)).sum(dim=-1)
-
-
-class SoftHead:
-    """The soft targets of one head."""
-
-    def __init__(self, kind: Kind) -> None:
-        """Takes the head as the teacher has it.
-
-        Raises:
-            TrainingError: a kind without soft targets.
-        """
-        if isinstance(kind, Yolo | GaussianYolo):
-            self.anchors, self.mask = kind.all_anchors, kind.mask
-        elif isinstance(kind, Region):
-            self.anchors, self.mask = kind.anchors, tuple(range(kind.num))
-        else:
-            raise TrainingError(f"[{kind.names[0]}] has no soft targets")
-        self.first = 8 if isinstance(kind, GaussianYolo) else 4  #: place of the objectness
-        self.box = (0, 2, 4, 6) if isinstance(kind, GaussianYolo) else (0, 1, 2, 3)
-        self.activated = isinstance(kind, Yolo) and kind.new_coords
-        self.stretch = 1.0 if isinstance(kind, Region) else kind.scale_x_y
-        self.in_cells = isinstance(kind, Region)
-
-    def cells(self, raw: Tensor) -> Tensor:
-        """(b, c, h, w) -> (b, anchors, h, w, values)."""
-        images, _, rows, columns = raw.shape
-        return raw.float().reshape(images, len(self.mask), -1, rows, columns).movedim(2, -1)
-
-    def scores(self, cells: Tensor, with_objectness: bool) -> Tensor:
-        """Returns the raw class scores, behind the objectness' where asked for."""
-        scores = cells[..., self.first + (0 if with_objectness else 1) :]
-        return torch.logit(scores, eps=1e-6) if self.activated else scores
-
-    def boxes(self, cells: Tensor, place: tuple[Tensor, ...], grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
-        """Decodes chosen predictions to boxes in cells, relative to their own: (n, 4)."""
-        values = cells[place][:, list(self.box)]
-        used = values.new_tensor([self.anchors[number] for number in self.mask])[place[1]]
-        anchors = used if self.in_cells else used * values.new_tensor(grid) / values.new_tensor(size)
-        offset = values[:, :2] if self.activated else values[:, :2].sigmoid()
-        offset = offset * self.stretch - 0.5 * (self.stretch - 1)
-        grown = 4 * values[:, 2:].square() if self.activated else values[:, 2:].exp()
-        return torch.cat([offset, grown * anchors], dim=1)
-
-    def priors(
-        self, teacher: Tensor, truths: Truths | None, threshold: float, grid: tuple[int, int], size: tuple[int, int]
-    ) -> tuple[Tensor, ...]:
-        """Returns image, anchor, row and column of the predictions whose boxes are compared."""
-        if truths is None:
-            objectness = teacher[..., self.first]
-            sure = (objectness if self.activated else objectness.sigmoid()) > SURE
-            return sure.nonzero(as_tuple=True)
-        pixels = (size[0] / grid[0], size[1] / grid[1]) if self.in_cells else (1.0, 1.0)
-        anchors = [(w * pixels[0], h * pixels[1]) for w, h in self.anchors]
-        found = match(truths, anchors, self.mask, grid, size, threshold, best_always=False).to(teacher.device)
-        return found.image, found.anchor, found.row, found.column
 
 
 class DistillationObjective(Objective):
@@ -217,6 +160,8 @@ class DistillationObjective(Objective):
         """Computes the class and the box part of one head, summed over the images."""
         set_ = self.settings
         theirs, ours = head.cells(teacher), head.cells(student)
+        if set_.classes == "objectness":
+            return head.scaled_by_objectness(theirs, ours)
         with_objectness = set_.classes == "all"
         apart = class_loss(
             head.scores(theirs, with_objectness), head.scores(ours, with_objectness), set_.temperature

@@ -43,7 +43,7 @@ class Log:
         with atomic_file(path, overwrite=True) as file:
             file.write(("\n".join(lines) + "\n").encode())
         try:
-            self._file = path.open("a", encoding="utf-8", newline="")
+            self._file = path.open("a", encoding="utf-8", newline="", buffering=1)  # rows can be followed
         except OSError as error:
             raise OutputError(f"{path}: cannot be written ({error.strerror})") from None
 

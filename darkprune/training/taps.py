@@ -15,6 +15,7 @@ from darkprune.pruning.reduced import kept_layers
 
 #: [GCP] §6: β of the first three maps, and of the later ones
 BETAS = (1000.0, 1000.0, 1000.0, 10000.0)
+SUMMED = 0.01  #: part of β beside losses that are sums (`objectness`)
 #: number of layers of the network -> widths of the paper's maps as shares of the input's
 _PAPER_MAPS = {162: 5, 107: 4}
 #: the authors' program, YOLOv4: layer -> weight
@@ -46,24 +47,27 @@ def choose_taps(graph: Graph, groups: Sequence[PruneGroup], preset: str) -> dict
     `paper` takes on YOLOv4 and YOLOv3 the last layer before each change of scale (208 or 104 to 13 pixels wide at
     416), `chu2022` on YOLOv4 the layers of the authors' program. For other networks both take the last layer of each
     scale in each group; β grows behind the third group (`paper`), or is 1e6 in the backbone's groups (`chu2022`).
+    `objectness` takes the paper's maps with a hundredth of its β.
 
     Args:
         graph: the teacher.
         groups: its division.
-        preset: `paper` or `chu2022`.
+        preset: `paper`, `chu2022` or `objectness`.
 
     Raises:
         TrainingError: there is no map to compare.
     """
     if preset == "chu2022" and len(graph) == _YOLOV4_LAYERS:
         return dict(CHU2022)
-    if preset == "paper" and len(graph) in _PAPER_MAPS:
+    scale = SUMMED if preset == "objectness" else 1.0
+    if preset != "chu2022" and len(graph) in _PAPER_MAPS:
         chosen = _ends_of_scales(graph)[-_PAPER_MAPS[len(graph)] :]
-        return {layer: _beta(number) for number, layer in enumerate(chosen)}
+        return {layer: scale * _beta(number) for number, layer in enumerate(chosen)}
     found: dict[int, float] = {}
     for number, group in enumerate(groups):
         for layer in _last_of_scales(graph, group):
-            found[layer] = _beta(number) if preset == "paper" else (1e6 if number < len(groups) - 2 else 1e4)
+            chu2022 = 1e6 if number < len(groups) - 2 else 1e4
+            found[layer] = chu2022 if preset == "chu2022" else scale * _beta(number)
     if not found:
         raise TrainingError(f"{graph.cfg.source}: has no feature maps to compare; give --taps LAYER:WEIGHT,…")
     return found

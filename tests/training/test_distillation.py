@@ -23,14 +23,13 @@ from darkprune.training.distillation import (
     PRESETS,
     DistillationObjective,
     DistillationSettings,
-    SoftHead,
     attention,
     attention_loss,
-    class_loss,
 )
 from darkprune.training.losses import make_truths
 from darkprune.training.objective import DetectionObjective
 from darkprune.training.recipe import Changes
+from darkprune.training.soft_head import SoftHead, class_loss
 from darkprune.training.taps import CHU2022, Tap, choose_taps, match_taps, parse_taps
 from darkprune.zoo import resolve
 from tests.training.tiny import CFG, fresh_network, make_trainer, tiny_graph, write_images
@@ -147,6 +146,48 @@ def test_the_gradient_is_the_sum_of_the_parts() -> None:
     DetectionObjective(tiny_graph()).compute(images, student(images), batch, 3).value.backward()
     hard = torch.cat([p.grad.flatten() for p in student.parameters() if p.grad is not None])
     torch.testing.assert_close(gradients[0], gradients[1] + hard, rtol=1e-4, atol=1e-4)
+
+
+def test_scaled_by_objectness_by_hand() -> None:
+    """Every prediction of a random head, one after the other, and the gradient of the objectness."""
+    random = np.random.default_rng(0)
+    theirs, ours = (random.normal(size=(1, 14, 2, 3)) * 2 for _ in range(2))
+    head = head_graph()
+
+    def sigmoid(x: float) -> float:
+        return 1 / (1 + math.exp(-x))
+
+    def divergence(teacher: float, student: float) -> float:
+        p, q = sigmoid(teacher), sigmoid(student)
+        return p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q))
+
+    scores = boxes = 0.0
+    for anchor in range(2):
+        for place in np.ndindex(2, 3):
+            t, s = (x[0, 7 * anchor : 7 * anchor + 7, place[0], place[1]] for x in (theirs, ours))
+            objectness = sigmoid(t[4])
+            scores += divergence(t[4], s[4]) + objectness * sum(divergence(t[k], s[k]) for k in (5, 6))
+            offsets = sum((head.stretch * (sigmoid(t[k]) - sigmoid(s[k]))) ** 2 for k in (0, 1))
+            boxes += objectness * (offsets + sum((t[k] - s[k]) ** 2 for k in (2, 3)))
+    student = torch.tensor(ours, requires_grad=True)
+    found = head.scaled_by_objectness(head.cells(torch.tensor(theirs)), head.cells(student))
+    assert [float(each.detach()) for each in found] == pytest.approx([scores, boxes], rel=1e-4)
+    found[0].backward()
+    assert student.grad is not None
+    wanted = sigmoid(ours[0, 11, 1, 2]) - sigmoid(theirs[0, 11, 1, 2])  # as darknet's delta of objectness
+    assert float(student.grad[0, 11, 1, 2]) == pytest.approx(wanted, rel=1e-4)
+
+
+def test_objectness_preset_without_labels() -> None:
+    distilled, batch, images = objective(PRESETS["objectness"], False)
+    output = fresh_network(tiny_graph(), 2).eval()(images, distilled.taps)
+    found = distilled.report(distilled.compute(images, output, batch, 3).parts.tolist(), 3)
+    with torch.no_grad():
+        wanted = distilled.teacher(images)
+        head = head_graph()
+        soft = head.scaled_by_objectness(head.cells(wanted.heads[7]), head.cells(output.heads[7]))
+    assert (found["soft_class"], found["soft_box"]) == pytest.approx([float(each) / 3 for each in soft], rel=1e-5)
+    assert found["loss"] == pytest.approx(sum(found[part] for part in distilled.columns[1:]), rel=1e-5)
 
 
 def test_boxes_count_where_priors_overlap_objects() -> None:
