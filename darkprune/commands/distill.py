@@ -32,8 +32,9 @@ def configure(parser: ArgumentParser) -> None:
     soft.add_argument(
         "--preset",
         choices=("paper", "chu2022", "objectness"),
-        help="the paper, its program, or all predictions scaled by the teacher's objectness (default: paper with "
-        "labels, objectness without)",
+        default="objectness",
+        help="all predictions, scaled by the teacher's objectness (default); the paper's losses and weights; those of "
+        "its program",
     )
     soft.add_argument("--taps", metavar="L:W,…", help="the teacher's layers whose maps are compared, with weights")
     soft.add_argument("--attention-weight", type=float, default=1.0, metavar="W", help="factor on all these weights")

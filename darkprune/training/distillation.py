@@ -6,12 +6,10 @@ L_AT compares *where* teacher and student look: F(A) = Σ_c |A_c|², as a vector
 The number of channels does not enter, so that maps fit whatever was pruned. L_soft draws the student's class scores
 and boxes to the teacher's. L_hard is the ordinary loss against labels; images without labels go without.
 
-The published weights belong to a program whose L_hard is a mean over cells and objects. darknet's is a sum: per image
-its gradient is larger by two orders of magnitude, and the part of L_AT smaller (`hard_weight` evens that out).
-
-`objectness` is a third preset for what that leaves out: the paper's soft targets say nothing of objectness, so that
-without labels nothing teaches it. There every prediction takes part, classes and boxes as far as the teacher sees an
-object, and L_AT has the weight that goes with a sum.
+Three presets. `paper` and `chu2022` have the published terms and weights; those belong to a program whose L_hard is a
+mean over cells and objects. darknet's is a sum, and the paper's soft targets say nothing of objectness, so that without
+labels nothing teaches it. In `objectness`, the default, every prediction takes part, classes and boxes as far as the
+teacher sees an object, and L_AT has a hundredth of the paper's weight, which goes with sums.
 
 Sources: Chu et al., arXiv 2306.01526, and the authors' program; Mehta and Ozturk, *Object detection at 200 frames per
 second*, arXiv 1805.06361 (scaling by objectness).
