@@ -6,7 +6,7 @@ import shlex
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,12 +37,13 @@ from darkprune.pruning.merge import MERGES
 from darkprune.pruning.plan import COMPENSATIONS, PrunePlan, hash_file, read_plan
 from darkprune.pruning.prune import PruneSettings, prepare, recounted, replay
 from darkprune.pruning.result import ResultNames, write_result
-from darkprune.recovery.arguments import add_arguments, labelled, open_session
+from darkprune.recovery.arguments import add_arguments, labelled, open_session, unit_scorer
 from darkprune.recovery.choice import Effort, choose
 from darkprune.zoo import resolve
 
 if TYPE_CHECKING:  # torch, and the evaluation, are imported only where images or labels are given
     from darkprune.recovery.control import Figure
+    from darkprune.recovery.session import Bar
 
 #: flags that say how much to remove; one of them is given
 HOW_MUCH = ("ratio", "ratios", "preset", *(f"target_{kind}" for kind in UNITS))
@@ -140,7 +141,7 @@ def run(args: Namespace) -> int:
     if not args.plan_only:
         check_folder(output, inputs, args.overwrite)
     graph = read_graph(cfg)
-    session = open_session(args, graph, lambda what, steps: progress(steps, what, "step"))
+    session = open_session(args, graph, _bar)
     targets = {kind: text for kind in UNITS if (text := getattr(args, f"target_{kind}")) is not None}
     budget = next((parse_budget(kind, text, totals(graph)) for kind, text in targets.items()), None)
     with NetworkWeights(graph, weights_path) as weights, ThreadPoolExecutor(1) as pool:
@@ -153,7 +154,8 @@ def run(args: Namespace) -> int:
             plan, base = recounted(plan, cut), prepare(weights, plan)
         else:
             effort = Effort(args.candidates or 0, args.rounds, args.search_minutes)
-            decision = choose(weights, settings, (cfg.name, weights_path.name), session, budget, effort)
+            by_unit = unit_scorer(args, _bar)
+            decision = choose(weights, settings, (cfg.name, weights_path.name), session, budget, effort, by_unit)
             plan, cut, base = decision.plan, decision.cut, prepare(weights, decision.plan)
             warnings += decision.warnings
         before = totals(graph, weights.file.header.size)
@@ -226,6 +228,10 @@ def settings_of(args: Namespace) -> PruneSettings:
     elif args.criterion in GLOBAL_CRITERIA and args.preset is None:
         chosen.setdefault("allocation", "global")  # its scores are comparable over the whole network
     return PruneSettings(**chosen)
+
+
+def _bar(what: str, steps: int) -> AbstractContextManager[Bar]:
+    return progress(steps, what, "step")
 
 
 @contextmanager

@@ -30,7 +30,7 @@ from darkprune.pruning.replacement import check_similar, with_similar
 from darkprune.pruning.settle import Limits, settle
 from darkprune.pruning.similarity import Relations, Replacement, relate, replace_similar, taps_of
 from darkprune.pruning.summary import floor_warnings, group_results, removed_in, sparsity_warnings, voters_of
-from darkprune.pruning.units import choose_units
+from darkprune.pruning.units import UnitScorer, choose_units, score_units
 
 
 @dataclass(frozen=True)
@@ -131,6 +131,7 @@ def rank(
     scores: Mapping[int, LayerScores] | None = None,
     by_images: Callable[[NetworkWeights, ChannelMap], ImageScores] | None = None,
     moments: MomentsFrom = filter_moments,
+    by_unit: UnitScorer = score_units,
 ) -> Ranking:
     """Divides, scores and ranks the channels of a pair.
 
@@ -140,6 +141,7 @@ def rank(
         scores: scores from elsewhere, instead of those of the criterion; for the network without the units.
         by_images: makes scores and measured constants, given the network without the units and its labels.
         moments: likewise makes the means and covariances that similarity starts from; by default from the filters.
+        by_unit: scores residual units; by default their mean |γ|.
 
     Raises:
         UsageError, PlanError: settings that make no sense for this network.
@@ -147,7 +149,7 @@ def rank(
     settings = _checked(weights, settings)
     groups = divide(weights.graph, settings.groups)
     excluded = frozenset(settings.exclude)
-    weights = reduced(weights, choose_units(weights, settings.units, settings.unit_ratio))
+    weights = reduced(weights, choose_units(weights, settings.units, settings.unit_ratio, by_unit))
     if isinstance(weights, ReducedWeights):
         groups = weights.regroup(groups)
         excluded = frozenset(new for new, old in enumerate(weights.kept) if old in excluded)

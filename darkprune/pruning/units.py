@@ -7,7 +7,7 @@ reads its `from`, which has the same shape: no width changes (see `reduced` for 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -32,7 +32,8 @@ class Unit:
     Attributes:
         first: its first layer.
         last: its shortcut.
-        score: mean |γ| of its last batch-normalised convolution; the lower, the less it adds to the stream.
+        score: mean |γ| of its last batch-normalised convolution: the lower, the less it adds to the stream; or what
+            another `UnitScorer` says.
     """
 
     first: int
@@ -57,6 +58,10 @@ class Unit:
         first, last = (int(number) for number in data["layers"])
         score = data.get("score")
         return cls(first, last, math.nan if score is None else float(score))
+
+
+#: scores the units of a network; the lowest go first
+UnitScorer = Callable[[NetworkWeights, Sequence[Unit]], tuple[Unit, ...]]
 
 
 def find_units(graph: Graph) -> tuple[Unit, ...]:
@@ -138,13 +143,16 @@ def score_units(weights: NetworkWeights, units: Iterable[Unit]) -> tuple[Unit, .
     return tuple(scored)
 
 
-def choose_units(weights: NetworkWeights, number: int = 0, ratio: float = 0.0) -> tuple[Unit, ...]:
+def choose_units(
+    weights: NetworkWeights, number: int = 0, ratio: float = 0.0, score: UnitScorer = score_units
+) -> tuple[Unit, ...]:
     """Chooses the units with the lowest scores; of nested ones at most one.
 
     Args:
         weights: the original pair.
         number: how many.
         ratio: or which fraction of all.
+        score: says which are lowest.
 
     Returns:
         The units in the order of their layers.
@@ -160,7 +168,7 @@ def choose_units(weights: NetworkWeights, number: int = 0, ratio: float = 0.0) -
     units = find_units(weights.graph)
     wanted = number or math.floor(ratio * len(units) + 0.5)
     chosen: list[Unit] = []
-    for unit in sorted(score_units(weights, units), key=lambda unit: (unit.score, unit.first)):
+    for unit in sorted(score(weights, units), key=lambda unit: (unit.score, unit.first)):
         apart = all(unit.last < other.first or other.last < unit.first for other in chosen)
         if apart and len(chosen) < wanted:
             chosen.append(unit)

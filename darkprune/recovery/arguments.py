@@ -6,13 +6,16 @@ Imported with the command, so that nothing here imports torch before images are 
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from darkprune.errors import UsageError
 from darkprune.graph.graph import Graph
+from darkprune.graph.weights import NetworkWeights
 from darkprune.pruning.budget import UNITS
 from darkprune.pruning.importance import GLOBAL_CRITERIA, IMAGE_CRITERIA
+from darkprune.pruning.units import Unit, UnitScorer, score_units
 
 if TYPE_CHECKING:
     from darkprune.data.dataset import Dataset
@@ -56,6 +59,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         "(Ctrl-C takes the best so far)",
     )
     images.add_argument("--data", metavar="F", help="labelled images: mAP of the result beside its control's")
+    images.add_argument(
+        "--unit-score",
+        choices=("gamma", "separation"),
+        default="gamma",
+        help="--units: gamma (default), or how well a unit tells the classes apart on the training part of --data",
+    )
     images.add_argument("--split", default="valid", help="which part of the data (default valid)")
     images.add_argument("--names", metavar="F", help="names of the classes, in order")
 
@@ -84,6 +93,11 @@ def check_arguments(args: Namespace) -> None:
             "--search-minutes M: give a time, a criterion whose scores compare the whole network (--criterion "
             "sensitivity), and a budget with --target-macs, -params or -size"
         )
+    if args.unit_score != "gamma":
+        if args.data is None or (args.units is None and args.unit_ratio is None):
+            raise UsageError(f"--unit-score {args.unit_score} needs labelled images (--data F) and --units N")
+        if args.candidates is not None or args.rounds > 1:
+            raise UsageError(f"--unit-score {args.unit_score} does not go with --candidates or --rounds")
     if args.candidates is None:
         return
     if args.candidates < 1 or not budget:
@@ -113,6 +127,32 @@ def open_session(args: Namespace, graph: Graph, progress: Progress) -> Session |
     from darkprune.recovery.session import Session
 
     return Session(Path(args.images), graph, args.recover, progress)
+
+
+def unit_scorer(args: Namespace, progress: Progress) -> UnitScorer:
+    """Returns what scores residual units.
+
+    Args:
+        args: the command's arguments, checked.
+        progress: makes progress bars.
+
+    Raises:
+        DataError: the labelled images cannot be read.
+    """
+    if args.unit_score == "gamma":
+        return score_units
+    from darkprune.data import read_dataset
+    from darkprune.recovery.samples import batch_size
+    from darkprune.recovery.separation import IMAGES, score_by_separation
+
+    dataset = read_dataset(args.data, "train", args.names)
+
+    def score(weights: NetworkWeights, units: Sequence[Unit]) -> tuple[Unit, ...]:
+        images = min(IMAGES, len(dataset))
+        with progress("telling classes apart", -(-images // batch_size(weights.graph))) as bar:
+            return score_by_separation(weights, units, dataset, progress=bar.update)
+
+    return score
 
 
 def labelled(args: Namespace) -> Dataset | None:

@@ -14,6 +14,7 @@ from darkprune.pruning.budget import Budget
 from darkprune.pruning.filter_moments import filter_moments
 from darkprune.pruning.importance import IMAGE_CRITERIA
 from darkprune.pruning.prune import Decision, PruneSettings, decide, rank, within_budget
+from darkprune.pruning.units import UnitScorer, score_units
 
 if TYPE_CHECKING:
     from darkprune.recovery.session import Session
@@ -43,6 +44,7 @@ def choose(
     session: Session | None = None,
     budget: Budget | None = None,
     effort: Effort | None = None,
+    by_unit: UnitScorer = score_units,
 ) -> Decision:
     """Ranks and decides.
 
@@ -53,6 +55,7 @@ def choose(
         session: the user's images, which a criterion of `IMAGE_CRITERIA`, candidates, rounds and a search need.
         budget: what shall remain.
         effort: candidates, rounds and minutes count only with images and a budget.
+        by_unit: scores residual units, where some are to go; not with candidates and rounds.
 
     Raises:
         UsageError, PlanError: settings that make no sense for this network; a budget that cannot be met.
@@ -65,7 +68,8 @@ def choose(
         ranking = session.rank_in_rounds(weights, settings, budget, effort.rounds)
     else:
         by_images = session.scorer(settings.criterion) if session and settings.criterion in IMAGE_CRITERIA else None
-        ranking = rank(weights, settings, by_images=by_images, moments=session.moments if session else filter_moments)
+        moments = session.moments if session else filter_moments
+        ranking = rank(weights, settings, by_images=by_images, moments=moments, by_unit=by_unit)
     if session and budget and effort.minutes:
         ranking = session.improve(weights, settings, ranking, budget, effort.minutes, effort.seed)
     return decide(ranking, within_budget(ranking, settings, budget) if budget else settings, names)

@@ -40,7 +40,7 @@ class Recovery:
 
     Attributes:
         how: `lsq`, `scale`, `bn` or `none`.
-        images: number of images that were fitted on.
+        images: number of images that were fitted on; fewer than a method looks at are seen mirrored too.
         held_out: number of images that the distance is measured on.
         distance_before, distance_after: output distance of the slim network to the original.
         layers: how many layers were changed.
@@ -125,7 +125,7 @@ def recover(
     pair = pair_up(original, units, cut, slim, samples.fit.device)
     reference = Reference(pair.original, samples.held_out)
     before = after = reference.distance(pair.slim)
-    fit, changed = samples.fit.first(images_for(how, original.graph)), 0
+    fit, changed = samples.fit.filled(images_for(how, original.graph)), 0
     if how != "none":
         if how == "bn":
             changed = len(reestimate(pair.slim, fit, progress))
@@ -135,4 +135,4 @@ def recover(
         with slim.open("wb", buffering=0) as file:
             save_weights(pair.slim, file, original.file.header)
             os.fsync(file.fileno())
-    return Recovery(how, len(fit), len(samples.held_out), before, after, changed)
+    return Recovery(how, len(fit.paths), len(samples.held_out), before, after, changed)

@@ -29,25 +29,34 @@ class Sample:
         shape: what the network takes.
         batch: images at a time.
         device: where the tensors go.
+        mirrored: how many of the first are seen a second time, left and right exchanged.
     """
 
     paths: tuple[Path, ...]
     shape: InputShape
     batch: int
     device: torch.device
+    mirrored: int = 0
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.paths) + self.mirrored
 
     def first(self, count: int) -> Sample:
         """Returns a sample of the first images."""
-        return replace(self, paths=self.paths[:count])
+        return replace(self, paths=self.paths[:count], mirrored=0)
+
+    def filled(self, count: int) -> Sample:
+        """Returns the first images; where there are not so many, mirrored ones too."""
+        first = self.first(count)
+        return replace(first, mirrored=min(len(first.paths), count - len(first.paths)))
 
     def batches(self) -> Iterator[Tensor]:
         """Yields (b, c, h, w), RGB, 0 to 1; unreadable images are left out, the same ones each time."""
-        for loaded in load_batches(self.paths, self.shape, self.batch):
-            if len(loaded.images):
-                yield torch.from_numpy(loaded.images).to(self.device)
+        for paths, mirror in ((self.paths, False), (self.paths[: self.mirrored], True)):
+            for loaded in load_batches(paths, self.shape, self.batch):
+                if len(loaded.images):
+                    images = torch.from_numpy(loaded.images).to(self.device)
+                    yield images.flip(3) if mirror else images
 
 
 @dataclass(frozen=True)

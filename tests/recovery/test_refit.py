@@ -242,3 +242,12 @@ def test_as_many_images_as_fit_into_memory(weights: NetworkWeights) -> None:
     assert live_bytes(weights.graph, 11) == 0
     assert affordable_images(weights.graph, 10 * (stream + wide)) == 10
     assert images_for("lsq", weights.graph) == 256
+
+
+def test_few_images_are_seen_mirrored_too(samples: Samples) -> None:
+    few = samples.fit.first(5)
+    filled = few.filled(8)
+    assert (len(filled), len(few.filled(4)), len(few.filled(20))) == (8, 4, 10)
+    seen = torch.cat(list(filled.batches()))
+    torch.testing.assert_close(seen[:5], torch.cat(list(few.batches())))
+    torch.testing.assert_close(seen[5:], seen[:3].flip(3))
