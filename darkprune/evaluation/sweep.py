@@ -146,9 +146,9 @@ def summarise(base: Point, pruned: Sequence[Point], controls: Sequence[Point], m
         metric: `mAP@0.5` (more is better) or `distance` (less is).
     """
     sign = 1 if metric == MAP else -1
-    rows = []
+    rows, sizes = [], [(float(point.macs), point.value) for point in controls]
     for point in pruned:
-        control = _control_at(controls, point.macs)
+        control = control_at(sizes, point.macs)
         rows.append(
             {
                 **_row(point, base),
@@ -174,9 +174,14 @@ def _row(point: Point, base: Point) -> dict[str, Any]:
     return {**asdict(point), "macs_removed": round(1 - point.macs / base.macs, 6)}
 
 
-def _control_at(controls: Sequence[Point], macs: int) -> float | None:
-    """Returns what the control has at a number of operations, between its two nearest sizes; None below the least."""
-    ordered = sorted(controls, key=lambda point: point.macs)
-    if macs < ordered[0].macs:
+def control_at(points: Sequence[tuple[float, float]], macs: float) -> float | None:
+    """Returns what the control has at a number of operations, between its two nearest sizes; None below the least.
+
+    Args:
+        points: (multiply-adds, value) of the unpruned network at its sizes.
+        macs: multiply-adds.
+    """
+    ordered = sorted(points)
+    if macs < ordered[0][0]:
         return None
-    return float(np.interp(macs, [point.macs for point in ordered], [point.value for point in ordered]))
+    return float(np.interp(macs, [cost for cost, _ in ordered], [value for _, value in ordered]))

@@ -1,0 +1,301 @@
+"""`darkprune compare`: methods side by side, on the same checkpoint, data and budget."""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from darkprune.commands.console import add_json, add_pair, count, megabytes, print_json, print_table, progress, warn
+from darkprune.darknet.output import atomic_file
+from darkprune.errors import UsageError
+from darkprune.experiments.cells import RECOVERIES, Cell, grid, share
+from darkprune.experiments.methods import DEFAULT, METHODS
+from darkprune.graph.graph import read_graph
+from darkprune.graph.stats import totals
+from darkprune.pruning.budget import UNITS, parse_budget
+from darkprune.pruning.plan import COMPENSATIONS
+from darkprune.runners.base import FAST_FIRST, RUNNERS, load_with_any
+from darkprune.training.arguments import add_keys, changes_of, spare_cores
+from darkprune.zoo import resolve
+
+if TYPE_CHECKING:  # these import torch, which --help can do without
+    from darkprune.data.dataset import Dataset
+    from darkprune.experiments.setup import Setup
+    from darkprune.experiments.table import Row
+
+INTERRUPTED = 130
+CANDIDATES = 30
+_COMMON = ("compensate", "round_to", "min_channels")
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    add_pair(parser)
+    parser.add_argument(
+        "--data", required=True, metavar="F", help="labelled images to measure on, and to train on if a recovery does"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        metavar="DIR",
+        help="folder for table, pictures and cells; a repeated run goes on",
+    )
+    what = parser.add_argument_group("what is compared")
+    what.add_argument(
+        "--methods",
+        default=",".join(DEFAULT),
+        metavar="M1,M2,…",
+        help=f"of {', '.join(METHODS)}, and layer+NAME: units first, then channels (default {','.join(DEFAULT)})",
+    )
+    what.add_argument(
+        "--budgets", default="0.8,0.6,0.4", metavar="B1,B2,…", help="what shall remain: fractions, or values with units"
+    )
+    what.add_argument("--budget-of", choices=tuple(UNITS), default="macs", help="what budgets are about (default macs)")
+    what.add_argument(
+        "--recoveries",
+        default="none",
+        metavar="R1,R2,…",
+        help=f"of {', '.join(RECOVERIES)}, or two joined: lsq+distill (default none: only what belongs to a method)",
+    )
+    what.add_argument("--seeds", default="0", metavar="S1,S2,…", help="of all that is drawn (default 0)")
+    what.add_argument(
+        "--candidates", type=int, default=CANDIDATES, metavar="N", help="that EagleEye tries (default 30)"
+    )
+    data = parser.add_argument_group("images")
+    data.add_argument(
+        "--images", metavar="DIR", help="unlabelled images for the methods and recoveries that look at some"
+    )
+    data.add_argument("--split", default="valid", help="which part of the data is measured on (default valid)")
+    data.add_argument("--names", metavar="F", help="names of the classes, in order")
+    how = parser.add_argument_group("how to prune, as in darkprune prune")
+    how.add_argument("--compensate", choices=COMPENSATIONS)
+    how.add_argument("--round-to", type=int, metavar="N")
+    how.add_argument("--min-channels", type=int, metavar="N")
+    run = parser.add_argument_group("the run")
+    run.add_argument("--jobs", type=int, default=1, metavar="N", help="cells at a time, each in a process (default 1)")
+    run.add_argument(
+        "--cell", metavar="i/n", help="do only the i-th of n shares; who finds all shares done draws the table"
+    )
+    run.add_argument("--runner", choices=tuple(RUNNERS), help="program to measure and time in")
+    run.add_argument("--device", default="auto", help="to train on: cpu, cuda, cuda:1 (default: a GPU if there is one)")
+    run.add_argument("--no-times", action="store_true", help="leave out milliseconds")
+    run.add_argument("--overwrite", action="store_true", help="take a folder that holds another network's comparison")
+    add_keys(parser)
+    add_json(parser)
+
+
+def run(args: Namespace) -> int:
+    """Compares."""
+    spare_cores()
+    from darkprune.experiments.run import carry_out, collect, open_folder
+
+    methods, budgets, recoveries = (_words(args, name) for name in ("methods", "budgets", "recoveries"))
+    cells = grid(methods, budgets, recoveries, _seeds(args.seeds))
+    mine = share(cells, args.cell) if args.cell else cells
+    if args.jobs < 1 or args.candidates < 1:
+        raise UsageError("--jobs and --candidates must be at least 1")
+    setup = _setup(args, cells)
+    open_folder(setup, args.overwrite)
+    with ExitStack() as stack:
+        tell = _teller(stack)
+        try:
+            carry_out(setup, mine, args.jobs, tell)
+        except KeyboardInterrupt:
+            done = len(collect(setup, cells))
+            print(f"darkprune: interrupted; {done} of {len(cells)} cells are done, and the same command goes on",
+                  file=sys.stderr)  # fmt: skip
+            return INTERRUPTED
+        missing = len(cells) - len(collect(setup, cells))
+        if missing:
+            _report_share(args, len(mine), missing)
+            return 0
+        rows = _rows(setup, cells, args, tell)
+    outputs = _write(setup, cells, rows)
+    if args.json:
+        print_json({"rows": [row.to_json() for row in rows], "runner": setup.runner, "outputs": outputs})
+    else:
+        _print(rows, setup, outputs)
+    return 0
+
+
+def _words(args: Namespace, name: str) -> list[str]:
+    words = list(dict.fromkeys(word.strip() for word in getattr(args, name).split(",") if word.strip()))
+    if not words:
+        raise UsageError(f"--{name}: give at least one")
+    return words
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        seeds = list(dict.fromkeys(int(word) for word in text.split(",")))
+    except ValueError:
+        seeds = []
+    if not seeds or min(seeds) < 0:
+        raise UsageError(f"--seeds {text[:60]}: give whole numbers from 0 on, separated by commas")
+    return seeds
+
+
+def _setup(args: Namespace, cells: Sequence[Cell]) -> Setup:
+    """Checks what all cells have in common before any of them begins."""
+    from darkprune.data import read_dataset
+    from darkprune.evaluation.of_graph import heads_of
+    from darkprune.experiments.setup import Setup
+    from darkprune.pipeline.sources import Images, Labelled, Source
+
+    cfg, weights = resolve(args.cfg), resolve(args.weights, "weights")
+    graph = read_graph(cfg)
+    heads_of(graph)  # without one there is nothing to measure
+    for cell in cells:
+        parse_budget(args.budget_of, cell.budget, totals(graph))
+        if cell.images and args.images is None:
+            what = cell.training if cell.training == "distill-unlabelled" else cell.how if cell.how != "none" else ""
+            raise UsageError(
+                f"{cell.method}{f' with recovery {what}' if what else ''} looks at images: give some with --images DIR "
+                "(labels are not needed)"
+            )
+    runner, _ = load_with_any(graph, weights, args.runner, taps=False, order=FAST_FIRST)
+    names = Path(args.names) if args.names else None
+    digests = {"cfg": Source("cfg", cfg).digest(), "weights": Source("weights", weights).digest()}
+    digests["valid"] = Labelled("data", Path(args.data), names, (args.split,)).digest()
+    if any(cell.training in ("finetune", "distill") for cell in cells):
+        _check_split(read_dataset(args.data, "train", args.names), read_dataset(args.data, args.split, args.names))
+        digests["train"] = Labelled("data", Path(args.data), names, ("train",)).digest()
+    if args.images is not None:
+        digests["images"] = Images("images", Path(args.images)).digest()
+    return Setup(
+        cfg,
+        weights,
+        Path(args.output),
+        args.budget_of,
+        args.data,
+        args.split,
+        args.names,
+        Path(args.images) if args.images else None,
+        runner,
+        args.candidates,
+        {name: getattr(args, name) for name in _COMMON if getattr(args, name) is not None},
+        changes_of(args),
+        args.device,
+        max(1, (os.cpu_count() or 1) // args.jobs) if args.jobs > 1 else None,
+        digests,
+    )
+
+
+def _check_split(train: Dataset, valid: Dataset) -> None:
+    """Refuses to train on what is measured."""
+    shared = {record.path for record in train.images} & {record.path for record in valid.images}
+    if shared:
+        raise UsageError(
+            f"{train.source}: {len(shared)} of its training images are measured on too; recoveries that train need "
+            "a set with two splits (or take distill-unlabelled with --images)"
+        )
+
+
+def _teller(stack: ExitStack) -> Callable[[str, int, int], None]:
+    """Shows one bar after the other."""
+    open_bars: dict[str, Any] = {}
+
+    def tell(what: str, done: int, total: int) -> None:
+        if what not in open_bars:
+            stack.close()
+            open_bars[what] = stack.enter_context(progress(total, what, "cell"))
+        if done:
+            open_bars[what].update()
+
+    return tell
+
+
+def _report_share(args: Namespace, mine: int, missing: int) -> None:
+    if args.json:
+        print_json({"done": mine, "missing": missing, "rows": None, "outputs": {}})
+    else:
+        print(
+            f"{mine} cells of share {args.cell} are done; {missing} cells of other shares are not, so nothing is drawn"
+        )
+
+
+def _rows(setup: Setup, cells: Sequence[Cell], args: Namespace, tell: Callable[[str, int, int], None]) -> list[Row]:
+    from darkprune.experiments.run import collect, controls, times
+    from darkprune.experiments.steps import unpruned_at
+    from darkprune.experiments.table import make_rows
+
+    records = collect(setup, cells)
+    unpruned = controls(setup, records.values(), args.jobs, tell)
+    networks = [(unpruned_at(setup, (r.result["width"], r.result["height"])), setup.weights) for r in unpruned]
+    for record in records.values():
+        if record.error is None:
+            pair = [setup.folder / record.result[name] for name in ("cfg", "weights")]
+            networks.append((read_graph(pair[0]), pair[1]))
+    return make_rows(cells, records, unpruned, {} if args.no_times else times(setup, networks, tell))
+
+
+def _write(setup: Setup, cells: Sequence[Cell], rows: Sequence[Row]) -> list[str]:
+    """Writes table and pictures."""
+    import json
+
+    from darkprune.experiments.table import to_csv
+
+    names: list[str] = []
+
+    def save(name: str, content: bytes) -> None:
+        with atomic_file(setup.folder / name, overwrite=True) as file:
+            file.write(content)
+        names.append(str(setup.folder / name))
+
+    about = {"cfg": setup.cfg.name, "weights": setup.weights.name, "data": setup.data, "runner": setup.runner,
+             "budget_of": setup.kind, "digests": dict(setup.digests), "changes": asdict(setup.changes)}  # fmt: skip
+    whole = {"about": about, "rows": [row.to_json() for row in rows], "cells": [asdict(cell) for cell in cells]}
+    save("compare.json", (json.dumps(whole, indent=1) + "\n").encode())
+    save("compare.csv", to_csv(rows).encode())
+    if find_spec("matplotlib") is None:
+        warn("no pictures are drawn: matplotlib is not installed (pip install 'darkprune[report]')")
+    else:
+        from darkprune.experiments.curves import draw
+
+        draw(rows, f"{setup.cfg.stem}: methods at equal {setup.kind}", save)
+    return names
+
+
+def _print(rows: Sequence[Row], setup: Setup, outputs: Sequence[str]) -> None:
+    def percent(value: float | None, spread: float | None, seeds: int) -> str:
+        if value is None:
+            return "-"
+        return f"{100 * value:.2f}" + (f" ±{100 * (spread or 0):.2f}" if seeds > 1 else "")
+
+    table = [
+        (
+            row.method or row.kind,
+            row.budget or f"{row.width}x{row.height}",
+            row.recovery or "-",
+            percent(row.map50, row.map50_std, row.seeds),
+            percent(row.map, row.map_std, row.seeds),
+            "-" if row.params is None else count(row.params),
+            "-" if row.macs is None else count(row.macs),
+            "-" if row.bytes is None else megabytes(row.bytes),
+            "-" if row.ms is None else f"{row.ms:.2f}",
+            "-" if row.seconds is None else f"{row.seconds:.0f} s",
+            {None: "-", True: "yes", False: "no"}[row.beats_control],
+        )
+        for row in rows
+    ]
+    head = ("method", "budget", "recovery", "mAP@0.5", "0.5:0.95", "parameters", "MACs", "file", "ms", "took",
+            "beats control")  # fmt: skip
+    print_table(head, table, left=3)
+    for row in rows:
+        if row.failed:
+            print(f"{row.method} at {row.budget}, {row.recovery}: {row.failed}")
+    print(f"\ncontrol: the unpruned network at a smaller input; {setup.runner}")
+    judged = [row for row in rows if row.beats_control is not None]
+    if judged and not any(row.beats_control for row in judged):
+        print(
+            "NOTHING HERE BEATS THE SMALLER INPUT at equal operations: train after pruning, or take the smaller input"
+        )
+    print("written: " + ", ".join(outputs))
