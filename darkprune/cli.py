@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "bench": ("bench", "time a network, or two in turn"),
     "compress": ("compress", "from a checkpoint to a slim one, ready to use: train, prune, recover, distil, export"),
     "cliff": ("cliff", "how far a pair can be pruned before it falls, beside the unpruned one at smaller inputs"),
+    "compare": ("compare", "methods, budgets and recoveries side by side: one table, and curves"),
     "check": ("check", "list what is wrong with a data set"),
     "train": ("train", "train a network, sparsely if wished"),
     "distill": ("distill", "let a pruned network learn from the original"),

@@ -23,6 +23,7 @@ LEVELS = [
     {"runners"},
     {"pruning"},
     {"training", "recovery", "report", "pipeline"},
+    {"experiments"},
     {"commands"},
     {"cli", "__main__", "__init__"},
 ]

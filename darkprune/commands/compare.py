@@ -7,13 +7,11 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from darkprune.commands.console import add_json, add_pair, count, megabytes, print_json, print_table, progress, warn
-from darkprune.darknet.output import atomic_file
+from darkprune.commands.compare_output import show, write
+from darkprune.commands.console import add_json, add_pair, print_json, progress
 from darkprune.errors import UsageError
 from darkprune.experiments.cells import RECOVERIES, Cell, grid, share
 from darkprune.experiments.methods import DEFAULT, METHODS
@@ -118,11 +116,11 @@ def run(args: Namespace) -> int:
             _report_share(args, len(mine), missing)
             return 0
         rows = _rows(setup, cells, args, tell)
-    outputs = _write(setup, cells, rows)
+    outputs = write(setup, cells, rows)
     if args.json:
         print_json({"rows": [row.to_json() for row in rows], "runner": setup.runner, "outputs": outputs})
     else:
-        _print(rows, setup, outputs)
+        show(rows, setup, outputs)
     return 0
 
 
@@ -235,67 +233,3 @@ def _rows(setup: Setup, cells: Sequence[Cell], args: Namespace, tell: Callable[[
             pair = [setup.folder / record.result[name] for name in ("cfg", "weights")]
             networks.append((read_graph(pair[0]), pair[1]))
     return make_rows(cells, records, unpruned, {} if args.no_times else times(setup, networks, tell))
-
-
-def _write(setup: Setup, cells: Sequence[Cell], rows: Sequence[Row]) -> list[str]:
-    """Writes table and pictures."""
-    import json
-
-    from darkprune.experiments.table import to_csv
-
-    names: list[str] = []
-
-    def save(name: str, content: bytes) -> None:
-        with atomic_file(setup.folder / name, overwrite=True) as file:
-            file.write(content)
-        names.append(str(setup.folder / name))
-
-    about = {"cfg": setup.cfg.name, "weights": setup.weights.name, "data": setup.data, "runner": setup.runner,
-             "budget_of": setup.kind, "digests": dict(setup.digests), "changes": asdict(setup.changes)}  # fmt: skip
-    whole = {"about": about, "rows": [row.to_json() for row in rows], "cells": [asdict(cell) for cell in cells]}
-    save("compare.json", (json.dumps(whole, indent=1) + "\n").encode())
-    save("compare.csv", to_csv(rows).encode())
-    if find_spec("matplotlib") is None:
-        warn("no pictures are drawn: matplotlib is not installed (pip install 'darkprune[report]')")
-    else:
-        from darkprune.experiments.curves import draw
-
-        draw(rows, f"{setup.cfg.stem}: methods at equal {setup.kind}", save)
-    return names
-
-
-def _print(rows: Sequence[Row], setup: Setup, outputs: Sequence[str]) -> None:
-    def percent(value: float | None, spread: float | None, seeds: int) -> str:
-        if value is None:
-            return "-"
-        return f"{100 * value:.2f}" + (f" ±{100 * (spread or 0):.2f}" if seeds > 1 else "")
-
-    table = [
-        (
-            row.method or row.kind,
-            row.budget or f"{row.width}x{row.height}",
-            row.recovery or "-",
-            percent(row.map50, row.map50_std, row.seeds),
-            percent(row.map, row.map_std, row.seeds),
-            "-" if row.params is None else count(row.params),
-            "-" if row.macs is None else count(row.macs),
-            "-" if row.bytes is None else megabytes(row.bytes),
-            "-" if row.ms is None else f"{row.ms:.2f}",
-            "-" if row.seconds is None else f"{row.seconds:.0f} s",
-            {None: "-", True: "yes", False: "no"}[row.beats_control],
-        )
-        for row in rows
-    ]
-    head = ("method", "budget", "recovery", "mAP@0.5", "0.5:0.95", "parameters", "MACs", "file", "ms", "took",
-            "beats control")  # fmt: skip
-    print_table(head, table, left=3)
-    for row in rows:
-        if row.failed:
-            print(f"{row.method} at {row.budget}, {row.recovery}: {row.failed}")
-    print(f"\ncontrol: the unpruned network at a smaller input; {setup.runner}")
-    judged = [row for row in rows if row.beats_control is not None]
-    if judged and not any(row.beats_control for row in judged):
-        print(
-            "NOTHING HERE BEATS THE SMALLER INPUT at equal operations: train after pruning, or take the smaller input"
-        )
-    print("written: " + ", ".join(outputs))

@@ -139,12 +139,6 @@ def test_recoveries_that_look_and_train(
     assert len(weights) == 5  # and what lsq left
     assert len(set(weights.values())) == 5
     assert not list((tmp_path / "out" / "runs").iterdir())
-    before = records(tmp_path / "out")
-    assert compare(pair, data, tmp_path / "out", *more[:-3], 3, *more[-2:]) == 0
-    changed = {Path(name).stem for name, time in records(tmp_path / "out").items() if before.get(name) != time}
-    names = [f"thinet_0.8_{recovery}_s0" for recovery in ("lsq+finetune", "distill", "distill-unlabelled")]
-    assert changed >= set(names)
-    assert "thinet_0.8_none_s0" not in changed
 
 
 @pytest.mark.slow
