@@ -163,7 +163,7 @@ def _setup(args: Namespace, cells: Sequence[Cell]) -> Setup:
     names = Path(args.names) if args.names else None
     digests = {"cfg": Source("cfg", cfg).digest(), "weights": Source("weights", weights).digest()}
     digests["valid"] = Labelled("data", Path(args.data), names, (args.split,)).digest()
-    if any(cell.training in ("finetune", "distill") for cell in cells):
+    if any(cell.training not in (None, "distill-unlabelled") for cell in cells):
         _check_split(read_dataset(args.data, "train", args.names), read_dataset(args.data, args.split, args.names))
         digests["train"] = Labelled("data", Path(args.data), names, ("train",)).digest()
     if args.images is not None:

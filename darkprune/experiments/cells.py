@@ -9,8 +9,8 @@ from darkprune.errors import UsageError
 from darkprune.experiments.methods import method_of, nearest
 from darkprune.recovery.arguments import RECOVERIES as BY_IMAGES
 
-#: recoveries that train
-TRAINED = ("finetune", "distill", "distill-unlabelled")
+#: recoveries that train -> preset of the distillation ([GCP]'s for `distill`)
+TRAINED = {"finetune": "", "distill": "paper", "distill-objectness": "objectness", "distill-unlabelled": "objectness"}
 #: recoveries by name; `A+B` is a recovery from images, then training
 RECOVERIES = (*BY_IMAGES, *TRAINED)
 

@@ -89,19 +89,18 @@ METHODS: dict[str, Method] = {
     ),
     "layer": Method("whole residual units of lowest mean |γ|", units=True, channels=False),
     "sensitivity": Method(
-        "effect on the network's own outputs per multiply-add, measured means",
-        PruneSettings(criterion="sensitivity", allocation="global"),
+        "first-order effect on the network's own outputs per multiply-add, measured means",
+        PruneSettings(criterion="first-order", allocation="global"),
         images=True,
     ),
-    "sensitivity-rounds": Method(
-        "the same, scored anew four times on the way to the budget",
-        PruneSettings(criterion="sensitivity", allocation="global"),
+    "surgeon": Method(
+        "Optimal Brain Surgeon: what removal costs once the others have been refitted",
+        PruneSettings(criterion="surgeon", allocation="global"),
         images=True,
-        rounds=4,
     ),
 }
 #: those that [GCP] compares, and ours
-DEFAULT = ("slimming", "group", "thinet", "eagleeye", "similarity", "layer", "sensitivity")
+DEFAULT = ("slimming", "group", "thinet", "eagleeye", "similarity", "layer", "sensitivity", "surgeon")
 
 
 def method_of(name: str) -> Method:

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from darkprune.experiments.cells import Cell
+from darkprune.experiments.cells import TRAINED, Cell
 from darkprune.experiments.setup import Setup
 from darkprune.graph.graph import Graph, read_graph
 from darkprune.pruning.groups import divide
@@ -21,7 +21,6 @@ from darkprune.training.session import RunRequest
 from darkprune.training.taps import choose_taps, match_taps
 from darkprune.training.teacher import Teacher
 
-PRESET = "paper"
 NEVER = 1 << 40  #: steps between measurements: what is compared is the end of each run, not its best moment
 
 
@@ -80,5 +79,6 @@ def train(setup: Setup, cell: Cell, out: Path) -> dict[str, Any]:
 def _teacher(setup: Setup, cell: Cell, student: Graph, labelled: bool) -> Teacher:
     graph = read_graph(setup.cfg)
     plan = read_plan(setup.cut_folder(cell) / setup.files.plan)
-    taps = match_taps(choose_taps(graph, divide(graph, "auto"), PRESET), graph, student, plan)
-    return Teacher(graph, setup.weights, taps, PRESETS[PRESET], labelled)
+    preset = TRAINED[str(cell.training)]
+    taps = match_taps(choose_taps(graph, divide(graph, "auto"), preset), graph, student, plan)
+    return Teacher(graph, setup.weights, taps, PRESETS[preset], labelled)
