@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
@@ -192,6 +193,11 @@ def report(args: Namespace, graph: Graph, trainer: Trainer, outcome: Outcome) ->
         print_totals(before, after)
     for kind, path in files.items():
         print(f"{kind:6}{path}")
+    chosen = files.get("best") or files.get("final")
+    if chosen is not None and not outcome.stopped:
+        valid = args.valid or args.data
+        on = ["eval", str(folder.cfg), chosen, "--data", valid] if valid else ["info", str(folder.cfg), chosen]
+        print("next: " + shlex.join(["darkprune", *on]))
 
 
 def _sparsity(args: Namespace) -> Any:

@@ -275,8 +275,8 @@ def _difficult(data: DataFile) -> list[str] | None:
 
 
 def _tried(data: DataFile, key: str) -> str:
-    folder = data.path.parent.resolve()
-    return f"(looked from {printable(os.getcwd())} and from {printable(str(folder))}); mend the `{key}=` line"
+    places = " and from ".join(dict.fromkeys(printable(str(p)) for p in (os.getcwd(), data.path.parent.resolve())))
+    return f"(looked from {places}); mend the `{key}=` line"
 
 
 def _malformed(line: bytes) -> str:

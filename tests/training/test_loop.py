@@ -54,6 +54,23 @@ def test_it_learns(data: Path, tmp_path: Path) -> None:
     assert {"tiny_best.weights", "tiny_last.weights", "tiny_final.weights", "state.pt", "log.csv"} <= names
 
 
+#: heads behind the tiny network's last map: filters before them, and their sections
+HEADS = {
+    "Gaussian_yolo": (22, "mask=0,1\nanchors=8,8, 16,14\nclasses=2\nnum=2\niou_loss=mse\nuc_normalizer=0.1"),
+    "region": (14, "anchors=1,1, 2,1.75\nclasses=2\nnum=2\ncoords=4\nthresh=.6\nbias_match=1\nrescore=1"),
+}
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_other_heads_learn_too(kind: str, data: Path, tmp_path: Path) -> None:
+    filters, section = HEADS[kind]
+    text = CFG[: CFG.index("[yolo]")].replace("filters=14", f"filters={filters}") + f"[{kind}]\n{section}\n"
+    changes = Changes(steps=30, rate=0.005, mosaic=False, adam=True, policy="cosine")
+    make_trainer(build_graph(parse_cfg(text, "x.cfg")), data, tmp_path, changes=changes, save_every=100).run()
+    losses = [float(row["loss"]) for row in read_log(tmp_path / "log.csv")]
+    assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
+
+
 def test_a_loss_that_is_no_number_stops_and_names_its_images(data: Path, tmp_path: Path) -> None:
     graph = tiny_graph(mosaic=0)
     trainer = make_trainer(graph, data, tmp_path / "run", objective=Poisoned(graph))

@@ -10,16 +10,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from darkprune.darknet.options import Options
-from darkprune.training.losses.boxes import OverlapKind
 from darkprune.training.losses.truths import Truths
 
-BoxLoss = Literal["mse", "iou", "giou", "diou", "ciou"]
 PARTS = ("loss", "box", "objectness", "class", "iou", "count")
 
 
@@ -97,36 +95,6 @@ class _WithDelta(torch.autograd.Function):
 def with_delta(raw: Tensor, delta: Tensor, value: Tensor) -> Tensor:
     """Returns `value` as a function of `raw` whose gradient is −delta."""
     return cast(Tensor, _WithDelta.apply(raw, delta, value))  # type: ignore[no-untyped-call]
-
-
-def box_loss_of(options: Options) -> BoxLoss:
-    """Reads `iou_loss`; darknet takes what it does not know for plain IoU."""
-    text = options.text("iou_loss", "mse")
-    return cast(BoxLoss, text) if text in ("mse", "giou", "diou", "ciou") else "iou"
-
-
-def thresh_kind_of(options: Options) -> OverlapKind:
-    """Reads `iou_thresh_kind`; darknet takes what it does not know for plain IoU."""
-    text = options.text("iou_thresh_kind", "iou")
-    return cast(OverlapKind, text) if text in ("giou", "diou", "ciou") else "iou"
-
-
-def class_weights(options: Options, classes: int, limit: float | None) -> tuple[float, ...] | None:
-    """Reads `counters_per_class`: the rarer a class, the more its objects weigh (`get_classes_multipliers`).
-
-    Raises:
-        CfgError: not one counter per class.
-    """
-    counters = options.ints("counters_per_class", comment_ends=True)
-    if not counters:
-        return None
-    if len(counters) != classes:
-        raise options.error(
-            f"counters_per_class has {len(counters)} values for classes={classes}", "counters_per_class"
-        )
-    counts = [max(1, counter) for counter in counters]
-    weights = [max(counts) / count for count in counts]
-    return tuple(weight if limit is None else min(weight, limit) for weight in weights)
 
 
 def refuse_map(options: Options) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -11,20 +12,18 @@ from torch import Tensor
 from darkprune.darknet.options import Options
 from darkprune.layers.heads import GaussianYolo
 from darkprune.training.losses.base import (
-    BoxLoss,
     Deltas,
     DetectionLoss,
-    box_loss_of,
-    class_weights,
-    refuse_map,
     smoothed,
     sums_of_squares,
-    thresh_kind_of,
     vector,
 )
-from darkprune.training.losses.boxes import OverlapKind, best_iou, overlap, overlap_gradient
+from darkprune.training.losses.boxes import best_iou, overlap, overlap_gradient
+from darkprune.training.losses.settings import LIKELY, HeadSettings, limited
 from darkprune.training.losses.truths import Matches, Truths, match
-from darkprune.training.losses.yolo import LIKELY, limited
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 BOX = (0, 2, 4, 6)  #: x, y, w, h among the features
 SPREAD = (1, 3, 5, 7)  #: their spreads
@@ -36,51 +35,15 @@ POINTS = {"left_top": -0.5, "right_bottom": 0.5}
 
 
 @dataclass(frozen=True)
-class GaussianSettings:
-    """The training keys of a head, named as in the cfg; `max_delta` is None where the cfg has none."""
+class GaussianSettings(HeadSettings):
+    """The training keys of a [Gaussian_yolo] head."""
 
-    iou_loss: BoxLoss = "mse"
-    iou_normalizer: float = 0.75
-    obj_normalizer: float = 1.0
-    cls_normalizer: float = 1.0
     uc_normalizer: float = 1.0
-    delta_normalizer: float = 1.0
-    iou_thresh: float = 1.0
-    iou_thresh_kind: OverlapKind = "iou"
-    ignore_thresh: float = 0.5
-    truth_thresh: float = 1.0
-    label_smooth_eps: float = 0.0
-    objectness_smooth: bool = False
-    max_delta: float | None = None
-    class_weights: tuple[float, ...] | None = None
-    max: int = 200
 
     @classmethod
-    def read(cls, options: Options, classes: int) -> GaussianSettings:
-        """Reads them with darknet's defaults (`parse_gaussian_yolo`).
-
-        Raises:
-            CfgError: a value that cannot be trained with.
-        """
-        refuse_map(options)
-        limit = options.float("max_delta") if options.has("max_delta") else None
-        return cls(
-            iou_loss=box_loss_of(options),
-            iou_normalizer=options.float("iou_normalizer", 0.75),
-            obj_normalizer=options.float("obj_normalizer", 1.0),
-            cls_normalizer=options.float("cls_normalizer", 1.0),
-            uc_normalizer=options.float("uc_normalizer", 1.0),
-            delta_normalizer=options.float("delta_normalizer", 1.0),
-            iou_thresh=options.float("iou_thresh", 1.0),
-            iou_thresh_kind=thresh_kind_of(options),
-            ignore_thresh=options.float("ignore_thresh", 0.5),
-            truth_thresh=options.float("truth_thresh", 1.0),
-            label_smooth_eps=options.float("label_smooth_eps"),
-            objectness_smooth=options.flag("objectness_smooth"),
-            max_delta=limit,
-            class_weights=class_weights(options, classes, limit),
-            max=options.positive("max", 200),
-        )
+    def read(cls, options: Options, classes: int, **own: Any) -> Self:
+        """See `HeadSettings.read`."""
+        return super().read(options, classes, uc_normalizer=options.float("uc_normalizer", 1.0), **own)
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,7 +145,7 @@ class GaussianLoss(DetectionLoss):
             return
         cells = (fit > set_.truth_thresh).nonzero(as_tuple=True)[0]
         classes = truths.classes[image[cells], which[cells]]
-        weight = self._weight(classes, values)
+        weight = self.settings.weight_of(classes, values)
         square = fit[cells].square()
         target = square if set_.objectness_smooth else torch.ones_like(square)
         delta[cells, OBJECTNESS] = set_.obj_normalizer * (target - objectness[cells])
@@ -196,7 +159,7 @@ class GaussianLoss(DetectionLoss):
         set_ = self.settings
         truth = truths.boxes[matches.image, matches.truth]
         classes = truths.classes[matches.image, matches.truth]
-        weight = self._weight(classes, every.values)
+        weight = self.settings.weight_of(classes, every.values)
         found = every.at(at)
         wanted = self._box_deltas(found, truth, weight)
         delta[:, :OBJECTNESS] = delta[:, :OBJECTNESS].index_add(0, at, wanted)
@@ -207,11 +170,6 @@ class GaussianLoss(DetectionLoss):
             delta[cells, 9:] = self._class_deltas(values[:, 9:], delta[cells, 9:], classes[start:end])
             start = end
         return overlap(found.boxes, truth, "iou" if set_.iou_loss == "mse" else "giou")
-
-    def _weight(self, classes: Tensor, like: Tensor) -> Tensor:
-        if self.settings.class_weights is None:
-            return like.new_ones(len(classes))
-        return like.new_tensor(self.settings.class_weights)[classes]
 
     def _box_deltas(self, found: _Predictions, truth: Tensor, weight: Tensor) -> Tensor:
         """Computes (n, 8) deltas of coordinates and spreads.
@@ -250,7 +208,7 @@ class GaussianLoss(DetectionLoss):
         step = smoothed(hot, set_.label_smooth_eps) - output
         first, further = step, step
         if set_.class_weights is not None:
-            weight = self._weight(classes, output)[:, None]
+            weight = self.settings.weight_of(classes, output)[:, None]
             further = step * weight
             first = torch.where(hot > 0, step * (weight * set_.cls_normalizer), step)
         return torch.where(now[:, :1] != 0, torch.where(hot > 0, further, now), first)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,70 +11,36 @@ from torch import Tensor
 from darkprune.darknet.options import Options
 from darkprune.layers.heads import Yolo
 from darkprune.training.losses.base import (
-    BoxLoss,
     Deltas,
     DetectionLoss,
-    box_loss_of,
-    class_weights,
-    refuse_map,
     smoothed,
     sums_of_squares,
-    thresh_kind_of,
     vector,
 )
-from darkprune.training.losses.boxes import OverlapKind, best_iou, iou, overlap, overlap_gradient
+from darkprune.training.losses.boxes import best_iou, iou, overlap, overlap_gradient
+from darkprune.training.losses.settings import LIKELY, HeadSettings, limited
 from darkprune.training.losses.truths import Matches, Truths, match
 
-LIKELY = 0.25  #: a cell that gives no class this much has to learn "no object", however well its box fits
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @dataclass(frozen=True)
-class YoloSettings:
-    """The training keys of a head, named as in the cfg; `max_delta` is None where the cfg has none."""
+class YoloSettings(HeadSettings):
+    """The training keys of a [yolo] head."""
 
-    iou_loss: BoxLoss = "mse"
-    iou_normalizer: float = 0.75
-    obj_normalizer: float = 1.0
-    cls_normalizer: float = 1.0
-    delta_normalizer: float = 1.0
-    iou_thresh: float = 1.0
-    iou_thresh_kind: OverlapKind = "iou"
-    ignore_thresh: float = 0.5
-    truth_thresh: float = 1.0
-    label_smooth_eps: float = 0.0
-    objectness_smooth: bool = False
     focal_loss: bool = False
-    max_delta: float | None = None
-    class_weights: tuple[float, ...] | None = None
-    max: int = 200
     show_details: bool = True
 
     @classmethod
-    def read(cls, options: Options, classes: int) -> YoloSettings:
-        """Reads them with darknet's defaults (`parse_yolo`).
-
-        Raises:
-            CfgError: a value that cannot be trained with.
-        """
-        refuse_map(options)
-        limit = options.float("max_delta") if options.has("max_delta") else None
-        return cls(
-            iou_loss=box_loss_of(options),
-            iou_normalizer=options.float("iou_normalizer", 0.75),
-            obj_normalizer=options.float("obj_normalizer", 1.0),
-            cls_normalizer=options.float("cls_normalizer", 1.0),
-            delta_normalizer=options.float("delta_normalizer", 1.0),
-            iou_thresh=options.float("iou_thresh", 1.0),
-            iou_thresh_kind=thresh_kind_of(options),
-            ignore_thresh=options.float("ignore_thresh", 0.5),
-            truth_thresh=options.float("truth_thresh", 1.0),
-            label_smooth_eps=options.float("label_smooth_eps"),
-            objectness_smooth=options.flag("objectness_smooth"),
+    def read(cls, options: Options, classes: int, **own: Any) -> Self:
+        """See `HeadSettings.read`."""
+        return super().read(
+            options,
+            classes,
             focal_loss=options.flag("focal_loss"),
-            max_delta=limit,
-            class_weights=class_weights(options, classes, limit),
-            max=options.positive("max", 200),
             show_details=options.flag("show_details", True),
+            **own,
         )
 
 
@@ -180,7 +146,7 @@ class YoloLoss(DetectionLoss):
         values = output[cells.image, cells.anchor, :, cells.row, cells.column]
         truth = which[cells]
         classes = truths.classes[cells.image, truth]
-        weight = self._weight(classes, values)
+        weight = self.settings.weight_of(classes, values)
         square = fit[cells].square()
         target = square if set_.objectness_smooth else torch.ones_like(square)
         wanted = torch.zeros_like(values)
@@ -202,7 +168,7 @@ class YoloLoss(DetectionLoss):
         values = output[every.image, every.anchor, :, every.row, every.column]
         boxes = truths.boxes[matches.image, matches.truth]
         classes = truths.classes[matches.image, matches.truth]
-        weight = self._weight(classes, values)
+        weight = self.settings.weight_of(classes, values)
         grid = (output.shape[4], output.shape[3])
         wanted, overlaps = self._box_deltas(values, every, boxes, weight, grid, size)
         features = torch.arange(4, device=output.device)
@@ -221,11 +187,6 @@ class YoloLoss(DetectionLoss):
             delta[cells.image, cells.anchor, 4:, cells.row, cells.column] = now[:, 4:]
             start = end
         return overlaps
-
-    def _weight(self, classes: Tensor, like: Tensor) -> Tensor:
-        if self.settings.class_weights is None:
-            return like.new_ones(len(classes))
-        return like.new_tensor(self.settings.class_weights)[classes]
 
     def _box_deltas(
         self,
@@ -280,7 +241,7 @@ class YoloLoss(DetectionLoss):
             slope = -(1 - likelihood) * (2 * likelihood * likelihood.log() + likelihood - 1)
             first = (hot - output) * (0.5 * slope)
         if set_.class_weights is not None:
-            weight = self._weight(classes, output)[:, None]
+            weight = self.settings.weight_of(classes, output)[:, None]
             further = step * weight
             if not set_.focal_loss:
                 first = torch.where(hot > 0, step * (weight * set_.cls_normalizer), step)
@@ -297,12 +258,6 @@ class YoloLoss(DetectionLoss):
             missed = (1 - overlaps[:, 1]).sum() / max(1, count)
             loss = set_.iou_normalizer * missed + set_.obj_normalizer * (objectness + classes)
         return vector([loss, box, objectness, classes, overlaps[:, 0].sum(), float(count)], delta)
-
-
-def limited(wanted: Tensor, limit: float | None) -> Tensor:
-    """Replaces what is not finite by 0 and applies `max_delta`."""
-    wanted = torch.where(wanted.isfinite(), wanted, wanted.new_zeros(()))
-    return wanted if limit is None else wanted.clamp(-limit, limit)
 
 
 def _average(delta: Tensor) -> None:

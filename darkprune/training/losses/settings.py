@@ -1,0 +1,112 @@
+"""The training keys that [yolo] and [Gaussian_yolo] have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from torch import Tensor
+
+from darkprune.darknet.options import Options
+from darkprune.training.losses.base import refuse_map
+from darkprune.training.losses.boxes import OverlapKind
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+BoxLoss = Literal["mse", "iou", "giou", "diou", "ciou"]
+LIKELY = 0.25  #: a cell that gives no class this much has to learn "no object", however well its box fits
+
+
+@dataclass(frozen=True)
+class HeadSettings:
+    """The training keys of a head, named as in the cfg; `max_delta` is None where the cfg has none."""
+
+    iou_loss: BoxLoss = "mse"
+    iou_normalizer: float = 0.75
+    obj_normalizer: float = 1.0
+    cls_normalizer: float = 1.0
+    delta_normalizer: float = 1.0
+    iou_thresh: float = 1.0
+    iou_thresh_kind: OverlapKind = "iou"
+    ignore_thresh: float = 0.5
+    truth_thresh: float = 1.0
+    label_smooth_eps: float = 0.0
+    objectness_smooth: bool = False
+    max_delta: float | None = None
+    class_weights: tuple[float, ...] | None = None
+    max: int = 200
+
+    @classmethod
+    def read(cls, options: Options, classes: int, **own: Any) -> Self:
+        """Reads them with darknet's defaults (`parse_yolo`, `parse_gaussian_yolo`).
+
+        Args:
+            options: the head's section.
+            classes: of the head.
+            own: keys that only one kind of head has.
+
+        Raises:
+            CfgError: a value that cannot be trained with.
+        """
+        refuse_map(options)
+        limit = options.float("max_delta") if options.has("max_delta") else None
+        return cls(
+            iou_loss=_box_loss_of(options),
+            iou_normalizer=options.float("iou_normalizer", 0.75),
+            obj_normalizer=options.float("obj_normalizer", 1.0),
+            cls_normalizer=options.float("cls_normalizer", 1.0),
+            delta_normalizer=options.float("delta_normalizer", 1.0),
+            iou_thresh=options.float("iou_thresh", 1.0),
+            iou_thresh_kind=_thresh_kind_of(options),
+            ignore_thresh=options.float("ignore_thresh", 0.5),
+            truth_thresh=options.float("truth_thresh", 1.0),
+            label_smooth_eps=options.float("label_smooth_eps"),
+            objectness_smooth=options.flag("objectness_smooth"),
+            max_delta=limit,
+            class_weights=_class_weights(options, classes, limit),
+            max=options.positive("max", 200),
+            **own,
+        )
+
+    def weight_of(self, classes: Tensor, like: Tensor) -> Tensor:
+        """Returns the weight of each object by its class: (n,) -> (n,)."""
+        if self.class_weights is None:
+            return like.new_ones(len(classes))
+        return like.new_tensor(self.class_weights)[classes]
+
+
+def limited(wanted: Tensor, limit: float | None) -> Tensor:
+    """Replaces what is not finite by 0 and applies `max_delta`."""
+    wanted = wanted.where(wanted.isfinite(), wanted.new_zeros(()))
+    return wanted if limit is None else wanted.clamp(-limit, limit)
+
+
+def _box_loss_of(options: Options) -> BoxLoss:
+    """Reads `iou_loss`; darknet takes what it does not know for plain IoU."""
+    text = options.text("iou_loss", "mse")
+    return cast(BoxLoss, text) if text in ("mse", "giou", "diou", "ciou") else "iou"
+
+
+def _thresh_kind_of(options: Options) -> OverlapKind:
+    """Reads `iou_thresh_kind`; darknet takes what it does not know for plain IoU."""
+    text = options.text("iou_thresh_kind", "iou")
+    return cast(OverlapKind, text) if text in ("giou", "diou", "ciou") else "iou"
+
+
+def _class_weights(options: Options, classes: int, limit: float | None) -> tuple[float, ...] | None:
+    """Reads `counters_per_class`: the rarer a class, the more its objects weigh (`get_classes_multipliers`).
+
+    Raises:
+        CfgError: not one counter per class.
+    """
+    counters = options.ints("counters_per_class", comment_ends=True)
+    if not counters:
+        return None
+    if len(counters) != classes:
+        raise options.error(
+            f"counters_per_class has {len(counters)} values for classes={classes}", "counters_per_class"
+        )
+    counts = [max(1, counter) for counter in counters]
+    weights = [max(counts) / count for count in counts]
+    return tuple(weight if limit is None else min(weight, limit) for weight in weights)
