@@ -9,7 +9,7 @@ from typing import Any
 
 from darkprune.darknet.cfg import parse_cfg
 from darkprune.data.dataset import DataProblem
-from darkprune.errors import TrainingError
+from darkprune.errors import OutputError, TrainingError
 from darkprune.graph.graph import build_graph
 from darkprune.network import Network
 from darkprune.training.batches import Batch, BatchLoader, died
@@ -175,7 +175,7 @@ class Trainer:
             if log is not None and board is not None:
                 log.close()
                 board.close()
-        self._finish()
+        self._finish(progress)
         return outcome
 
     def _one_step(
@@ -243,7 +243,7 @@ class Trainer:
                 value = self.validation.measure(self.network)
                 if value >= self.outcome.best:
                     self._write("best")
-            self._draw()
+            self._draw(progress)
         value = self.ranks.share(value)
         if value >= self.outcome.best:
             self.outcome.best, self.outcome.best_step = value, self.outcome.steps
@@ -282,21 +282,24 @@ class Trainer:
         with self.stepper.ema.in_place():
             self._write(kind)
 
-    def _finish(self) -> None:
+    def _finish(self, progress: Progress) -> None:
         if self.ranks.first:
             if self.outcome.steps >= self.recipe.steps:
                 self._write_average("final")
-            self._draw(always=True)
+            self._draw(progress, always=True)
 
-    def _draw(self, always: bool = False) -> None:
-        """Draws the pictures, not too often."""
+    def _draw(self, progress: Progress, always: bool = False) -> None:
+        """Draws the pictures, not too often; a run goes on without them where they cannot be written."""
         if not always and time.monotonic() - self._drawn_at < SECONDS_BETWEEN_PICTURES:
             return
         self._drawn_at = time.monotonic()
         folder = self.options.folder.folder
-        draw_curves(folder / "log.csv", folder / "curves.png", (*self.objective.columns, self.measured, "rate"))
-        for hook in self.hooks:
-            hook.draw()
+        try:
+            draw_curves(folder / "log.csv", folder / "curves.png", (*self.objective.columns, self.measured, "rate"))
+            for hook in self.hooks:
+                hook.draw()
+        except OutputError as error:
+            progress.say(f"warning: {error}")
 
     def _state(self) -> dict[str, Any]:
         return {

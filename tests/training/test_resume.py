@@ -206,6 +206,16 @@ def test_a_full_disk_leaves_the_last_state(data: Path, tmp_path: Path, monkeypat
     assert not list(folder.glob(".*partial*"))
 
 
+def test_pictures_without_room_do_not_end_a_run(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object) -> None:
+        raise OutputError("curves.png: the disk is full")
+
+    monkeypatch.setattr("darkprune.training.loop.draw_curves", full)
+    run = trainer(data, tmp_path / "run", hook=Trap(0, die))
+    assert run.run().steps == 8
+    assert run.options.folder.weights("final").is_file()
+
+
 def test_a_full_disk_inside_torchs_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = RunFolder(tmp_path, "x")
     folder.write_state({"step": 1})
