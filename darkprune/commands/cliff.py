@@ -3,53 +3,50 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from hashlib import sha256
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from darkprune.commands.console import add_json, add_pair, count, follow, print_json, print_table, progress, warn
-from darkprune.darknet.output import atomic_file
+from darkprune.commands.console import add_json, add_pair, count, print_json, print_table, progress, warn
+from darkprune.commands.measured import following, with_curves
 from darkprune.data import read_dataset
 from darkprune.data.dataset import Dataset
-from darkprune.data.reading import list_images
-from darkprune.errors import DataError, UsageError
-from darkprune.evaluation import evaluate
-from darkprune.evaluation.of_graph import heads_of, input_shape
-from darkprune.evaluation.output_distance import OutputDistance
-from darkprune.evaluation.sweep import DISTANCE, MAP, Point, Store, control_sizes, summarise
-from darkprune.graph.graph import Graph, read_graph, with_input_size
+from darkprune.data.reading import images_of
+from darkprune.errors import UsageError
+from darkprune.evaluation.of_graph import heads_of
+from darkprune.evaluation.sweep import DISTANCE, MAP, Store, control_sizes, summarise
+from darkprune.evaluation.sweep_drawing import can_draw, draw_sweep
+from darkprune.graph.graph import Graph, read_graph
 from darkprune.graph.weights import NetworkWeights
 from darkprune.pruning.allocation import ALLOCATIONS
-from darkprune.pruning.apply import constants_of, write_slim
 from darkprune.pruning.constants import CONSTANTS
-from darkprune.pruning.importance import CRITERIA
+from darkprune.pruning.importance import CRITERIA, GLOBAL_CRITERIA, IMAGE_CRITERIA
 from darkprune.pruning.merge import MERGES
 from darkprune.pruning.plan import COMPENSATIONS, hash_file
-from darkprune.pruning.prune import PruneSettings, Ranking, decide, prepare, rank
-from darkprune.pruning.reduced import original_of
-from darkprune.pruning.replacement import with_offsets
-from darkprune.runners.base import FAST_FIRST, RUNNERS, LoadedNetwork, load_with_any
+from darkprune.pruning.prune import PruneSettings, rank
+from darkprune.recovery.arguments import RECOVERIES
+from darkprune.recovery.sweep import Bench
+from darkprune.runners.base import FAST_FIRST, RUNNERS, load_with_any
+from darkprune.runners.measure import distance_to, map_of
 from darkprune.zoo import resolve
+
+if TYPE_CHECKING:  # torch is imported only where images are scored or fitted on
+    from darkprune.recovery.session import Session
 
 RATIOS = "0.05,0.1,0.2,0.3,0.4,0.5,0.6"
 MOST_IMAGES = 64  #: without labels: the outputs of the unpruned network are kept in memory
 
 
-#: measures a loaded network; the callback is called with (images done, images in all)
-Measure = Callable[[LoadedNetwork, Callable[[int, int], None]], float]
-
-
 def configure(parser: ArgumentParser) -> None:
     """Adds the command's arguments."""
     add_pair(parser)
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--data", metavar="F", help="labelled images: measures mAP (as eval takes them)")
-    what.add_argument("--images", metavar="DIR", help="images without labels: measures the distance of the outputs")
+    parser.add_argument("--data", metavar="F", help="labelled images: measures mAP (as eval takes them)")
+    parser.add_argument(
+        "--images", metavar="DIR", help="unlabelled images: to score and recover, and without --data to measure on"
+    )
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="folder for cliff.csv, .json and .png")
     parser.add_argument("--ratios", default=RATIOS, metavar="R1,R2,…", help=f"ratios to try (default {RATIOS})")
     parser.add_argument("--limit", type=int, metavar="N", help=f"first N images (without labels: {MOST_IMAGES})")
@@ -59,8 +56,9 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument("--runner", choices=tuple(RUNNERS), help="program to run the networks in")
     how = parser.add_argument_group("how to prune, as in darkprune prune")
     shared_out = tuple(name for name in ALLOCATIONS if name != "explicit")
-    how.add_argument("--allocation", choices=shared_out, default="uniform")
-    how.add_argument("--criterion", choices=CRITERIA, default="bn_gamma")
+    how.add_argument("--allocation", choices=shared_out, help="default uniform; global where scores allow it")
+    how.add_argument("--criterion", choices=(*CRITERIA, *IMAGE_CRITERIA), default="bn_gamma")
+    how.add_argument("--recover", choices=RECOVERIES, default="none", help="draws a second curve (default none)")
     how.add_argument("--groups", default="auto")
     how.add_argument("--merge", choices=MERGES, default="vote")
     how.add_argument("--compensate", choices=COMPENSATIONS, default="fold")
@@ -79,31 +77,44 @@ def run(args: Namespace) -> int:
     cfg, weights_path, folder = resolve(args.cfg), resolve(args.weights, "weights"), Path(args.output)
     graph = read_graph(cfg)
     heads_of(graph)  # without one there is nothing to measure
+    args.allocation = args.allocation or ("global" if args.criterion in GLOBAL_CRITERIA else "uniform")
     settings = PruneSettings(**{name: getattr(args, name) for name in _SETTINGS})
-    dataset, paths = _images(args)
+    dataset, paths, session = _images(args, graph)
     metric = MAP if dataset is not None else DISTANCE
     runner, network = load_with_any(graph, weights_path, args.runner, taps=False, order=FAST_FIRST)
     with NetworkWeights(graph, weights_path) as weights:
-        ranking = rank(weights, settings)
+        by_images = session.scorer(settings.criterion) if session and settings.criterion in IMAGE_CRITERIA else None
+        ranking = rank(weights, settings, by_images=by_images)
+        if settings.allocation == "sensitivity":
+            ranking = with_curves(ranking, settings, dataset, args.images, args.runner).ranking
         about = {
             "cfg": hash_file(cfg),
             "weights": hash_file(weights_path),
             "metric": metric,
-            "images": sha256("\n".join(map(str, paths)).encode()).hexdigest(),
+            "images": sha256("\n".join([*map(str, paths), args.images or ""]).encode()).hexdigest(),
             "runner": runner,
+            "recover": args.recover,
             "settings": {**asdict(settings), "ratio": None},
         }
         store = Store(folder, json.loads(json.dumps(about)), args.overwrite)
-        measure = _map_of(dataset, args.batch) if dataset else _distance_to(network, paths, args.batch)
-        bench = _Bench(store, runner, measure, len(paths))
+        measure = map_of(dataset, args.batch) if dataset else distance_to(network, paths, args.batch)
+        bench = Bench(store, runner, measure, len(paths), following)
+        recover = None
+        if session is not None and args.recover != "none":
+            recover = partial(session.recover_file, weights)
         base = bench.control(graph, weights_path, (graph.net.input.w, graph.net.input.h))
-        pruned = [bench.pruned(ranking, replace(settings, ratio=ratio)) for ratio in ratios]
+        curves = [bench.pruned(ranking, replace(settings, ratio=ratio), recover) for ratio in ratios]
+        pruned, recovered = [points[0] for points in curves], [point for points in curves for point in points[1:]]
         controls = [base]
         for size in control_sizes(graph, [point.macs for point in pruned]):
             controls.append(bench.control(graph, weights_path, size))
-    result = summarise(base, pruned, controls, metric)
+    result = summarise(base, pruned, controls, metric, recovered)
     store.write_tables(result)
-    drawn = _draw(folder / "cliff.png", result, cfg.stem)
+    drawn = can_draw()
+    if drawn:
+        draw_sweep(folder / "cliff.png", result, cfg.stem)
+    else:
+        warn("cliff.png is not drawn: matplotlib is not installed (pip install 'darkprune[report]')")
     outputs = [str(folder / name) for name in ("cliff.csv", "cliff.json", *(["cliff.png"] if drawn else []))]
     if args.json:
         print_json({**result, "cfg": args.cfg, "weights": args.weights, "runner": runner, "outputs": outputs})
@@ -128,114 +139,27 @@ def _ratios(text: str) -> list[float]:
     return ratios
 
 
-def _images(args: Namespace) -> tuple[Dataset | None, tuple[Path, ...]]:
+def _images(args: Namespace, graph: Graph) -> tuple[Dataset | None, tuple[Path, ...], Session | None]:
+    """Reads the labels, lists the images that are measured on, and opens those that are scored and fitted on."""
     if args.limit is not None and args.limit < 1:
         raise UsageError(f"--limit {args.limit}: must be at least 1")
+    if args.data is None and args.images is None:
+        raise UsageError("give --data F (labelled images: mAP) or --images DIR (unlabelled: distance of the outputs)")
+    by_images = args.criterion in IMAGE_CRITERIA or args.recover != "none"
+    if by_images and args.images is None:
+        flag = f"--recover {args.recover}" if args.recover != "none" else f"--criterion {args.criterion}"
+        raise UsageError(f"{flag} looks at images: give some with --images DIR (labels are not needed)")
+    session = None
+    if by_images:
+        from darkprune.recovery.session import Session
+
+        session = Session(Path(args.images), graph, args.recover, lambda what, steps: progress(steps, what, "step"))
     if args.data is None:
-        if not Path(args.images).is_dir():
-            raise DataError(f"{args.images}: no such folder; --images takes a folder of images")
-        return None, list_images(Path(args.images))[: args.limit or MOST_IMAGES]
+        held_out = session.samples.held_out.paths if session else images_of(Path(args.images))
+        return None, held_out[: args.limit or MOST_IMAGES], session
     dataset = read_dataset(args.data, args.split, args.names)
     dataset = replace(dataset, images=dataset.images[: args.limit])
-    return dataset, tuple(record.path for record in dataset.images)
-
-
-class _Bench:
-    """Measures networks, unless the store has them already."""
-
-    def __init__(self, store: Store, runner: str, measure: Measure, images: int) -> None:
-        self._store, self._runner, self._measure, self._images = store, runner, measure, images
-
-    def control(self, graph: Graph, weights: Path, size: tuple[int, int]) -> Point:
-        """Measures the unpruned network at an input size."""
-        resized = graph if size == (graph.net.input.w, graph.net.input.h) else with_input_size(graph, *size)
-        return self._point("control", 0.0, resized, weights)
-
-    def pruned(self, ranking: Ranking, settings: PruneSettings) -> Point:
-        """Prunes and measures."""
-        decision = decide(ranking, settings, ("", ""))
-        cut, base = decision.cut, prepare(original_of(ranking.weights), decision.plan)
-        with tempfile.TemporaryDirectory(prefix="darkprune-") as folder:
-            path = Path(folder) / "slim.weights"
-            with path.open("wb") as file:
-                slim = write_slim(base, cut, with_offsets(base, constants_of(base, cut)), file)
-            return self._point("pruned", settings.ratio, slim, path)
-
-    def _point(self, kind: str, ratio: float, graph: Graph, weights: Path) -> Point:
-        shape = graph.net.input
-        point = Point(kind, ratio, shape.w, shape.h, graph.params, graph.macs, 0.0)
-        known = self._store.points.get(point.key)
-        if known is not None:
-            return known
-        what = f"ratio {ratio:g}" if kind == "pruned" else f"unpruned {shape.w}x{shape.h}"
-        _, network = load_with_any(graph, weights, self._runner, taps=False)
-        with progress(self._images, what, "image") as bar:
-            value = self._measure(network, follow(bar))
-        point = replace(point, value=round(value, 7))
-        self._store.add(point)
-        return point
-
-
-def _map_of(dataset: Dataset, batch: int) -> Measure:
-    def measure(network: LoadedNetwork, report: Callable[[int, int], None]) -> float:
-        figures, _ = evaluate(
-            network.head_maps,
-            heads_of(network.graph),
-            dataset,
-            input_shape(network.graph),
-            coco=False,
-            batch=max(1, batch),
-            progress=report,
-        )
-        return figures.map50
-
-    return measure
-
-
-def _distance_to(original: LoadedNetwork, paths: Sequence[Path], batch: int) -> Measure:
-    graph = original.graph
-    distance = OutputDistance(original.head_maps, heads_of(graph), paths, input_shape(graph), batch)
-    return lambda network, report: distance.measure(network.head_maps, input_shape(network.graph), report)
-
-
-def _draw(path: Path, result: dict[str, Any], name: str) -> bool:
-    """Draws both curves over the operations removed; says why not where matplotlib is absent."""
-    if find_spec("matplotlib") is None:
-        warn(f"{path.name} is not drawn: matplotlib is not installed (pip install 'darkprune[report]')")
-        return False
-    from matplotlib.figure import Figure  # no pyplot: no window system is looked for
-
-    percent = 100 if result["metric"] == MAP else 1
-    base = {"macs_removed": 0.0, "value": result["unpruned"], "ratio": 0.0}
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axes = figure.add_subplot()
-    axes.margins(x=0.1)
-    for rows, style, label in (
-        ([base, *result["pruned"]], "o-", "pruned"),
-        (result["control"], "s--", "unpruned, smaller input"),
-    ):
-        x, y = [100 * row["macs_removed"] for row in rows], [percent * row["value"] for row in rows]
-        axes.plot(x, y, style, label=label, color="black" if style == "o-" else "tab:blue")
-    for row in result["pruned"]:
-        place = (100 * row["macs_removed"], percent * row["value"])
-        axes.annotate(f"{row['ratio']:g}", place, (4, 4), textcoords="offset points", fontsize=8)
-    for row in result["control"][1:]:
-        place = (100 * row["macs_removed"], percent * row["value"])
-        axes.annotate(f"{row['width']}x{row['height']}", place, (4, -10), textcoords="offset points", fontsize=8)
-    if result["cliff"]:
-        ends = [row for row in [base, *result["pruned"]] if row["ratio"] in _ends(result["cliff"])]
-        axes.axvspan(*(100 * row["macs_removed"] for row in ends), alpha=0.15, color="gray", label="cliff")
-    axes.set(xlabel="operations removed, %", title=name)
-    axes.set_ylabel("mAP@0.5, %" if percent == 100 else "distance to the unpruned outputs")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    with atomic_file(path, overwrite=True) as file:
-        figure.savefig(file, format="png", dpi=150)
-    return True
-
-
-def _ends(cliff: dict[str, Any]) -> tuple[float, float]:
-    return cliff["from_ratio"], cliff["to_ratio"]
+    return dataset, tuple(record.path for record in dataset.images), session
 
 
 def _print(result: dict[str, Any], runner: str, images: int, outputs: list[str]) -> None:
@@ -244,16 +168,22 @@ def _print(result: dict[str, Any], runner: str, images: int, outputs: list[str])
     def show(value: float | None) -> str:
         return "-" if value is None else f"{100 * value:.2f}" if is_map else f"{value:.4f}"
 
-    rows = []
-    for row in result["pruned"]:
-        verdict = {None: "-", True: "yes", False: "no"}[row["beats_control"]]
-        removed = f"{100 * row['macs_removed']:.1f} %"
-        rows.append((f"{row['ratio']:g}", count(row["params"]), count(row["macs"]), removed, show(row["value"]),
-                     show(row["control"]), verdict))  # fmt: skip
+    last = result.get("recovered", result["pruned"])
+    has_recovery = "recovered" in result
+    rows: list[tuple[object, ...]] = []
+    for row, final in zip(result["pruned"], last, strict=True):
+        verdict = {None: "-", True: "yes", False: "no"}[final["beats_control"]]
+        more = [show(final["value"])] if has_recovery else []
+        rows.append(
+            (f"{row['ratio']:g}", count(row["params"]), count(row["macs"]), f"{100 * row['macs_removed']:.1f} %",
+             show(row["value"]), *more, show(row["control"]), verdict)
+        )  # fmt: skip
     first = result["control"][0]
-    rows.insert(0, ("unpruned", count(first["params"]), count(first["macs"]), "0 %", show(first["value"]), "", ""))
-    head = ("ratio", "parameters", "MACs", "removed", result["metric"], "control", "beats it")
-    print_table(head, rows)
+    value = show(first["value"])
+    blank = [""] * (3 if has_recovery else 2)
+    rows.insert(0, ("unpruned", count(first["params"]), count(first["macs"]), "0 %", value, *blank))
+    more = ["recovered"] if has_recovery else []
+    print_table(("ratio", "parameters", "MACs", "removed", result["metric"], *more, "control", "beats it"), rows)
     print("\ncontrol: the unpruned network at a smaller input")
     print_table(
         ("input", "MACs", "removed", result["metric"]),
@@ -266,13 +196,13 @@ def _print(result: dict[str, Any], runner: str, images: int, outputs: list[str])
     if not is_map:
         print("distance: 0 is the same output, 1 as far as none at all; maps of another size are interpolated, which")
         print("counts against the control")
-    cliff = result["cliff"]
-    if cliff:
-        print(
-            f"cliff: between ratio {cliff['from_ratio']:g} and {cliff['to_ratio']:g} {result['metric']} goes from "
-            f"{show(cliff['before'])} to {show(cliff['behind'])}"
-        )
-    beats = result["pruning_beats_control_at"]
+    for kind, cliff in (("pruned", result["cliff"]), ("recovered", result.get("recovered_cliff"))):
+        if cliff:
+            print(
+                f"cliff, {kind}: between ratio {cliff['from_ratio']:g} and {cliff['to_ratio']:g} {result['metric']} "
+                f"goes from {show(cliff['before'])} to {show(cliff['behind'])}"
+            )
+    beats = result.get("recovery_beats_control_at", result["pruning_beats_control_at"])
     compared = sum(row["control"] is not None for row in result["pruned"])
     if not beats:
         print("PRUNING DOES NOT PAY HERE: at equal operations the unpruned network at a smaller input is better at")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shlex
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,13 +15,13 @@ from darkprune.commands.console import (
     add_json,
     add_pair,
     count,
-    follow,
     print_json,
     print_table,
     print_totals,
     progress,
     warn,
 )
+from darkprune.commands.measured import Measured, add_latency, following, print_measured
 from darkprune.darknet.output import atomic_file, check_folder, result_folder
 from darkprune.errors import UsageError
 from darkprune.graph.graph import build_graph, read_graph
@@ -46,7 +46,7 @@ if TYPE_CHECKING:  # torch, and the evaluation, are imported only where images o
     from darkprune.recovery.session import Bar
 
 #: flags that say how much to remove; one of them is given
-HOW_MUCH = ("ratio", "ratios", "preset", *(f"target_{kind}" for kind in UNITS))
+HOW_MUCH = ("ratio", "ratios", "preset", "target_latency", *(f"target_{kind}" for kind in UNITS))
 #: flags that remove something by themselves, before or after what `HOW_MUCH` says
 BESIDES = ("units", "unit_ratio", "similarity")
 #: flags that become fields of `PruneSettings`
@@ -125,6 +125,7 @@ def configure(parser: ArgumentParser) -> None:
     rest.add_argument(
         "--constant", choices=CONSTANTS, help="mean: E[act(γz+β)] (default); beta: act(β), as the papers have it"
     )
+    add_latency(parser)
     add_arguments(parser)
     parser.add_argument("--plan-only", action="store_true", help="write the plan, cut nothing")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier result")
@@ -142,6 +143,7 @@ def run(args: Namespace) -> int:
         check_folder(output, inputs, args.overwrite)
     graph = read_graph(cfg)
     session = open_session(args, graph, _bar)
+    measured = Measured(args, lambda: labelled(args))
     targets = {kind: text for kind in UNITS if (text := getattr(args, f"target_{kind}")) is not None}
     budget = next((parse_budget(kind, text, totals(graph)) for kind, text in targets.items()), None)
     with NetworkWeights(graph, weights_path) as weights, ThreadPoolExecutor(1) as pool:
@@ -155,9 +157,12 @@ def run(args: Namespace) -> int:
         else:
             effort = Effort(args.candidates or 0, args.rounds, args.search_minutes)
             by_unit = unit_scorer(args, _bar)
-            decision = choose(weights, settings, (cfg.name, weights_path.name), session, budget, effort, by_unit)
+            names_of_pair = (cfg.name, weights_path.name)
+            decision = choose(
+                weights, settings, names_of_pair, session, budget, effort, by_unit, adjust=measured.adjust
+            )
             plan, cut, base = decision.plan, decision.cut, prepare(weights, decision.plan)
-            warnings += decision.warnings
+            warnings += [*decision.warnings, *measured.warnings]
         before = totals(graph, weights.file.header.size)
         if args.plan_only:
             plan = plan.with_hashes(*hashing.result())
@@ -166,18 +171,19 @@ def run(args: Namespace) -> int:
                 file.write(plan.dumps().encode())
             after = totals(build_graph(slim_cfg(cut)), weights.file.header.size).to_json()
             groups = [group.to_json() for group in plan.groups]
-            data: dict[str, Any] = {"before": before.to_json(), "after": after, "groups": groups}
+            data: dict[str, Any] = {"before": before.to_json(), "after": after, "groups": groups, **measured.report}
             outputs = {"plan": str(target)}
         else:
             names = ResultNames.of(cfg.stem)
             with result_folder(output, inputs, args.overwrite) as folder:
                 with progress(len(graph), "pruning", "layer") as bar:
-                    data = write_result(folder, names, base, plan, cut, hashing.result, warnings, bar.update)
+                    found = measured.report
+                    data = write_result(folder, names, base, plan, cut, hashing.result, warnings, bar.update, found)
                 if session or args.data:
                     from darkprune.recovery.comparison import compare
 
                     recovery = session.recover(weights, plan, cut, folder, names) if session else None
-                    figures, more = compare(weights, folder, names, recovery, labelled(args), _following)
+                    figures, more = compare(weights, folder, names, recovery, labelled(args), following)
                     data.update(recovery=recovery.to_json() if recovery else None)
                     data.update(search=session.found.to_json() if session and session.found else None)
                     data.update(comparison=[figure.to_json() for figure in figures])
@@ -188,6 +194,7 @@ def run(args: Namespace) -> int:
         print_json({**data, "outputs": outputs, "warnings": warnings})
         return 0
     _print(plan, before, after, data.get("stages", []), outputs)
+    print_measured(data)
     if figures:
         _print_figures(figures)
     for message in warnings:
@@ -207,8 +214,8 @@ def settings_of(args: Namespace) -> PruneSettings:
     if len(given) > 1 or not (given or besides):
         raise UsageError(
             "say how much to remove with one of --ratio 0.4, --ratios 0.1,0.2,…, --preset NAME, --target-macs 0.6, "
-            "--target-params, --target-size or --plan FILE; --units N and --similarity T go with any of them, or "
-            "alone"
+            "--target-params, --target-size, --target-latency or --plan FILE; --units N and --similarity T go with "
+            "any of them, or alone"
         )
     chosen = {name: getattr(args, name) for name in _SETTINGS if getattr(args, name) is not None}
     chosen["exclude"] = tuple(_numbers("--exclude", args.exclude, int)) if args.exclude else ()
@@ -232,12 +239,6 @@ def settings_of(args: Namespace) -> PruneSettings:
 
 def _bar(what: str, steps: int) -> AbstractContextManager[Bar]:
     return progress(steps, what, "step")
-
-
-@contextmanager
-def _following(total: int, what: str) -> Iterator[Callable[[int, int], None]]:
-    with progress(total, what, "image") as bar:
-        yield follow(bar)
 
 
 def _print_figures(figures: Sequence[Figure]) -> None:

@@ -32,7 +32,7 @@ class Point:
     """One measured network.
 
     Attributes:
-        kind: `pruned`, or `control`: the unpruned network at some input size.
+        kind: `pruned`, `recovered`, or `control`: the unpruned network at some input size.
         ratio: fraction of channels asked to go; 0 for the control.
         width, height: of the input, in pixels.
         params: stored floats.
@@ -93,7 +93,7 @@ class Store:
         """Writes the finished table."""
         self._write("cliff.json", json.dumps(self._data(result), indent=1) + "\n")
         text = io.StringIO()
-        rows = [*result["pruned"], *result["control"]]
+        rows = [*result["pruned"], *result.get("recovered", []), *result["control"]]
         writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
@@ -136,7 +136,9 @@ def control_sizes(graph: Graph, macs: Sequence[int]) -> list[tuple[int, int]]:
     return [sizes[i] for i in sorted({i for i in (*above, *below) if i is not None})]
 
 
-def summarise(base: Point, pruned: Sequence[Point], controls: Sequence[Point], metric: str) -> dict[str, Any]:
+def summarise(
+    base: Point, pruned: Sequence[Point], controls: Sequence[Point], metric: str, recovered: Sequence[Point] = ()
+) -> dict[str, Any]:
     """Compares every ratio with the control at equal operations, and finds the largest fall.
 
     Args:
@@ -144,10 +146,34 @@ def summarise(base: Point, pruned: Sequence[Point], controls: Sequence[Point], m
         pruned: by ratio.
         controls: the unpruned network at several sizes, `base` included.
         metric: `mAP@0.5` (more is better) or `distance` (less is).
+        recovered: the pruned ones after recovery, if there was any.
+
+    Returns:
+        `pruned`, `recovered` and `control` with a row for each point; `cliff` and `pruning_beats_control_at` for the
+        pruned ones, and for the recovered ones `recovered_cliff` and `recovery_beats_control_at`.
     """
     sign = 1 if metric == MAP else -1
+    rows, cliff, beats = _curve(base, pruned, controls, sign)
+    result = {
+        "metric": metric,
+        "unpruned": base.value,
+        "cliff": cliff,
+        "pruning_beats_control_at": beats,
+        "pruned": rows,
+        "control": [_row(point, base) for point in sorted(controls, key=lambda point: -point.macs)],
+    }
+    if recovered:
+        rows, cliff, beats = _curve(base, recovered, controls, sign)
+        result.update(recovered=rows, recovered_cliff=cliff, recovery_beats_control_at=beats)
+    return result
+
+
+def _curve(
+    base: Point, points: Sequence[Point], controls: Sequence[Point], sign: int
+) -> tuple[list[dict[str, Any]], dict[str, Any] | None, list[float]]:
+    """Returns the rows of a curve, its largest fall, and the ratios at which it beats the control."""
     rows, sizes = [], [(float(point.macs), point.value) for point in controls]
-    for point in pruned:
+    for point in points:
         control = control_at(sizes, point.macs)
         rows.append(
             {
@@ -156,18 +182,12 @@ def summarise(base: Point, pruned: Sequence[Point], controls: Sequence[Point], m
                 "beats_control": None if control is None else sign * (point.value - control) > 0,
             }
         )
-    steps = [(sign * (a.value - b.value), a, b) for a, b in pairwise([base, *pruned])]
-    fall, last, first = max(steps, key=lambda step: step[0])
+    fall, last, first = max(
+        ((sign * (a.value - b.value), a, b) for a, b in pairwise([base, *points])), key=lambda step: step[0]
+    )
     cliff = {"from_ratio": last.ratio, "to_ratio": first.ratio, "before": last.value, "behind": first.value}
     beats = [row["ratio"] for row in rows if row["beats_control"]]
-    return {
-        "metric": metric,
-        "unpruned": base.value,
-        "cliff": {**cliff, "fall": round(fall, 7)} if fall > 0 else None,
-        "pruning_beats_control_at": beats,
-        "pruned": rows,
-        "control": [_row(point, base) for point in sorted(controls, key=lambda point: -point.macs)],
-    }
+    return rows, {**cliff, "fall": round(fall, 7)} if fall > 0 else None, beats
 
 
 def _row(point: Point, base: Point) -> dict[str, Any]:

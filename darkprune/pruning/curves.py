@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
+from typing import Any
 
 import numpy as np
 
@@ -64,6 +65,14 @@ class Curves:
     unpruned: Mapping[str, float]
     curves: tuple[Curve, ...]
 
+    def to_json(self) -> dict[str, Any]:
+        """Returns the curves for a report."""
+        curves = [
+            {"group": c.group, "channels": c.channels, "ratios": c.ratios, "retained": c.retained, "left": dict(c.left)}
+            for c in self.curves
+        ]
+        return {"metric": self.metric, "unpruned": dict(self.unpruned), "groups": curves}
+
     def path(self, by: str) -> Callable[[float], tuple[float, ...]]:
         """Returns the way from nothing to everything on which each saving costs the least.
 
@@ -80,7 +89,7 @@ class Curves:
         steps = [(number, part) for number, curve in enumerate(self.curves) for part in self._hull(curve, by)]
         steps.sort(key=lambda step: step[1][3])  # stable: within a group slopes rise already
         savings = [part[2] for _, part in steps]
-        ends = np.concatenate([[0.0], np.cumsum(savings)]) / max(sum(savings), 1e-12)
+        ends = [end / max(sum(savings), 1e-12) for end in accumulate(savings, initial=0.0)]
 
         def ratios(place: float) -> tuple[float, ...]:
             found = [0.0] * len(self.curves)
@@ -107,7 +116,7 @@ class Curves:
         for point in points[1:]:
             if point[1] <= hull[-1][1]:  # rounding or another group's vote kept it
                 continue
-            while len(hull) > 1 and _slope(hull[-2], hull[-1]) >= _slope(hull[-1], point):
+            while len(hull) > 1 and _slope(hull[-2], hull[-1]) > _slope(hull[-1], point):
                 hull.pop()
             hull.append(point)
         parts = [(a[0], b[0], b[1] - a[1], _slope(a, b)) for a, b in pairwise(hull)]

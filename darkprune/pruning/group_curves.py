@@ -13,6 +13,7 @@ import numpy as np
 
 from darkprune.data.dataset import Dataset
 from darkprune.errors import DataError
+from darkprune.evaluation.sweep import DISTANCE, MAP
 from darkprune.graph.graph import Graph, build_graph
 from darkprune.graph.stats import Totals, totals
 from darkprune.pruning.apply import slim_cfg
@@ -24,7 +25,7 @@ from darkprune.pruning.prune import Decision, PruneSettings, Ranking, decide, vo
 from darkprune.pruning.reduced import original_of
 from darkprune.pruning.trial import slim_pair
 from darkprune.runners.base import FAST_FIRST, load_with_any
-from darkprune.runners.measure import DISTANCE, MAP, Measure, distance_to, map_of
+from darkprune.runners.measure import Measure, distance_to, map_of
 
 #: without labels: the outputs of the unpruned network are kept in memory
 MOST_IMAGES = 64

@@ -252,12 +252,7 @@ def within_budget(ranking: Ranking, settings: PruneSettings, budget: Budget) -> 
     Raises:
         PlanError: the budget cannot be met; says the nearest that can, and what stands in the way.
     """
-    path = ranking.curves.path(budget.kind) if settings.allocation == "sensitivity" and ranking.curves else None
-
-    def at(place: float) -> PruneSettings:
-        if path is None:
-            return replace(settings, ratio=place, budget=None)
-        return replace(settings, ratios=path(place / HIGHEST), budget=None)
+    at = along(ranking, settings, budget.kind)
 
     def measure(place: float) -> Totals:
         return _totals_at(ranking, at(place))
@@ -272,6 +267,20 @@ def within_budget(ranking: Ranking, settings: PruneSettings, budget: Budget) -> 
     settings = replace(at(found), budget=budget)
     decide(ranking, settings, ("", ""))  # raises where single channels cannot meet it either
     return settings
+
+
+def along(ranking: Ranking, settings: PruneSettings, by: str) -> Callable[[float], PruneSettings]:
+    """Returns the way from nothing (0) to every layer at its floor (`HIGHEST`), on which a budget is looked for.
+
+    Args:
+        ranking: from `rank`.
+        settings: their ratio, or the groups' ratios where the ranking has curves, are replaced.
+        by: kind of budget that the curves' way is the cheapest for.
+    """
+    if settings.allocation != "sensitivity" or ranking.curves is None:
+        return lambda ratio: replace(settings, ratio=ratio, budget=None)
+    path = ranking.curves.path(by)
+    return lambda place: replace(settings, ratios=path(place / HIGHEST), budget=None)
 
 
 def voting_channels(ranking: Ranking) -> list[int]:

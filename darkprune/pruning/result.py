@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +49,7 @@ def write_result(
     hashes: Callable[[], tuple[str, str]],
     warnings: list[str],
     progress: Callable[[], object] = lambda: None,
+    measured: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Fills a folder with slim pair, plan and report.
 
@@ -61,6 +62,7 @@ def write_result(
         hashes: gives the SHA-256 of the original cfg and weights, which may be computed meanwhile.
         warnings: for the report.
         progress: called after each layer.
+        measured: what the decision was made on, for the report.
 
     Returns:
         before, after, groups and stages, as the report has them.
@@ -79,6 +81,7 @@ def write_result(
         "after": totals(slim, size).to_json(),
         "groups": [group.to_json() for group in plan.groups],
         "stages": _stages(weights, cut, size),
+        **(measured or {}),
     }
     report = {
         "darkprune": __version__,

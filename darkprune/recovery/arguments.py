@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -124,6 +125,9 @@ def open_session(args: Namespace, graph: Graph, progress: Progress) -> Session |
     check_arguments(args)
     if args.images is None:
         return None
+    needed = args.criterion in IMAGE_CRITERIA or args.recover != "none" or args.candidates is not None
+    if args.allocation == "sensitivity" and not needed and find_spec("torch") is None:
+        return None  # the groups' curves are measured in any program
     from darkprune.recovery.session import Session
 
     return Session(Path(args.images), graph, args.recover, progress)

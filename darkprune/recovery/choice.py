@@ -6,6 +6,7 @@ images there is no session.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,11 +14,14 @@ from darkprune.graph.weights import NetworkWeights
 from darkprune.pruning.budget import Budget
 from darkprune.pruning.filter_moments import filter_moments
 from darkprune.pruning.importance import IMAGE_CRITERIA
-from darkprune.pruning.prune import Decision, PruneSettings, decide, rank, within_budget
+from darkprune.pruning.prune import Decision, PruneSettings, Ranking, decide, rank, within_budget
 from darkprune.pruning.units import UnitScorer, score_units
 
 if TYPE_CHECKING:
     from darkprune.recovery.session import Session
+
+
+Adjust = Callable[[Ranking, PruneSettings], tuple[Ranking, PruneSettings]]
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ def choose(
     budget: Budget | None = None,
     effort: Effort | None = None,
     by_unit: UnitScorer = score_units,
+    adjust: Adjust | None = None,
 ) -> Decision:
     """Ranks and decides.
 
@@ -56,6 +61,7 @@ def choose(
         budget: what shall remain.
         effort: candidates, rounds and minutes count only with images and a budget.
         by_unit: scores residual units, where some are to go; not with candidates and rounds.
+        adjust: has a word between ranking and deciding: puts measured curves into the ranking, or finds the ratio.
 
     Raises:
         UsageError, PlanError: settings that make no sense for this network; a budget that cannot be met.
@@ -70,6 +76,8 @@ def choose(
         by_images = session.scorer(settings.criterion) if session and settings.criterion in IMAGE_CRITERIA else None
         moments = session.moments if session else filter_moments
         ranking = rank(weights, settings, by_images=by_images, moments=moments, by_unit=by_unit)
+    if adjust is not None:
+        ranking, settings = adjust(ranking, settings)
     if session and budget and effort.minutes:
         ranking = session.improve(weights, settings, ranking, budget, effort.minutes, effort.seed)
     return decide(ranking, within_budget(ranking, settings, budget) if budget else settings, names)

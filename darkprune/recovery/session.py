@@ -18,7 +18,7 @@ from darkprune.pruning.budget import Budget
 from darkprune.pruning.filter_moments import MomentsOf
 from darkprune.pruning.importance import ImageScores
 from darkprune.pruning.plan import PrunePlan, hash_file
-from darkprune.pruning.prune import PruneSettings, Ranking
+from darkprune.pruning.prune import Decision, PruneSettings, Ranking
 from darkprune.pruning.result import ResultNames
 from darkprune.recovery import eagle_eye, map_moments, rounds, search, sensitivity, surgeon, thinet
 from darkprune.recovery.eagle_eye import Search
@@ -176,11 +176,24 @@ class Session:
             names: of the files.
         """
         slim = folder / names.weights
-        with self._progress("recovering", len(cut.channels.graph)) as bar:
-            done = recover(original, plan.units, cut, slim, self.samples, self.how, bar.update)
+        done = self._recover(original, plan, cut, slim)
         report = json.loads((folder / names.report).read_text(encoding="utf-8"))
         report["recovery"] = done.to_json()
         report["search"] = self.found.to_json() if self.found else None
         report["outputs"]["weights"]["sha256"] = hash_file(slim)
         (folder / names.report).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
         return done
+
+    def recover_file(self, original: NetworkWeights, decision: Decision, slim: Path) -> None:
+        """Recovers the slim weights file of a decision in place.
+
+        Args:
+            original: the pair before.
+            decision: what was cut.
+            slim: the slim weights file.
+        """
+        self._recover(original, decision.plan, decision.cut, slim)
+
+    def _recover(self, original: NetworkWeights, plan: PrunePlan, cut: Cut, slim: Path) -> Recovery:
+        with self._progress("recovering", len(cut.channels.graph)) as bar:
+            return recover(original, plan.units, cut, slim, self.samples, self.how, bar.update)

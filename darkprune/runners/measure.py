@@ -11,8 +11,6 @@ from darkprune.evaluation.of_graph import heads_of, input_shape
 from darkprune.evaluation.output_distance import OutputDistance
 from darkprune.runners.base import LoadedNetwork
 
-MAP = "mAP@0.5"  #: more is better
-DISTANCE = "distance"  #: less is better
 #: measures a loaded network; the callback is called with (images done, images in all)
 Measure = Callable[[LoadedNetwork, Callable[[int, int], None]], float]
 

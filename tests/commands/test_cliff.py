@@ -12,11 +12,13 @@ import pytest
 from darkprune.cli import main
 from darkprune.commands import cliff
 from darkprune.darknet.cfg import parse_cfg
+from darkprune.evaluation import sweep_drawing
 from darkprune.evaluation.heads import Head
 from darkprune.evaluation.output_distance import scores_of
 from darkprune.evaluation.sweep import Point, control_sizes, summarise
 from darkprune.graph.graph import build_graph
 from darkprune.pruning.fresh import write_fresh
+from darkprune.runners.measure import Measure
 
 cv2 = pytest.importorskip("cv2")
 
@@ -58,9 +60,9 @@ def test_sweep_resumes(
     out = tmp_path / "out"
     command = ["cliff", *pair, "--images", str(data), "-o", str(out), "--ratios", "0.5,0.25"]
     measured: list[tuple[int, int]] = []
-    whole = cliff._distance_to
+    whole = cliff.distance_to
 
-    def counting(*args: object) -> cliff.Measure:
+    def counting(*args: object) -> Measure:
         measure = whole(*args)
 
         def count(network, report) -> float:
@@ -71,7 +73,7 @@ def test_sweep_resumes(
 
         return count
 
-    monkeypatch.setattr(cliff, "_distance_to", counting)
+    monkeypatch.setattr(cliff, "distance_to", counting)
     assert main(command) == 130
     assert len(json.loads((out / "cliff.json").read_text())["points"]) == 2
     (tmp_path / "go on").touch()
@@ -114,7 +116,7 @@ def test_other_settings_are_another_sweep(
 def test_labels_and_no_matplotlib(
     pair: tuple[str, str], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
 ) -> None:
-    monkeypatch.setattr(cliff, "find_spec", lambda name: None)
+    monkeypatch.setattr(sweep_drawing, "find_spec", lambda name: None)
     out = tmp_path / "out"
     assert main(["cliff", *pair, "--data", str(data), "-o", str(out), "--ratios", "0.3", "--units", "0"]) == 0
     shown = capsys.readouterr()
@@ -141,8 +143,37 @@ def test_wrong_use(
     assert message in capsys.readouterr().err
 
 
+def test_recovered_beside_pruned(
+    pair: tuple[str, str], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("torch")
+    images, out = str(data / "images"), tmp_path / "out"
+    command = ["cliff", *pair, "--images", images, "-o", str(out), "--ratios", "0.2,0.4", "--recover", "lsq"]
+    assert main([*command, "--criterion", "sensitivity", "--allocation", "global", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [row["kind"] for row in found["recovered"]] == ["recovered"] * 2
+    for before, after in zip(found["pruned"], found["recovered"], strict=True):
+        assert (after["ratio"], after["macs"], after["control"]) == (before["ratio"], before["macs"], before["control"])
+        assert after["value"] != before["value"]
+    assert found["recovery_beats_control_at"] == [row["ratio"] for row in found["recovered"] if row["beats_control"]]
+    assert {row["kind"] for row in csv.DictReader((out / "cliff.csv").open())} == {"pruned", "recovered", "control"}
+    assert (out / "cliff.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [([], "give --data F"), (["--data", "x", "--recover", "lsq"], "--recover lsq looks at images"),
+     (["--data", "x", "--criterion", "thinet"], "--criterion thinet looks at images")],
+)  # fmt: skip
+def test_images_that_are_not_given(
+    pair: tuple[str, str], flags: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["cliff", *pair, "-o", str(tmp_path / "out"), *flags]) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_no_images(pair: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for folder, message in ((tmp_path / "none", "no such folder"), (tmp_path, "holds no images")):
+    for folder, message in ((tmp_path / "none", "no such file or folder"), (tmp_path, "holds no images")):
         assert main(["cliff", *pair, "--images", str(folder), "-o", str(tmp_path / "out")]) == 1
         assert message in capsys.readouterr().err
 
