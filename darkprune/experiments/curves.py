@@ -58,7 +58,7 @@ def _panels(rows: Sequence[Row], title: str, one: Callable[[Axes, Sequence[Row],
         axes.set_title(f"recovery: {recovery}" if recovery else "", fontsize=10)
         axes.grid(alpha=0.3)
         one(axes, rows, [row for row in drawn if row.recovery == recovery], methods)
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(bottom=-3)
     known = {
         label: handle for axes in grid.flat for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
@@ -93,27 +93,31 @@ def _draw_curve(axes: Axes, rows: Sequence[Row], drawn: Sequence[Row], methods: 
 def _draw_ratio(axes: Axes, rows: Sequence[Row], drawn: Sequence[Row], methods: list[str]) -> None:
     whole = _whole(rows)
     for number, method in enumerate(methods):
-        of_it = [row for row in drawn if row.method == method]
+        of_it = sorted((row for row in drawn if row.method == method), key=lambda row: row.params or 0)
         if not of_it:
             continue
-        axes.scatter(
-            [100 * (1 - (row.params or 0) / (whole.params or 1)) for row in of_it],
-            [_percent(row.map50) for row in of_it],
-            [_area(row, whole) for row in of_it],
-            label=method, marker=MARKERS[number % len(MARKERS)], color=f"C{number % 10}", alpha=0.6,
-            edgecolors="black", linewidths=0.8,
-        )  # fmt: skip
+        style = {"marker": MARKERS[number % len(MARKERS)], "color": f"C{number % 10}"}
+        x, y = [_removed(row, whole) for row in of_it], [_percent(row.map50) for row in of_it]
+        axes.plot(
+            x, y, linewidth=0.7, alpha=0.6, markersize=6, label=method, linestyle=LINES[number % len(LINES)], **style
+        )
+        axes.scatter(x, y, [_area(row, whole) for row in of_it], alpha=0.6, edgecolors="black", linewidths=0.8, **style)
         for row in of_it:
-            place = (100 * (1 - (row.params or 0) / (whole.params or 1)), _percent(row.map50))
+            place = (_removed(row, whole), _percent(row.map50))
             axes.annotate(f"{(row.bytes or 0) / 1e6:.3g}", place, (0, -2.5), textcoords="offset points", fontsize=6,
                           ha="center")  # fmt: skip
-    axes.scatter([0], [_percent(whole.map50)], [_area(whole, whole)], color="lightgray", edgecolors="black",
-                 linewidths=0.8, label="unpruned (numbers: MB)")  # fmt: skip
+    grey = {"color": "lightgray", "marker": "o"}
+    axes.plot([0], [_percent(whole.map50)], markersize=6, linestyle="", label="unpruned (numbers: MB)", **grey)
+    axes.scatter([0], [_percent(whole.map50)], [LARGEST_DOT], edgecolors="black", linewidths=0.8, **grey)
     axes.set_xlabel("parameters removed, %")
 
 
 def _whole(rows: Sequence[Row]) -> Row:
     return next(row for row in rows if row.kind == "unpruned")
+
+
+def _removed(row: Row, whole: Row) -> float:
+    return 100 * (1 - (row.params or 0) / (whole.params or 1))
 
 
 def _area(row: Row, whole: Row) -> float:
