@@ -96,7 +96,7 @@ def _draw_ratio(axes: Axes, rows: Sequence[Row], drawn: Sequence[Row], methods: 
         of_it = sorted((row for row in drawn if row.method == method), key=lambda row: row.params or 0)
         if not of_it:
             continue
-        style = {"marker": MARKERS[number % len(MARKERS)], "color": f"C{number % 10}"}
+        style: dict[str, Any] = {"marker": MARKERS[number % len(MARKERS)], "color": f"C{number % 10}"}
         x, y = [_removed(row, whole) for row in of_it], [_percent(row.map50) for row in of_it]
         axes.plot(
             x, y, linewidth=0.7, alpha=0.6, markersize=6, label=method, linestyle=LINES[number % len(LINES)], **style
@@ -106,7 +106,7 @@ def _draw_ratio(axes: Axes, rows: Sequence[Row], drawn: Sequence[Row], methods: 
             place = (_removed(row, whole), _percent(row.map50))
             axes.annotate(f"{(row.bytes or 0) / 1e6:.3g}", place, (0, -2.5), textcoords="offset points", fontsize=6,
                           ha="center")  # fmt: skip
-    grey = {"color": "lightgray", "marker": "o"}
+    grey: dict[str, Any] = {"color": "lightgray", "marker": "o"}
     axes.plot([0], [_percent(whole.map50)], markersize=6, linestyle="", label="unpruned (numbers: MB)", **grey)
     axes.scatter([0], [_percent(whole.map50)], [LARGEST_DOT], edgecolors="black", linewidths=0.8, **grey)
     axes.set_xlabel("parameters removed, %")
