@@ -24,10 +24,10 @@ from darkprune.commands.console import (
     warn,
 )
 from darkprune.darknet.output import atomic_file, check_folder
+from darkprune.data.class_names import names_file
 from darkprune.errors import UsageError
 from darkprune.export.tensorrt_targets import target, targets
-from darkprune.graph.graph import Graph, read_graph
-from darkprune.layers.heads import Head
+from darkprune.graph.graph import read_graph
 from darkprune.pipeline.carry_out import Standing, carry_out, look_ahead
 from darkprune.pipeline.compression import COMMANDS, STAGES, Compression, Pair, Wish
 from darkprune.pipeline.given import Asked, look_at
@@ -38,7 +38,7 @@ from darkprune.pipeline.summary import advice_for, rows_of, verdict_on
 from darkprune.pruning.plan import hash_file
 from darkprune.training.arguments import spare_cores
 from darkprune.training.progress import duration
-from darkprune.zoo import PREFIX, folder, resolve
+from darkprune.zoo import resolve
 
 INTERRUPTED = 130
 BUDGETS = ("target-macs", "target-params", "target-size", "ratio")
@@ -134,7 +134,7 @@ def _plan(args: Namespace, original: Pair, room: Path) -> Compression:
     how_much = {name: value for name in BUDGETS if (value := getattr(args, name.replace("-", "_"))) is not None}
     stages = _into(args, tables, how_much)
     graph = read_graph(original.cfg)
-    asked = Asked(args.data, args.valid, args.images, args.names, _class_names(args.cfg, graph))
+    asked = Asked(args.data, args.valid, args.images, args.names, names_file(graph))
     wish = Wish(
         how_much,
         args.target,
@@ -176,18 +176,6 @@ def _into(args: Namespace, tables: Tables, how_much: dict[str, Any]) -> dict[str
             if value not in choices:
                 raise UsageError(f"settings: {name} = {value[:40]} in [compress]; there are {', '.join(choices)}")
     return found
-
-
-def _class_names(cfg: str, graph: Graph) -> Path | None:
-    """Finds names beside the cfg, or darkprune's own for its own networks."""
-    beside = Path(graph.cfg.source).with_suffix(".names")
-    if beside.is_file():
-        return beside
-    counts = {layer.kind.classes for layer in graph.heads if isinstance(layer.kind, Head)}
-    own = {80: "coco.names", 20: "voc.names"}
-    if cfg.startswith(PREFIX) and len(counts) == 1 and counts <= set(own):
-        return folder("cfg") / own[counts.pop()]
-    return None
 
 
 def _do(stage: Stage, more: Sequence[str], quiet: bool) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from darkprune.commands.console import add_json, add_pair, follow, print_json, progress, warn
 from darkprune.commands.eval import resized
-from darkprune.data.darknet_data import read_names
+from darkprune.data.class_names import class_names
 from darkprune.data.images import Pixels
 from darkprune.data.loading import InputShape, batch_of
 from darkprune.data.reading import IMAGE_SUFFIXES, list_images
@@ -61,7 +61,7 @@ def run(args: Namespace) -> int:
     shape = input_shape(graph)
     if args.letterbox:
         shape = InputShape(shape.width, shape.height, shape.channels, True)
-    names = _names(args.names, cfg)
+    names = class_names(args.names, graph)
     if not source.exists():
         raise DataError(f"{source}: no such file or folder; give an image, a folder of images or a video")
     runner, network = load_with_any(graph, resolve(args.weights, "weights"), args.runner, taps=False, order=FAST_FIRST)
@@ -73,13 +73,6 @@ def run(args: Namespace) -> int:
     if args.json:
         print_json({"runner": runner, "images": results})
     return 0
-
-
-def _names(given: str | None, cfg: Path) -> tuple[str, ...]:
-    path = Path(given) if given else cfg.with_suffix(".names")
-    if given is None and not path.is_file():
-        return ()
-    return read_names(path)[0]
 
 
 def _images(args: Namespace, source: Path, detector: _Detector) -> list[dict[str, Any]]:

@@ -12,10 +12,11 @@ from typing import Any
 from darkprune.commands.console import add_json, add_pair, megabytes, print_json, print_table, warn
 from darkprune.commands.eval import resized
 from darkprune.commands.export_accuracy import what_it_costs
-from darkprune.commands.export_pair import Exported, agreement_line, export_pair, names_of, plan_hash, summary
+from darkprune.commands.export_pair import Exported, agreement_line, export_pair, plan_hash, summary
 from darkprune.commands.export_precision import Precision, add_precision, numbers, precision_of
 from darkprune.darknet.output import checked_file
 from darkprune.data import read_dataset
+from darkprune.data.class_names import class_names
 from darkprune.errors import UsageError
 from darkprune.export.heads_outputs import FORMS, Suppression
 from darkprune.export.onnx_options import ExportOptions
@@ -58,7 +59,7 @@ def run(args: Namespace) -> int:
     precision = replace(precision_of(args), keep=numbers("--keep-fp32", args.keep_fp32))
     _check_usage(args, precision)
     graph = resized(read_graph(cfg), args.size)
-    names = names_of(args, graph)
+    names = class_names(args.names, graph)
     options = ExportOptions(
         target=args.target,
         opset=args.opset,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +14,6 @@ from numpy.typing import NDArray
 
 from darkprune.commands.console import megabytes, say
 from darkprune.commands.export_precision import Precision, calibration_images, write_quantised
-from darkprune.data.darknet_data import read_names
 from darkprune.data.loading import load_image
 from darkprune.errors import ExportError, RunnerError
 from darkprune.evaluation.of_graph import input_shape
@@ -26,10 +24,8 @@ from darkprune.export.onnx_options import ExportOptions
 from darkprune.export.tensorrt_targets import target
 from darkprune.graph.graph import Graph
 from darkprune.graph.weights import NetworkWeights
-from darkprune.layers.heads import Head
 from darkprune.pruning.plan import hash_file, read_plan
 from darkprune.runners.base import load_with_any
-from darkprune.zoo import PREFIX, folder
 
 Floats = NDArray[np.float32]
 #: what a file is compared with: programs that read the pair by themselves
@@ -174,20 +170,6 @@ def _images(graph: Graph, options: ExportOptions, files: Sequence[Path]) -> Floa
         return np.random.default_rng(0).random((count, shape.c, shape.h, shape.w), np.float32)
     planes = np.stack([load_image(file, input_shape(graph))[0] for file in files[:count]])
     return np.resize(planes, (count, *planes.shape[1:]))
-
-
-def names_of(args: Namespace, graph: Graph) -> tuple[str, ...]:
-    """Returns the class names: those given, those beside the cfg, or those that darkprune brings for its own cfg."""
-    if args.names:
-        return read_names(Path(args.names))[0]
-    beside = Path(graph.cfg.source).with_suffix(".names")
-    if beside.is_file():
-        return read_names(beside)[0]
-    counts = {layer.kind.classes for layer in graph.heads if isinstance(layer.kind, Head)}
-    own = {80: "coco.names", 20: "voc.names"}
-    if args.cfg.startswith(PREFIX) and len(counts) == 1 and counts <= set(own):
-        return read_names(folder("cfg") / own[counts.pop()])[0]
-    return ()
 
 
 def plan_hash(cfg: Path) -> str:

@@ -10,9 +10,10 @@ from typing import Any
 
 from darkprune.commands.console import add_json, add_pair, megabytes, print_json, print_table, warn
 from darkprune.commands.eval import resized
-from darkprune.commands.export_pair import Exported, agreement_line, export_pair, names_of, plan_hash, summary
+from darkprune.commands.export_pair import Exported, agreement_line, export_pair, plan_hash, summary
 from darkprune.commands.export_precision import Precision, add_precision, precision_of
 from darkprune.darknet.output import check_folder
+from darkprune.data.class_names import class_names
 from darkprune.errors import ExportError, UsageError
 from darkprune.export.kit import KitReport, describe, write_kit
 from darkprune.export.onnx_options import ExportOptions
@@ -132,7 +133,7 @@ def _names(args: Namespace, graph: Graph) -> tuple[str, ...]:
     Raises:
         ExportError: there are none.
     """
-    names = names_of(args, graph)
+    names = class_names(args.names, graph)
     counts = sorted({layer.kind.classes for layer in graph.heads if isinstance(layer.kind, Head)})
     if not counts:
         raise ExportError(

@@ -192,13 +192,11 @@ def _paths(args: Namespace, dataset: Dataset | None) -> list[Path]:
 
 
 def _names(args: Namespace, dataset: Dataset | None, networks: tuple[Network, ...]) -> tuple[str, ...]:
-    from darkprune.data.darknet_data import read_names
+    from darkprune.data.class_names import class_names
 
     if dataset is not None and dataset.class_names:
         return dataset.class_names
-    beside = Path(networks[0].graph.cfg.source).with_suffix(".names")
-    path = Path(args.names) if args.names else beside if beside.is_file() else None
-    return read_names(path)[0] if path is not None else ()
+    return class_names(args.names, networks[0].graph)
 
 
 @contextmanager

@@ -11,8 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from darkprune.data import read_dataset
+from darkprune.data.class_names import class_names
 from darkprune.data.darknet_data import find_label, label_path, read_data_file, read_label_file, read_names
+from darkprune.data.scenes import CLASSES
 from darkprune.errors import DataError
+from darkprune.graph.graph import read_graph
+from darkprune.zoo import resolve
+from tests.conftest import SmallPair
 
 
 def write(file: Path, content: str | bytes = "") -> Path:
@@ -178,3 +183,18 @@ def test_any_data_file_is_read_or_refused(tmp_path_factory: pytest.TempPathFacto
     file.write_bytes(data)
     with contextlib.suppress(DataError):
         read_dataset(file)
+
+
+def test_names_that_belong_to_a_network(small_pair: SmallPair) -> None:
+    names = ("yolov4", "yolov4-voc", "scenes")
+    own = {name: class_names(None, read_graph(resolve(f"builtin:{name}"))) for name in names}
+    assert [len(found) for found in own.values()] == [80, 20, 6]
+    assert own["scenes"] == CLASSES
+    graph = read_graph(Path(small_pair.cfg))
+    assert class_names(None, graph) == ()
+    beside = Path(small_pair.cfg).with_suffix(".names")
+    beside.write_text("cat\ndog\n")
+    assert class_names(None, graph) == ("cat", "dog")
+    other = small_pair.folder / "other.names"
+    other.write_text("rat\nhog\n")
+    assert class_names(str(other), graph) == ("rat", "hog")

@@ -90,7 +90,8 @@ def test_mobilenet_has_its_scales_and_depthwise_convolutions() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "count", "first", "last"), [("coco", 80, "person", "toothbrush"), ("voc", 20, "aeroplane", "tvmonitor")]
+    ("data", "count", "first", "last"),
+    [("coco", 80, "person", "toothbrush"), ("voc", 20, "aeroplane", "tvmonitor"), ("scenes", 6, "disc", "star")],
 )
 def test_names(data: str, count: int, first: str, last: str) -> None:
     text = (ROOT / "cfg" / f"{data}.names").read_text("ascii")
