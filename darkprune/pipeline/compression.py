@@ -37,7 +37,6 @@ HOW_MUCH = ("ratio", "ratios", "preset", "target-params", "target-macs", "target
 _EITHER = (
     ("iterations", "epochs", "sparsity-preset"),
     HOW_MUCH,
-    ("rounds", "candidates"),
     *((name, "sparsity-preset") for name in ("sparsity", "s", "batch", "lr", "policy")),
 )
 #: flags that do not change a result
@@ -48,7 +47,6 @@ RECIPE: Mapping[str, Value] = {"batch": "16", "adam": True, "lr": "0.001", "poli
 BATCH = 16
 SPARSE_EPOCHS, TUNE_EPOCHS = 40, 100
 FEWEST_STEPS, MOST_STEPS = 500, 20_000
-ROUNDS = "4"
 
 
 @dataclass(frozen=True)
@@ -201,9 +199,7 @@ class Compression:
         if given.images is not None and given.detector:
             flags["images"] = given.images
             if not {"criterion", "candidates", "preset"} & {*own, *how_much}:
-                flags["criterion"] = "sensitivity"
-                if any(name.startswith("target-") for name in how_much):
-                    flags["rounds"] = ROUNDS
+                flags["criterion"] = "surgeon" if self._on("recover", True) and "rounds" not in own else "sensitivity"
         chosen, how = self._flags("prune", flags)
         if wish.how_much:  # the command line wins over the file
             chosen = {**{name: value for name, value in chosen.items() if name not in HOW_MUCH}, **wish.how_much}

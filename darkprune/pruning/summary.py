@@ -79,8 +79,8 @@ def sparsity_warnings(results: Sequence[GroupResult], criterion: str) -> list[st
         return []
     return [
         f"group {group.name}: ratio {group.ratio:g} removes channels up to |γ| = {group.threshold:.2g}, the median is "
-        f"{group.median:.2g}: expect to retrain, or take --criterion sensitivity --images DIR (unlabelled), which does "
-        "not need sparse γ"
+        f"{group.median:.2g}: expect to retrain, or take --criterion sensitivity --images DIR (unlabelled) --recover "
+        "lsq, which needs no sparse γ"
         for group in results
         if group.threshold is not None and group.median is not None and group.threshold > 0.25 * group.median
     ]

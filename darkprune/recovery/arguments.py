@@ -85,7 +85,7 @@ def check_arguments(args: Namespace) -> None:
     if args.plan_only and args.recover != "none":
         raise UsageError("--plan-only writes no weights: give --recover when the plan is replayed")
     budget = any(getattr(args, f"target_{kind}") for kind in UNITS)
-    if args.rounds < 1 or (args.rounds > 1 and (args.criterion != "sensitivity" or not budget)):
+    if args.rounds < 1 or (args.rounds > 1 and (args.criterion not in ("sensitivity", "first-order") or not budget)):
         raise UsageError(
             "--rounds N: give at least 1; more go with --criterion sensitivity and --target-macs, -params or -size"
         )
