@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -103,6 +104,7 @@ def _run(given: list[str]) -> int:
     if args.command is None:
         parser.print_help()
         return 2
+    args.command_line = shlex.join(["darkprune", *given])
     status: int = args.run(args)
     sys.stdout.flush()
     return status

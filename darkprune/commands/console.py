@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -30,6 +30,14 @@ def add_pair(parser: ArgumentParser, weights_optional: bool = False) -> None:
         nargs="?" if weights_optional else None,
         help="its .weights file, or builtin:NAME likewise",
     )
+
+
+def provenance(args: Namespace) -> dict[str, Any]:
+    """Returns what results say of how they were made: the command, and the versions of what took part."""
+    loaded = {name: getattr(sys.modules.get(name), "__version__", None) for name in ("numpy", "cv2", "torch")}
+    versions = {"Python": sys.version.split()[0], **{name: str(text) for name, text in loaded.items() if text}}
+    command = getattr(args, "command_line", None)  # a call from within the program has none
+    return {"commands": [command] if command else [], "versions": versions}
 
 
 def print_json(data: Any) -> None:

@@ -19,6 +19,7 @@ from darkprune.commands.console import (
     print_table,
     print_totals,
     progress,
+    provenance,
     warn,
 )
 from darkprune.commands.measured import Measured, add_latency, following, print_measured
@@ -177,8 +178,10 @@ def run(args: Namespace) -> int:
             names = ResultNames.of(cfg.stem)
             with result_folder(output, inputs, args.overwrite) as folder:
                 with progress(len(graph), "pruning", "layer") as bar:
-                    found = measured.report
-                    data = write_result(folder, names, base, plan, cut, hashing.result, warnings, bar.update, found)
+                    found, made_by = measured.report, provenance(args)
+                    data = write_result(
+                        folder, names, base, plan, cut, hashing.result, warnings, bar.update, found, made_by
+                    )
                 if session or args.data:
                     from darkprune.recovery.comparison import compare
 

@@ -39,20 +39,21 @@ def draw(image: NDArray[np.uint8], found: Detections, names: Sequence[str]) -> N
     canvas: NDArray[np.uint8] = image.copy()
     height, width = canvas.shape[:2]
     thick = max(1, round(max(height, width) / 400))
-    scale = 0.4 * max(1.0, max(height, width) / 600)
+    scale = 0.36 * max(1.0, max(height, width) / 600)
     corners = np.round(pixel_boxes(found.boxes, width, height)).astype(int).tolist()
     order = np.argsort(found.scores).tolist()  # the surest lie on top
-    for number in order:
+    for number in order:  # boxes first: none hides a name
         left, top, right, bottom = corners[number]
+        cv2.rectangle(canvas, (left, top), (right, bottom), (0, 0, 0), thick + 2)  # a dark rim, for bright images
+        cv2.rectangle(canvas, (left, top), (right, bottom), colour_of(int(found.classes[number])), thick)
+    for number in order:
+        left, top, *_ = corners[number]
         label = int(found.classes[number])
-        colour = colour_of(label)
         text = f"{names[label] if label < len(names) else label} {found.scores[number]:.2f}"
         (text_width, text_height), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
         baseline = max(top - 3, text_height + 2)
         start = min(left, max(0, width - text_width))
-        cv2.rectangle(canvas, (left, top), (right, bottom), colour, thick)
-        cv2.rectangle(
-            canvas, (start, baseline - text_height - 2), (start + text_width, baseline + base - 2), colour, -1
-        )
+        place = (start, baseline - text_height - 2), (start + text_width, baseline + base - 2)
+        cv2.rectangle(canvas, *place, colour_of(label), -1)
         cv2.putText(canvas, text, (start, baseline), cv2.FONT_HERSHEY_SIMPLEX, scale, (0, 0, 0), 1, cv2.LINE_AA)
     return canvas

@@ -50,6 +50,7 @@ def write_result(
     warnings: list[str],
     progress: Callable[[], object] = lambda: None,
     measured: Mapping[str, Any] | None = None,
+    made_by: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Fills a folder with slim pair, plan and report.
 
@@ -63,6 +64,7 @@ def write_result(
         warnings: for the report.
         progress: called after each layer.
         measured: what the decision was made on, for the report.
+        made_by: for the report: the command, and the versions of what took part.
 
     Returns:
         before, after, groups and stages, as the report has them.
@@ -85,6 +87,7 @@ def write_result(
     }
     report = {
         "darkprune": __version__,
+        **(made_by or {}),
         "inputs": {
             "cfg": {"name": plan.names[0], "sha256": plan.cfg_sha256},
             "weights": {"name": plan.names[1], "sha256": plan.weights_sha256},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 
 from darkprune.cli import main
 from darkprune.report import plots
+from darkprune.report.contents import find_original, read_contents
 from darkprune.report.measure import attention
 from tests.conftest import SmallPair
 from tests.report.page import Page
@@ -74,26 +74,28 @@ def test_a_pruned_pair_in_full(slim: Path, data: Path, capsys: pytest.CaptureFix
     assert page.tags["img"] >= 4 + 2 * 2  # diagrams, and two images by two networks
 
 
-def test_figures_are_those_of_the_result(slim: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_figures_are_those_of_the_result_and_commands_are_told(
+    slim: Path, small_pair: SmallPair, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = report(capsys, slim, "--runs", 0)
     told = json.loads((slim / "report.json").read_text())
     share = 100 * (told["after"]["params"] / told["before"]["params"] - 1)
-    assert f"{share:+.1f} %" in Page.of(Path(out["report"])).text
+    page = Page.of(Path(out["report"]))
+    assert f"{share:+.1f} %" in page.text
+    assert f"darkprune prune {small_pair.cfg} {small_pair.weights} --ratio 0.5" in page.text
     assert {entry["what"] for entry in out["lacking"]} >= {"mAP per class", "latency", "sample images"}
     assert all(entry["how"].startswith("darkprune ") for entry in out["lacking"])
+    assert out["bytes"] < 1_000_000
+    assert "default-src 'none'" in (slim / "report.html").read_text()
 
 
-def test_the_original_is_found_by_its_hash_only(
-    slim: Path, small_pair: SmallPair, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert "Coupled sets" in report(capsys, slim, "--runs", 0)["sections"]
+def test_the_original_is_found_by_its_hash_only(slim: Path, small_pair: SmallPair) -> None:
+    found = find_original(read_contents(slim))
+    assert found is not None
+    assert found.weights.samefile(small_pair.weights)
     weights = Path(small_pair.weights)
     weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\0")
-    told = report(capsys, slim, "--runs", 0, "--overwrite")
-    before = json.loads((slim / "report.json").read_text())["before"]["params"]
-    text = Page.of(Path(told["report"])).text
-    assert f"{before:,}".replace(",", "")[:2] in text
-    assert "Before and after" in told["sections"]
+    assert find_original(read_contents(slim)) is None
 
 
 @drawn
@@ -181,9 +183,3 @@ def test_attention_is_where_the_squares_are() -> None:
     features[0, 1, 0] = 3
     expected = np.array([[0, 9], [9, 0]]) / np.sqrt(162)
     np.testing.assert_allclose(attention(features), expected)
-
-
-def test_page_without_anything_measured_is_small(slim: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = report(capsys, slim, "--runs", 0)
-    assert out["bytes"] < 1_000_000
-    assert re.search(r"default-src 'none'", (slim / "report.html").read_text())
