@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from darkprune.errors import DarkpruneError, DataError
+from darkprune.errors import CfgError, DarkpruneError, DataError
 from darkprune.pruning.plan import PrunePlan, hash_file, read_plan
 from darkprune.report.records import Record, read_record
 from darkprune.training.gamma_figure import GammaRecord, read_gammas
+from darkprune.zoo import resolve
 
 MOST_FOLDERS = 40  #: of results in a run that are told of
+MOST_WORDS = 200  #: of a command
 MOST_LOOKED_AT = 400  #: entries of a folder in which an original is looked for
 
 
@@ -209,18 +213,38 @@ def _comparison(name: str, folder: Path) -> Record | None:
 
 
 def find_original(contents: Contents) -> Pair | None:
-    """Looks for the pair that the first cut was made from: near the run and in the current folder, by its hashes."""
-    if not contents.cuts:
-        return None
-    inputs = contents.cuts[0].record["inputs"]
+    """Looks for the pair that the run began with, by its hashes: in the commands that it tells, near it, and here."""
+    wanted = {kind: text for kind, part in contents.manifest["network"].fields.items() if (text := part.text)}
+    names: dict[str, str] = {}
+    if contents.cuts and not wanted:
+        inputs = contents.cuts[0].record["inputs"]
+        wanted = {kind: inputs[kind]["sha256"].text for kind in ("cfg", "weights")}
+        names = {kind: Path(inputs[kind]["name"].text).name for kind in wanted}
     found = {}
     for kind in ("cfg", "weights"):
-        name, wanted = inputs[kind]["name"].text, inputs[kind]["sha256"].text
-        candidates = (path for place in _near(contents.folder) if (path := place / name).is_file())
-        found[kind] = next((path for path in candidates if hash_file(path) == wanted), None) if name else None
+        candidates = [path for path in _told_of(contents) if path.suffix == f".{kind}"]
+        if names.get(kind):
+            candidates += [place / names[kind] for place in _near(contents.folder)]
+        hashed = (path for path in candidates if path.is_file() and hash_file(path) == wanted.get(kind))
+        found[kind] = next(hashed, None)
     if found["cfg"] is None or found["weights"] is None:
         return None
     return Pair(found["cfg"], found["weights"])
+
+
+def _told_of(contents: Contents) -> list[Path]:
+    """Returns the files that the run's commands name."""
+    lines = [stage["command"].texts for stage in contents.manifest["stages"].fields.values()]
+    for part in contents.results:
+        for line in part.record["commands"].texts:
+            with suppress(ValueError):  # an unclosed quote
+                lines.append(shlex.split(line))
+    paths: dict[Path, None] = {}
+    for word in (word for line in lines for word in line[:MOST_WORDS]):
+        for kind in ("cfg", "weights"):
+            with suppress(CfgError):  # darkprune brings no such file
+                paths[resolve(word, kind)] = None
+    return list(paths)
 
 
 def _near(folder: Path) -> Iterator[Path]:

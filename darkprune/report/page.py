@@ -38,7 +38,8 @@ def report_page(told: Told) -> tuple[bytes, list[str], list[Lack]]:
     """
     parts = [part(told) for part in _PARTS]
     found = [part for part in parts if isinstance(part, Section)]
-    lacks = [part for part in parts if isinstance(part, Lack)]
+    about_a_network = told.networks or told.contents.results  # a comparison or a sweep stands by itself
+    lacks = [part for part in parts if isinstance(part, Lack)] if about_a_network else []
     name = Path(os.path.abspath(told.contents.folder)).name
     title = " → ".join(Path(network.graph.cfg.source).name for network in told.networks[:1]) or name
     body: list[Node] = [

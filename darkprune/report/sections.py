@@ -37,7 +37,8 @@ def outcome(told: Told) -> Section | Lack:
         [(name, shown, now, change(before, after)) for name, shown, now, before, after in rows],
     )
     compared = [_comparison(cut) for cut in told.contents.cuts]
-    notes = [tag("p", text, class_="note") for cut in told.contents.cuts for text in cut.record["warnings"].texts[:20]]
+    warnings = dict.fromkeys(text for cut in told.contents.cuts for text in cut.record["warnings"].texts[:20])
+    notes = [tag("p", text, class_="note") for text in warnings]
     return Section("outcome", "Before and after", (tag("div", facts, class_="facts"), whole, compared, notes))
 
 
@@ -89,11 +90,27 @@ def _measured_facts(told: Told) -> list[tuple[str, str, str]]:
 def _known_maps(told: Told) -> list[float]:
     """Returns mAP before and after, where the run itself has measured both."""
     cut = told.contents.cut
-    if told.contents.manifest or cut is None:
+    if told.contents.manifest:
+        found = [result["map50"].number for _, result in _marks(told.contents.manifest)]
+    elif cut is not None:
+        named = {
+            line["network"].text or line["name"].text: line["map50"].number for line in cut.record["comparison"].items
+        }
+        found = [named.get("original"), named.get("recovered", named.get("pruned"))]
+    else:
         return []
-    named = {line["network"].text or line["name"].text: line["map50"].number for line in cut.record["comparison"].items}
-    before, after = named.get("original"), named.get("recovered", named.get("pruned"))
-    return [] if before is None or after is None else [before, after]
+    known = [value for value in found if value is not None]
+    return known if len(known) == 2 else []
+
+
+def _marks(manifest: Record) -> list[tuple[str, Record]]:
+    """Returns the evaluations of the original and of the last network that `compress` has made."""
+    marks = [
+        (name.removeprefix("evaluate: "), stage["result"])
+        for name, stage in manifest["stages"].fields.items()
+        if name.startswith("evaluate: ") and stage["result"]["per_class"]
+    ]
+    return [marks[0], marks[-1]] if len(marks) > 1 else marks
 
 
 def _comparison(cut: Cut) -> Node:
@@ -125,7 +142,9 @@ def accuracy(told: Told) -> Section | Lack:
         return Lack("mAP per class", _again(told, "--data F"))
     single = len(names) == 1
     ordered = sorted(rows, key=lambda row: -row[1][0])
-    drawn = [(name, aps[0], None if single else aps[-1]) for name, aps, _ in ordered if _ or len(rows) <= 40][:100]
+    drawn = [
+        (name, aps[0], None if single else aps[-1]) for name, aps, objects in ordered if objects or len(rows) <= 40
+    ][:100]
     figure = plots.classes(drawn) if plots.available() and drawn else None
     heads = ("class", *(f"AP {name}" for name in names), *([] if single else ["change"]), "objects")
     body: list[list[Node]] = [
@@ -158,9 +177,7 @@ def _class_rows(told: Told) -> tuple[list[str], list[ClassRow], str]:
 
 def _rows_of_manifest(manifest: Record) -> tuple[list[str], list[ClassRow], str]:
     """Takes what `compress` has measured: the original and the last network."""
-    marks = [(name.removeprefix("evaluate: "), stage["result"]) for name, stage in manifest["stages"].fields.items()
-             if name.startswith("evaluate: ") and stage["result"]["per_class"]]  # fmt: skip
-    chosen = [marks[0], marks[-1]] if len(marks) > 1 else marks
+    chosen = _marks(manifest)
     each = [
         {entry["name"].text: (entry["ap"].number, entry["truths"].number) for entry in result["per_class"].items}
         for _, result in chosen

@@ -45,7 +45,8 @@ def _training(told: Told, training: Training, number: int) -> list[Node]:
             facts.append(
                 f"{name} {100 * values[-1]:.2f} % at the end, best {100 * values[best]:.2f} % at step {steps[best]}"
             )
-    names = [name for name in rows[0] if name not in _ASIDE][:24]
+    names = [name for name in rows[0] if name not in _ASIDE]
+    names = sorted(names, key=lambda name: (name != "loss", name not in PERCENT, name == "rate"))[:24]
     figure = curves_figure(rows, names) if plots.available() else None
     return [
         tag("h3", training.name),
@@ -110,7 +111,9 @@ def comparisons(told: Told) -> Section | None:
             tag("p", about, class_="soft"),
             told.album.add(f"compare_{number}", figure, "mAP of every method over multiply-adds"),
             table(head, rows, left=3),
-        ]
+            [tag("p", f"{_method(line)} at {line['budget'].text}: {line['failed'].text}", class_="note")
+             for line in lines if line["failed"].text],
+        ]  # fmt: skip
     return Section("compare", "Methods compared", tuple(nodes)) if nodes else None
 
 
@@ -133,7 +136,7 @@ def _compared(line: Record) -> list[Node]:
     spread = shown("map50_std", " ±{:.2f}", 100) if (line["seeds"].number or 0) > 1 else ""
     return [
         line["method"].text or line["kind"].text, budget, line["recovery"].text,
-        line["failed"].text or f"{shown('map50', factor=100) or ''}{spread}", shown("map", factor=100),
+        "failed" if line["failed"].text else f"{shown('map50', factor=100) or ''}{spread}", shown("map", factor=100),
         counted("params"), counted("macs"), shown("ms"), shown("seconds", "{:.0f}"), shown("control", factor=100),
     ]  # fmt: skip
 

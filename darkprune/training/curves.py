@@ -91,6 +91,7 @@ def _panel(axis: Any, name: str, steps: Sequence[int], values: Sequence[float]) 
     axis.tick_params(labelsize=8)
     axis.grid(alpha=0.3)
     axis.spines[["top", "right"]].set_visible(False)
+    axis.ticklabel_format(axis="y", useOffset=False)
     if min(shown) > 0 and max(shown) > 20 * min(shown) and name in WIDE:
         axis.set_yscale("log")
         axis.autoscale(axis="y")
