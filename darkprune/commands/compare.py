@@ -101,7 +101,7 @@ def run(args: Namespace) -> int:
     if args.jobs < 1 or args.candidates < 1:
         raise UsageError("--jobs and --candidates must be at least 1")
     setup = _setup(args, cells)
-    open_folder(setup, args.overwrite)
+    open_folder(setup, args.overwrite, alone=args.cell is None)
     with ExitStack() as stack:
         tell = _teller(stack)
         try:

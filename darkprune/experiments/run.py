@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -31,8 +32,13 @@ Tell = Callable[[str, int, int], None]
 _Item = TypeVar("_Item")
 
 
-def open_folder(setup: Setup, overwrite: bool) -> None:
+def open_folder(setup: Setup, overwrite: bool, alone: bool) -> None:
     """Makes the comparison's folder, or finds it.
+
+    Args:
+        setup: of the comparison.
+        overwrite: take a folder of another network.
+        alone: no other job is at work in it: what killed ones left half-done is removed.
 
     Raises:
         OutputError: it holds something else, or a comparison of another network; it cannot be written.
@@ -46,6 +52,11 @@ def open_folder(setup: Setup, overwrite: bool) -> None:
         raise OutputError(f"{setup.folder}: exists and is no earlier comparison; choose another -o")
     with atomic_file(path, [setup.cfg, setup.weights], overwrite=True) as file:
         file.write(about.encode())
+    for left in setup.folder.glob("*/.*.partial-*") if alone else ():
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
 
 
 def carry_out(setup: Setup, cells: Sequence[Cell], jobs: int, tell: Tell) -> None:
