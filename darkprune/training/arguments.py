@@ -55,6 +55,12 @@ def add_keys(parser: ArgumentParser) -> None:
     keys.add_argument("--mixup", action=BooleanOptionalAction, default=None)
     keys.add_argument("--flip", action=BooleanOptionalAction, default=None)
     keys.add_argument("--no-augment", action="store_true", help="images as they are")
+    keys.add_argument(
+        "--frozen-bn",
+        action=BooleanOptionalAction,
+        default=None,
+        help="normalise by the running statistics, which stay: for few images (default: for distill --unlabelled)",
+    )
     keys.add_argument("--ema", type=float, metavar="A", help="average the weights with this share of the old, 0.999")
 
 
@@ -164,6 +170,7 @@ def changes_of(args: Namespace) -> Changes:
         flip=args.flip,
         augment=not args.no_augment,
         ema=args.ema,
+        frozen_bn=getattr(args, "unlabelled", None) is not None if args.frozen_bn is None else args.frozen_bn,
     )
 
 

@@ -1,4 +1,4 @@
-"""Which layers learn when: `stopbackward`, `train_only_bn`, `dont_update`, `burnin_update` and `--freeze`."""
+"""What learns when: `stopbackward`, `train_only_bn`, `dont_update`, `burnin_update`, `--freeze` and `--frozen-bn`."""
 
 from __future__ import annotations
 
@@ -30,15 +30,19 @@ class Freezing:
     In darknet a layer with `stopbackward=1` stops learning for itself and everything before it, a larger value until
     that step; `train_only_bn=1` leaves itself and everything before it with running statistics only. Both keep
     normalising by the batch. `freeze` is for fine-tuning: the first layers stay exactly as they are.
+
+    With few images the statistics of a batch are not those that the network has learnt with and is measured with:
+    `frozen_bn` keeps these.
     """
 
-    def __init__(self, graph: Graph, freeze: int, burn_in: int) -> None:
+    def __init__(self, graph: Graph, freeze: int, burn_in: int, frozen_bn: bool = False) -> None:
         """Reads the keys.
 
         Args:
             graph: the network.
             freeze: number of first layers to leave as they are.
             burn_in: of the schedule, for `burnin_update`.
+            frozen_bn: normalise by running statistics everywhere, and keep them.
 
         Raises:
             UsageError: more layers than there are.
@@ -46,6 +50,7 @@ class Freezing:
         if not 0 <= freeze < len(graph):
             raise UsageError(f"--freeze {freeze}: the network has layers 0 to {len(graph) - 1}")
         self.graph = graph
+        self.frozen_bn = frozen_bn
         self.holds = _holds(graph, freeze, burn_in)
         self._held: frozenset[int] | None = None
 
@@ -53,8 +58,10 @@ class Freezing:
         """Marks what learns at a step; call after `network.train()`."""
         held = frozenset(i for i, hold in enumerate(self.holds) if hold.until is None or step < hold.until)
         for index, hold in enumerate(self.holds):
-            if hold.statistics and index in held:
-                network.layers[index].eval()
+            module = network.layers[index]
+            normalises = any(True for _ in module.buffers(recurse=False))  # the running statistics
+            if (hold.statistics and index in held) or (self.frozen_bn and normalises):
+                module.eval()
         if held == self._held:
             return
         self._held = held

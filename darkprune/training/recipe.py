@@ -35,6 +35,7 @@ class Changes:
         mosaic, mixup, flip: augmentation.
         augment: False switches all augmentation off.
         ema: share of the old average.
+        frozen_bn: see `Recipe`; None is no.
     """
 
     steps: int | None = None
@@ -54,6 +55,7 @@ class Changes:
     flip: bool | None = None
     augment: bool = True
     ema: float | None = None
+    frozen_bn: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class Recipe:
         seed: of everything random.
         schedule, optimizer, augmentation, sizes, ema: see there.
         freeze: number of first layers that stay as they are.
+        frozen_bn: batch-normalised layers normalise by their running statistics, which stay as they are; γ and β learn.
         precision: of the forward pass.
     """
 
@@ -82,6 +85,7 @@ class Recipe:
     sizes: SizeSettings
     ema: EmaSettings
     freeze: int = 0
+    frozen_bn: bool = False
     precision: Precision = "full"
 
     @property
@@ -135,6 +139,7 @@ def read_recipe(
         _sizes(graph, net, changes),
         _ema(net, changes, steps),
         freeze,
+        bool(changes.frozen_bn),
     )
 
 

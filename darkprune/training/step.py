@@ -114,7 +114,7 @@ class Stepper:
         recipe = self.recipe
         self.network = network
         self.optimizer = Optimizer(network, recipe.optimizer, recipe.batch, spare_batch_norm=self.sparse)
-        self.freezing = Freezing(network.graph, recipe.freeze, recipe.schedule.burn_in)
+        self.freezing = Freezing(network.graph, recipe.freeze, recipe.schedule.burn_in, recipe.frozen_bn)
 
     def train_from(self, step: int) -> None:
         """Puts the network into training as it is at a step (1 is the first)."""

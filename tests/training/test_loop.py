@@ -100,6 +100,17 @@ def test_frozen_layers_stay_exactly_as_they_are(data: Path, tmp_path: Path) -> N
     assert {name for name in before if int(name.split(".")[1]) < 3} == same
 
 
+def test_frozen_batch_normalisation_keeps_its_statistics(data: Path, tmp_path: Path) -> None:
+    graph = tiny_graph()
+    network = fresh_network(graph)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    statistics = {name for name, _ in network.named_buffers()}
+    make_trainer(graph, data, tmp_path / "run", network=network, changes=Changes(steps=3, frozen_bn=True)).run()
+    same = {name for name, tensor in network.state_dict().items() if torch.equal(tensor, before[name])}
+    assert statistics
+    assert same == statistics  # everything else has learnt, γ and β too
+
+
 def test_parts_are_one_step(data: Path, tmp_path: Path) -> None:
     """Without batch normalisation and dropout it does not matter how a step is divided."""
     text = CFG.replace("batch_normalize=1\n", "").replace("probability=.1", "probability=0")
