@@ -29,10 +29,12 @@ from darkprune.errors import UsageError
 from darkprune.export.tensorrt_targets import target, targets
 from darkprune.graph.graph import read_graph
 from darkprune.pipeline.carry_out import Standing, carry_out, look_ahead
-from darkprune.pipeline.compression import COMMANDS, STAGES, Compression, Pair, Wish
+from darkprune.pipeline.compression import Compression, Pair, Wish
+from darkprune.pipeline.defaults import COMMANDS, STAGES
 from darkprune.pipeline.given import Asked, look_at
 from darkprune.pipeline.manifest import Manifest, alone
 from darkprune.pipeline.settings import Flag, Tables, as_flags, read_assignment, read_settings
+from darkprune.pipeline.sources import Drawn
 from darkprune.pipeline.stage import Stage
 from darkprune.pipeline.summary import advice_for, rows_of, verdict_on
 from darkprune.pruning.plan import hash_file
@@ -106,7 +108,11 @@ def run(args: Namespace) -> int:
         warn(line)
     with alone(room):
         for source in plan.given.to_write():
-            source.write()
+            if isinstance(source, Drawn):
+                with progress(source.count, "drawing", "scene") as bar:
+                    source.write(bar.update)
+            else:
+                source.write()
         try:
             carry_out(plan.stages, manifest, lambda stage, more: _do(stage, more, args.json), _tell)
         except KeyboardInterrupt:
@@ -121,7 +127,8 @@ def run(args: Namespace) -> int:
     _print(rows, plan)
     for line in verdict:
         warn(line)
-    print("next: " + shlex.join(["darkprune", "detect", *_outputs(plan)[:2], "IMAGES", "-o", "boxes/"]))
+    print("next: " + shlex.join(["darkprune", "report", args.output]))
+    print("      " + shlex.join(["darkprune", "detect", *_outputs(plan)[:2], "IMAGES", "-o", "boxes/"]))
     return 0
 
 

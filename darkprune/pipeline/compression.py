@@ -9,44 +9,27 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from darkprune.errors import UsageError
 from darkprune.export.kit.schema import ONNX_NAME
+from darkprune.pipeline.defaults import (
+    COMMANDS,
+    EITHER,
+    HOW,
+    HOW_MUCH,
+    RECIPE,
+    SPARSE_EPOCHS,
+    TUNE_EPOCHS,
+    UNLABELLED_EPOCHS,
+    UNLABELLED_RATE,
+    steps_for,
+)
 from darkprune.pipeline.given import Given
 from darkprune.pipeline.sources import Source
 from darkprune.pipeline.stage import Stage, Value
-
-#: stages in their order, and the command whose flags are their settings
-COMMANDS = {
-    "sparse": "train",
-    "prune": "prune",
-    "recover": "prune",
-    "distill": "distill",
-    "finetune": "train",
-    "evaluate": "eval",
-    "export": "export",
-}
-STAGES = tuple(COMMANDS)
-#: flags of `prune` that say how much; one of them is given
-HOW_MUCH = ("ratio", "ratios", "preset", "target-params", "target-macs", "target-size")
-#: flags that exclude each other: what the user sets takes the place of a default
-_EITHER = (
-    ("iterations", "epochs", "sparsity-preset"),
-    HOW_MUCH,
-    *((name, "sparsity-preset") for name in ("sparsity", "s", "batch", "lr", "policy")),
-)
-#: flags that do not change a result
-HOW = ("device", "workers", "no-cache", "save-every", "keep-every", "no-tensorboard")
-
-#: of training that starts from a good checkpoint: darknet's own schedules are made for fresh weights
-RECIPE: Mapping[str, Value] = {"batch": "16", "adam": True, "lr": "0.001", "policy": "cosine", "burn-in": "50"}
-BATCH = 16
-SPARSE_EPOCHS, TUNE_EPOCHS = 40, 100
-FEWEST_STEPS, MOST_STEPS = 500, 20_000
 
 
 @dataclass(frozen=True)
@@ -156,7 +139,7 @@ class Compression:
     def _flags(self, stage: str, defaults: Mapping[str, Value]) -> tuple[dict[str, Value], dict[str, Value]]:
         """Puts defaults and settings together; returns what decides the result, and what does not."""
         own = self.wish.settings.get(stage, {})
-        for group in _EITHER:
+        for group in EITHER:
             if any(name in own for name in group):
                 defaults = {name: value for name, value in defaults.items() if name not in group}
         flags = {**defaults, **own}
@@ -187,7 +170,7 @@ class Compression:
 
     def _sparse(self) -> None:
         assert self.given.train is not None
-        length = _steps(SPARSE_EPOCHS, self.given.train[1])
+        length = steps_for(SPARSE_EPOCHS, self.given.train[1])
         flags = {**RECIPE, "iterations": length, "sparsity": "dynamic", "s": "0.003", **self._labels()}
         self._train("sparse", "train", self.current.sources(), flags, "sparse")
 
@@ -228,10 +211,11 @@ class Compression:
         given = self.given
         flags: dict[str, Value] = {**RECIPE, "plan": Source("plan", plan)}
         if given.train is not None:
-            flags.update(self._labels(), iterations=_steps(TUNE_EPOCHS, given.train[1]))
+            flags.update(self._labels(), iterations=steps_for(TUNE_EPOCHS, given.train[1]))
         elif given.learn is not None:
             flags.update(self._named() if given.valid else {}, **self._valid())
-            flags.update(unlabelled=given.learn[0], iterations=_steps(TUNE_EPOCHS, given.learn[1]))
+            length = steps_for(UNLABELLED_EPOCHS, given.learn[1])
+            flags.update(unlabelled=given.learn[0], iterations=length, lr=UNLABELLED_RATE)
         else:
             raise UsageError("[distill] learns from images: give some with --images DIR or --data F")
         reads = (*self.original.sources("teacher "), *self.current.sources("student "))
@@ -239,7 +223,7 @@ class Compression:
 
     def _finetune(self) -> None:
         assert self.given.train is not None
-        flags = {**RECIPE, "iterations": _steps(TUNE_EPOCHS, self.given.train[1]), **self._labels()}
+        flags = {**RECIPE, "iterations": steps_for(TUNE_EPOCHS, self.given.train[1]), **self._labels()}
         self._train("finetune", "train", self.current.sources(), flags, "finetuned")
 
     def _evaluate(self) -> None:
@@ -285,7 +269,3 @@ class Compression:
         else:
             output = self.result.cfg.with_suffix(".onnx")
             self.stages.append(Stage("export", "export", reads, flags, how, output, (output,)))
-
-
-def _steps(epochs: int, images: int) -> str:
-    return str(min(MOST_STEPS, max(FEWEST_STEPS, epochs * math.ceil(images / BATCH))))

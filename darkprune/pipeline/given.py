@@ -114,7 +114,8 @@ def look_at(asked: Asked, graph: Graph, room: Path) -> Given:
             images = list_of("images", inputs / "train.txt", paths)
         rest, held = divide_images(paths)
         if train is None:
-            learn = list_of("unlabelled", inputs / "learn.txt", rest), len(rest)
+            free = rest if valid is None else paths  # nothing need be held out where labels tell
+            learn = list_of("unlabelled", inputs / "learn.txt", free), len(free)
         if valid is None:
             held_out = list_of("held out", inputs / "held-out.txt", held)
     elif detector and torch and graph.net.input.c in (1, 3):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import shutil
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from hashlib import sha256
@@ -130,18 +131,24 @@ class Drawn(Source):
         """Returns the hash of what decides the scenes."""
         return _of_lines(("drawn", str(self.count), str(self.size)))
 
-    def write(self) -> None:
+    def write(self, progress: Callable[[], object] = lambda: None) -> None:
         """Draws them, unless they are there.
+
+        Args:
+            progress: called after each.
 
         Raises:
             OutputError: they cannot be written.
         """
         if self.path.is_dir():
             return
+        for left in self.path.parent.glob(f".{self.path.name}.partial-*"):  # of a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
         with result_folder(self.path, []) as room:
             for number in range(self.count):
                 scene = draw_scene(0, number, self.size)
                 (room / f"{number:04d}.png").write_bytes(cv2.imencode(".png", scene.image)[1].tobytes())
+                progress()
 
 
 def list_of(role: str, path: Path, images: Iterable[Path]) -> Written:

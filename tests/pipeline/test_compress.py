@@ -57,7 +57,7 @@ def write_place(folder: Path) -> None:
 def no_pictures() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("darkprune.training.loop.draw_curves", lambda *args: True)
-        patch.setattr("darkprune.training.gammas.new_figure", lambda **options: None)
+        patch.setattr("darkprune.training.gamma_figure.new_figure", lambda **options: None)
         yield
 
 
@@ -68,7 +68,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr("darkprune.training.loop.draw_curves", lambda *args: True)
-        patch.setattr("darkprune.training.gammas.new_figure", lambda **options: None)
+        patch.setattr("darkprune.training.gamma_figure.new_figure", lambda **options: None)
         write_place(folder)
         assert main(["compress", "tiny.cfg", "tiny.weights", "--config", "run.toml", "-o", "run"]) == 0
     return folder
