@@ -11,7 +11,7 @@ import torch
 from tiny import DETECTOR, write_images, write_pair
 from torch import Tensor
 
-from darkprune.errors import DataError, PlanError, UsageError
+from darkprune.errors import DataError, PlanError
 from darkprune.graph.channels import map_channels
 from darkprune.graph.graph import build_graph, read_graph
 from darkprune.graph.stats import totals
@@ -208,7 +208,7 @@ def test_a_list_of_images(weights: NetworkWeights, images: Path, tmp_path: Path)
 def test_no_images(weights: NetworkWeights, images: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such"):
         read_samples(tmp_path / "nowhere", weights.graph, CPU)
-    with pytest.raises(UsageError, match="one image"):
+    with pytest.raises(DataError, match="one image"):
         read_samples(images / "001.png", weights.graph, CPU)
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "a.png").write_bytes(b"x")
