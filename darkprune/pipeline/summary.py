@@ -11,8 +11,9 @@ from darkprune.pipeline.manifest import Manifest
 
 #: measured with yolo-fastest-1.1-xl on COCO; see docs/RESULTS.md
 WITHOUT_IMAGES = (
-    "there are no images: drawn scenes stand in for them, nothing is trained, and nothing is measured. Expect a loss "
-    "that grows fast: give --images DIR, a hundred unlabelled ones are enough to repair with and to measure"
+    "there are no images: drawn scenes stand in for them, nothing is trained, and nothing is measured. On one detector "
+    "of COCO that cost 4 of 39 points of mAP at 10 % fewer operations, 10 at 20 %; with --images DIR, some hundred "
+    "unlabelled ones, half of that, and the loss can be seen"
 )
 
 WITHOUT_TORCH = (
