@@ -18,8 +18,12 @@ from darkprune.graph.stats import totals
 from darkprune.zoo import resolve
 
 TRAIN_IMAGES, VALID_IMAGES = 400, 150
+RATIO, SPARSE_RATIO = "0.15", "0.4"
 #: for short runs on data that is drawn at will: the cfg's own recipe takes an hour
-RECIPE = ("--batch", "16", "--lr", "0.001", "--adam", "--policy", "cosine", "--no-augment", "--no-tensorboard")
+_SHORT = ("--batch", "16", "--policy", "cosine", "--no-augment", "--no-tensorboard")
+RECIPE = (*_SHORT, "--adam", "--lr", "0.001")
+#: SGD, since Adam divides the penalty's gradient by the loss's; strong enough to take a γ of 1 to 0 within the run
+SPARSE = (*_SHORT, "--no-adam", "--lr", "0.002", "--epochs", "40", "--sparsity", "dynamic", "--s", "0.06")
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -27,7 +31,9 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", default="darkprune-demo", metavar="DIR", help="folder (default darkprune-demo)"
     )
-    parser.add_argument("--ratio", default="0.15", metavar="P", help="fraction of channels to remove (default 0.15)")
+    parser.add_argument(
+        "--ratio", metavar="P", help=f"fraction of channels to remove (default {RATIO}, with --full {SPARSE_RATIO})"
+    )
     parser.add_argument("--steps", default="120", metavar="N", help="steps of distillation (default 120)")
     parser.add_argument("--full", action="store_true", help="go through sparse training first (some ten minutes)")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier demo")
@@ -44,15 +50,15 @@ def run(args: Namespace) -> int:
     data = str(write_scenes(folder / "scenes", TRAIN_IMAGES, VALID_IMAGES))
     cfg = "builtin:scenes"
     weights = str(resolve("builtin:scenes", "weights"))
+    ratio = args.ratio or (SPARSE_RATIO if args.full else RATIO)
     rows = []
     if args.full:
         made = folder / "sparse"
-        _step(args, "train", cfg, weights, "--data", data, "-o", str(made), *RECIPE, "--epochs", "40",
-              "--sparsity", "dynamic", "--s", "0.003", "--target-ratio", args.ratio)  # fmt: skip
+        _step(args, "train", cfg, weights, "--data", data, "-o", str(made), *SPARSE, "--target-ratio", ratio)
         weights = str(made / "scenes_final.weights")
     rows.append(_row(args, "trained sparsely" if args.full else "as it comes", cfg, weights, data))
     slim = folder / "slim"
-    _step(args, "prune", cfg, weights, "--ratio", args.ratio, "-o", str(slim), "--overwrite")
+    _step(args, "prune", cfg, weights, "--ratio", ratio, "-o", str(slim), "--overwrite")
     slim_cfg, slim_weights = str(slim / "scenes.cfg"), str(slim / "scenes.weights")
     _step(args, "verify", cfg, weights, slim_cfg, slim_weights)
     rows.append(_row(args, "pruned", slim_cfg, slim_weights, data))
