@@ -6,6 +6,7 @@ import shlex
 import sys
 import time
 from argparse import ArgumentParser, Namespace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,30 @@ from darkprune.graph.graph import read_graph
 from darkprune.graph.stats import totals
 from darkprune.zoo import resolve
 
-TRAIN_IMAGES, VALID_IMAGES = 400, 150
-RATIO, SPARSE_RATIO = "0.15", "0.4"
+VALID_IMAGES = 150
+
+
+@dataclass(frozen=True)
+class Size:
+    """How long a demo is.
+
+    Attributes:
+        images: training scenes; few would be learnt by heart in a long run.
+        ratio: fraction of the channels that is removed.
+        steps: of distillation.
+    """
+
+    images: int
+    ratio: str
+    steps: str
+
+
+QUICK, FULL = Size(400, "0.15", "120"), Size(2000, "0.4", "400")
 #: for short runs on data that is drawn at will: the cfg's own recipe takes an hour
 _SHORT = ("--batch", "16", "--policy", "cosine", "--no-augment", "--no-tensorboard")
 RECIPE = (*_SHORT, "--adam", "--lr", "0.001")
 #: SGD, since Adam divides the penalty's gradient by the loss's; strong enough to take a γ of 1 to 0 within the run
-SPARSE = (*_SHORT, "--no-adam", "--lr", "0.002", "--epochs", "40", "--sparsity", "dynamic", "--s", "0.06")
+SPARSE = (*_SHORT, "--no-adam", "--lr", "0.002", "--iterations", "1000", "--sparsity", "dynamic", "--s", "0.06")
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -32,9 +50,11 @@ def configure(parser: ArgumentParser) -> None:
         "-o", "--output", default="darkprune-demo", metavar="DIR", help="folder (default darkprune-demo)"
     )
     parser.add_argument(
-        "--ratio", metavar="P", help=f"fraction of channels to remove (default {RATIO}, with --full {SPARSE_RATIO})"
+        "--ratio", metavar="P", help=f"fraction of channels to remove (default {QUICK.ratio}, with --full {FULL.ratio})"
     )
-    parser.add_argument("--steps", default="120", metavar="N", help="steps of distillation (default 120)")
+    parser.add_argument(
+        "--steps", metavar="N", help=f"steps of distillation (default {QUICK.steps}, with --full {FULL.steps})"
+    )
     parser.add_argument("--full", action="store_true", help="go through sparse training first (some ten minutes)")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier demo")
     add_json(parser)
@@ -46,11 +66,12 @@ def run(args: Namespace) -> int:
     check_folder(folder, [], args.overwrite)
     folder.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
-    _tell(args, f"drawing {TRAIN_IMAGES} training and {VALID_IMAGES} test scenes")
-    data = str(write_scenes(folder / "scenes", TRAIN_IMAGES, VALID_IMAGES))
+    size = FULL if args.full else QUICK
+    ratio, steps = args.ratio or size.ratio, args.steps or size.steps
+    _tell(args, f"drawing {size.images} training and {VALID_IMAGES} test scenes")
+    data = str(write_scenes(folder / "scenes", size.images, VALID_IMAGES))
     cfg = "builtin:scenes"
     weights = str(resolve("builtin:scenes", "weights"))
-    ratio = args.ratio or (SPARSE_RATIO if args.full else RATIO)
     rows = []
     if args.full:
         made = folder / "sparse"
@@ -65,7 +86,7 @@ def run(args: Namespace) -> int:
     runs = folder / "distilled"
     recovered = str(runs / "scenes_final.weights")
     _step(args, "distill", cfg, weights, slim_cfg, slim_weights, "--data", data, "-o", str(runs), *RECIPE,
-          "--iterations", args.steps, "--eval-every", args.steps)  # fmt: skip
+          "--iterations", steps, "--eval-every", steps)  # fmt: skip
     rows.append(_row(args, "distilled", slim_cfg, recovered, data))
     seconds = time.perf_counter() - began
     if args.json:
