@@ -46,6 +46,7 @@ def _panels(rows: Sequence[Row], title: str, one: Callable[[Axes, Sequence[Row],
     drawn = [row for row in rows if row.kind == "pruned" and row.map50 is not None]
     recoveries = list(dict.fromkeys(row.recovery for row in drawn)) or [""]
     methods = list(dict.fromkeys(row.method for row in rows if row.kind == "pruned"))
+    reached = [100 * row.map50 for row in rows if row.map50 is not None] or [0.0]
     columns = min(2, len(recoveries))
     lines = -(-len(recoveries) // columns)
     figure = Figure(figsize=(5.2 * columns + 2.2, 4.2 * lines + 0.4), layout="constrained")
@@ -58,7 +59,7 @@ def _panels(rows: Sequence[Row], title: str, one: Callable[[Axes, Sequence[Row],
         axes.set_title(f"recovery: {recovery}" if recovery else "", fontsize=10)
         axes.grid(alpha=0.3)
         one(axes, rows, [row for row in drawn if row.recovery == recovery], methods)
-        axes.set_ylim(bottom=-3)
+        axes.set_ylim(min(reached) - 6, max(reached) + 6)  # the dots of Fig. 10 are wide
     known = {
         label: handle for axes in grid.flat for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
