@@ -10,8 +10,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from darkprune.commands.console import add_json, add_pair, count, print_json, print_table, progress, warn
-from darkprune.commands.measured import following, with_curves
+from darkprune.commands.console import add_json, add_pair, count, following, print_json, print_table, progress, warn
+from darkprune.commands.measured import with_curves
 from darkprune.data import read_dataset
 from darkprune.data.dataset import Dataset
 from darkprune.data.reading import images_of

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from darkprune.commands.compare_output import show, write
-from darkprune.commands.console import add_json, add_pair, print_json, progress
+from darkprune.commands.console import INTERRUPTED, add_json, add_pair, print_json, progress
 from darkprune.errors import UsageError
 from darkprune.experiments.cells import RECOVERIES, Cell, grid, share
 from darkprune.experiments.methods import DEFAULT, METHODS
@@ -28,7 +28,6 @@ if TYPE_CHECKING:  # these import torch, which --help can do without
     from darkprune.experiments.setup import Setup
     from darkprune.experiments.table import Row
 
-INTERRUPTED = 130
 CANDIDATES = 30
 _COMMON = ("compensate", "round_to", "min_channels")
 

@@ -10,10 +10,9 @@ from importlib import import_module
 from io import StringIO
 from typing import Any, NoReturn
 
+from darkprune.commands.console import INTERRUPTED
 from darkprune.errors import DarkpruneError, UsageError
 from darkprune.pipeline.settings import Flag
-
-INTERRUPTED = 130
 
 
 class _Parser(ArgumentParser):

@@ -13,6 +13,7 @@ from typing import Any
 
 from darkprune.commands import compose
 from darkprune.commands.console import (
+    INTERRUPTED,
     add_json,
     add_pair,
     count,
@@ -42,7 +43,6 @@ from darkprune.training.arguments import spare_cores
 from darkprune.training.progress import duration
 from darkprune.zoo import resolve
 
-INTERRUPTED = 130
 BUDGETS = ("target-macs", "target-params", "target-size", "ratio")
 #: keys of [compress], all of them flags of the command line too
 RUN_KEYS = ("data", "valid", "images", "names", *BUDGETS, "target", "skip", "device", "workers")

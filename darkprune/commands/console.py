@@ -15,6 +15,8 @@ from darkprune.graph.stats import change as change
 from darkprune.graph.stats import count as count
 from darkprune.graph.stats import megabytes as megabytes
 
+INTERRUPTED = 130  #: exit status after Ctrl-C, where what was done stays
+
 
 def add_json(parser: ArgumentParser) -> None:
     """Adds `--json`, which every command has."""
@@ -113,6 +115,13 @@ def follow(bar: Bar) -> Callable[[int, int], None]:
         last = done
 
     return move
+
+
+@contextmanager
+def following(total: int, what: str, unit: str = "it") -> Iterator[Callable[[int, int], None]]:
+    """Shows progress of something that says (done, total)."""
+    with progress(total, what, unit) as bar:
+        yield follow(bar)
 
 
 def say(message: str) -> None:

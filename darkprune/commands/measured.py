@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from darkprune.commands.console import follow, progress
+from darkprune.commands.console import following, progress
 from darkprune.errors import UsageError
 from darkprune.pruning.curves import Curves
 from darkprune.pruning.prune import PruneSettings, Ranking
@@ -29,13 +28,6 @@ def add_latency(parser: ArgumentParser) -> None:
     )
     timed.add_argument("--runner", choices=tuple(RUNNERS), help="program for latency and the groups' curves")
     timed.add_argument("--batch", type=int, default=1, help="images per run of --target-latency (default 1)")
-
-
-@contextmanager
-def following(total: int, what: str) -> Iterator[Callable[[int, int], None]]:
-    """Shows progress of something that says (done, total)."""
-    with progress(total, what) as bar:
-        yield follow(bar)
 
 
 @dataclass(frozen=True)

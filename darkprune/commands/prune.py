@@ -15,6 +15,7 @@ from darkprune.commands.console import (
     add_json,
     add_pair,
     count,
+    following,
     print_json,
     print_table,
     print_totals,
@@ -22,7 +23,7 @@ from darkprune.commands.console import (
     provenance,
     warn,
 )
-from darkprune.commands.measured import Measured, add_latency, following, print_measured
+from darkprune.commands.measured import Measured, add_latency, print_measured
 from darkprune.darknet.output import atomic_file, check_folder, result_folder
 from darkprune.errors import UsageError
 from darkprune.graph.graph import build_graph, read_graph

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import shlex
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from darkprune.commands.console import add_json, follow, megabytes, print_json, print_table, progress, warn
+from darkprune.commands.console import add_json, following, megabytes, print_json, print_table, warn
 from darkprune.darknet.output import atomic_file, result_folder
 from darkprune.errors import DarkpruneError, DataError, UsageError
 from darkprune.graph.graph import read_graph
@@ -145,7 +144,7 @@ def _measure(
     paths = _paths(args, dataset)
     names = _names(args, dataset, networks)
     try:
-        bench = Bench(networks, names, args.runner, _following)
+        bench = Bench(networks, names, args.runner, partial(following, unit="step"))
     except DarkpruneError as error:
         if args.runner or args.data:
             raise
@@ -197,9 +196,3 @@ def _names(args: Namespace, dataset: Dataset | None, networks: tuple[Network, ..
     if dataset is not None and dataset.class_names:
         return dataset.class_names
     return class_names(args.names, networks[0].graph)
-
-
-@contextmanager
-def _following(total: int, what: str) -> Iterator[Callable[[int, int], None]]:
-    with progress(total, what, "step") as bar:
-        yield follow(bar)

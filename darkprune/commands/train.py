@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from darkprune import __version__
-from darkprune.commands.console import add_json, add_pair, print_json, print_totals, provenance
+from darkprune.commands.console import INTERRUPTED, add_json, add_pair, print_json, print_totals, provenance
 from darkprune.commands.eval import resized
 from darkprune.darknet.output import atomic_file
 from darkprune.errors import UsageError
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from darkprune.training.objective import Objective
     from darkprune.training.recipe import Changes, Recipe
 
-INTERRUPTED = 130
 
 
 def configure(parser: ArgumentParser) -> None:

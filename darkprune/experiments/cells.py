@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from darkprune.errors import UsageError
-from darkprune.experiments.methods import method_of, nearest
+from darkprune.experiments.methods import method_of
+from darkprune.pipeline.settings import nearest
 from darkprune.recovery.arguments import RECOVERIES as BY_IMAGES
 
 #: recoveries that train -> preset of the distillation ([GCP]'s for `distill`)

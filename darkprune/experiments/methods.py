@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from typing import Any
 
 from darkprune.errors import UsageError
 from darkprune.graph.weights import NetworkWeights
+from darkprune.pipeline.settings import nearest
 from darkprune.pruning.budget import Budget
 from darkprune.pruning.prune import PruneSettings
 from darkprune.pruning.unit_budget import units_above, units_within
@@ -116,10 +116,3 @@ def method_of(name: str) -> Method:
     if channels == name:
         return method
     return replace(method, what=f"whole residual units, then {method.what}", units=True)
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Says what a word may have been meant for."""
-    names = list(known)
-    close = get_close_matches(word, names, n=1, cutoff=0.5)
-    return f"; the nearest is {close[0]}" if close else f"; there are {', '.join(names)}"

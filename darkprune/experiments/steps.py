@@ -85,8 +85,7 @@ def measure_unpruned(setup: Setup, size: tuple[int, int]) -> Record:
 
 def unpruned_at(setup: Setup, size: tuple[int, int]) -> Graph:
     """Returns the unpruned network at an input size."""
-    graph = read_graph(setup.cfg)
-    return graph if size == (graph.net.input.w, graph.net.input.h) else with_input_size(graph, *size)
+    return with_input_size(read_graph(setup.cfg), *size)
 
 
 def _cut(setup: Setup, cell: Cell, out: Path) -> dict[str, Any]:

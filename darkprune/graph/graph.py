@@ -194,11 +194,13 @@ def build_graph(cfg: Cfg) -> Graph:
 
 
 def with_input_size(graph: Graph, width: int, height: int) -> Graph:
-    """Returns the same network for another input size.
+    """Returns the same network for another input size; the graph itself where that is its own.
 
     Raises:
         GraphError: the network cannot take that size.
     """
+    if (width, height) == (graph.net.input.w, graph.net.input.h):
+        return graph
     return build_graph(graph.cfg.with_values({(0, "width"): str(width), (0, "height"): str(height)}))
 
 

@@ -6,13 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from darkprune.data.reading import images_of
-from darkprune.evaluation.of_graph import heads_of, input_shape
-from darkprune.evaluation.output_distance import OutputDistance
 from darkprune.graph.graph import Graph, read_graph
 from darkprune.recovery.control import control_of
 from darkprune.runners.base import FAST_FIRST, load_with_any
-
-BATCH = 8
+from darkprune.runners.measure import distance_to
 
 
 def distance_of(
@@ -31,9 +28,7 @@ def distance_of(
     """
     (_, before), (_, after) = (load_with_any(read_graph(cfg), weights, None, taps=False, order=FAST_FIRST)
                                for cfg, weights in (original, slim))  # fmt: skip
-    graph = before.graph
-    distance = OutputDistance(before.head_maps, heads_of(graph), images_of(images), input_shape(graph), BATCH)
-    return distance.measure(after.head_maps, input_shape(after.graph), progress)
+    return distance_to(before, images_of(images))(after, progress)
 
 
 def control_for(original: Path, slim: Path) -> Graph | None:

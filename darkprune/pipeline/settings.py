@@ -7,7 +7,7 @@ it since 3.11 (`tomllib`; `tomli`, the same code, serves 3.10); an INI file woul
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -100,14 +100,14 @@ def as_flags(
     found: dict[str, dict[str, str | bool | tuple[str, ...]]] = {}
     for section, table in tables.items():
         if section not in known:
-            raise UsageError(f"settings: no section [{section}]{_nearest(section, known, 'there are')}")
+            raise UsageError(f"settings: no section [{section}]{nearest(section, sorted(known))}")
         found[section] = {}
         for key, value in table.items():
             if key not in known[section]:
                 reason = kept.get(key)
                 if reason is not None:
                     raise UsageError(f"settings: {key} in [{section}]: {reason}")
-                near = _nearest(key, known[section], "its keys are")
+                near = nearest(key, sorted(known[section]), "its keys are")
                 raise UsageError(f"settings: no key {key} in [{section}]{near}")
             given = _value(section, key, value, known[section][key])
             if given is not None:
@@ -128,6 +128,8 @@ def _value(section: str, key: str, value: Any, flag: Flag) -> str | bool | tuple
     return texts if flag.repeated else ",".join(texts)
 
 
-def _nearest(word: str, known: Collection[str], otherwise: str) -> str:
-    close = get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"; the nearest is {close[0]}" if close else f"; {otherwise} {', '.join(sorted(known))}"
+def nearest(word: str, known: Iterable[str], otherwise: str = "there are") -> str:
+    """Says what a word may have been meant for, or what there is."""
+    names = list(known)
+    close = get_close_matches(word, names, n=1, cutoff=0.5)
+    return f"; the nearest is {close[0]}" if close else f"; {otherwise} {', '.join(names)}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -25,14 +24,12 @@ from darkprune.pruning.prune import Decision, PruneSettings, Ranking, decide, vo
 from darkprune.pruning.reduced import original_of
 from darkprune.pruning.trial import slim_pair
 from darkprune.runners.base import FAST_FIRST, load_with_any
-from darkprune.runners.measure import Measure, distance_to, map_of
+from darkprune.runners.measure import Following, Measure, distance_to, map_of
 
 #: without labels: the outputs of the unpruned network are kept in memory
 MOST_IMAGES = 64
 #: with labels: mAP of fewer images is mostly noise
 MOST_LABELLED = 256
-#: called with (number of steps, what is done) gives a context with a function (done, total)
-Following = Callable[[int, str], AbstractContextManager[Callable[[int, int], None]]]
 #: fields of the settings that decide nothing about a curve: they are what curves decide, or enter through the scores
 _NO_MATTER = ("ratio", "ratios", "preset", "allocation", "budget", "criterion")
 

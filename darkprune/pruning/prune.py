@@ -177,7 +177,7 @@ def decide(ranking: Ranking, settings: PruneSettings, names: tuple[str, str]) ->
         names: file names of cfg and weights.
 
     Raises:
-        UsageError, PlanError: settings that make no sense for this network.
+        UsageError, PlanError: settings that make no sense for this network; a budget that single channels cannot meet.
     """
     weights, channels, groups, members = ranking.weights, ranking.channels, ranking.groups, ranking.members
     settings = _checked(original_of(weights), settings)
@@ -242,7 +242,7 @@ def _choose(ranking: Ranking, settings: PruneSettings, keep: BoolArray, priority
 
 
 def within_budget(ranking: Ranking, settings: PruneSettings, budget: Budget) -> PruneSettings:
-    """Returns settings with which `decide` leaves what a budget says.
+    """Returns settings with which `decide` leaves what a budget says, or refuses.
 
     Args:
         ranking: from `rank`.
@@ -250,7 +250,7 @@ def within_budget(ranking: Ranking, settings: PruneSettings, budget: Budget) -> 
         budget: what shall remain.
 
     Raises:
-        PlanError: the budget cannot be met; says the nearest that can, and what stands in the way.
+        PlanError: no ratio comes down to the budget; says the nearest, and what stands in the way.
     """
     at = along(ranking, settings, budget.kind)
 
@@ -264,9 +264,7 @@ def within_budget(ranking: Ranking, settings: PruneSettings, budget: Budget) -> 
             "--min-channels": _totals_at(ranking, replace(at(HIGHEST), round_to=1, min_channels=1)),
         }
         raise PlanError(unreachable(budget, left, {flag: budget.of(found) for flag, found in least.items()}))
-    settings = replace(at(found), budget=budget)
-    decide(ranking, settings, ("", ""))  # raises where single channels cannot meet it either
-    return settings
+    return replace(at(found), budget=budget)
 
 
 def along(ranking: Ranking, settings: PruneSettings, by: str) -> Callable[[float], PruneSettings]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,13 +10,12 @@ from darkprune.data.dataset import Dataset
 from darkprune.graph.graph import Graph, read_graph
 from darkprune.graph.weights import NetworkWeights
 from darkprune.pruning.result import ResultNames
-from darkprune.recovery.control import Figure, control_of, measure_map
+from darkprune.recovery.control import Figure, control_of
+from darkprune.runners.base import FAST_FIRST, load_with_any
+from darkprune.runners.measure import Following, map_of
 
 if TYPE_CHECKING:  # without images no torch is needed
     from darkprune.recovery.recover import Recovery
-
-#: called with (number of steps, what is done) gives a context with a function (done, total)
-Following = Callable[[int, str], AbstractContextManager[Callable[[int, int], None]]]
 
 
 def compare(
@@ -49,7 +46,8 @@ def compare(
         if dataset is None:
             return None
         with following(len(dataset), f"evaluating the {name} network") as follow:
-            return measure_map(graph, weights, dataset, follow)
+            _, network = load_with_any(graph, weights, None, taps=False, order=FAST_FIRST)
+            return map_of(dataset)(network, follow)
 
     weights = original.file.path
     before = measured("original", weights, original.graph)

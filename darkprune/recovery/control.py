@@ -6,17 +6,12 @@ figure only where labels are given.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from darkprune.data.dataset import Dataset
 from darkprune.errors import DarkpruneError
-from darkprune.evaluation.evaluate import evaluate
-from darkprune.evaluation.of_graph import heads_of, input_shape
 from darkprune.graph.graph import Graph, with_input_size
-from darkprune.runners.base import FAST_FIRST, load_with_any
 
 STEP = 32  #: input sides are multiples of it, as the coarsest head's stride is
 
@@ -77,25 +72,3 @@ def _smaller(graph: Graph) -> Iterator[Graph]:
                 yield with_input_size(graph, *size)
             except DarkpruneError:  # too small for the network, or not for any other size
                 continue
-
-
-def measure_map(
-    graph: Graph, weights: Path, dataset: Dataset, progress: Callable[[int, int], None] | None = None
-) -> float:
-    """Measures mAP@0.5 of a pair as a fraction.
-
-    Args:
-        graph: the network.
-        weights: its weights file.
-        dataset: labelled images.
-        progress: called with (images done, images in all).
-
-    Raises:
-        RunnerError: no program takes the network.
-        DataError: no image can be read.
-    """
-    _, network = load_with_any(graph, weights, None, taps=False, order=FAST_FIRST)
-    figures, _ = evaluate(
-        network.head_maps, heads_of(graph), dataset, input_shape(graph), coco=False, progress=progress
-    )
-    return figures.map50

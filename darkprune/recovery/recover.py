@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,10 +15,10 @@ from darkprune.errors import UsageError
 from darkprune.graph.graph import Graph, build_graph
 from darkprune.graph.weights import NetworkWeights
 from darkprune.network import save_weights
-from darkprune.pruning.apply import Cut, constants_of, slim_cfg, write_slim
-from darkprune.pruning.prune import Decision, prepare
+from darkprune.pruning.apply import Cut, slim_cfg
+from darkprune.pruning.prune import Decision
 from darkprune.pruning.reduced import kept_layers
-from darkprune.pruning.replacement import with_offsets
+from darkprune.pruning.trial import slim_pair
 from darkprune.pruning.units import Unit
 from darkprune.recovery.batch_norm import reestimate
 from darkprune.recovery.distance import Reference
@@ -89,11 +88,7 @@ def cut_and_pair(original: NetworkWeights, decision: Decision, device: torch.dev
         decision: what goes.
         device: where the networks live.
     """
-    base = prepare(original, decision.plan)
-    with tempfile.TemporaryDirectory(prefix="darkprune-") as folder:
-        path = Path(folder) / "slim.weights"
-        with path.open("wb", buffering=0) as file:
-            write_slim(base, decision.cut, with_offsets(base, constants_of(base, decision.cut)), file)
+    with slim_pair(original, decision) as (_, path):
         return pair_up(original, decision.plan.units, decision.cut, path, device)
 
 

@@ -6,7 +6,6 @@ Nothing here imports torch: recovery is handed in.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,10 +15,8 @@ from darkprune.pruning.apply import slim_cfg
 from darkprune.pruning.prune import Decision, PruneSettings, Ranking, decide
 from darkprune.pruning.trial import slim_pair
 from darkprune.runners.base import load_with_any
-from darkprune.runners.measure import Measure
+from darkprune.runners.measure import Following, Measure
 
-#: called with (number of steps, what is done) gives a context with a function (done, total)
-Following = Callable[[int, str], AbstractContextManager[Callable[[int, int], None]]]
 #: rewrites the slim weights file of a decision so that it does better
 Recover = Callable[[Decision, Path], None]
 
@@ -42,7 +39,7 @@ class Bench:
 
     def control(self, graph: Graph, weights: Path, size: tuple[int, int]) -> Point:
         """Measures the unpruned network at an input size."""
-        resized = graph if size == (graph.net.input.w, graph.net.input.h) else with_input_size(graph, *size)
+        resized = with_input_size(graph, *size)
         point = _point("control", 0.0, resized)
         return self._known(point) or self._measured(point, resized, weights, f"unpruned {size[0]}x{size[1]}")
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from darkprune.graph.graph import Graph
 from darkprune.pruning.groups import PruneGroup
 from darkprune.pruning.plan import PrunePlan
 from darkprune.runners.base import FAST_FIRST, LoadedNetwork, load_with_any
+from darkprune.runners.measure import Following
 from darkprune.runners.timing import time_alternately
 from darkprune.training.taps import Tap, choose_taps, match_taps
 
@@ -31,8 +31,6 @@ MOST_TAPS = 8
 THRESHOLD = 0.25
 _JPEG = [cv2.IMWRITE_JPEG_QUALITY, 85]
 
-#: called with (steps, what is done) gives a context with a function (done, total)
-Following = Callable[[int, str], AbstractContextManager[Callable[[int, int], None]]]
 Pixels = NDArray[np.uint8]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from darkprune.data.dataset import Dataset
@@ -13,9 +14,12 @@ from darkprune.runners.base import LoadedNetwork
 
 #: measures a loaded network; the callback is called with (images done, images in all)
 Measure = Callable[[LoadedNetwork, Callable[[int, int], None]], float]
+#: called with (number of steps, what is done) gives a context with a function (done, total) that shows progress
+Following = Callable[[int, str], AbstractContextManager[Callable[[int, int], None]]]
+BATCH = 8  #: images at a time
 
 
-def map_of(dataset: Dataset, batch: int) -> Measure:
+def map_of(dataset: Dataset, batch: int = BATCH) -> Measure:
     """Measures mAP@0.5 as a fraction."""
 
     def measure(network: LoadedNetwork, report: Callable[[int, int], None]) -> float:
@@ -33,7 +37,7 @@ def map_of(dataset: Dataset, batch: int) -> Measure:
     return measure
 
 
-def distance_to(original: LoadedNetwork, paths: Sequence[Path], batch: int) -> Measure:
+def distance_to(original: LoadedNetwork, paths: Sequence[Path], batch: int = BATCH) -> Measure:
     """Measures the distance from the outputs of a network, see `OutputDistance`."""
     graph = original.graph
     distance = OutputDistance(original.head_maps, heads_of(graph), paths, input_shape(graph), batch)

@@ -22,6 +22,7 @@ from darkprune.graph.stats import count
 from darkprune.layers import Role
 from darkprune.network import Network, tensor_of
 from darkprune.pruning.apply import Cut, slim_cfg
+from darkprune.pruning.budget import HIGHEST
 from darkprune.pruning.plan import PrunePlan, parse_plan
 from darkprune.pruning.prune import Decision, Ranking, decide, rank
 from darkprune.training.distributed import Ranks
@@ -29,7 +30,6 @@ from darkprune.training.hooks import Hook
 from darkprune.training.slimming import as_weights
 from darkprune.training.timetable import GradualSettings, Stage
 
-HIGHEST = 0.999  #: ratio at which every layer is at its floor
 BISECTIONS = 20
 
 

@@ -83,7 +83,7 @@ def test_met_wherever_multiples_allow(blocks: list[int], part: float, kind: str,
         ranking = rank(weights, chosen)
         if nearest > TOLERANCE:
             with pytest.raises(PlanError, match="cannot be met"):
-                within_budget(ranking, chosen, budget)
+                decide(ranking, within_budget(ranking, chosen, budget), NAMES)
             return
         met = within_budget(ranking, chosen, budget)
         decision = decide(ranking, met, NAMES)
@@ -108,6 +108,7 @@ def test_any_network(network: Network, part: float, kind: str, round_to: int, ca
         ranking = rank(weights, chosen)
         try:
             met = within_budget(ranking, chosen, budget)
+            decision = decide(ranking, met, NAMES)
         except PlanError as error:
             refusal = str(error)
         else:
@@ -115,7 +116,6 @@ def test_any_network(network: Network, part: float, kind: str, round_to: int, ca
         if refusal:
             assert re.search("cannot be met( within 1 %: nearest is|: with every layer at its floor)", refusal)
             return
-        decision = decide(ranking, met, NAMES)
         assert abs(left_of(met, ranking, budget) / budget.target - 1) <= TOLERANCE
     keep = decision.cut.keep
     again = settle(ranking.channels, keep, np.zeros(len(keep)), Limits(2, round_to))
@@ -137,5 +137,6 @@ def test_what_stands_in_the_way() -> None:
                 within_budget(rank(weights, settings_), settings_, Budget("params", 0.2 * whole))
             assert message in str(caught.value)
         coarse = PruneSettings(round_to=32)
+        ranking = rank(weights, coarse)
         with pytest.raises(PlanError, match=r"nearest is [0-9,]+; the smallest step is [0-9,]+ with --round-to 32"):
-            within_budget(rank(weights, coarse), coarse, Budget("params", 0.9 * whole))
+            decide(ranking, within_budget(ranking, coarse, Budget("params", 0.9 * whole)), NAMES)
