@@ -71,6 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     # numpy's BLAS would start a thread per core and take 90 ms for it; surgery multiplies little
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # threads of torch that wait would spin, and take the cores from whoever they wait for: on a busy machine a step
+    # takes ten times as long then
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # γ on a terminal that has no Greek

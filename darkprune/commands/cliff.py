@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict, replace
 from functools import partial
@@ -10,7 +11,17 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from darkprune.commands.console import add_json, add_pair, count, following, print_json, print_table, progress, warn
+from darkprune.commands.console import (
+    add_json,
+    add_pair,
+    count,
+    following,
+    print_json,
+    print_table,
+    progress,
+    record_command,
+    warn,
+)
 from darkprune.commands.measured import with_curves
 from darkprune.data import read_dataset
 from darkprune.data.dataset import Dataset
@@ -47,7 +58,9 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--images", metavar="DIR", help="unlabelled images: to score and recover, and without --data to measure on"
     )
-    parser.add_argument("-o", "--output", required=True, metavar="DIR", help="folder for cliff.csv, .json and .png")
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="DIR", help="folder for cliff.csv and .json, and the curve"
+    )
     parser.add_argument("--ratios", default=RATIOS, metavar="R1,R2,…", help=f"ratios to try (default {RATIOS})")
     parser.add_argument("--limit", type=int, metavar="N", help=f"first N images (without labels: {MOST_IMAGES})")
     parser.add_argument("--split", default="valid", help="which part of the data (default valid)")
@@ -91,12 +104,13 @@ def run(args: Namespace) -> int:
             "cfg": hash_file(cfg),
             "weights": hash_file(weights_path),
             "metric": metric,
-            "images": sha256("\n".join([*map(str, paths), args.images or ""]).encode()).hexdigest(),
+            "images": sha256("\n".join(map(os.path.abspath, [*paths, args.images or ""])).encode()).hexdigest(),
             "runner": runner,
             "recover": args.recover,
             "settings": {**asdict(settings), "ratio": None},
         }
         store = Store(folder, json.loads(json.dumps(about)), args.overwrite)
+        record_command(args, folder / "run.json", goes_on=bool(store.points))
         measure = map_of(dataset, args.batch) if dataset else distance_to(network, paths, args.batch)
         bench = Bench(store, runner, measure, len(paths), following)
         recover = None
@@ -110,12 +124,12 @@ def run(args: Namespace) -> int:
             controls.append(bench.control(graph, weights_path, size))
     result = summarise(base, pruned, controls, metric, recovered)
     store.write_tables(result)
-    drawn = can_draw()
-    if drawn:
-        draw_sweep(folder / "cliff.png", result, cfg.stem)
+    drawn: list[str] = []
+    if can_draw():
+        drawn = draw_sweep(folder, result, cfg.stem)
     else:
         warn("cliff.png is not drawn: matplotlib is not installed (pip install 'darkprune[report]')")
-    outputs = [str(folder / name) for name in ("cliff.csv", "cliff.json", *(["cliff.png"] if drawn else []))]
+    outputs = [str(folder / name) for name in ("cliff.csv", "cliff.json", *drawn)]
     if args.json:
         print_json({**result, "cfg": args.cfg, "weights": args.weights, "runner": runner, "outputs": outputs})
     else:

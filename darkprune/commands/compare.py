@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from darkprune.commands.compare_output import show, write
-from darkprune.commands.console import INTERRUPTED, add_json, add_pair, print_json, progress
+from darkprune.commands.console import INTERRUPTED, add_json, add_pair, print_json, progress, record_command
 from darkprune.errors import UsageError
 from darkprune.experiments.cells import RECOVERIES, Cell, grid, share
 from darkprune.experiments.methods import DEFAULT, METHODS
@@ -20,7 +20,7 @@ from darkprune.graph.stats import totals
 from darkprune.pruning.budget import UNITS, parse_budget
 from darkprune.pruning.plan import COMPENSATIONS
 from darkprune.runners.base import FAST_FIRST, RUNNERS, load_with_any
-from darkprune.training.arguments import add_keys, changes_of, spare_cores
+from darkprune.training.arguments import add_keys, changes_of
 from darkprune.zoo import resolve
 
 if TYPE_CHECKING:  # these import torch, which --help can do without
@@ -91,7 +91,6 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Compares."""
-    spare_cores()
     from darkprune.experiments.run import carry_out, collect, open_folder
 
     methods, budgets, recoveries = (_words(args, name) for name in ("methods", "budgets", "recoveries"))
@@ -100,7 +99,8 @@ def run(args: Namespace) -> int:
     if args.jobs < 1 or args.candidates < 1:
         raise UsageError("--jobs and --candidates must be at least 1")
     setup = _setup(args, cells)
-    open_folder(setup, args.overwrite, alone=args.cell is None)
+    goes_on = open_folder(setup, args.overwrite, alone=args.cell is None)
+    record_command(args, setup.folder / "run.json", goes_on)
     with ExitStack() as stack:
         tell = _teller(stack)
         try:

@@ -55,7 +55,7 @@ def show(rows: Sequence[Row], setup: Setup, outputs: Sequence[str]) -> None:
             row.method or row.kind,
             row.budget or f"{row.width}x{row.height}",
             row.recovery or "-",
-            percent(row.map50, row.map50_std, row.seeds),
+            "failed" if row.failed and row.map50 is None else percent(row.map50, row.map50_std, row.seeds),
             percent(row.map, row.map_std, row.seeds),
             "-" if row.params is None else count(row.params),
             "-" if row.macs is None else count(row.macs),
@@ -69,9 +69,12 @@ def show(rows: Sequence[Row], setup: Setup, outputs: Sequence[str]) -> None:
     head = ("method", "budget", "recovery", "mAP@0.5", "0.5:0.95", "parameters", "MACs", "file", "ms", "took",
             "beats control")  # fmt: skip
     print_table(head, table, left=3)
+    failures: dict[str, list[str]] = {}
     for row in rows:
         if row.failed:
-            print(f"{row.method} at {row.budget}, {row.recovery}: {row.failed}")
+            failures.setdefault(row.failed, []).append(f"{row.method} at {row.budget}, {row.recovery}")
+    for reason, cells in failures.items():
+        print(f"{'; '.join(cells)}: {reason}")
     print(f"\ncontrol: the unpruned network at a smaller input; {setup.runner}")
     judged = [row for row in rows if row.beats_control is not None]
     if judged and not any(row.beats_control for row in judged):

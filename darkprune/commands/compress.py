@@ -39,7 +39,6 @@ from darkprune.pipeline.sources import Drawn
 from darkprune.pipeline.stage import Stage
 from darkprune.pipeline.summary import advice_for, rows_of, verdict_on
 from darkprune.pruning.plan import hash_file
-from darkprune.training.arguments import spare_cores
 from darkprune.training.progress import duration
 from darkprune.zoo import resolve
 
@@ -90,7 +89,6 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Goes through the stages."""
-    spare_cores()
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise UsageError("compress is one process; for several, run darkprune train and distill with torchrun")
     cfg, weights = resolve(args.cfg), resolve(args.weights, "weights")

@@ -16,7 +16,7 @@ from darkprune.graph.graph import read_graph
 from darkprune.pruning.groups import PRESETS as GROUP_PRESETS
 from darkprune.pruning.groups import divide
 from darkprune.pruning.plan import read_plan
-from darkprune.training.arguments import add_data, add_pruning, add_run, changes_of, spare_cores
+from darkprune.training.arguments import add_data, add_pruning, add_run, changes_of
 from darkprune.zoo import resolve
 
 if TYPE_CHECKING:
@@ -58,7 +58,6 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Distils."""
-    spare_cores()
     from darkprune.training.objective import DetectionObjective
     from darkprune.training.taps import choose_taps, match_taps, parse_taps
     from darkprune.training.teacher import Teacher

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from darkprune import __version__
-from darkprune.commands.console import INTERRUPTED, add_json, add_pair, print_json, print_totals, provenance
+from darkprune.commands.console import INTERRUPTED, add_json, add_pair, print_json, print_totals, record_command
 from darkprune.commands.eval import resized
-from darkprune.darknet.output import atomic_file
 from darkprune.errors import UsageError
 from darkprune.graph.graph import Graph, read_graph
 from darkprune.graph.stats import totals
@@ -28,7 +24,6 @@ from darkprune.training.arguments import (
     changes_of,
     pruning_of,
     requests_of,
-    spare_cores,
 )
 from darkprune.zoo import resolve
 
@@ -41,7 +36,6 @@ if TYPE_CHECKING:
     from darkprune.training.loop import Outcome, Trainer
     from darkprune.training.objective import Objective
     from darkprune.training.recipe import Changes, Recipe
-
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -80,7 +74,6 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Trains."""
-    spare_cores()
     from darkprune.training.session import objective_of
     from darkprune.training.sparsity import PRESETS
 
@@ -156,7 +149,7 @@ def report(args: Namespace, graph: Graph, trainer: Trainer, outcome: Outcome) ->
 
     before, after = totals(graph), totals(trainer.network.graph)
     folder = trainer.options.folder
-    _record(args, folder.folder / "run.json")
+    record_command(args, folder.folder / "run.json", goes_on=args.resume)
     kinds = ("last", "best", "final")
     files = {kind: str(folder.weights(kind)) for kind in kinds if folder.weights(kind).is_file()}
     speed = outcome.images / outcome.seconds if outcome.seconds else 0.0
@@ -202,16 +195,6 @@ def report(args: Namespace, graph: Graph, trainer: Trainer, outcome: Outcome) ->
         valid = args.valid or args.data
         on = ["eval", str(folder.cfg), chosen, "--data", valid] if valid else ["info", str(folder.cfg), chosen]
         print("next: " + shlex.join(["darkprune", *on]))
-
-
-def _record(args: Namespace, path: Path) -> None:
-    """Writes how the run was made; one that goes on adds its command to the earlier ones."""
-    made = {"darkprune": __version__, **provenance(args)}
-    if args.resume and path.is_file():
-        with suppress(ValueError, LookupError, TypeError):  # someone else's file is replaced
-            made["commands"] = [*map(str, json.loads(path.read_bytes())["commands"]), *made["commands"]]
-    with atomic_file(path, overwrite=True) as file:
-        file.write((json.dumps(made, indent=1) + "\n").encode())
 
 
 def _sparsity(args: Namespace) -> Any:

@@ -79,10 +79,11 @@ class Store:
                 self.points = {point.key: point for point in points}
                 return
             differs = next((key for key in about if found["about"].get(key) != about[key]), "format")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            differs = "content"
+            why = f"is of another sweep (other {differs})"
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            why = "is not an earlier sweep, or broken"
         if not overwrite:
-            raise OutputError(f"{path}: is of another sweep (its {differs} differs); choose another -o, or --overwrite")
+            raise OutputError(f"{path}: {why}; choose another -o, or --overwrite")
 
     def add(self, point: Point) -> None:
         """Keeps a measurement."""

@@ -23,13 +23,16 @@ def can_draw() -> bool:
     return find_spec("matplotlib") is not None
 
 
-def draw_sweep(path: Path, result: dict[str, Any], name: str) -> None:
-    """Draws a PNG.
+def draw_sweep(folder: Path, result: dict[str, Any], name: str) -> list[str]:
+    """Draws cliff.png and cliff.svg; earlier ones are replaced.
 
     Args:
-        path: the file to be; an earlier one is replaced.
+        folder: where.
         result: from `summarise`.
         name: of the network.
+
+    Returns:
+        The names of the files.
     """
     from matplotlib.figure import Figure  # no pyplot: no window system is looked for
 
@@ -48,7 +51,9 @@ def draw_sweep(path: Path, result: dict[str, Any], name: str) -> None:
         if kind == "pruned":
             _annotate(axes, points, [f"{row['ratio']:g}" for row in rows], (4, 4), colour)
         elif kind == "control":
-            _annotate(axes, points[1:], [f"{row['width']}x{row['height']}" for row in rows[1:]], (4, -11), colour)
+            _annotate(
+                axes, points[1:], [f"{row['width']}x{row['height']}" for row in rows[1:]], (-5, -12), colour, "right"
+            )
     cliff = result["cliff"]
     if cliff:
         ends = [row for row in [base, *result["pruned"]] if row["ratio"] in (cliff["from_ratio"], cliff["to_ratio"])]
@@ -57,12 +62,19 @@ def draw_sweep(path: Path, result: dict[str, Any], name: str) -> None:
     axes.set_ylabel("mAP@0.5, %" if percent == 100 else "distance to the unpruned outputs")
     axes.grid(alpha=0.3)
     axes.legend()
-    with atomic_file(path, overwrite=True) as file:
-        figure.savefig(file, format="png", dpi=150)
+    for kind, metadata in (("png", None), ("svg", {"Date": None})):
+        with atomic_file(folder / f"cliff.{kind}", overwrite=True) as file:
+            figure.savefig(file, format=kind, dpi=150, metadata=metadata)
+    return ["cliff.png", "cliff.svg"]
 
 
 def _annotate(
-    axes: Any, points: Sequence[tuple[float, float]], texts: Sequence[str], offset: tuple[int, int], colour: str
+    axes: Any,
+    points: Sequence[tuple[float, float]],
+    texts: Sequence[str],
+    offset: tuple[int, int],
+    colour: str,
+    align: str = "left",
 ) -> None:
     for place, text in zip(points, texts, strict=True):
-        axes.annotate(text, place, offset, textcoords="offset points", fontsize=8, color=colour)
+        axes.annotate(text, place, offset, textcoords="offset points", fontsize=8, color=colour, ha=align)

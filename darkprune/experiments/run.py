@@ -32,7 +32,7 @@ Tell = Callable[[str, int, int], None]
 _Item = TypeVar("_Item")
 
 
-def open_folder(setup: Setup, overwrite: bool, alone: bool) -> None:
+def open_folder(setup: Setup, overwrite: bool, alone: bool) -> bool:
     """Makes the comparison's folder, or finds it.
 
     Args:
@@ -40,13 +40,17 @@ def open_folder(setup: Setup, overwrite: bool, alone: bool) -> None:
         overwrite: take a folder of another network.
         alone: no other job is at work in it: what killed ones left half-done is removed.
 
+    Returns:
+        Whether it holds an earlier comparison of this network, which goes on.
+
     Raises:
         OutputError: it holds something else, or a comparison of another network; it cannot be written.
     """
     about = f"cfg {setup.digests['cfg']}\nweights {setup.digests['weights']}\n"
     path = setup.folder / ABOUT
+    goes_on = path.is_file() and path.read_text(encoding="utf-8", errors="replace") == about
     if path.is_file():
-        if path.read_text(encoding="utf-8", errors="replace") != about and not overwrite:
+        if not goes_on and not overwrite:
             raise OutputError(f"{setup.folder}: is a comparison of another network; choose another -o, or --overwrite")
     elif setup.folder.exists() and (not setup.folder.is_dir() or any(setup.folder.iterdir())):
         raise OutputError(f"{setup.folder}: exists and is no earlier comparison; choose another -o")
@@ -57,6 +61,7 @@ def open_folder(setup: Setup, overwrite: bool, alone: bool) -> None:
             shutil.rmtree(left, ignore_errors=True)
         else:
             left.unlink(missing_ok=True)
+    return goes_on
 
 
 def carry_out(setup: Setup, cells: Sequence[Cell], jobs: int, tell: Tell) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from darkprune.errors import CfgError, DarkpruneError, DataError
 from darkprune.pruning.plan import PrunePlan, hash_file, read_plan
@@ -18,6 +19,9 @@ from darkprune.zoo import resolve
 MOST_FOLDERS = 40  #: of results in a run that are told of
 MOST_WORDS = 200  #: of a command
 MOST_LOOKED_AT = 400  #: entries of a folder in which an original is looked for
+MARKS = ("report.json", "log.csv", "cliff.json", "compare.json")  #: what tells a folder with results
+
+_Found = TypeVar("_Found")
 
 
 @dataclass(frozen=True)
@@ -54,14 +58,12 @@ class Training:
         log: its table.
         pair: the trained network, as far as it is.
         gammas: what was recorded of γ.
-        record: run.json.
     """
 
     name: str
     log: Path
     pair: Pair | None
     gammas: GammaRecord | None
-    record: Record
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class Contents:
         folder: of the run.
         cuts, trainings: in the order in which they were made.
         cliffs, comparisons: name -> what `darkprune cliff` and `compare` wrote.
+        made: how each of these was made: its name, and what it says of commands and versions.
         manifest: what `darkprune compress` wrote, else nothing.
         problems: what could not be read.
     """
@@ -81,6 +84,7 @@ class Contents:
     trainings: tuple[Training, ...]
     cliffs: dict[str, Record]
     comparisons: dict[str, Record]
+    made: tuple[tuple[str, Record], ...]
     manifest: Record
     problems: tuple[str, ...]
 
@@ -112,58 +116,62 @@ def read_contents(folder: Path) -> Contents:
         DataError: there is no such folder, or nothing in it is a result.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; give a folder that prune, train, distill, cliff or compress wrote")
-    cuts: list[Cut] = []
-    trainings: list[Training] = []
-    cliffs: dict[str, Record] = {}
-    comparisons: dict[str, Record] = {}
-    problems: list[str] = []
-    for place in _places(folder):
-        name = place.name if place != folder else Path(os.path.abspath(folder)).name
-        for read in (_cut, _training, _cliff, _comparison):
+        raise DataError(
+            f"{folder}: no such folder; give a folder that prune, train, distill, cliff, compare or compress wrote"
+        )
+    places, left_out = _places(folder)
+    left = f"{left_out} older results in {folder} are left out: a report tells of the newest {MOST_FOLDERS}"
+    problems: dict[str, None] = dict.fromkeys([left] if left_out else [])
+
+    def all_of(read: Callable[[Path], _Found | None]) -> list[tuple[str, _Found]]:
+        found = []
+        for name, place in places:
             try:
-                found = read(name, place)
+                part = read(place)
             except (DarkpruneError, OSError) as error:
-                problems.append(str(error))
+                problems[str(error)] = None
                 continue
-            if isinstance(found, Cut):
-                cuts.append(found)
-            elif isinstance(found, Training):
-                trainings.append(found)
-            elif found is not None:
-                (cliffs if read is _cliff else comparisons)[name] = found
-    manifest = folder / "manifest.json"
-    contents = Contents(
-        folder,
-        tuple(cuts),
-        tuple(trainings),
-        cliffs,
-        comparisons,
-        read_record(manifest) if manifest.is_file() else Record(None),
-        tuple(problems),
-    )
+            if part is not None:
+                found.append((name, part))
+        return found
+
+    cuts = tuple(replace(cut, name=name) for name, cut in all_of(_cut))
+    trainings = tuple(replace(training, name=name) for name, training in all_of(_training))
+    cliffs, comparisons = dict(all_of(_record_in("cliff.json"))), dict(all_of(_record_in("compare.json")))
+    made = tuple((name, record) for kind in ("report.json", "run.json") for name, record in all_of(_record_in(kind)))
     if not (cuts or trainings or cliffs or comparisons):
-        reason = f" ({problems[0]})" if problems else ""
+        reason = f" ({next(iter(problems))})" if problems else ""
         raise DataError(
             f"{folder}: holds no report.json, log.csv, cliff.json or compare.json{reason}; give a folder that "
             "darkprune prune, train, distill, cliff, compare or compress wrote, or a folder of such folders"
         )
-    return contents
+    manifest = _record_in("manifest.json")(folder) or Record(None)
+    return Contents(folder, cuts, trainings, cliffs, comparisons, made, manifest, tuple(problems))
 
 
-def _places(folder: Path) -> list[Path]:
-    """Returns the folder and the folders in it, the oldest results first."""
+def _places(folder: Path) -> tuple[list[tuple[str, Path]], int]:
+    """Returns the folder and the folders in it by name, the oldest results first, and how many are left out."""
     inside = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
-    marks = ("report.json", "log.csv", "cliff.json", "compare.json")
     dated = [
         (max(files), path)
-        for path in (folder, *inside[:MOST_LOOKED_AT])
-        if (files := [(path / mark).stat().st_mtime for mark in marks if (path / mark).is_file()])
+        for path in (folder, *inside)
+        if (files := [(path / mark).stat().st_mtime for mark in MARKS if (path / mark).is_file()])
     ]
-    return [path for _, path in sorted(dated)][:MOST_FOLDERS]
+    named = [(Path(os.path.abspath(path)).name, path) for _, path in sorted(dated)]
+    return named[-MOST_FOLDERS:], max(0, len(named) - MOST_FOLDERS)
 
 
-def _cut(name: str, folder: Path) -> Cut | None:
+def _record_in(name: str) -> Callable[[Path], Record | None]:
+    """Returns what reads a JSON file of that name in a folder, where there is one."""
+
+    def read(folder: Path) -> Record | None:
+        path = folder / name
+        return read_record(path) if path.is_file() else None
+
+    return read
+
+
+def _cut(folder: Path) -> Cut | None:
     path = folder / "report.json"
     if not path.is_file():
         return None
@@ -176,20 +184,14 @@ def _cut(name: str, folder: Path) -> Cut | None:
     for file in (cfg, weights):
         if not file.is_file():
             raise DataError(f"{file}: no such file, though {path} speaks of it; prune again")
-    return Cut(name, Pair(cfg, weights), read_plan(plan), record)
+    return Cut("", Pair(cfg, weights), read_plan(plan), record)
 
 
-def _training(name: str, folder: Path) -> Training | None:
-    log, gammas, run = folder / "log.csv", folder / "gamma.npz", folder / "run.json"
+def _training(folder: Path) -> Training | None:
+    log, gammas = folder / "log.csv", folder / "gamma.npz"
     if not log.is_file():
         return None
-    return Training(
-        name,
-        log,
-        _pair_in(folder),
-        read_gammas(gammas) if gammas.is_file() else None,
-        read_record(run) if run.is_file() else Record(None),
-    )
+    return Training("", log, _pair_in(folder), read_gammas(gammas) if gammas.is_file() else None)
 
 
 def _pair_in(folder: Path) -> Pair | None:
@@ -202,16 +204,6 @@ def _pair_in(folder: Path) -> Pair | None:
     return None
 
 
-def _cliff(name: str, folder: Path) -> Record | None:
-    path = folder / "cliff.json"
-    return read_record(path) if path.is_file() else None
-
-
-def _comparison(name: str, folder: Path) -> Record | None:
-    path = folder / "compare.json"
-    return read_record(path) if path.is_file() else None
-
-
 def find_original(contents: Contents) -> Pair | None:
     """Looks for the pair that the run began with, by its hashes: in the commands that it tells, near it, and here."""
     wanted = {kind: text for kind, part in contents.manifest["network"].fields.items() if (text := part.text)}
@@ -220,6 +212,8 @@ def find_original(contents: Contents) -> Pair | None:
         inputs = contents.cuts[0].record["inputs"]
         wanted = {kind: inputs[kind]["sha256"].text for kind in ("cfg", "weights")}
         names = {kind: Path(inputs[kind]["name"].text).name for kind in wanted}
+    if not wanted:
+        return None
     found = {}
     for kind in ("cfg", "weights"):
         candidates = [path for path in _told_of(contents) if path.suffix == f".{kind}"]
@@ -235,8 +229,8 @@ def find_original(contents: Contents) -> Pair | None:
 def _told_of(contents: Contents) -> list[Path]:
     """Returns the files that the run's commands name."""
     lines = [stage["command"].texts for stage in contents.manifest["stages"].fields.values()]
-    for part in contents.results:
-        for line in part.record["commands"].texts:
+    for _, record in contents.made:
+        for line in record["commands"].texts:
             with suppress(ValueError):  # an unclosed quote
                 lines.append(shlex.split(line))
     paths: dict[Path, None] = {}

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from darkprune.report import plots, sections, sections_pictures, sections_run
+from darkprune.report import plots, sections, sections_pictures, sections_results, sections_run
 from darkprune.report.markup import Node, document, tag
 from darkprune.report.told import Lack, Section, Told
 
 #: in their order on the page
 _PARTS = (
     sections.outcome,
+    sections_results.results,
     sections_run.stages,
     sections.accuracy,
     sections_pictures.samples,

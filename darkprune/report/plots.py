@@ -15,6 +15,8 @@ from darkprune.training.curves import new_figure
 
 #: groups in turn, as in style.css
 COLOURS = ("#2b6a99", "#c98a2d", "#3d7f5c", "#a37ab5", "#93363a", "#6b7380", "#2f8f95", "#94743d")
+MARKERS, LINES = "osD^vPX<>", ("-", "--", "-.", ":")
+MOST_LINES = 40
 BEFORE, AFTER = "#b9c4ce", "#1b4f7a"
 MISSING = "diagrams are left out: matplotlib is not installed (pip install 'darkprune[report]')"
 
@@ -112,25 +114,38 @@ def latency(times: Mapping[str, Sequence[float]]) -> Any:
         axis.plot(values, spread, ".", color=colour, alpha=0.55, markersize=5)
         axis.plot([float(np.median(values))] * 2, [number - 0.32, number + 0.32], color="black", linewidth=1.6)
     axis.set_yticks(range(len(times)), [name for name, _ in upwards])
-    axis.set_xlim(left=0)
+    axis.set_xlim(0, 1.04 * max(map(max, times.values())))
     axis.set(xlabel="milliseconds per image; the line is the median")
     _quiet(axis, "x")
     return figure
 
 
-def tradeoff(rows: Sequence[tuple[str, float, float]], base: tuple[float, float]) -> Any:
-    """Draws mAP over operations for networks: name, multiply-adds, mAP as a fraction; `base` is the original."""
-    figure = _new(7.0, 3.4)
+def tradeoff(
+    rows: Sequence[tuple[str, float, float]], base: tuple[float, float], label: str = "mAP@0.5, %", factor: float = 100
+) -> Any:
+    """Draws what networks are worth over their operations.
+
+    Args:
+        rows: name, multiply-adds, value; what stands before a comma in a name decides colour and marker, what stands
+            behind it the dashes.
+        base: multiply-adds and value of the original.
+        label: of the upright axis.
+        factor: from values to that axis; mAP is a fraction and shown in percent.
+    """
+    figure = _new(9.0, 3.6)
     axis = figure.add_subplot()
-    axis.plot(base[0], 100 * base[1], "*", color="black", markersize=11, label="original")
+    axis.plot(base[0], factor * base[1], "*", color="black", markersize=11, label="original", linestyle="")
     names = list(dict.fromkeys(name for name, _, _ in rows))
-    for name, marker, colour in zip(names, "osD^vPX<>" * 3, COLOURS * 4, strict=False):
+    firsts, seconds = (list(dict.fromkeys(name.partition(", ")[n] for name in names)) for n in (0, 2))
+    for name in names[:MOST_LINES]:
         points = sorted((macs, value) for other, macs, value in rows if other == name)
-        axis.plot([macs for macs, _ in points], [100 * value for _, value in points], marker=marker, color=colour,
-                  label=name[:40].replace("$", r"\$"), linewidth=1)  # fmt: skip
+        first, second = (parts.index(name.partition(", ")[n]) for n, parts in ((0, firsts), (2, seconds)))
+        axis.plot([macs for macs, _ in points], [factor * value for _, value in points], linewidth=1, markersize=5,
+                  marker=MARKERS[first % len(MARKERS)], color=COLOURS[first % len(COLOURS)],
+                  linestyle=LINES[second % len(LINES)], label=name[:40].replace("$", r"\$"))  # fmt: skip
     axis.xaxis.set_major_formatter(lambda value, _: count(value))
-    axis.set(xlabel="multiply-adds", ylabel="mAP@0.5, %")
-    axis.legend(fontsize=7)
+    axis.set(xlabel="multiply-adds", ylabel=label)
+    figure.legend(fontsize=8, loc="outside right upper")
     _quiet(axis, "both")
     return figure
 

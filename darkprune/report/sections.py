@@ -17,7 +17,8 @@ from darkprune.report.markup import Node, table, tag
 from darkprune.report.network_page import coupled_table, explanation, groups_table
 from darkprune.report.overview import draw_overview
 from darkprune.report.records import Record
-from darkprune.report.told import Lack, Section, Told
+from darkprune.report.sections_results import warnings_of
+from darkprune.report.told import MOST_DRAWN, Lack, Section, Told, undrawn
 
 #: class name, average precision of every network, labelled objects
 ClassRow = tuple[str, tuple[float, ...], int]
@@ -37,8 +38,7 @@ def outcome(told: Told) -> Section | Lack:
         [(name, shown, now, change(before, after)) for name, shown, now, before, after in rows],
     )
     compared = [_comparison(cut) for cut in told.contents.cuts]
-    warnings = dict.fromkeys(text for cut in told.contents.cuts for text in cut.record["warnings"].texts[:20])
-    notes = [tag("p", text, class_="note") for text in warnings]
+    notes = warnings_of(told.contents.cuts)
     return Section("outcome", "Before and after", (tag("div", facts, class_="facts"), whole, compared, notes))
 
 
@@ -277,7 +277,8 @@ def gammas(told: Told) -> Section | Lack:
         else {}
     )
     nodes: list[Node] = []
-    for training in told.contents.trainings:
+    recorded = [training for training in told.contents.trainings if training.gammas is not None]
+    for training in recorded[-MOST_DRAWN:]:
         if training.gammas is not None and plots.available():
             nodes.append(
                 told.album.add(
@@ -292,9 +293,11 @@ def gammas(told: Told) -> Section | Lack:
         if any(len(part) for part in values):
             names = [group.name for group in told.structure.groups]
             figure = plots.gamma_now(names, values, [levels.get(name) for name in names])
-            nodes.append(told.album.add("gamma", figure, "|γ| of every group, with the threshold",
-                                        "|γ| of the network that was cut, and every group's threshold."))  # fmt: skip
-    if not any(node is not None for node in nodes):
+            about = "|γ| of the network that was cut" + (", and every group's threshold." if levels else ".")
+            nodes.append(told.album.add("gamma", figure, "|γ| of every group", about))
+    if any(node is not None for node in nodes):
+        nodes.append(undrawn(len(recorded), "records of γ"))
+    else:
         return Lack("γ over training", "darkprune train CFG WEIGHTS --data F --sparsity dynamic --s 0.00075 -o sparse/")
     return Section("gamma", "Batch-normalisation scales γ", tuple(nodes))
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import platform
 import shlex
 import sys
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 from darkprune import __version__
 from darkprune.graph.stats import count
@@ -13,13 +15,14 @@ from darkprune.report import plots
 from darkprune.report.contents import Training
 from darkprune.report.markup import Node, table, tag
 from darkprune.report.records import Record
-from darkprune.report.told import Lack, Section, Told
+from darkprune.report.told import MOST_DRAWN, Lack, Section, Told, undrawn
 from darkprune.training.curves import PERCENT, curves_figure
 from darkprune.training.log import column, read_log
 
 #: columns of a log that say how fast it went, not how well
 _ASIDE = ("step", "images_per_s", "wait")
 MOST_ROWS = 400
+CONTROLS = dict.fromkeys(("unpruned", "control"), "unpruned, smaller input")  #: one line of the diagram
 
 
 def curves(told: Told) -> Section | Lack:
@@ -28,12 +31,15 @@ def curves(told: Told) -> Section | Lack:
         return Lack("loss and mAP curves", "darkprune distill TEACHER.cfg TEACHER.weights STUDENT.cfg STUDENT.weights "
                     "--data F -o distilled/")  # fmt: skip
     nodes: list[Node] = []
-    for number, training in enumerate(told.contents.trainings):
-        nodes += _training(told, training, number)
+    trainings = told.contents.trainings
+    first_drawn = len(trainings) - MOST_DRAWN
+    for number, training in enumerate(trainings):
+        nodes += _training(told, training, number, number >= first_drawn)
+    nodes.append(undrawn(len(trainings), "trainings"))
     return Section("training", "Training", tuple(nodes))
 
 
-def _training(told: Told, training: Training, number: int) -> list[Node]:
+def _training(told: Told, training: Training, number: int, drawn: bool) -> list[Node]:
     rows = read_log(training.log)
     if not rows:
         return [tag("h3", training.name), tag("p", "log.csv has no complete row yet.")]
@@ -47,7 +53,7 @@ def _training(told: Told, training: Training, number: int) -> list[Node]:
             )
     names = [name for name in rows[0] if name not in _ASIDE]
     names = sorted(names, key=lambda name: (name != "loss", name not in PERCENT, name == "rate"))[:24]
-    figure = curves_figure(rows, names) if plots.available() else None
+    figure = curves_figure(rows, names) if drawn and plots.available() else None
     return [
         tag("h3", training.name),
         tag("p", "; ".join(facts)),
@@ -59,28 +65,42 @@ def cliffs(told: Told) -> Section | None:
     """Tells what sweeps found."""
     nodes: list[Node] = []
     for number, (name, record) in enumerate(told.contents.cliffs.items()):
-        percent = 1.0 if record["metric"].text == "distance" else 100.0
-        rows = [
-            (f"{row['ratio'].number or 0:g}", count(row["params"].number or 0), count(row["macs"].number or 0),
-             f"{100 * (row['macs_removed'].number or 0):.1f} %", f"{percent * (row['value'].number or 0):.2f}",
-             "" if row["control"].number is None else f"{percent * row['control'].number:.2f}")
-            for row in record["pruned"].items[:MOST_ROWS]
-        ]  # fmt: skip
-        head = ("ratio", "parameters", "MACs", "removed", record["metric"].text, "smaller input")
-        points = [
-            (kind, row["macs"].number, row["value"].number)
-            for kind, key in (("pruned", "pruned"), ("unpruned, smaller input", "control"))
-            for row in record[key].items
-        ]
-        whole = [(kind, macs, value) for kind, macs, value in points if macs is not None and value is not None]
-        base = (max((macs for _, macs, _ in whole), default=0.0), record["unpruned"].number or 0.0)
-        figure = plots.tradeoff(whole, base) if plots.available() and whole and percent > 1 else None
-        nodes += [
-            tag("h3", name),
-            told.album.add(f"cliff_{number}", figure, "mAP over multiply-adds"),
-            table(head, rows),
-        ]
+        by_map = record["metric"].text != "distance"
+        figure = _sweep_figure(record, by_map) if plots.available() and number < MOST_DRAWN else None
+        alt = f"{record['metric'].text} over multiply-adds"
+        nodes += [tag("h3", name), told.album.add(f"cliff_{number}", figure, alt), _sweep_table(record, by_map)]
     return Section("cliff", "How far it can go", tuple(nodes)) if nodes else None
+
+
+def _sweep_figure(record: Record, by_map: bool) -> Any:
+    """Draws a sweep: pruned, recovered, and the unpruned network at a smaller input."""
+    kinds = {"pruned": "pruned", "recovered": "pruned and recovered", "control": "unpruned, smaller input"}
+    points = [
+        (label, row["macs"].number, row["value"].number) for key, label in kinds.items() for row in record[key].items
+    ]
+    whole = [(label, macs, value) for label, macs, value in points if macs is not None and value is not None]
+    if not whole:
+        return None
+    base = (max(macs for _, macs, _ in whole), record["unpruned"].number or 0.0)
+    whole += [(label, *base) for label in dict.fromkeys(label for label, _, _ in whole)]  # all begin there
+    return plots.tradeoff(whole, base, *(() if by_map else ("distance to the unpruned outputs", 1)))
+
+
+def _sweep_table(record: Record, by_map: bool) -> Node:
+    def shown(row: Record, key: str) -> str:
+        value = row[key].number
+        return "" if value is None else f"{100 * value:.2f}" if by_map else f"{value:.4f}"
+
+    recovered = {row["ratio"].number: row for row in record["recovered"].items}
+    rows = [
+        (f"{row['ratio'].number or 0:g}", count(row["params"].number or 0), count(row["macs"].number or 0),
+         f"{100 * (row['macs_removed'].number or 0):.1f} %", shown(row, "value"),
+         *([shown(recovered.get(row["ratio"].number, Record(None)), "value")] if recovered else []),
+         shown(row, "control"))
+        for row in record["pruned"].items[:MOST_ROWS]
+    ]  # fmt: skip
+    more = ["recovered"] if recovered else []
+    return table(("ratio", "parameters", "MACs", "removed", record["metric"].text, *more, "smaller input"), rows)
 
 
 def comparisons(told: Told) -> Section | None:
@@ -104,17 +124,26 @@ def comparisons(told: Told) -> Section | None:
         points = [(_method(line), line["macs"].number, line["map50"].number) for line in lines]
         whole = [(who, macs, value) for who, macs, value in points if macs is not None and value is not None]
         base = next(((macs, value) for who, macs, value in whole if who == "unpruned"), None)
-        figure = plots.tradeoff([p for p in whole if p[0] != "unpruned"], base) if base and plots.available() else None
+        drawn = [(CONTROLS.get(who, who), macs, value) for who, macs, value in whole]
+        figure = plots.tradeoff(drawn, base) if base and number < MOST_DRAWN and plots.available() else None
         about = ", ".join(record["about"][key].text for key in ("cfg", "data", "runner") if record["about"][key].text)
         nodes += [
             tag("h3", name),
             tag("p", about, class_="soft"),
             told.album.add(f"compare_{number}", figure, "mAP of every method over multiply-adds"),
             table(head, rows, left=3),
-            [tag("p", f"{_method(line)} at {line['budget'].text}: {line['failed'].text}", class_="note")
-             for line in lines if line["failed"].text],
-        ]  # fmt: skip
+            [tag("p", f"{', '.join(cells)}: {reason}", class_="note") for reason, cells in _failures(lines).items()],
+        ]
     return Section("compare", "Methods compared", tuple(nodes)) if nodes else None
+
+
+def _failures(lines: Sequence[Record]) -> dict[str, list[str]]:
+    """Returns reason -> the cells that failed for it."""
+    failures: dict[str, list[str]] = {}
+    for line in lines:
+        if line["failed"].text:
+            failures.setdefault(line["failed"].text, []).append(f"{_method(line)} at {line['budget'].text}")
+    return failures
 
 
 def _method(line: Record) -> str:
@@ -160,8 +189,8 @@ def stages(told: Told) -> Section | None:
 def commands(told: Told) -> Section:
     """Tells how it was made: commands, versions, files."""
     lines = []
-    for part in told.contents.results:
-        lines += [line for line in part.record["commands"].texts if line not in lines]
+    for _, record in told.contents.made:
+        lines += [line for line in record["commands"].texts if line not in lines]
     for stage in told.contents.manifest["stages"].fields.values():
         words = stage["command"].texts
         line = shlex.join(words)
@@ -179,20 +208,26 @@ def commands(told: Told) -> Section:
         nodes.append(
             tag("details", tag("summary", "files and their SHA-256"), table(("", "file", "SHA-256"), rows, left=3))
         )
-    made = {f"{part.name}: darkprune": part.record["darkprune"].text for part in told.contents.cuts}
-    for part in told.contents.results:
-        made |= {f"{part.name}: {name}": value.text for name, value in part.record["versions"].fields.items()}
+    made: dict[tuple[str, str], list[str]] = {}
+    for name, record in told.contents.made:
+        programs = {"darkprune": record["darkprune"], **record["versions"].fields}
+        for program, value in programs.items():
+            if value.text:
+                made.setdefault((program, value.text), []).append(name)
     here = {
-        "report: darkprune": __version__,
-        "report: Python": platform.python_version(),
+        "darkprune": __version__,
+        "Python": platform.python_version(),
         "machine": platform.machine(),
     }
     for name in ("numpy", "opencv-python-headless", "torch", "matplotlib"):
         if name.split("-")[0].replace("opencv", "cv2") in sys.modules:
             try:
-                here[f"report: {name}"] = version(name)
+                here[name] = version(name)
             except PackageNotFoundError:
                 continue
-    versions = {**made, **here}
-    nodes.append(table(("program", "version"), [(name, text) for name, text in versions.items() if text], left=2))
+    used: list[tuple[Node, ...]] = [
+        (program, text, tag("span", ", ".join(names), class_="list")) for (program, text), names in made.items()
+    ]
+    used += [(name, text, "this report") for name, text in here.items()]
+    nodes.append(table(("program", "version", "made"), used, left=3))
     return Section("commands", "Commands and versions", tuple(nodes))

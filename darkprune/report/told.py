@@ -12,6 +12,8 @@ from darkprune.report.markup import Node, picture, tag
 from darkprune.report.measure import Measured, Network
 from darkprune.report.structure import Structure
 
+MOST_DRAWN = 6  #: diagrams of one kind: each takes a second, and a page of forty is not looked at
+
 
 @dataclass(frozen=True)
 class Section:
@@ -41,6 +43,17 @@ class Lack:
     how: str
 
 
+def undrawn(found: int, what: str) -> Element | None:
+    """Says what is left out where there are more than are drawn."""
+    if found <= MOST_DRAWN:
+        return None
+    return tag(
+        "p",
+        f"The newest {MOST_DRAWN} of {found} {what} are drawn; darkprune report of a single folder draws the others.",
+        class_="note",
+    )
+
+
 class Album:
     """Keeps the diagrams for the page and for the files beside it."""
 
@@ -60,6 +73,7 @@ class Album:
             return None
         vector = plots.render(figure, "svg")
         self.files[f"{name}.svg"] = vector
+        figure.set_layout_engine("none")  # what was arranged for the one serves the other: half of its time
         self.files[f"{name}.png"] = plots.render(figure, "png")
         width = f"--wide:{figure.get_figwidth() * 92:.0f}px"
         return tag(

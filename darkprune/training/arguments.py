@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from pathlib import Path
@@ -128,15 +127,6 @@ def pruning_of(args: Namespace) -> GradualSettings | None:
     when = {names[name]: value for name, value in given.items() if name in names}
     which = {name: value for name, value in given.items() if name not in names}
     return GradualSettings(**when, prune=PruneSettings(groups=args.groups, exclude=exclude, **which))
-
-
-def spare_cores() -> None:
-    """Lets torch's threads sleep while they wait; call before torch is imported.
-
-    By default they spin, and take the cores from the processes that prepare images: on a busy machine a step then
-    takes several times as long.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def changes_of(args: Namespace) -> Changes:

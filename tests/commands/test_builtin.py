@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import cv2
@@ -53,3 +54,10 @@ def test_a_pair_of_its_own_is_pruned_and_exported(capsys: pytest.CaptureFixture[
     assert main(["verify", *SCENES, "slim/scenes.cfg", "slim/scenes.weights", "--runner", "opencv"]) == 0
     assert main(["detect", *SCENES, "pictures", "-o", "found"]) == 0
     assert main(["export", *SCENES, "-o", "scenes.onnx"]) == 0
+
+
+def test_waiting_threads_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would spin, and on a busy machine an image took fifty times as long."""
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    assert main(["info", "builtin:scenes"]) == 0
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"

@@ -94,8 +94,11 @@ def test_sweep_resumes(
     assert sizes[0] == (96, 64)
     assert all(width % 32 == 0 and height % 32 == 0 for width, height in sizes)
     assert (out / "cliff.png").read_bytes().startswith(b"\x89PNG")
+    assert b"<svg" in (out / "cliff.svg").read_bytes()
     rows = list(csv.DictReader((out / "cliff.csv").open()))
     assert {row["kind"] for row in rows} == {"pruned", "control"}
+    told = json.loads((out / "run.json").read_text())["commands"]
+    assert [line.split()[-1] for line in told] == ["0.5,0.25", "--json", "0.25,0.5,0.7"]  # each once
 
 
 def test_other_settings_are_another_sweep(
@@ -104,13 +107,15 @@ def test_other_settings_are_another_sweep(
     command = ["cliff", *pair, "--images", str(data), "-o", str(tmp_path / "out"), "--ratios", "0.5"]
     assert main(command) == 0
     assert main([*command, "--merge", "any"]) == 1
-    assert "its settings differs" in capsys.readouterr().err
+    assert "other settings" in capsys.readouterr().err
     assert main([*command, "--limit", "3"]) == 1
-    assert "its images differs" in capsys.readouterr().err
+    assert "other images" in capsys.readouterr().err
     assert main([*command, "--limit", "3", "--overwrite"]) == 0
+    told = json.loads((tmp_path / "out" / "run.json").read_text())["commands"]
+    assert [line.split()[-1] for line in told] == ["--overwrite"]  # the earlier ones have no part in it
     (tmp_path / "out" / "cliff.json").write_text("{")
     assert main(command) == 1
-    assert "its content differs" in capsys.readouterr().err
+    assert "is not an earlier sweep, or broken; choose another -o" in capsys.readouterr().err
 
 
 def test_labels_and_no_matplotlib(

@@ -114,6 +114,8 @@ def test_shares_of_several_jobs(
     assert [path.name for path in (output / "cells").iterdir()] == ["group_0.7_none_s0.json"]
     assert compare(pair, data, output, *TWO, "--cell", "2/2", "--json") == 0
     assert len(json.loads(capsys.readouterr().out)["rows"]) == 4
+    told = json.loads((output / "run.json").read_text())["commands"]
+    assert [line.partition("--cell ")[2] for line in told] == ["1/2 --json", "2/2 --json"]
 
 
 def test_a_cell_that_fails_is_a_row(
@@ -126,6 +128,11 @@ def test_a_cell_that_fails_is_a_row(
     assert "cannot be met" in failed["group", "0.001"]
     assert "has no residual unit" in failed["layer", "0.001"]
     assert ("group", "0.7") not in failed
+    assert compare(pair, data, tmp_path / "out", *more[:-1], "--recoveries", "none,finetune", "--iterations", 1) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("has no residual unit") == 1  # told once for all cells that it meets
+    assert "layer at 0.7, none; layer at 0.7, finetune; layer at 0.001, none" in printed
+    assert "failed" in printed
 
 
 def test_recoveries_that_look_and_train(
