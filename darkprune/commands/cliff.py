@@ -26,7 +26,7 @@ from darkprune.commands.measured import with_curves
 from darkprune.data import read_dataset
 from darkprune.data.dataset import Dataset
 from darkprune.data.reading import images_of
-from darkprune.errors import UsageError
+from darkprune.errors import OutputError, UsageError
 from darkprune.evaluation.of_graph import heads_of
 from darkprune.evaluation.sweep import DISTANCE, MAP, Store, control_sizes, summarise
 from darkprune.evaluation.sweep_drawing import can_draw, draw_sweep
@@ -88,6 +88,8 @@ def run(args: Namespace) -> int:
     """Sweeps the ratio."""
     ratios = _ratios(args.ratios)
     cfg, weights_path, folder = resolve(args.cfg), resolve(args.weights, "weights"), Path(args.output)
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder}: exists and is not a folder; choose another -o")
     graph = read_graph(cfg)
     heads_of(graph)  # without one there is nothing to measure
     args.allocation = args.allocation or ("global" if args.criterion in GLOBAL_CRITERIA else "uniform")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from argparse import SUPPRESS, ArgumentParser, BooleanOptionalAction
+from argparse import SUPPRESS, ArgumentParser, BooleanOptionalAction, Namespace
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from importlib import import_module
@@ -40,13 +40,13 @@ def flags_of(command: str) -> dict[str, Flag]:
     return found
 
 
-def check(command: str, arguments: Sequence[str]) -> None:
-    """Checks a command line without carrying it out.
+def check(command: str, arguments: Sequence[str]) -> Namespace:
+    """Checks a command line without carrying it out, and returns what it says.
 
     Raises:
         UsageError: the command does not take it.
     """
-    parser_of(command).parse_args(list(arguments))
+    return parser_of(command).parse_args(list(arguments))
 
 
 def call(command: str, arguments: Sequence[str], quiet: bool) -> dict[str, Any]:

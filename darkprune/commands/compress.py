@@ -24,11 +24,14 @@ from darkprune.commands.console import (
     progress,
     warn,
 )
+from darkprune.commands.prune import settings_of
+from darkprune.commands.prune_budget import budget_of, refuse_early
 from darkprune.darknet.output import atomic_file, check_folder
 from darkprune.data.class_names import names_file
 from darkprune.errors import UsageError
 from darkprune.export.tensorrt_targets import target, targets
 from darkprune.graph.graph import read_graph
+from darkprune.graph.weights import NetworkWeights
 from darkprune.pipeline.carry_out import Standing, carry_out, look_ahead
 from darkprune.pipeline.compression import Compression, Pair, Wish
 from darkprune.pipeline.defaults import COMMANDS, STAGES
@@ -151,8 +154,17 @@ def _plan(args: Namespace, original: Pair, room: Path) -> Compression:
     plan = Compression(original, room, look_at(asked, graph, room), wish)
     for stage in plan.stages:
         if not stage.own:
-            compose.check(stage.command, stage.arguments())
+            checked = compose.check(stage.command, stage.arguments())
+            if stage.name == "prune":
+                _check_budget(checked, original)
     return plan
+
+
+def _check_budget(args: Namespace, original: Pair) -> None:
+    """Refuses a budget that cannot be met, before anything is drawn, trained or scored."""
+    graph = read_graph(original.cfg)
+    with NetworkWeights(graph, original.weights) as weights:
+        refuse_early(args, weights, settings_of(args), budget_of(args, graph))
 
 
 def _into(args: Namespace, tables: Tables, how_much: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -24,6 +24,7 @@ from darkprune.commands.console import (
     warn,
 )
 from darkprune.commands.measured import Measured, add_latency, print_measured
+from darkprune.commands.prune_budget import budget_of, refuse_early
 from darkprune.darknet.output import atomic_file, check_folder, result_folder
 from darkprune.errors import UsageError
 from darkprune.graph.graph import build_graph, read_graph
@@ -31,7 +32,7 @@ from darkprune.graph.stats import Totals, totals
 from darkprune.graph.weights import NetworkWeights
 from darkprune.pruning.allocation import ALLOCATIONS, PRESETS, WIDTH_PRESETS
 from darkprune.pruning.apply import slim_cfg
-from darkprune.pruning.budget import UNITS, parse_budget
+from darkprune.pruning.budget import UNITS
 from darkprune.pruning.constants import CONSTANTS
 from darkprune.pruning.groups import PRESETS as GROUP_PRESETS
 from darkprune.pruning.importance import CRITERIA, GLOBAL_CRITERIA, IMAGE_CRITERIA
@@ -146,8 +147,7 @@ def run(args: Namespace) -> int:
     graph = read_graph(cfg)
     session = open_session(args, graph, _bar)
     measured = Measured(args, lambda: labelled(args))
-    targets = {kind: text for kind in UNITS if (text := getattr(args, f"target_{kind}")) is not None}
-    budget = next((parse_budget(kind, text, totals(graph)) for kind, text in targets.items()), None)
+    budget = budget_of(args, graph)
     with NetworkWeights(graph, weights_path) as weights, ThreadPoolExecutor(1) as pool:
         hashing = pool.submit(lambda: (hash_file(cfg), hash_file(weights_path)))
         warnings = [*graph.warnings, *(session.warnings() if session else ())]
@@ -157,6 +157,8 @@ def run(args: Namespace) -> int:
             cut = replay(weights, plan, hashing.result())
             plan, base = recounted(plan, cut), prepare(weights, plan)
         else:
+            if session is not None:
+                refuse_early(args, weights, settings, budget)
             effort = Effort(args.candidates or 0, args.rounds, args.search_minutes)
             by_unit = unit_scorer(args, _bar)
             names_of_pair = (cfg.name, weights_path.name)

@@ -72,6 +72,11 @@ def run(args: Namespace) -> int:
         original = find_original(contents)
     networks = _networks(contents, original)
     structure, problem = _structure(contents, networks)
+    if problem and args.original:
+        raise UsageError(
+            f"--original {args.original[0]}: {folder} holds what another network was cut to; give the pair before "
+            "that cut, or leave --original out"
+        )
     measured = _measure(args, contents, networks, structure.groups if structure else ())
     if problem:
         contents = replace(contents, problems=(*contents.problems, problem))

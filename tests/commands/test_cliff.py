@@ -139,6 +139,7 @@ def test_labels_and_no_matplotlib(
         (["--ratios", "0,0.5"], "above 0 and below 1", 2),
         (["--limit", "0"], "--limit 0", 2),
         (["--runner", "torch", "--ratios", "1.5"], "above 0", 2),
+        (["-o", __file__], "exists and is not a folder", 1),
     ],
 )
 def test_wrong_use(

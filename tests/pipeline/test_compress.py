@@ -291,6 +291,7 @@ def test_images_alone_are_divided_and_measured(
         (["--skip", "prune"], "a run without pruning"),
         (["--images", "nowhere"], "nowhere: no such file or folder"),
         (["--config", "nowhere.toml"], "cannot be read"),
+        (["--target-params", "0.01"], "with every layer at its floor"),
     ],
 )
 def test_what_makes_no_sense_is_refused(

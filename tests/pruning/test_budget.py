@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -17,6 +18,7 @@ from darkprune.graph.stats import Totals, totals
 from darkprune.pruning.apply import slim_cfg
 from darkprune.pruning.budget import TOLERANCE, Budget, parse_budget
 from darkprune.pruning.prune import PruneSettings, decide, rank, within_budget
+from darkprune.pruning.reach import refuse_unreachable
 from darkprune.pruning.settle import Limits, settle
 
 from .cutting import NAMES, opened
@@ -136,6 +138,10 @@ def test_what_stands_in_the_way() -> None:
             with pytest.raises(PlanError, match="cannot be met: with every layer at its floor") as caught:
                 within_budget(rank(weights, settings_), settings_, Budget("params", 0.2 * whole))
             assert message in str(caught.value)
+            with pytest.raises(PlanError, match="cannot be met") as early:
+                refuse_unreachable(weights, replace(settings_, criterion="surgeon"), Budget("params", 0.2 * whole))
+            assert str(early.value) == str(caught.value)  # said before anything is scored
+            refuse_unreachable(weights, settings_, Budget("params", 0.999 * whole))
         coarse = PruneSettings(round_to=32)
         ranking = rank(weights, coarse)
         with pytest.raises(PlanError, match=r"nearest is [0-9,]+; the smallest step is [0-9,]+ with --round-to 32"):

@@ -154,6 +154,7 @@ def test_refuses_in_one_line(tmp_path: Path, slim: Path, capsys: pytest.CaptureF
         ([slim, "--runs", "-1"], 2, "--runs"),
         ([slim, "--images", tmp_path / "none"], 1, "no such folder"),
         ([slim, "-o", slim / "plan.json"], 2, "exists"),
+        ([slim, "--original", "builtin:scenes", "builtin:scenes"], 2, "what another network was cut to"),
     ):
         empty = tmp_path / "empty"
         empty.mkdir(exist_ok=True)
