@@ -24,9 +24,9 @@ from darkprune.training.arguments import add_keys, changes_of
 from darkprune.zoo import resolve
 
 if TYPE_CHECKING:  # these import torch, which --help can do without
-    from darkprune.data.dataset import Dataset
     from darkprune.experiments.setup import Setup
     from darkprune.experiments.table import Row
+    from darkprune.pipeline.sources import Source
 
 CANDIDATES = 30
 _COMMON = ("compensate", "round_to", "min_channels")
@@ -68,7 +68,10 @@ def configure(parser: ArgumentParser) -> None:
     )
     data = parser.add_argument_group("images")
     data.add_argument(
-        "--images", metavar="DIR", help="unlabelled images for the methods and recoveries that look at some"
+        "--images",
+        metavar="DIR",
+        help="unlabelled images for the methods and recoveries that look "
+        "at some (default: the training images of --data)",
     )
     data.add_argument("--split", default="valid", help="which part of the data is measured on (default valid)")
     data.add_argument("--names", metavar="F", help="names of the classes, in order")
@@ -91,16 +94,21 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Compares."""
+    from darkprune.commands.compare_images import images_for
     from darkprune.experiments.run import carry_out, collect, open_folder
+    from darkprune.pipeline.sources import Written
 
     methods, budgets, recoveries = (_words(args, name) for name in ("methods", "budgets", "recoveries"))
     cells = grid(methods, budgets, recoveries, _seeds(args.seeds))
     mine = share(cells, args.cell) if args.cell else cells
     if args.jobs < 1 or args.candidates < 1:
         raise UsageError("--jobs and --candidates must be at least 1")
-    setup = _setup(args, cells)
+    images = images_for(args, cells)
+    setup = _setup(args, cells, images)
     goes_on = open_folder(setup, args.overwrite, alone=args.cell is None)
     record_command(args, setup.folder / "run.json", goes_on)
+    if isinstance(images, Written):
+        images.write()
     with ExitStack() as stack:
         tell = _teller(stack)
         try:
@@ -140,33 +148,32 @@ def _seeds(text: str) -> list[int]:
     return seeds
 
 
-def _setup(args: Namespace, cells: Sequence[Cell]) -> Setup:
+def _setup(args: Namespace, cells: Sequence[Cell], images: Source | None) -> Setup:
     """Checks what all cells have in common before any of them begins."""
-    from darkprune.data import read_dataset
+    from darkprune.commands.compare_images import shared, splits
     from darkprune.evaluation.of_graph import heads_of
     from darkprune.experiments.setup import Setup
-    from darkprune.pipeline.sources import Images, Labelled, Source
+    from darkprune.pipeline.sources import Labelled, Source
 
     cfg, weights = resolve(args.cfg), resolve(args.weights, "weights")
     graph = read_graph(cfg)
     heads_of(graph)  # without one there is nothing to measure
     for cell in cells:
         parse_budget(args.budget_of, cell.budget, totals(graph))
-        if cell.images and args.images is None:
-            what = cell.training if cell.training == "distill-unlabelled" else cell.how if cell.how != "none" else ""
-            raise UsageError(
-                f"{cell.method}{f' with recovery {what}' if what else ''} looks at images: give some with --images DIR "
-                "(labels are not needed)"
-            )
     runner, _ = load_with_any(graph, weights, args.runner, taps=False, order=FAST_FIRST)
     names = Path(args.names) if args.names else None
     digests = {"cfg": Source("cfg", cfg).digest(), "weights": Source("weights", weights).digest()}
     digests["valid"] = Labelled("data", Path(args.data), names, (args.split,)).digest()
     if any(cell.training not in (None, "distill-unlabelled") for cell in cells):
-        _check_split(read_dataset(args.data, "train", args.names), read_dataset(args.data, args.split, args.names))
+        train, valid = splits(args)
+        if count := shared(train, valid):
+            raise UsageError(
+                f"{train.source}: {count} of its training images are measured on too; recoveries that train need a "
+                "set with two splits (or take distill-unlabelled with --images)"
+            )
         digests["train"] = Labelled("data", Path(args.data), names, ("train",)).digest()
-    if args.images is not None:
-        digests["images"] = Images("images", Path(args.images)).digest()
+    if images is not None:
+        digests["images"] = images.digest()
     return Setup(
         cfg,
         weights,
@@ -175,7 +182,7 @@ def _setup(args: Namespace, cells: Sequence[Cell]) -> Setup:
         args.data,
         args.split,
         args.names,
-        Path(args.images) if args.images else None,
+        images.path if images else None,
         runner,
         args.candidates,
         {name: getattr(args, name) for name in _COMMON if getattr(args, name) is not None},
@@ -184,16 +191,6 @@ def _setup(args: Namespace, cells: Sequence[Cell]) -> Setup:
         max(1, (os.cpu_count() or 1) // args.jobs) if args.jobs > 1 else None,
         digests,
     )
-
-
-def _check_split(train: Dataset, valid: Dataset) -> None:
-    """Refuses to train on what is measured."""
-    shared = {record.path for record in train.images} & {record.path for record in valid.images}
-    if shared:
-        raise UsageError(
-            f"{train.source}: {len(shared)} of its training images are measured on too; recoveries that train need "
-            "a set with two splits (or take distill-unlabelled with --images)"
-        )
 
 
 def _teller(stack: ExitStack) -> Callable[[str, int, int], None]:

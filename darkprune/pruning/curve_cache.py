@@ -1,6 +1,6 @@
 """Measured curves, kept beside the checkpoint so that the next run need not measure them again.
 
-The file is `WEIGHTS.sensitivity.json`, next to the weights; where that folder cannot be written,
+The file is `WEIGHTS.sensitivity.json`, next to the weights; where that folder cannot be written, or is darkprune's own,
 `$XDG_CACHE_HOME/darkprune/` (`~/.cache/darkprune/`). An entry counts only for the same cfg, weights, images, labels and
 settings, and only if everything in it is what a measurement could have given; else it is measured anew.
 """
@@ -18,6 +18,7 @@ from typing import Any
 from darkprune.darknet.output import atomic_file
 from darkprune.errors import OutputError
 from darkprune.pruning.curves import Curve
+from darkprune.zoo import folder
 
 FORMAT = "darkprune-curves/1"
 MAX_BYTES = 4 << 20
@@ -36,7 +37,9 @@ class CurveCache:
     def __init__(self, weights: Path, weights_sha256: str) -> None:
         beside = weights.with_name(weights.name + SUFFIX)
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "darkprune"
-        self.path = beside if os.access(beside.parent, os.W_OK) else home / (weights_sha256[:32] + SUFFIX)
+        own = weights.parent.resolve() == folder("weights").resolve()  # darkprune's own folder is not the user's
+        may = not own and os.access(beside.parent, os.W_OK)
+        self.path = beside if may else home / (weights_sha256[:32] + SUFFIX)
         self.problem: str | None = None
         self._entries = self._read()
 

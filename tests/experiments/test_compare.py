@@ -166,8 +166,6 @@ def test_processes_agree_with_one(
     ("more", "status", "message"),
     [
         (["--methods", "slimmin"], 2, "nearest is slimming"),
-        (["--methods", "thinet"], 2, "give some with --images DIR"),
-        (["--methods", "group", "--recoveries", "lsq"], 2, "give some with --images DIR"),
         (["--methods", "group", "--budgets", "much"], 2, "write a fraction"),
         (["--methods", "group", "--seeds", "a"], 2, "--seeds a"),
         (["--methods", "group", "--cell", "3/2"], 2, "--cell 3/2"),
@@ -184,6 +182,36 @@ def test_wrong_use(
     assert compare(pair, data, tmp_path / "out", *more) == status
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_training_images_stand_in_for_images(
+    pair: list[str], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    assert compare(pair, data, output, "--methods", "group", "--budgets", "0.8", "--recoveries", "bn", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["rows"][-1]["failed"] == ""
+    train = (tmp_path / "data" / "train.txt").read_text().split()
+    assert (output / "train.txt").read_text().split() == train
+    before = records(output)
+    assert compare(pair, data, output, "--methods", "group", "--budgets", "0.8", "--recoveries", "bn") == 0
+    assert records(output) == before
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--methods", "thinet"], "thinet looks at images: give some with --images DIR"),
+        (["--methods", "group", "--recoveries", "lsq"], "group with recovery lsq looks at images"),
+    ],
+)
+def test_images_that_are_measured_are_not_looked_at(
+    pair: list[str], tmp_path: Path, more: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_images(tmp_path / "both", 6)
+    assert compare(pair, data, tmp_path / "out", *more) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert "its training images are measured on too" in error
 
 
 def test_what_is_measured_is_not_trained_on(

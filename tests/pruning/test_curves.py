@@ -15,6 +15,7 @@ from darkprune.pruning import curve_cache
 from darkprune.pruning.budget import HIGHEST
 from darkprune.pruning.curve_cache import CurveCache, try_to_keep
 from darkprune.pruning.curves import Curve, Curves
+from darkprune.zoo import resolve
 
 RATIOS = (0.25, 0.5, 0.75, HIGHEST)
 
@@ -166,3 +167,10 @@ def test_a_folder_that_cannot_be_written(weights: Path, tmp_path: Path, monkeypa
     try_to_keep(nowhere, "key", [])
     assert nowhere.problem is not None
     assert nowhere.problem.startswith("the curves are not kept: ")
+
+
+def test_curves_of_a_checkpoint_that_comes_with_darkprune_are_the_users(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert CurveCache(resolve("builtin:scenes", "weights"), "ab" * 32).path.is_relative_to(tmp_path)
