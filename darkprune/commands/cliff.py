@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from hashlib import sha256
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from darkprune.commands.console import (
+    INTERRUPTED,
     add_json,
     add_pair,
     count,
@@ -28,7 +31,7 @@ from darkprune.data.dataset import Dataset
 from darkprune.data.reading import images_of
 from darkprune.errors import OutputError, UsageError
 from darkprune.evaluation.of_graph import heads_of
-from darkprune.evaluation.sweep import DISTANCE, MAP, Store, control_sizes, summarise
+from darkprune.evaluation.sweep import DISTANCE, MAP, Point, Store, control_sizes, summarise
 from darkprune.evaluation.sweep_drawing import can_draw, draw_sweep
 from darkprune.graph.graph import Graph, read_graph
 from darkprune.graph.weights import NetworkWeights
@@ -118,13 +121,15 @@ def run(args: Namespace) -> int:
         recover = None
         if session is not None and args.recover != "none":
             recover = partial(session.recover_file, weights)
-        base = bench.control(graph, weights_path, (graph.net.input.w, graph.net.input.h))
-        curves = [bench.pruned(ranking, replace(settings, ratio=ratio), recover) for ratio in ratios]
-        pruned, recovered = [points[0] for points in curves], [point for points in curves for point in points[1:]]
-        controls = [base]
-        for size in control_sizes(graph, [point.macs for point in pruned]):
-            controls.append(bench.control(graph, weights_path, size))
-    result = summarise(base, pruned, controls, metric, recovered)
+        try:
+            curves = [bench.pruned(ranking, replace(settings, ratio=ratio), recover) for ratio in ratios]
+            controls = _controls(bench, graph, weights_path, [points[0] for points in curves])
+        except KeyboardInterrupt:
+            print(f"darkprune: interrupted; {len(store.points)} networks are measured, and the same command goes on",
+                  file=sys.stderr)  # fmt: skip
+            return INTERRUPTED
+    pruned, recovered = [points[0] for points in curves], [point for points in curves for point in points[1:]]
+    result = summarise(controls[0], pruned, controls, metric, recovered)
     store.write_tables(result)
     drawn: list[str] = []
     if can_draw():
@@ -137,6 +142,12 @@ def run(args: Namespace) -> int:
     else:
         _print(result, runner, len(paths), outputs)
     return 0
+
+
+def _controls(bench: Bench, graph: Graph, weights: Path, pruned: Sequence[Point]) -> list[Point]:
+    """Measures the unpruned network, at its own size first, then at those that cost what the pruned ones do."""
+    sizes = [(graph.net.input.w, graph.net.input.h), *control_sizes(graph, [point.macs for point in pruned])]
+    return [bench.control(graph, weights, size) for size in sizes]
 
 
 _SETTINGS = (

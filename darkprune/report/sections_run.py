@@ -68,7 +68,12 @@ def cliffs(told: Told) -> Section | None:
         by_map = record["metric"].text != "distance"
         figure = _sweep_figure(record, by_map) if plots.available() and number < MOST_DRAWN else None
         alt = f"{record['metric'].text} over multiply-adds"
-        nodes += [tag("h3", name), told.album.add(f"cliff_{number}", figure, alt), _sweep_table(record, by_map)]
+        unfinished = None
+        if not record["pruned"]:
+            measured = len(record["points"].items)
+            unfinished = f"The sweep has not come to its end ({measured} networks measured); its command goes on."
+        nodes += [tag("h3", name), told.album.add(f"cliff_{number}", figure, alt),
+                  tag("p", unfinished, class_="note") if unfinished else _sweep_table(record, by_map)]  # fmt: skip
     return Section("cliff", "How far it can go", tuple(nodes)) if nodes else None
 
 

@@ -75,7 +75,10 @@ def test_sweep_resumes(
 
     monkeypatch.setattr(cliff, "distance_to", counting)
     assert main(command) == 130
+    assert "2 networks are measured, and the same command goes on" in capsys.readouterr().err
     assert len(json.loads((out / "cliff.json").read_text())["points"]) == 2
+    assert main(["report", str(out)]) == 0
+    assert "not come to its end (2 networks measured)" in (out / "report.html").read_text()
     (tmp_path / "go on").touch()
     capsys.readouterr()
     assert main([*command, "--json"]) == 0
