@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -51,8 +52,16 @@ class InputShape:
     letterbox: bool = False
 
 
-def load_image(path: Path, shape: InputShape, out: Planes | None = None) -> tuple[Planes, tuple[int, int]]:
+def load_image(
+    path: Path, shape: InputShape, out: Planes | None = None, view: Callable[[Pixels], Pixels] | None = None
+) -> tuple[Planes, tuple[int, int]]:
     """Reads one image and fits it to the network.
+
+    Args:
+        path: the image file.
+        shape: what the network takes.
+        out: (c, h, w) to write to, if any.
+        view: what of the decoded image is to be seen; all of it without.
 
     Returns:
         The planes (c, h, w) float32, and width and height of the file's image.
@@ -61,8 +70,9 @@ def load_image(path: Path, shape: InputShape, out: Planes | None = None) -> tupl
         DataError: the image cannot be read.
     """
     pixels = read_image(path, shape.channels)
+    seen = view(pixels) if view else pixels
     fit = letterbox if shape.letterbox else resize
-    return fit(pixels, shape.width, shape.height, out), (pixels.shape[1], pixels.shape[0])
+    return fit(seen, shape.width, shape.height, out), (pixels.shape[1], pixels.shape[0])
 
 
 def batch_of(frames: Sequence[Pixels], shape: InputShape) -> Batch:
@@ -88,6 +98,7 @@ def load_batches(
     workers: int | None = None,
     ahead: int = 2,
     strict: bool = False,
+    view: Callable[[int, Pixels], Pixels] | None = None,
 ) -> Iterator[Batch]:
     """Loads images in order, in batches, some batches ahead of the consumer.
 
@@ -98,6 +109,7 @@ def load_batches(
         workers: threads; by default one per core, at most 16.
         ahead: batches that are prepared while one is in use; bounds the memory.
         strict: raise at the first unreadable image instead of leaving it out.
+        view: called with an image's position in `paths` and the decoded image, gives what of it is to be seen.
 
     Yields:
         Batches in the order of `paths`.
@@ -112,7 +124,7 @@ def load_batches(
     waiting: deque[Callable[[], Batch]] = deque()
     try:
         for start in range(0, len(paths), batch):
-            waiting.append(_start(pool, paths[start : start + batch], start, shape, strict))
+            waiting.append(_start(pool, paths[start : start + batch], start, shape, strict, view))
             if len(waiting) > ahead:
                 yield waiting.popleft()()
         while waiting:
@@ -122,12 +134,18 @@ def load_batches(
 
 
 def _start(
-    pool: ThreadPoolExecutor, paths: Sequence[Path], start: int, shape: InputShape, strict: bool
+    pool: ThreadPoolExecutor,
+    paths: Sequence[Path],
+    start: int,
+    shape: InputShape,
+    strict: bool,
+    view: Callable[[int, Pixels], Pixels] | None,
 ) -> Callable[[], Batch]:
     """Hands a batch to the pool; the result, when called, waits for it."""
     images = np.empty((len(paths), shape.channels, shape.height, shape.width), np.float32)
     futures: list[Future[tuple[int, int] | DataError]] = [
-        pool.submit(_fill, path, shape, images[position]) for position, path in enumerate(paths)
+        pool.submit(_fill, path, shape, images[position], partial(view, start + position) if view else None)
+        for position, path in enumerate(paths)
     ]
 
     def finish() -> Batch:
@@ -144,8 +162,10 @@ def _start(
     return finish
 
 
-def _fill(path: Path, shape: InputShape, out: Planes) -> tuple[int, int] | DataError:
+def _fill(
+    path: Path, shape: InputShape, out: Planes, view: Callable[[Pixels], Pixels] | None
+) -> tuple[int, int] | DataError:
     try:
-        return load_image(path, shape, out)[1]
+        return load_image(path, shape, out, view)[1]
     except DataError as error:
         return error

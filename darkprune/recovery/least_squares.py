@@ -43,14 +43,15 @@ class NormalEquations:
         self._cross = torch.zeros(*shape, outputs, dtype=torch.float64, device=device)
         self._inputs = torch.zeros(shape, dtype=torch.float64, device=device)
         self._targets = torch.zeros(module.groups, outputs, dtype=torch.float64, device=device)
-        self._count = 0
+        self._count = 0.0
 
-    def add(self, x: Tensor, target: Tensor) -> None:
+    def add(self, x: Tensor, target: Tensor, weights: Tensor | None = None) -> None:
         """Adds a batch.
 
         Args:
             x: (b, c, h, w), what the convolution reads.
             target: (b, n, out_h, out_w), what its sums lack.
+            weights: (b, out_h, out_w), how often each place counts; once without.
         """
         per_image = 4 * self._module.groups * self._columns * target.shape[-2] * target.shape[-1]
         step = max(1, CHUNK_BYTES // per_image)
@@ -58,22 +59,25 @@ class NormalEquations:
             rows = self._windows(x[first : first + step], target.shape[-2:])  # (groups, columns, places)
             wanted = target[first : first + step].transpose(0, 1).flatten(1)
             wanted = wanted.reshape(self._module.groups, -1, wanted.shape[-1])  # (groups, outputs, places)
+            counts = None if weights is None else weights[first : first + step].flatten()
             if self._share < 1:
                 places = wanted.shape[-1]
                 chosen = torch.randperm(places, generator=self._generator)[: max(1, round(places * self._share))]
                 chosen = chosen.to(x.device)
                 rows, wanted = rows[..., chosen], wanted[..., chosen]
-            self._add(rows, wanted)
+                counts = None if counts is None else counts[chosen]
+            self._add(rows, wanted, counts)
 
-    def _add(self, rows: Tensor, wanted: Tensor) -> None:
+    def _add(self, rows: Tensor, wanted: Tensor, counts: Tensor | None) -> None:
         if self._shift is None:
             self._shift = rows.mean(-1, keepdim=True), wanted.mean(-1, keepdim=True)
         rows, wanted = rows - self._shift[0], wanted - self._shift[1]
-        self._gram += rows @ rows.mT
-        self._cross += rows @ wanted.mT
-        self._inputs += rows.sum(-1)
-        self._targets += wanted.sum(-1)
-        self._count += rows.shape[-1]
+        weighted = rows if counts is None else rows * counts
+        self._gram += weighted @ rows.mT
+        self._cross += weighted @ wanted.mT
+        self._inputs += weighted.sum(-1)
+        self._targets += (wanted if counts is None else wanted * counts).sum(-1)
+        self._count += rows.shape[-1] if counts is None else float(counts.sum(dtype=torch.float64))
 
     def _windows(self, x: Tensor, size: torch.Size) -> Tensor:
         """Gathers the windows: (b, c, h, w) -> (groups, columns, b·places)."""
@@ -86,7 +90,7 @@ class NormalEquations:
 
     def covariance(self) -> Tensor:
         """Returns the inner products of the centred windows over all places: (groups, columns, columns)."""
-        return self._gram - self._inputs.unsqueeze(2) * self._inputs.unsqueeze(1) / max(self._count, 1)
+        return self._gram - self._inputs.unsqueeze(2) * self._inputs.unsqueeze(1) / (self._count or 1)
 
     def solve(self, ridge: float = RIDGE) -> tuple[Tensor, Tensor]:
         """Solves for the change; none where the target is 0 throughout.
@@ -101,9 +105,8 @@ class NormalEquations:
         kernel = module.kernel()
         if self._count == 0 or self._shift is None:
             return torch.zeros_like(kernel, dtype=torch.float64), torch.zeros_like(kernel[:, 0, 0, 0]).double()
-        count = self._count
         gram = self.covariance()
-        cross = self._cross - self._inputs.unsqueeze(2) * self._targets.unsqueeze(1) / count
+        cross = self._cross - self._inputs.unsqueeze(2) * self._targets.unsqueeze(1) / self._count
         diagonal = gram.diagonal(dim1=1, dim2=2)
         # a group whose inputs never change has nothing to learn from them
         held = ridge * diagonal.mean(1).clamp_min(torch.finfo(torch.float32).tiny)
@@ -125,8 +128,7 @@ class NormalEquations:
         taps = module.size**2
         channels = self._columns // taps
         blocks = (filters.mT @ filters * self.covariance()).reshape(-1, channels, taps, channels, taps).sum((2, 4))
-        count = max(self._count, 1)
-        cross = self._cross - self._inputs.unsqueeze(2) * self._targets.unsqueeze(1) / count
+        cross = self._cross - self._inputs.unsqueeze(2) * self._targets.unsqueeze(1) / (self._count or 1)
         aim = (filters.mT * cross).reshape(-1, channels, taps * filters.shape[1]).sum(2, keepdim=True)
         diagonal = blocks.diagonal(dim1=1, dim2=2)
         held = ridge * diagonal.mean(1).clamp_min(torch.finfo(torch.float32).tiny)
@@ -141,6 +143,6 @@ class NormalEquations:
         """Returns what keeps the mean of the sums, for a change (groups, columns, outputs) of the weights."""
         if self._shift is None:
             return self._targets.flatten()
-        mean_in = self._shift[0].squeeze(-1).double() + self._inputs / self._count
-        mean_out = self._shift[1].squeeze(-1).double() + self._targets / self._count
+        mean_in = self._shift[0].squeeze(-1).double() + self._inputs / (self._count or 1)
+        mean_out = self._shift[1].squeeze(-1).double() + self._targets / (self._count or 1)
         return (mean_out - (change * mean_in.unsqueeze(2)).sum(1)).flatten()

@@ -22,15 +22,16 @@ from darkprune.pruning.trial import slim_pair
 from darkprune.pruning.units import Unit
 from darkprune.recovery.batch_norm import reestimate
 from darkprune.recovery.distance import Reference
+from darkprune.recovery.effects import place_weights
 from darkprune.recovery.loading import load_network
 from darkprune.recovery.refit import Pairing, refit
 from darkprune.recovery.samples import Samples
 from darkprune.recovery.walk import affordable_images
 
 METHODS = ("none", "lsq", "scale", "bn")
-#: how many images each method looks at, at least and at most; between them as many as can be kept in memory. More is
-#: better: on yolo-fastest-1.1-xl at −20 % the refit gives 32.4 % mAP with 64 images and 33.8 % with 196
-IMAGES = {"lsq": (64, 256), "scale": (64, 64), "bn": (128, 256), "none": (0, 0)}
+#: how many images, or views of them, each method looks at, at least and at most; between them as many as can be kept in
+#: memory
+IMAGES = {"lsq": (64, 768), "scale": (64, 64), "bn": (128, 256), "none": (0, 0)}
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class Recovery:
 
     Attributes:
         how: `lsq`, `scale`, `bn` or `none`.
-        images: number of images that were fitted on; fewer than a method looks at are seen mirrored too.
+        images: number of images that were fitted on.
+        views: how many were seen: where there are few, mirrored ones and parts too.
         held_out: number of images that the distance is measured on.
         distance_before, distance_after: output distance of the slim network to the original.
         layers: how many layers were changed.
@@ -47,6 +49,7 @@ class Recovery:
 
     how: str
     images: int
+    views: int
     held_out: int
     distance_before: float
     distance_after: float
@@ -58,9 +61,15 @@ class Recovery:
 
 
 def images_for(how: str, graph: Graph) -> int:
-    """Returns how many images a method looks at."""
+    """Returns how many images, or views of them, a method looks at."""
     least, most = IMAGES[how]
     return max(least, min(most, affordable_images(graph)))
+
+
+def steps_of(how: str, graph: Graph, samples: Samples) -> int:
+    """Returns how often `recover` tells that it moves on: after each layer, before a refit after each batch too."""
+    fit = samples.fit.filled(images_for(how, graph))
+    return len(graph) + (fit.batches_in_all if how == "lsq" else 0)
 
 
 def pair_up(original: NetworkWeights, units: Sequence[Unit], cut: Cut, slim: Path, device: torch.device) -> Pairing:
@@ -110,7 +119,7 @@ def recover(
         slim: the slim weights file; rewritten unless `how` is `none`.
         samples: unlabelled images.
         how: `lsq` (refit), `scale` (only one factor per input channel), `bn` (batch statistics) or `none` (measure).
-        progress: called after each layer.
+        progress: called `steps_of` times.
 
     Raises:
         UsageError: no such method.
@@ -124,10 +133,13 @@ def recover(
     if how != "none":
         if how == "bn":
             changed = len(reestimate(pair.slim, fit, progress))
+        elif how == "scale":
+            changed = len(refit(pair, fit, scales=True, progress=progress))
         else:
-            changed = len(refit(pair, fit, scales=how == "scale", progress=progress))
+            places = place_weights(pair.original, fit, progress=progress)
+            changed = len(refit(pair, fit, places, progress=progress))
         after = reference.distance(pair.slim)
         with slim.open("wb", buffering=0) as file:
             save_weights(pair.slim, file, original.file.header)
             os.fsync(file.fileno())
-    return Recovery(how, len(fit.paths), len(samples.held_out), before, after, changed)
+    return Recovery(how, len(fit.paths), len(fit), len(samples.held_out), before, after, changed)

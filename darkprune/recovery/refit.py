@@ -3,7 +3,7 @@
 For each convolution the original's sums (before batch normalisation) are regressed on what the slim network itself
 reads there, everything before it refitted already; what is solved for is the *change* of the cut weights, held at 0 by
 a ridge: where nothing is lost nothing changes. A linear convolution that feeds a shortcut also targets what the stream
-that it is added to has lost so far.
+that it is added to has lost so far. Places count by what they do to the network's statements (see `effects`).
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from torch import Tensor
 from darkprune.graph.graph import Graph, Layer
 from darkprune.layers import INPUT
 from darkprune.layers.base import Indices
-from darkprune.layers.convolution import BN_EPSILON, Convolutional
+from darkprune.layers.convolution import Convolutional
 from darkprune.layers.merge import Shortcut
 from darkprune.network import Network
 from darkprune.network.modules.convolution import BinaryConvolution, Convolution
 from darkprune.pruning.apply import Cut
+from darkprune.recovery.effects import PlaceWeights, slope_of
 from darkprune.recovery.least_squares import RIDGE, NormalEquations
 from darkprune.recovery.samples import Sample
 from darkprune.recovery.walk import MEMORY, Walk
@@ -59,6 +60,7 @@ class Pairing:
 def refit(
     pair: Pairing,
     sample: Sample,
+    places: PlaceWeights | None = None,
     *,
     ridge: float = RIDGE,
     stream: bool = True,
@@ -71,6 +73,7 @@ def refit(
     Args:
         pair: both networks.
         sample: unlabelled images.
+        places: how much each place of the original's maps counts; all alike without.
         ridge: see `NormalEquations.solve`.
         stream: whether convolutions that feed a shortcut correct the stream.
         scales: find one factor per input channel only, as ThiNet does.
@@ -85,7 +88,7 @@ def refit(
     for layer in pair.slim.graph:
         if refittable(pair.slim, layer):
             shortcut = stream_of(pair.slim.graph, layer) if stream else None
-            change, offset = _solve(pair, layer, before, after, shortcut, ridge, scales)
+            change, offset = _solve(pair, layer, before, after, shortcut, places, ridge, scales)
             _apply(pair.slim, layer, change, offset)
             done.append(layer.index)
         progress()
@@ -126,7 +129,14 @@ def stream_of(graph: Graph, layer: Layer) -> Layer | None:
 
 @torch.no_grad()
 def _solve(
-    pair: Pairing, layer: Layer, before: Walk, after: Walk, shortcut: Layer | None, ridge: float, scales: bool
+    pair: Pairing,
+    layer: Layer,
+    before: Walk,
+    after: Walk,
+    shortcut: Layer | None,
+    places: PlaceWeights | None,
+    ridge: float,
+    scales: bool,
 ) -> tuple[Tensor, Tensor]:
     twin = pair.original.graph[pair.layers[layer.index]]
     module, reference = pair.slim.layers[layer.index], pair.original.layers[twin.index]
@@ -137,14 +147,15 @@ def _solve(
     slope = slope_of(module)
     correctable = (slope.abs() > SMALLEST_SLOPE).view(-1, 1, 1)
     equations = NormalEquations(module, len(after.sample) * layer.output.h * layer.output.w)
-    for maps, slim_maps in zip(before.before(twin.index), after.before(layer.index), strict=True):
+    both = zip(before.before(twin.index), after.before(layer.index), strict=True)
+    for batch, (maps, slim_maps) in enumerate(both):
         x = after.input_of(layer, slim_maps)
         missing = _sums(reference, before.input_of(twin, maps))[:, kept] - _sums(module, x)
         if shortcut is not None:
             lost = _stream(pair, shortcut, before, maps, slim_maps)
             missing += torch.where(correctable, lost / slope.view(-1, 1, 1), 0.0)
         missing[:, carriers] = 0
-        equations.add(x, missing)
+        equations.add(x, missing, places.of(twin.index, batch) if places else None)
     return equations.solve_scales(ridge) if scales else equations.solve(ridge)
 
 
@@ -176,10 +187,3 @@ def _sums(module: Convolution, x: Tensor) -> Tensor:
     if module.has_batch_norm:
         return module.convolve(x, module.kernel(), None) - module.rolling_mean.view(-1, 1, 1)
     return module.convolve(x, module.kernel(), module.biases)
-
-
-def slope_of(module: Convolution) -> Tensor:
-    """Returns what batch normalisation multiplies each sum by."""
-    if not module.has_batch_norm:
-        return torch.ones_like(module.biases)
-    return module.scales / torch.sqrt(module.rolling_variance + BN_EPSILON)

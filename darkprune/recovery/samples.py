@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from darkprune.data.images import Pixels
 from darkprune.data.loading import InputShape, load_batches
 from darkprune.data.reading import divide_images, images_of
 from darkprune.errors import DataError
@@ -18,6 +21,8 @@ from darkprune.graph.graph import Graph
 FEWEST = 2  #: one to fit on, one to hold out; a useful number is more like a hundred
 MAP_BYTES = 256 << 20  #: what the maps of one batch may take, all layers together
 MOST_AT_ONCE = 8
+VIEWS = 4  #: of an image: as it is, mirrored, two parts
+SMALLEST_PART = 0.4  #: of the image's sides
 
 
 @dataclass(frozen=True)
@@ -29,34 +34,62 @@ class Sample:
         shape: what the network takes.
         batch: images at a time.
         device: where the tensors go.
-        mirrored: how many of the first are seen a second time, left and right exchanged.
+        further: how many further views there are behind the images: of each a mirrored one, then parts of each.
     """
 
     paths: tuple[Path, ...]
     shape: InputShape
     batch: int
     device: torch.device
-    mirrored: int = 0
+    further: int = 0
 
     def __len__(self) -> int:
-        return len(self.paths) + self.mirrored
+        return len(self.paths) + self.further
 
     def first(self, count: int) -> Sample:
         """Returns a sample of the first images."""
-        return replace(self, paths=self.paths[:count], mirrored=0)
+        return replace(self, paths=self.paths[:count], further=0)
 
     def filled(self, count: int) -> Sample:
-        """Returns the first images; where there are not so many, mirrored ones too."""
+        """Returns the first images; where there are not so many, further views of them too, at most `VIEWS` of each."""
         first = self.first(count)
-        return replace(first, mirrored=min(len(first.paths), count - len(first.paths)))
+        images = len(first.paths)
+        return replace(first, further=min(count - images, (VIEWS - 1) * images))
+
+    @property
+    def batches_in_all(self) -> int:
+        """How many batches there are if all images can be read."""
+        return sum(-(-len(paths) // self.batch) for paths in self._passes())
 
     def batches(self) -> Iterator[Tensor]:
         """Yields (b, c, h, w), RGB, 0 to 1; unreadable images are left out, the same ones each time."""
-        for paths, mirror in ((self.paths, False), (self.paths[: self.mirrored], True)):
-            for loaded in load_batches(paths, self.shape, self.batch):
+        for number, paths in enumerate(self._passes()):
+            for loaded in load_batches(paths, self.shape, self.batch, view=partial(_view, number)):
                 if len(loaded.images):
-                    images = torch.from_numpy(loaded.images).to(self.device)
-                    yield images.flip(3) if mirror else images
+                    yield torch.from_numpy(loaded.images).to(self.device)
+
+    def _passes(self) -> Iterator[tuple[Path, ...]]:
+        """Yields which images are seen a first, a second … time."""
+        left = len(self)
+        while left > 0:
+            yield self.paths[:left]
+            left -= len(self.paths)
+
+
+def _view(number: int, image: int, pixels: Pixels) -> Pixels:
+    """Returns a view of an image: 0 all of it, 1 mirrored, above that a part drawn at random, the same every time."""
+    if number == 0:
+        return pixels
+    if number > 1:
+        random = np.random.default_rng((number, image))
+        share = random.uniform(SMALLEST_PART, 1.0)
+        height, width = (max(1, round(side * share)) for side in pixels.shape[:2])
+        top = int(random.integers(pixels.shape[0] - height + 1))
+        left = int(random.integers(pixels.shape[1] - width + 1))
+        pixels = pixels[top : top + height, left : left + width]
+        if random.random() < 0.5:
+            return np.ascontiguousarray(pixels)
+    return np.ascontiguousarray(pixels[:, ::-1])
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from darkprune.pruning.merge import FAMILIES
 from darkprune.pruning.prune import Decision, PruneSettings, Ranking, decide, within_budget
 from darkprune.recovery.batch_norm import reestimate
 from darkprune.recovery.distance import Reference
+from darkprune.recovery.effects import place_weights
 from darkprune.recovery.loading import load_network
 from darkprune.recovery.recover import cut_and_pair
 from darkprune.recovery.refit import refit
@@ -127,7 +128,9 @@ class _Trial:
         behind = min(FIT, (len(paths) + 1) // 2)
         self._fit = samples.fit.first(behind)
         self._measure: Sample = replace(samples.fit, paths=paths[behind : behind + MEASURE] or paths)
-        self._reference = Reference(load_network(weights.graph, weights, samples.fit.device), self._measure)
+        original = load_network(weights.graph, weights, samples.fit.device)
+        self._reference = Reference(original, self._measure)
+        self._places = place_weights(original, self._fit) if how == "lsq" else None
         self._known: dict[bytes, float] = {}
 
     def distance(self, ranking: Ranking) -> float:
@@ -146,7 +149,7 @@ class _Trial:
     def _measured(self, decision: Decision) -> float:
         pair = cut_and_pair(self._weights, decision, self._fit.device)
         if self._how in ("lsq", "scale"):
-            refit(pair, self._fit, scales=self._how == "scale")
+            refit(pair, self._fit, self._places, scales=self._how == "scale")
         elif self._how == "bn":
             reestimate(pair.slim, self._fit)
         return self._reference.distance(pair.slim)

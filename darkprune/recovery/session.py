@@ -22,7 +22,7 @@ from darkprune.pruning.prune import Decision, PruneSettings, Ranking
 from darkprune.pruning.result import ResultNames
 from darkprune.recovery import eagle_eye, map_moments, rounds, search, sensitivity, surgeon, thinet
 from darkprune.recovery.eagle_eye import Search
-from darkprune.recovery.recover import Recovery, images_for, recover
+from darkprune.recovery.recover import Recovery, images_for, recover, steps_of
 from darkprune.recovery.samples import read_samples
 
 STEPS = 100  #: of the bar of a search, whose end is a time
@@ -195,5 +195,5 @@ class Session:
         self._recover(original, decision.plan, decision.cut, slim)
 
     def _recover(self, original: NetworkWeights, plan: PrunePlan, cut: Cut, slim: Path) -> Recovery:
-        with self._progress("recovering", len(cut.channels.graph)) as bar:
+        with self._progress("recovering", steps_of(self.how, cut.channels.graph, self.samples)) as bar:
             return recover(original, plan.units, cut, slim, self.samples, self.how, bar.update)

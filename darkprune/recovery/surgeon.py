@@ -14,7 +14,6 @@ entries.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 
 import numpy as np
 import torch
@@ -25,22 +24,19 @@ from darkprune.errors import PlanError
 from darkprune.graph.channels import ChannelMap
 from darkprune.graph.graph import Layer
 from darkprune.graph.weights import NetworkWeights
-from darkprune.layers import INPUT
 from darkprune.layers.base import Indices
 from darkprune.network import Network
-from darkprune.network.modules.convolution import BinaryConvolution, Convolution
+from darkprune.network.modules.convolution import Convolution
 from darkprune.pruning.importance import ImageScores, LayerScores, scored_layers
+from darkprune.recovery.effects import PROBES, channel_effects, convolutions, owner_of
 from darkprune.recovery.least_squares import RIDGE
 from darkprune.recovery.loading import load_network
-from darkprune.recovery.readout import project, read_out
-from darkprune.recovery.refit import slope_of
 from darkprune.recovery.removal import Reader, removal_prices
 from darkprune.recovery.samples import Sample
 from darkprune.recovery.sensitivity import class_macs, is_dense, leaves_own, mean_outputs
 from darkprune.recovery.walk import Walk
 
 IMAGES = 64
-PROBES = 2
 
 
 def score_by_surgeon(
@@ -67,7 +63,7 @@ def score_by_surgeon(
     """
     network = load_network(weights.graph, weights, sample.device)
     means = mean_outputs(network, sample, progress)
-    effects = output_effects(network, sample, probes=probes, seed=seed, progress=progress)
+    effects = channel_effects(network, sample, probes=probes, seed=seed, progress=progress)
     readers = list(_readers(network, channels, sample, effects, progress))
     if not all(
         bool(torch.isfinite(reader.filters).all() and torch.isfinite(reader.inverse).all()) for reader in readers
@@ -86,75 +82,9 @@ def score_by_surgeon(
     return ImageScores(scores, {index: values for index, values in means.items() if leaves_own(weights.graph[index])})
 
 
-def output_effects(
-    network: Network,
-    sample: Sample,
-    *,
-    probes: int = PROBES,
-    seed: int = 0,
-    progress: Callable[[], object] = lambda: None,
-) -> Mapping[int, Tensor]:
-    """Measures the mean over images and probes of Σ_places (∂L/∂sum)², per output channel of each dense convolution.
-
-    Args:
-        network: in eval mode, its parameters without gradients; its activations are watched from here on.
-        sample: unlabelled images.
-        probes: random projections per image.
-        seed: of the projections.
-        progress: called after each batch.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    totals: dict[int, Tensor] = {}
-    inner = {layer.index: module.activation for layer, module in _dense(network)}
-    for layer, module in _dense(network):
-        totals[layer.index] = torch.zeros(layer.output.c, dtype=torch.float64, device=sample.device)
-        module.activation = partial(_watched, module.activation, totals[layer.index])
-    seen = 0
-    try:
-        for images in sample.batches():
-            with torch.enable_grad():
-                said = read_out(network.graph, network(images))
-            for probe in range(probes):
-                loss = project(said, generator)
-                if loss.requires_grad:
-                    loss.backward(retain_graph=probe + 1 < probes)  # type: ignore[no-untyped-call]
-            seen += probes * len(images)
-            progress()
-    finally:
-        for layer, module in _dense(network):
-            module.activation = inner[layer.index]
-    return {
-        layer.index: totals[layer.index] * slope_of(_owner(module)).double().square() / max(seen, 1)
-        for layer, module in _dense(network)
-    }
-
-
-def _watched(activation: Callable[[Tensor], Tensor], total: Tensor, x: Tensor) -> Tensor:
-    """Applies an activation; the squared gradient of what it is given is added to a total, per channel."""
-    if not torch.is_grad_enabled():
-        return activation(x)
-    # the first one starts the graph: a leaf, which must not be overwritten
-    x = x if x.requires_grad else x.detach().requires_grad_().clone()
-    x.register_hook(partial(_add_square, total))  # type: ignore[no-untyped-call]
-    return activation(x)
-
-
-def _add_square(total: Tensor, gradient: Tensor) -> None:
-    total += gradient.double().square().sum((0, 2, 3))
-
-
 def _dense(network: Network) -> Iterator[tuple[Layer, Convolution]]:
     """Yields the convolutions whose inputs are chosen."""
-    for layer in network.graph:
-        module = network.layers[layer.index]
-        binary = isinstance(module, BinaryConvolution)
-        if isinstance(module, Convolution) and not binary and layer.sources[0] != INPUT and is_dense(layer):
-            yield layer, module
-
-
-def _owner(module: Convolution) -> Convolution:
-    """Returns the convolution whose tensors are used."""
-    return module.sharing[0] if module.sharing else module
+    return ((layer, module) for layer, module in convolutions(network) if is_dense(layer))
 
 
 @torch.no_grad()
@@ -171,7 +101,7 @@ def _readers(
     for layer in network.graph:
         if layer.index in dense:
             module = dense[layer.index]
-            kernel = _owner(module).kernel().double().flatten(2)
+            kernel = owner_of(module).kernel().double().flatten(2)
             moments = _Inputs(module, kernel.shape[1])
             for maps in walk.before(layer.index):
                 moments.add(walk.input_of(layer, maps))
@@ -193,7 +123,7 @@ class _Inputs:
 
     def __init__(self, module: Convolution, channels: int) -> None:
         self._module = module
-        groups, device = module.groups, _owner(module).weights.device
+        groups, device = module.groups, owner_of(module).weights.device
         self._count = 0
         self._shift: Tensor | None = None
         self._total = torch.zeros(groups, channels, dtype=torch.float64, device=device)

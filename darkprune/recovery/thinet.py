@@ -23,9 +23,9 @@ from darkprune.layers.base import Floats, Indices
 from darkprune.network import Network
 from darkprune.network.modules.convolution import Convolution
 from darkprune.pruning.importance import ImageScores, LayerScores, scored_layers
+from darkprune.recovery.effects import slope_of
 from darkprune.recovery.least_squares import NormalEquations
 from darkprune.recovery.loading import load_network
-from darkprune.recovery.refit import slope_of
 from darkprune.recovery.samples import Sample
 from darkprune.recovery.sensitivity import is_dense, leaves_own, mean_outputs
 from darkprune.recovery.walk import Walk

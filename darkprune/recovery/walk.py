@@ -17,7 +17,7 @@ from darkprune.layers import INPUT
 from darkprune.network import LayerModule, Network
 from darkprune.recovery.samples import Sample
 
-MEMORY = 1 << 30  #: bytes of maps that are kept between two layers
+MEMORY = 2 << 30  #: bytes of maps that are kept between two layers
 
 Maps = dict[int, Tensor]
 

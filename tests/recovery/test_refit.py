@@ -241,13 +241,18 @@ def test_as_many_images_as_fit_into_memory(weights: NetworkWeights) -> None:
     assert live_bytes(weights.graph, 2) == stream + wide  # the shortcut reads the stream later
     assert live_bytes(weights.graph, 11) == 0
     assert affordable_images(weights.graph, 10 * (stream + wide)) == 10
-    assert images_for("lsq", weights.graph) == 256
+    assert images_for("lsq", weights.graph) == 768
 
 
-def test_few_images_are_seen_mirrored_too(samples: Samples) -> None:
+def test_few_images_are_seen_mirrored_and_in_part_too(samples: Samples) -> None:
     few = samples.fit.first(5)
-    filled = few.filled(8)
-    assert (len(filled), len(few.filled(4)), len(few.filled(20))) == (8, 4, 10)
-    seen = torch.cat(list(filled.batches()))
+    assert [len(few.filled(count)) for count in (4, 8, 20, 90)] == [4, 8, 20, 20]
+    filled = few.filled(18)
+    batches = list(filled.batches())
+    assert len(batches) == filled.batches_in_all
+    seen = torch.cat(batches)
+    assert len(seen) == len(filled) == 18
     torch.testing.assert_close(seen[:5], torch.cat(list(few.batches())))
-    torch.testing.assert_close(seen[5:], seen[:3].flip(3))
+    torch.testing.assert_close(seen[5:10], seen[:5].flip(3))
+    assert all(float((seen[10 + place] - seen[place % 5]).abs().max()) > 0.01 for place in range(8))
+    assert torch.equal(seen, torch.cat(list(filled.batches())))  # a walk looks again, and must see the same

@@ -15,14 +15,9 @@ from tiny import DETECTOR, write_pair
 from darkprune.cli import main
 from darkprune.graph.channels import map_channels
 from darkprune.graph.weights import NetworkWeights
-from darkprune.network import Network
-from darkprune.recovery.loading import load_network
-from darkprune.recovery.readout import project, read_out
 from darkprune.recovery.removal import Reader, removal_prices
 from darkprune.recovery.samples import Samples
-from darkprune.recovery.surgeon import output_effects, score_by_surgeon
-
-CPU = torch.device("cpu")
+from darkprune.recovery.surgeon import score_by_surgeon
 
 
 def reader(seed: int, channels: int = 6, taps: int = 1, outputs: int = 4) -> tuple[Reader, np.ndarray, np.ndarray]:
@@ -80,36 +75,6 @@ def test_filters_whose_output_went_no_longer_count() -> None:
     prices = removal_prices([first, second], np.arange(10) >= 0, np.ones(10))
     assert (np.sort(np.argsort(prices)[:4]) == first.made).all()  # they cost nothing
     assert prices.max() < 1e-12  # and without them nothing else does
-
-
-@pytest.mark.parametrize("layer", [3, 7])
-def test_effects_are_squared_derivatives(weights: NetworkWeights, samples: Samples, layer: int) -> None:
-    network = load_network(weights.graph, weights, CPU)
-    sample = samples.fit.first(4)
-    found = output_effects(network, sample, probes=1, seed=3)[layer]
-    generator = torch.Generator().manual_seed(3)
-    wanted, seen = torch.zeros(len(found), dtype=torch.float64), 0
-    slot: list[torch.Tensor] = []
-
-    def hold(_module: object, _inputs: object, output: torch.Tensor) -> torch.Tensor:
-        slot[:] = [output.detach().requires_grad_()]
-        return slot[0].clone()
-
-    network.layers[layer].register_forward_hook(hold)
-    for images in sample.batches():
-        loss = project(read_out(network.graph, network(images)), generator)
-        (gradient,) = torch.autograd.grad(loss, slot)
-        seen += len(images)
-        wanted += (gradient * slope(network, layer, slot[0])).double().square().sum((0, 2, 3))
-    torch.testing.assert_close(found, wanted / seen, rtol=1e-4, atol=1e-12)
-
-
-def slope(network: Network, layer: int, output: torch.Tensor) -> torch.Tensor:
-    """Returns the derivative of a layer's output by its sums: layer 3 is linear, 7 leaky without normalisation."""
-    module = network.layers[layer]
-    if layer == 7:
-        return torch.where(output > 0, 1.0, 0.1)
-    return (module.scales / torch.sqrt(module.rolling_variance + 1e-5)).view(-1, 1, 1)
 
 
 def test_scores_of_a_network(weights: NetworkWeights, samples: Samples) -> None:
