@@ -16,6 +16,8 @@ WITHOUT_IMAGES = (
     "unlabelled ones, half of that, and the loss can be seen"
 )
 
+HARM = 0.005  #: of mAP that a stage may cost without a word: what differs by less may be chance
+
 WITHOUT_TORCH = (
     "torch is not installed, so that only the weights say what can go, and nothing is repaired or measured: expect to "
     "lose nearly everything unless the checkpoint was trained sparsely (pip install 'darkprune[train]' helps)"
@@ -65,7 +67,26 @@ def rows_of(plan: Compression, manifest: Manifest) -> list[dict[str, Any]]:
 
 
 def verdict_on(rows: list[dict[str, Any]]) -> list[str]:
-    """Says so where the unpruned network at a smaller input is better than the result."""
+    """Says so where a stage has done harm, or the unpruned network at a smaller input is better than the result."""
+    return [*_harm(rows), *_beaten(rows)]
+
+
+def _harm(rows: list[dict[str, Any]]) -> list[str]:
+    """Compares the result with what earlier stages had, as slim as it is."""
+    slim = [row for row in rows if row["macs"] < rows[0]["macs"] and not row["network"].startswith("original at")]
+    known = [row for row in slim if row["map50"] is not None]
+    if len(known) < 2 or known[-1] is not slim[-1]:
+        return []
+    best, result = max(known, key=lambda row: float(row["map50"])), known[-1]
+    if best["map50"] - result["map50"] < HARM:
+        return []
+    return [
+        f"the result has {100 * result['map50']:.1f} % mAP, what was there before its training "
+        f"({best['network']}) {100 * best['map50']:.1f} %: train for longer (--set distill.epochs=…), or --skip distill"
+    ]
+
+
+def _beaten(rows: list[dict[str, Any]]) -> list[str]:
     control = rows[-1]
     if not control["network"].startswith("original at") or len(rows) < 3:
         return []

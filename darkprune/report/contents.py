@@ -140,9 +140,10 @@ def read_contents(folder: Path) -> Contents:
     cliffs, comparisons = dict(all_of(_record_in("cliff.json"))), dict(all_of(_record_in("compare.json")))
     made = tuple((name, record) for kind in ("report.json", "run.json") for name, record in all_of(_record_in(kind)))
     if not (cuts or trainings or cliffs or comparisons):
-        reason = f" ({next(iter(problems))})" if problems else ""
+        if problems:
+            raise DataError(f"{next(iter(problems))}; nothing else in {folder} is a result of darkprune")
         raise DataError(
-            f"{folder}: holds no report.json, log.csv, cliff.json or compare.json{reason}; give a folder that "
+            f"{folder}: holds no report.json, log.csv, cliff.json or compare.json; give a folder that "
             "darkprune prune, train, distill, cliff, compare or compress wrote, or a folder of such folders"
         )
     manifest = _record_in("manifest.json")(folder) or Record(None)

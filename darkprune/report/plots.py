@@ -62,7 +62,7 @@ def classes(rows: Sequence[tuple[str, float, float | None]]) -> Any:
     Args:
         rows: name, before, after (None: one network only), as fractions.
     """
-    figure = _new(7.0, 0.8 + 0.17 * len(rows))
+    figure = _new(5.4, 0.8 + 0.17 * len(rows))
     axis = figure.add_subplot()
     place = np.arange(len(rows))[::-1]
     first = [100 * before for _, before, _ in rows]
@@ -105,7 +105,7 @@ def gamma_now(groups: Sequence[str], values: Sequence[NDArray[np.float32]], thre
 
 def latency(times: Mapping[str, Sequence[float]]) -> Any:
     """Draws the milliseconds of every run, one line of dots per network."""
-    figure = _new(7.0, 0.8 + 0.5 * len(times))
+    figure = _new(5.2, 0.8 + 0.5 * len(times))
     axis = figure.add_subplot()
     random = np.random.default_rng(0)
     upwards = list(times.items())[::-1]

@@ -37,7 +37,7 @@ def outcome(told: Told) -> Section | Lack:
         ("", "before", "after", "change"),
         [(name, shown, now, change(before, after)) for name, shown, now, before, after in rows],
     )
-    compared = [_comparison(cut) for cut in told.contents.cuts]
+    compared = [_comparison(cut) for cut in told.contents.cuts[-1:]]
     notes = warnings_of(told.contents.cuts)
     return Section("outcome", "Before and after", (tag("div", facts, class_="facts"), whole, compared, notes))
 
@@ -118,17 +118,24 @@ def _comparison(cut: Cut) -> Node:
     lines = cut.record["comparison"].items
     if not lines:
         return None
+    measured = {
+        head: shown
+        for head, key, form, factor in (
+            ("output distance", "distance", "{:.4f}", 1),
+            ("mAP@0.5", "map50", "{:.2f} %", 100),
+        )
+        if any(shown := [_shown(line[key].number, form, factor) for line in lines])
+    }
     rows = [
         (
             line["network"].text or line["name"].text,
             "×".join(f"{line[key].number or 0:g}" for key in ("width", "height")),
             count(line["macs"].number or 0),
-            _shown(line["distance"].number, "{:.4f}"),
-            _shown(line["map50"].number, "{:.2f} %", 100),
+            *(shown[number] for shown in measured.values()),
         )
-        for line in lines
+        for number, line in enumerate(lines)
     ]
-    return table(("network", "input", "MACs", "output distance", "mAP@0.5"), rows, caption=f"measured by {cut.name}")
+    return table(("network", "input", "MACs", *measured), rows, caption=f"measured by {cut.name}")
 
 
 def _shown(value: float | None, form: str, factor: float = 1) -> str | None:

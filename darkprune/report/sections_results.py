@@ -16,7 +16,7 @@ MOST_WARNINGS = 100
 def results(told: Told) -> Section | None:
     """Tells what every cut came to, the oldest first."""
     cuts = told.contents.cuts
-    if len(cuts) < 2:
+    if len(cuts) < 2 or told.contents.manifest:  # the stages of `compress` tell theirs
         return None
     figures = {cut.name: _measured(cut) for cut in cuts}
     with_distance, with_map = (any(pair[n] is not None for pair in figures.values()) for n in (0, 1))
@@ -33,7 +33,8 @@ def results(told: Told) -> Section | None:
         ])  # fmt: skip
     head = ("result", "how", "parameters", "MACs", "change", "file", *(["output distance"] if with_distance else []),
             *(["mAP@0.5"] if with_map else []))  # fmt: skip
-    note = f"The page tells of {cuts[-1].name}, the newest; name another one's folder for a report of its own."
+    shown = told.networks[-1].name if told.networks else cuts[-1].name
+    note = f"The page tells of {shown}, the newest; name another one's folder for a report of its own."
     return Section("results", "All cuts", (table(head, rows, left=2), tag("p", note, class_="soft")))
 
 
@@ -44,7 +45,7 @@ def warnings_of(cuts: Sequence[Cut]) -> list[Node]:
     nodes: list[Node] = [tag("p", text, class_="note") for text in own]
     if others:
         shown = [tag("p", f"{name}: {text}", class_="note") for name, text in others[:MOST_WARNINGS]]
-        nodes.append(tag("details", tag("summary", f"{len(others)} warnings of earlier cuts"), shown))
+        nodes.append(tag("details", tag("summary", f"warnings of earlier cuts: {len(others)}"), shown))
     return nodes
 
 

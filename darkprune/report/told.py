@@ -12,6 +12,7 @@ from darkprune.report.markup import Node, picture, tag
 from darkprune.report.measure import Measured, Network
 from darkprune.report.structure import Structure
 
+SMALL = 5.5  #: inches up to which a diagram can be read when it is shrunk to a telephone's width
 MOST_DRAWN = 6  #: diagrams of one kind: each takes a second, and a page of forty is not looked at
 
 
@@ -75,10 +76,12 @@ class Album:
         self.files[f"{name}.svg"] = vector
         figure.set_layout_engine("none")  # what was arranged for the one serves the other: half of its time
         self.files[f"{name}.png"] = plots.render(figure, "png")
-        width = f"--wide:{figure.get_figwidth() * 92:.0f}px"
+        inches = figure.get_figwidth()
+        width = f"--wide:{inches * 92:.0f}px"
+        kind = "plot scroll small" if inches <= SMALL else "plot scroll"
         return tag(
             "figure",
-            tag("div", picture(vector, "svg+xml", alt, style=width), class_="plot scroll", tabindex="0"),
+            tag("div", picture(vector, "svg+xml", alt, style=width), class_=kind, tabindex="0"),
             tag("figcaption", caption) if caption else None,
         )
 

@@ -45,7 +45,7 @@ def test_all_cuts_are_beside_each_other_and_the_newest_is_told_of(cuts: Path) ->
     other = json.loads((cuts / "cut0.2" / "report.json").read_text())["warnings"]
     assert own
     assert other
-    assert f"{len(set(other) - set(own))} warnings of earlier cuts" in text
+    assert f"warnings of earlier cuts: {len(set(other) - set(own))}" in text
 
 
 def test_a_cut_alone_has_no_such_section(cuts: Path) -> None:
@@ -98,6 +98,27 @@ def test_cells_that_fail_for_one_reason_are_one_line(tmp_path: Path) -> None:
     lines = [{"method": "layer", "budget": budget, "failed": "too small"} for budget in ("0.8", "0.6")]
     (tmp_path / "compare.json").write_text(json.dumps({"rows": lines}))
     assert "layer at 0.8, layer at 0.6: too small" in page_of(tmp_path).text
+
+
+def test_a_broken_result_alone_is_what_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "compare.json").write_text("{")
+    assert main(["report", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"darkprune: error: {tmp_path / 'compare.json'}: is not JSON")
+    assert "nothing else in" in error
+
+
+def test_what_only_earlier_cuts_measured_has_no_columns(cuts: Path) -> None:
+    for name, distance in (("cut0.2", 0.9), ("cut0.6", 0.125)):
+        report = json.loads((cuts / name / "report.json").read_text())
+        report["comparison"] = [{"name": "pruned", "width": 8, "height": 8, "macs": 9, "distance": distance}]
+        (cuts / name / "report.json").write_text(json.dumps(report))
+        os.utime(cuts / name / "report.json", (float(name[3:]),) * 2)
+    text = page_of(cuts).text
+    assert "measured by cut0.6" in text
+    assert "measured by cut0.2" not in text
+    assert "0.9000" in text  # among all cuts
+    assert "mAP@0.5" not in text  # nothing measured it
 
 
 def test_without_hashes_no_file_is_read_to_find_the_original(
