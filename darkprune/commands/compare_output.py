@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from darkprune.commands.console import count, megabytes, print_table, warn
 from darkprune.darknet.output import atomic_file
-from darkprune.experiments.cells import Cell
+from darkprune.experiments.cells import TRAINED, Cell
 
 if TYPE_CHECKING:  # these import torch, which --help can do without
     from darkprune.experiments.setup import Setup
@@ -75,6 +75,10 @@ def show(rows: Sequence[Row], setup: Setup, outputs: Sequence[str]) -> None:
             failures.setdefault(row.failed, []).append(f"{row.method} at {row.budget}, {row.recovery}")
     for reason, cells in failures.items():
         print(f"{'; '.join(cells)}: {reason}")
+    harmed = _harmed(rows)
+    if harmed:
+        print(f"training did harm: {'; '.join(harmed)}")
+        print("train more gently (--adam --lr 0.001 --policy cosine) or for longer")
     print(f"\ncontrol: the unpruned network at a smaller input; {setup.runner}")
     judged = [row for row in rows if row.beats_control is not None]
     if judged and not any(row.beats_control for row in judged):
@@ -82,3 +86,17 @@ def show(rows: Sequence[Row], setup: Setup, outputs: Sequence[str]) -> None:
             "NOTHING HERE BEATS THE SMALLER INPUT at equal operations: train after pruning, or take the smaller input"
         )
     print("written: " + ", ".join(outputs))
+
+
+def _harmed(rows: Sequence[Row]) -> list[str]:
+    """Names the rows that are worse than the same network was before its training, where that is in the table."""
+    before = {(row.method, row.budget, row.recovery): row.map50 for row in rows}
+    found = []
+    for row in rows:
+        first, _, last = row.recovery.rpartition("+")
+        start = before.get((row.method, row.budget, first or "none"))
+        if last in TRAINED and row.map50 is not None and start is not None and row.map50 < start:
+            found.append(
+                f"{row.method} at {row.budget}, {row.recovery}, {100 * start:.2f} before, {100 * row.map50:.2f} after"
+            )
+    return found

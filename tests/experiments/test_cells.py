@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from darkprune.commands.compare_output import _harmed
 from darkprune.errors import DarkpruneError, UsageError
 from darkprune.experiments.cells import RECOVERIES, Cell, grid, share
 from darkprune.experiments.methods import METHODS, method_of
 from darkprune.experiments.record import Record, StepError, fill_file, fill_folder, read_record
 from darkprune.experiments.setup import Setup
-from darkprune.experiments.table import make_rows
+from darkprune.experiments.table import Row, make_rows
 from darkprune.graph.graph import read_graph
 from darkprune.graph.stats import totals
 from darkprune.graph.weights import open_pair
@@ -169,3 +170,13 @@ def test_units_for_a_budget() -> None:
         assert (settings.units, settings.round_to) == (1, 4)
         assert rest == Budget("macs", one - 1)
         assert method_of("layer").for_budget(weights, Budget("macs", one), {})[1] is None
+
+
+def test_training_that_does_harm_is_named() -> None:
+    rows = [Row("pruned", "group", "0.7", recovery, 1, map50=map50) for recovery, map50 in (
+        ("none", 0.5), ("finetune", 0.6), ("distill", 0.1), ("lsq", 0.7), ("lsq+distill", 0.65), ("bn", 0.2),
+        ("scale+distill", 0.1),
+    )]  # fmt: skip
+    assert _harmed(rows) == [
+        "group at 0.7, distill, 50.00 before, 10.00 after", "group at 0.7, lsq+distill, 70.00 before, 65.00 after",
+    ]  # fmt: skip
