@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from darkprune.data.coco import find_coco, read_coco
@@ -48,20 +48,32 @@ def read_dataset(path: Path | str, split: str = "valid", names: Path | str | Non
 
 
 def list_images(folder: Path) -> tuple[Path, ...]:
-    """Returns all image files below a folder, by their suffix, in order of path.
+    """Returns all image files below a folder, by their suffix, in order of path; links are followed.
 
     Raises:
         DataError: there are none.
     """
     found = [
         Path(place) / file
-        for place, _, files in os.walk(folder)
+        for place, files in _places(folder)
         for file in files
         if os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES
     ]
     if not found:
         raise DataError(f"{folder}: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
     return tuple(sorted(found))
+
+
+def _places(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """Yields every folder below one, once, with its files; a link that leads upwards ends there."""
+    seen: set[str] = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        yield place, files
 
 
 def images_of(source: Path) -> tuple[Path, ...]:

@@ -210,7 +210,7 @@ def find_original(contents: Contents) -> Pair | None:
     wanted = {kind: text for kind, part in contents.manifest["network"].fields.items() if (text := part.text)}
     names: dict[str, str] = {}
     if contents.cuts and not wanted:
-        inputs = contents.cuts[0].record["inputs"]
+        inputs = _first_of(contents.cuts).record["inputs"]
         wanted = {kind: inputs[kind]["sha256"].text for kind in ("cfg", "weights")}
         names = {kind: Path(inputs[kind]["name"].text).name for kind in wanted}
     if not wanted:
@@ -225,6 +225,15 @@ def find_original(contents: Contents) -> Pair | None:
     if found["cfg"] is None or found["weights"] is None:
         return None
     return Pair(found["cfg"], found["weights"])
+
+
+def _first_of(cuts: tuple[Cut, ...]) -> Cut:
+    """Returns the first of the cuts that led to the last one; others in the folder may be of other networks."""
+    last = cuts[-1]
+    for cut in reversed(cuts[:-1]):
+        if cut.record["outputs"]["cfg"]["sha256"].text == last.record["inputs"]["cfg"]["sha256"].text:
+            last = cut
+    return last
 
 
 def _told_of(contents: Contents) -> list[Path]:

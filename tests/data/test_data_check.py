@@ -127,3 +127,13 @@ def test_coco_val() -> None:
     assert sum(len(reading.objects) for reading in dataset.read_labels()) == 2619
     problems = check_dataset(dataset, 80, decode=False)
     assert {problem.kind for problem in problems} <= {"missing"}
+
+
+def test_images_behind_a_link_are_found_and_a_loop_ends(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "a.png").write_bytes(b"")
+    (tmp_path / "given").mkdir()
+    (tmp_path / "given" / "linked").symlink_to(elsewhere)
+    (elsewhere / "up").symlink_to(tmp_path / "given")
+    assert list_images(tmp_path / "given") == (tmp_path / "given" / "linked" / "a.png",)

@@ -100,6 +100,18 @@ def test_cells_that_fail_for_one_reason_are_one_line(tmp_path: Path) -> None:
     assert "layer at 0.8, layer at 0.6: too small" in page_of(tmp_path).text
 
 
+def test_the_original_is_that_of_the_last_cut(cuts: Path, small_pair: SmallPair) -> None:
+    slim = [str(cuts / "cut0.2" / Path(part).name) for part in (small_pair.cfg, small_pair.weights)]
+    assert main(["prune", *slim, "--ratio", "0.2", "--min-channels", "1", "-o", str(cuts / "again")]) == 0
+    found = find_original(read_contents(cuts))
+    assert found is not None
+    assert found.weights.samefile(small_pair.weights)  # through the cut between
+    assert main(["prune", "builtin:scenes", "builtin:scenes", "--ratio", "0.2", "-o", str(cuts / "other")]) == 0
+    found = find_original(read_contents(cuts))
+    assert found is not None
+    assert found.cfg.name == "scenes.cfg"
+
+
 def test_a_broken_result_alone_is_what_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "compare.json").write_text("{")
     assert main(["report", str(tmp_path)]) == 1
