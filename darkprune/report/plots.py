@@ -16,6 +16,7 @@ from darkprune.training.curves import new_figure
 #: groups in turn, as in style.css
 COLOURS = ("#2b6a99", "#c98a2d", "#3d7f5c", "#a37ab5", "#93363a", "#6b7380", "#2f8f95", "#94743d")
 MARKERS, LINES = "osD^vPX<>", ("-", "--", "-.", ":")
+FILLS = ("full", "none", "left", "bottom", "right", "top")
 MOST_LINES = 40
 BEFORE, AFTER = "#b9c4ce", "#1b4f7a"
 MISSING = "diagrams are left out: matplotlib is not installed (pip install 'darkprune[report]')"
@@ -127,7 +128,7 @@ def tradeoff(
 
     Args:
         rows: name, multiply-adds, value; what stands before a comma in a name decides colour and marker, what stands
-            behind it the dashes.
+            behind it dashes and filling.
         base: multiply-adds and value of the original.
         label: of the upright axis.
         factor: from values to that axis; mAP is a fraction and shown in percent.
@@ -136,13 +137,15 @@ def tradeoff(
     axis = figure.add_subplot()
     axis.plot(base[0], factor * base[1], "*", color="black", markersize=11, label="original", linestyle="")
     names = list(dict.fromkeys(name for name, _, _ in rows))
-    firsts, seconds = (list(dict.fromkeys(name.partition(", ")[n] for name in names)) for n in (0, 2))
+    firsts = list(dict.fromkeys(name.partition(", ")[0] for name in names))
+    seconds = list(dict.fromkeys(["", *(name.partition(", ")[2] for name in names)]))
     for name in names[:MOST_LINES]:
         points = sorted((macs, value) for other, macs, value in rows if other == name)
         first, second = (parts.index(name.partition(", ")[n]) for n, parts in ((0, firsts), (2, seconds)))
         axis.plot([macs for macs, _ in points], [factor * value for _, value in points], linewidth=1, markersize=5,
                   marker=MARKERS[first % len(MARKERS)], color=COLOURS[first % len(COLOURS)],
-                  linestyle=LINES[second % len(LINES)], label=name[:40].replace("$", r"\$"))  # fmt: skip
+                  linestyle=LINES[second % len(LINES)], fillstyle=FILLS[second % len(FILLS)],
+                  label=name[:40].replace("$", r"\$"))  # fmt: skip
     axis.xaxis.set_major_formatter(lambda value, _: count(value))
     axis.set(xlabel="multiply-adds", ylabel=label)
     figure.legend(fontsize=8, loc="outside right upper")
