@@ -39,7 +39,8 @@ def attention(told: Told) -> Section | Lack:
     """Shows where teacher and student look."""
     looks, problems = told.measured.looks, told.measured.problems
     if not looks:
-        command = f"darkprune report {shlex.quote(told.run)} --original CFG WEIGHTS --images DIR --overwrite"
+        missing = "--images DIR" if len(told.networks) > 1 else "--original CFG WEIGHTS --images DIR"
+        command = f"darkprune report {shlex.quote(told.run)} {missing} --overwrite"
         return Lack("spatial attention", problems.get("attention") or problems.get("networks") or command)
     names = (told.networks[0].name, told.networks[-1].name)
     about = (

@@ -45,6 +45,7 @@ def test_all_cuts_are_beside_each_other_and_the_newest_is_told_of(cuts: Path) ->
     other = json.loads((cuts / "cut0.2" / "report.json").read_text())["warnings"]
     assert own
     assert other
+    assert f"darkprune report {cuts} --images DIR --overwrite" in text  # the original is known
     assert f"warnings of earlier cuts: {len(set(other) - set(own))}" in text
 
 
