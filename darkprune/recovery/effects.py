@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -49,7 +50,20 @@ class PlaceWeights:
         return weights.float() * scale
 
 
-def place_weights(
+@dataclass(frozen=True)
+class Effects:
+    """What an error in the sums of each convolution does to what is said.
+
+    Attributes:
+        channels: per convolution (n,) float64: the mean over images of Σ_places (∂L/∂sum)².
+        places: (Σ_channels (∂L/∂sum)²)^`POWER` at each place of each image.
+    """
+
+    channels: Mapping[int, Tensor]
+    places: PlaceWeights
+
+
+def measure_effects(
     network: Network,
     sample: Sample,
     *,
@@ -57,47 +71,13 @@ def place_weights(
     probes: int = PROBES,
     seed: int = 0,
     progress: Callable[[], object] = lambda: None,
-) -> PlaceWeights:
-    """Measures how much each place counts: (Σ_channels (∂L/∂sum)²)^power.
+) -> Effects:
+    """Measures effects on unlabelled images.
 
     Args:
         network: in eval mode, its parameters without gradients.
-        sample: unlabelled images, those that will be fitted on.
+        sample: the images; weights of places are of these images alone.
         power: 1 weighs places by their effect, 0 all alike.
-        probes: random projections per image.
-        seed: of the projections.
-        progress: called after each batch.
-    """
-    found: dict[int, list[Tensor]] = {}
-    now: dict[int, Tensor] = {}
-
-    def add(index: int, gradient: Tensor) -> None:
-        effect = gradient.square().sum(1)
-        now[index] = now[index] + effect if index in now else effect
-
-    def end_batch() -> None:
-        for index, effect in now.items():
-            found.setdefault(index, []).append(effect.pow(power))
-        now.clear()
-        progress()
-
-    send_back(network, sample, add, probes=probes, seed=seed, progress=end_batch)
-    return PlaceWeights(found)
-
-
-def channel_effects(
-    network: Network,
-    sample: Sample,
-    *,
-    probes: int = PROBES,
-    seed: int = 0,
-    progress: Callable[[], object] = lambda: None,
-) -> Mapping[int, Tensor]:
-    """Measures the mean over images and probes of Σ_places (∂L/∂sum)², per output channel of each convolution.
-
-    Args:
-        network: in eval mode, its parameters without gradients.
-        sample: unlabelled images.
         probes: random projections per image.
         seed: of the projections.
         progress: called after each batch.
@@ -106,15 +86,45 @@ def channel_effects(
         layer.index: torch.zeros(layer.output.c, dtype=torch.float64, device=sample.device)
         for layer, _ in convolutions(network)
     }
+    places: dict[int, list[Tensor]] = {}
+    now: dict[int, Tensor] = {}
 
     def add(index: int, gradient: Tensor) -> None:
-        totals[index] += gradient.double().square().sum((0, 2, 3))
+        squares = gradient.square()
+        totals[index] += squares.double().sum((0, 2, 3))
+        now[index] = now[index] + squares.sum(1) if index in now else squares.sum(1)
 
-    seen = probes * send_back(network, sample, add, probes=probes, seed=seed, progress=progress)
-    return {index: total / max(seen, 1) for index, total in totals.items()}
+    def end_batch() -> None:
+        for index, effect in now.items():
+            places.setdefault(index, []).append(effect.pow(power))
+        now.clear()
+        progress()
+
+    seen = probes * _send_back(network, sample, add, probes=probes, seed=seed, progress=end_batch)
+    return Effects({index: total / max(seen, 1) for index, total in totals.items()}, PlaceWeights(places))
 
 
-def send_back(
+def convolutions(network: Network) -> Iterator[tuple[Layer, Convolution]]:
+    """Yields the convolutions whose sums can be corrected: all but binary ones and those that read the image."""
+    for layer in network.graph:
+        module = network.layers[layer.index]
+        if isinstance(module, Convolution) and not isinstance(module, BinaryConvolution) and layer.sources[0] != INPUT:
+            yield layer, module
+
+
+def owner_of(module: Convolution) -> Convolution:
+    """Returns the convolution whose tensors are used."""
+    return module.sharing[0] if module.sharing else module
+
+
+def slope_of(module: Convolution) -> Tensor:
+    """Returns what batch normalisation multiplies each sum by."""
+    if not module.has_batch_norm:
+        return torch.ones_like(module.biases)
+    return module.scales / torch.sqrt(module.rolling_variance + BN_EPSILON)
+
+
+def _send_back(
     network: Network,
     sample: Sample,
     receive: Callable[[int, Tensor], None],
@@ -149,26 +159,6 @@ def send_back(
             seen += len(images)
             progress()
     return seen
-
-
-def convolutions(network: Network) -> Iterator[tuple[Layer, Convolution]]:
-    """Yields the convolutions whose sums can be corrected: all but binary ones and those that read the image."""
-    for layer in network.graph:
-        module = network.layers[layer.index]
-        if isinstance(module, Convolution) and not isinstance(module, BinaryConvolution) and layer.sources[0] != INPUT:
-            yield layer, module
-
-
-def owner_of(module: Convolution) -> Convolution:
-    """Returns the convolution whose tensors are used."""
-    return module.sharing[0] if module.sharing else module
-
-
-def slope_of(module: Convolution) -> Tensor:
-    """Returns what batch normalisation multiplies each sum by."""
-    if not module.has_batch_norm:
-        return torch.ones_like(module.biases)
-    return module.scales / torch.sqrt(module.rolling_variance + BN_EPSILON)
 
 
 @contextmanager

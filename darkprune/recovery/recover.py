@@ -22,7 +22,7 @@ from darkprune.pruning.trial import slim_pair
 from darkprune.pruning.units import Unit
 from darkprune.recovery.batch_norm import reestimate
 from darkprune.recovery.distance import Reference
-from darkprune.recovery.effects import place_weights
+from darkprune.recovery.effects import measure_effects
 from darkprune.recovery.loading import load_network
 from darkprune.recovery.refit import Pairing, refit
 from darkprune.recovery.samples import Samples
@@ -136,7 +136,7 @@ def recover(
         elif how == "scale":
             changed = len(refit(pair, fit, scales=True, progress=progress))
         else:
-            places = place_weights(pair.original, fit, progress=progress)
+            places = measure_effects(pair.original, fit, progress=progress).places
             changed = len(refit(pair, fit, places, progress=progress))
         after = reference.distance(pair.slim)
         with slim.open("wb", buffering=0) as file:

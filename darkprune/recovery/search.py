@@ -23,7 +23,7 @@ from darkprune.pruning.merge import FAMILIES
 from darkprune.pruning.prune import Decision, PruneSettings, Ranking, decide, within_budget
 from darkprune.recovery.batch_norm import reestimate
 from darkprune.recovery.distance import Reference
-from darkprune.recovery.effects import place_weights
+from darkprune.recovery.effects import measure_effects
 from darkprune.recovery.loading import load_network
 from darkprune.recovery.recover import cut_and_pair
 from darkprune.recovery.refit import refit
@@ -130,7 +130,7 @@ class _Trial:
         self._measure: Sample = replace(samples.fit, paths=paths[behind : behind + MEASURE] or paths)
         original = load_network(weights.graph, weights, samples.fit.device)
         self._reference = Reference(original, self._measure)
-        self._places = place_weights(original, self._fit) if how == "lsq" else None
+        self._places = measure_effects(original, self._fit).places if how == "lsq" else None
         self._known: dict[bytes, float] = {}
 
     def distance(self, ranking: Ranking) -> float:

@@ -16,7 +16,7 @@ from darkprune.graph.weights import NetworkWeights
 from darkprune.network import Network
 from darkprune.network.modules.convolution import Convolution
 from darkprune.pruning.apply import Cut, constants_of, write_slim
-from darkprune.recovery.effects import PlaceWeights, channel_effects, convolutions, place_weights
+from darkprune.recovery.effects import PlaceWeights, convolutions, measure_effects
 from darkprune.recovery.least_squares import NormalEquations
 from darkprune.recovery.loading import load_network
 from darkprune.recovery.readout import project, read_out
@@ -56,7 +56,7 @@ def slope(network: Network, layer: int, output: torch.Tensor) -> torch.Tensor:
 def test_effects_are_squared_derivatives(weights: NetworkWeights, samples: Samples, layer: int) -> None:
     network = load_network(weights.graph, weights, CPU)
     sample = samples.fit.first(4)
-    found = channel_effects(network, sample, probes=1, seed=3)[layer]
+    found = measure_effects(network, sample, probes=1, seed=3).channels[layer]
     each = [gradient.square().sum((0, 2, 3)) for gradient in gradients(network, sample, layer)]
     torch.testing.assert_close(found, torch.stack(each).sum(0) / len(sample), rtol=1e-4, atol=1e-12)
 
@@ -66,7 +66,7 @@ def test_effects_are_squared_derivatives(weights: NetworkWeights, samples: Sampl
 def test_places_weigh_what_they_do(weights: NetworkWeights, samples: Samples, layer: int, power: float) -> None:
     network = load_network(weights.graph, weights, CPU)
     sample = replace(samples.fit.first(5), batch=2)
-    places = place_weights(network, sample, power=power, probes=1, seed=3)
+    places = measure_effects(network, sample, power=power, probes=1, seed=3).places
     found = torch.cat([places.of(layer, batch) for batch in range(3)])
     wanted = torch.cat([gradient.square().sum(1) ** power for gradient in gradients(network, sample, layer)])
     assert found.shape == wanted.shape
@@ -78,7 +78,7 @@ def test_the_network_is_as_it_was(weights: NetworkWeights, samples: Samples) -> 
     network = load_network(weights.graph, weights, CPU)
     before = {layer.index: module.activation for layer, module in convolutions(network)}
     assert before.keys() == {1, 2, 3, 6, 7, 9}  # not the one that reads the image
-    place_weights(network, samples.fit.first(2))
+    measure_effects(network, samples.fit.first(2))
     assert {layer.index: module.activation for layer, module in convolutions(network)} == before
     assert all(parameter.grad is None for parameter in network.parameters())
 
