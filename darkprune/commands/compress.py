@@ -8,6 +8,7 @@ import shutil
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ from darkprune.pipeline.manifest import Manifest, alone
 from darkprune.pipeline.settings import Flag, Tables, as_flags, read_assignment, read_settings
 from darkprune.pipeline.sources import Drawn
 from darkprune.pipeline.stage import Stage
-from darkprune.pipeline.summary import advice_for, rows_of, verdict_on
+from darkprune.pipeline.summary import advice_for, best_of, rows_of, verdict_on
 from darkprune.pruning.plan import hash_file
 from darkprune.training.progress import duration
 from darkprune.zoo import resolve
@@ -115,7 +116,7 @@ def run(args: Namespace) -> int:
             else:
                 source.write()
         try:
-            carry_out(plan.stages, manifest, lambda stage, more: _do(stage, more, args.json), _tell)
+            carry_out(plan.stages, manifest, partial(_do, plan, manifest, quiet=args.json), _tell)
         except KeyboardInterrupt:
             print("darkprune: stopped; the same command goes on from here", file=sys.stderr)
             return INTERRUPTED
@@ -195,7 +196,7 @@ def _into(args: Namespace, tables: Tables, how_much: dict[str, Any]) -> dict[str
     return found
 
 
-def _do(stage: Stage, more: Sequence[str], quiet: bool) -> dict[str, Any]:
+def _do(plan: Compression, manifest: Manifest, stage: Stage, more: Sequence[str], quiet: bool) -> dict[str, Any]:
     """Carries a stage out and returns what it reports."""
     if not stage.own:
         made = compose.call(stage.command, [*stage.arguments(), *more], quiet and not sys.stderr.isatty())
@@ -204,7 +205,7 @@ def _do(stage: Stage, more: Sequence[str], quiet: bool) -> dict[str, Any]:
         return made
     paths = {source.role: source.path for source in stage.sources()}
     if stage.command == "result":
-        return _put_result(stage, paths)
+        return _put_result(stage, paths, best_of(plan, manifest))
     if stage.command == "distance":
         from darkprune.pipeline.measure import distance_of
 
@@ -223,13 +224,14 @@ def _do(stage: Stage, more: Sequence[str], quiet: bool) -> dict[str, Any]:
     return {"network": f"original at {size}", "map50": made["map50"], "macs": control.macs}
 
 
-def _put_result(stage: Stage, paths: dict[str, Path]) -> dict[str, Any]:
-    """Copies the last network to the top of the run's folder."""
+def _put_result(stage: Stage, paths: dict[str, Path], best: Pair) -> dict[str, Any]:
+    """Copies the best network to the top of the run's folder."""
+    given = {".cfg": best.cfg, ".weights": best.weights}
     for path in stage.files:
-        source = paths[path.suffix[1:]]
-        with atomic_file(path, overwrite=True) as file, source.open("rb") as given:
-            shutil.copyfileobj(given, file)
-    return {}
+        source = given.get(path.suffix) or paths[path.suffix[1:]]
+        with atomic_file(path, overwrite=True) as file, source.open("rb") as content:
+            shutil.copyfileobj(content, file)
+    return {"network": best.name}
 
 
 def _tell(stage: Stage, standing: Standing) -> None:
@@ -274,7 +276,8 @@ def _print(rows: list[dict[str, Any]], plan: Compression) -> None:
     print_table(
         ("network", title, "parameters", "MACs", "weights", "time"),
         [
-            (row["network"], quality(row), count(row["params"]), count(row["macs"]), megabytes(row["bytes"]),
+            (row["network"] + (" (result)" if row["result"] else ""), quality(row),
+             count(row["params"]), count(row["macs"]), megabytes(row["bytes"]),
              "" if row["seconds"] is None else duration(row["seconds"]))
             for row in rows
         ],

@@ -79,7 +79,7 @@ class Compression:
     Attributes:
         stages: in order.
         networks: the original, and what each stage makes of it.
-        result: the pair at the end.
+        result: the pair at the end: a copy of the best of `candidates`.
     """
 
     def __init__(self, original: Pair, folder: Path, given: Given, wish: Wish) -> None:
@@ -104,7 +104,7 @@ class Compression:
         plan = self.folder / "pruned" / "plan.json"
         if self._on("recover", given.images is not None and given.detector):
             self._recover(plan)
-        if self._on("distill", given.detector and (given.train or given.learn) is not None):
+        if self._on("distill", given.detector and (given.train is not None or given.learns_enough)):
             self._distill(plan)
         if self._on("finetune", False):
             self._finetune()
@@ -245,16 +245,25 @@ class Compression:
         control = (*self.original.sources(), Source("slim cfg", self.current.cfg))
         self.stages.append(Stage("evaluate: control", "control", control, chosen, how, own=True))
 
+    def candidates(self) -> list[Pair]:
+        """Returns the networks that are as slim as is wanted, in order: from the cut on."""
+        return [pair for pair in self.networks if pair.made_by not in ("", "sparse")]
+
     def _result(self) -> Pair:
-        """Adds the stage that puts the result where it is looked for."""
+        """Adds the stage that puts the best of the slim networks where it is looked for."""
         stem = self.original.cfg.stem
         made = Pair("result", self.folder / f"{stem}.cfg", self.folder / f"{stem}.weights", "result")
-        reads: tuple[Source, ...] = self.current.sources()
+        measured = any(stage.kind == "evaluate" for stage in self.stages)
+        reads: tuple[Source, ...] = self.current.sources(f"{self.current.name} ")
+        flags: dict[str, Value] = {}
+        if measured:
+            reads = tuple(source for pair in self.candidates() for source in pair.sources(f"{pair.name} "))
+            flags = {**self._flags("evaluate", {})[0], "measured on": self.given.valid or self.given.held_out or ""}
         files: tuple[Path, ...] = (made.cfg, made.weights)
         if self.given.class_names is not None:
             reads += (self.given.class_names,)
             files += (made.cfg.with_suffix(".names"),)
-        self.stages.append(Stage("result", "result", reads, {}, {}, None, files, own=True))
+        self.stages.append(Stage("result", "result", reads, flags, {}, None, files, own=True))
         return made
 
     def _export(self) -> None:

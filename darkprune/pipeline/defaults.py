@@ -35,6 +35,8 @@ BATCH = 16
 SPARSE_EPOCHS, TUNE_EPOCHS, UNLABELLED_EPOCHS = 40, 100, 40
 #: without labels there is nothing but the teacher to hold the student to
 UNLABELLED_RATE = "0.0005"
+#: images below which nothing is learnt from the teacher alone unless a setting says so: 260 made a network worse
+FEWEST_UNLABELLED = 1000
 FEWEST_STEPS, MOST_STEPS = 500, 20_000
 
 

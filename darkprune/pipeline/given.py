@@ -12,6 +12,7 @@ from darkprune.data.dataset import Dataset
 from darkprune.data.reading import divide_images, images_of
 from darkprune.errors import DataError, UsageError
 from darkprune.graph.graph import Graph
+from darkprune.pipeline.defaults import FEWEST_UNLABELLED
 from darkprune.pipeline.sources import Drawn, Images, Labelled, Source, Written, list_of
 
 DRAWN = 320  #: scenes that stand in for images: 64 of them are held out
@@ -45,6 +46,11 @@ class Given:
     detector: bool = True
     torch: bool = True
     class_names: Source | None = None
+
+    @property
+    def learns_enough(self) -> bool:
+        """Whether there are unlabelled images enough to learn from without labels."""
+        return self.learn is not None and self.learn[1] >= FEWEST_UNLABELLED
 
     @property
     def drawn(self) -> bool:
