@@ -40,7 +40,8 @@ from darkprune.pruning.constants import CONSTANTS
 from darkprune.pruning.importance import CRITERIA, GLOBAL_CRITERIA, IMAGE_CRITERIA
 from darkprune.pruning.merge import MERGES
 from darkprune.pruning.plan import COMPENSATIONS, hash_file
-from darkprune.pruning.prune import PruneSettings, rank
+from darkprune.pruning.prune import rank
+from darkprune.pruning.settings import PruneSettings
 from darkprune.recovery.arguments import RECOVERIES
 from darkprune.recovery.sweep import Bench
 from darkprune.runners.base import FAST_FIRST, RUNNERS, load_with_any

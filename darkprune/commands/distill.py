@@ -15,7 +15,7 @@ from darkprune.errors import UsageError
 from darkprune.graph.graph import read_graph
 from darkprune.pruning.groups import PRESETS as GROUP_PRESETS
 from darkprune.pruning.groups import divide
-from darkprune.pruning.plan import read_plan
+from darkprune.pruning.plan_file import read_plan
 from darkprune.training.arguments import add_data, add_pruning, add_run, changes_of
 from darkprune.zoo import resolve
 

@@ -24,7 +24,8 @@ from darkprune.export.onnx_options import ExportOptions
 from darkprune.export.tensorrt_targets import target
 from darkprune.graph.graph import Graph
 from darkprune.graph.weights import NetworkWeights
-from darkprune.pruning.plan import hash_file, read_plan
+from darkprune.pruning.plan import hash_file
+from darkprune.pruning.plan_file import read_plan
 from darkprune.runners.base import load_with_any
 
 Floats = NDArray[np.float32]

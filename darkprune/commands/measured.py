@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from darkprune.commands.console import following, progress
 from darkprune.errors import UsageError
 from darkprune.pruning.curves import Curves
-from darkprune.pruning.prune import PruneSettings, Ranking
+from darkprune.pruning.prune import Ranking
+from darkprune.pruning.settings import PruneSettings
 from darkprune.runners.base import RUNNERS
 
 if TYPE_CHECKING:  # images and programs are loaded only where they are asked for

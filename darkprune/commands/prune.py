@@ -37,9 +37,11 @@ from darkprune.pruning.constants import CONSTANTS
 from darkprune.pruning.groups import PRESETS as GROUP_PRESETS
 from darkprune.pruning.importance import CRITERIA, GLOBAL_CRITERIA, IMAGE_CRITERIA
 from darkprune.pruning.merge import MERGES
-from darkprune.pruning.plan import COMPENSATIONS, PrunePlan, hash_file, read_plan
-from darkprune.pruning.prune import PruneSettings, prepare, recounted, replay
+from darkprune.pruning.plan import COMPENSATIONS, PrunePlan, hash_file
+from darkprune.pruning.plan_file import read_plan
+from darkprune.pruning.replay import prepare, recounted, replay
 from darkprune.pruning.result import ResultNames, write_result
+from darkprune.pruning.settings import PruneSettings
 from darkprune.recovery.arguments import add_arguments, labelled, open_session, unit_scorer
 from darkprune.recovery.choice import Effort, choose
 from darkprune.zoo import resolve

@@ -8,8 +8,8 @@ from darkprune.graph.graph import Graph
 from darkprune.graph.stats import totals
 from darkprune.graph.weights import NetworkWeights
 from darkprune.pruning.budget import UNITS, Budget, parse_budget
-from darkprune.pruning.prune import PruneSettings
 from darkprune.pruning.reach import refuse_unreachable
+from darkprune.pruning.settings import PruneSettings
 
 
 def budget_of(args: Namespace, graph: Graph) -> Budget | None:

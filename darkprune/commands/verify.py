@@ -16,8 +16,9 @@ from darkprune.errors import RunnerError
 from darkprune.graph.graph import Graph, read_graph
 from darkprune.graph.weights import NetworkWeights
 from darkprune.pruning.apply import Cut
-from darkprune.pruning.plan import hash_file, read_plan
-from darkprune.pruning.prune import prepare, replay
+from darkprune.pruning.plan import hash_file
+from darkprune.pruning.plan_file import read_plan
+from darkprune.pruning.replay import prepare, replay
 from darkprune.pruning.verify import TOLERANCE, Difference, NumericCheck, check_numbers, static_problems
 from darkprune.runners.base import RUNNERS
 from darkprune.zoo import resolve

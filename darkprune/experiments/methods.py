@@ -10,7 +10,7 @@ from darkprune.errors import UsageError
 from darkprune.graph.weights import NetworkWeights
 from darkprune.pipeline.settings import nearest
 from darkprune.pruning.budget import Budget
-from darkprune.pruning.prune import PruneSettings
+from darkprune.pruning.settings import PruneSettings
 from darkprune.pruning.unit_budget import units_above, units_within
 
 #: joins layer pruning and the method that takes channels from what it leaves

@@ -24,8 +24,8 @@ from darkprune.graph.graph import Graph, read_graph, with_input_size
 from darkprune.graph.stats import totals
 from darkprune.graph.weights import NetworkWeights
 from darkprune.pruning.budget import parse_budget
-from darkprune.pruning.plan import read_plan
-from darkprune.pruning.prune import prepare, replay
+from darkprune.pruning.plan_file import read_plan
+from darkprune.pruning.replay import prepare, replay
 from darkprune.pruning.result import write_result
 from darkprune.recovery.choice import Effort, choose
 from darkprune.recovery.session import Session

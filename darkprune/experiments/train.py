@@ -11,7 +11,7 @@ from darkprune.experiments.cells import TRAINED, Cell
 from darkprune.experiments.setup import Setup
 from darkprune.graph.graph import Graph, read_graph
 from darkprune.pruning.groups import divide
-from darkprune.pruning.plan import read_plan
+from darkprune.pruning.plan_file import read_plan
 from darkprune.training.checkpoint import RunFolder
 from darkprune.training.distillation import PRESETS
 from darkprune.training.job import Job, carry_out

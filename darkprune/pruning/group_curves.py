@@ -20,8 +20,9 @@ from darkprune.pruning.budget import HIGHEST, UNITS, Budget
 from darkprune.pruning.curve_cache import CurveCache, try_to_keep
 from darkprune.pruning.curves import LOST, RATIOS, Curve, Curves
 from darkprune.pruning.plan import hash_file
-from darkprune.pruning.prune import Decision, PruneSettings, Ranking, decide, voting_channels
+from darkprune.pruning.prune import Decision, Ranking, decide, voting_channels
 from darkprune.pruning.reduced import original_of
+from darkprune.pruning.settings import PruneSettings
 from darkprune.pruning.trial import slim_pair
 from darkprune.runners.base import FAST_FIRST, load_with_any
 from darkprune.runners.measure import Following, Measure, distance_to, map_of

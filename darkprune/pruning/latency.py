@@ -18,8 +18,10 @@ from darkprune.errors import PlanError, UsageError
 from darkprune.graph.graph import Graph
 from darkprune.layers.base import Floats
 from darkprune.pruning.budget import HIGHEST
-from darkprune.pruning.prune import PruneSettings, Ranking, along, decide
+from darkprune.pruning.prune import Ranking, decide
+from darkprune.pruning.reach import along
 from darkprune.pruning.reduced import original_of
+from darkprune.pruning.settings import PruneSettings
 from darkprune.pruning.trial import slim_pair
 from darkprune.runners.base import LoadedNetwork, load_with_any
 from darkprune.runners.timing import time_alternately

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -13,61 +13,23 @@ from darkprune.graph.graph import build_graph
 from darkprune.graph.stats import Totals, totals
 from darkprune.graph.weights import NetworkWeights
 from darkprune.layers.base import Floats, Indices
-from darkprune.pruning.allocation import RATIO_PRESETS, WIDTH_PRESETS, preset_widths, ratios_of
+from darkprune.pruning.allocation import WIDTH_PRESETS, preset_widths, ratios_of
 from darkprune.pruning.apply import Cut, slim_cfg
-from darkprune.pruning.budget import HIGHEST, TOLERANCE, Budget, nearest_ratio, unreachable
 from darkprune.pruning.carriers import choose_carriers
-from darkprune.pruning.constants import CONSTANTS, removed_constants
+from darkprune.pruning.constants import removed_constants
 from darkprune.pruning.curves import Curves
 from darkprune.pruning.filter_moments import MomentsFrom, filter_moments
 from darkprune.pruning.finish import finish
 from darkprune.pruning.groups import PruneGroup, divide
 from darkprune.pruning.importance import ImageScores, LayerScores, score_channels
 from darkprune.pruning.merge import Members, gather_members, mark, merge, prunable_classes
-from darkprune.pruning.plan import COMPENSATIONS, PrunePlan, make_layers
+from darkprune.pruning.plan import PrunePlan, make_layers
 from darkprune.pruning.reduced import ReducedWeights, original_of, reduced
-from darkprune.pruning.replacement import check_similar, with_similar
+from darkprune.pruning.settings import PruneSettings, checked
 from darkprune.pruning.settle import Limits, settle
 from darkprune.pruning.similarity import Relations, Replacement, relate, replace_similar, taps_of
-from darkprune.pruning.summary import floor_warnings, group_results, removed_in, sparsity_warnings, voters_of
+from darkprune.pruning.summary import floor_warnings, group_results, sparsity_warnings, voters_of
 from darkprune.pruning.units import UnitScorer, choose_units, score_units
-
-
-@dataclass(frozen=True)
-class PruneSettings:
-    """How to choose channels; the defaults are those of `darkprune prune --ratio P`.
-
-    Attributes:
-        ratio: fraction of channels to remove, for all allocations but `explicit`.
-        ratios: one per group, for `explicit`; for `sensitivity` what the curves gave, empty until then.
-        preset: a published setting, which brings groups and ratios (or widths) with it.
-        groups: division into groups, see `divide`.
-        allocation, merge, criterion, compensate, constant: see the modules of these names.
-        round_to, min_channels: see `Limits`.
-        exclude: layers whose channels stay.
-        units, unit_ratio: residual units that are cut out before any channel is chosen: how many, or which fraction.
-            Groups and `exclude` are in the original's layer numbers all the same.
-        similarity: |correlation| from which one of two channels that importance left is replaced by the other; 0: none.
-        budget: what shall remain: single channels are taken and given back until it does; the ratio comes close before,
-            see `within_budget`.
-    """
-
-    ratio: float = 0.0
-    ratios: tuple[float, ...] = ()
-    preset: str | None = None
-    groups: str = "auto"
-    allocation: str = "uniform"
-    merge: str = "vote"
-    criterion: str = "bn_gamma"
-    compensate: str = "fold"
-    constant: str = "mean"
-    round_to: int = 1
-    min_channels: int = 8
-    exclude: tuple[int, ...] = ()
-    units: int = 0
-    unit_ratio: float = 0.0
-    similarity: float = 0.0
-    budget: Budget | None = None
 
 
 @dataclass(frozen=True)
@@ -146,7 +108,7 @@ def rank(
     Raises:
         UsageError, PlanError: settings that make no sense for this network.
     """
-    settings = _checked(weights, settings)
+    settings = checked(weights, settings)
     groups = divide(weights.graph, settings.groups)
     excluded = frozenset(settings.exclude)
     weights = reduced(weights, choose_units(weights, settings.units, settings.unit_ratio, by_unit))
@@ -180,7 +142,7 @@ def decide(ranking: Ranking, settings: PruneSettings, names: tuple[str, str]) ->
         UsageError, PlanError: settings that make no sense for this network; a budget that single channels cannot meet.
     """
     weights, channels, groups, members = ranking.weights, ranking.channels, ranking.groups, ranking.members
-    settings = _checked(original_of(weights), settings)
+    settings = checked(original_of(weights), settings)
     ratios = _ratios(ranking, settings)
     marks = mark(members, ratios, one_pool=settings.allocation == "global")
     keep, priority = merge(channels, members, marks, settings.merge)
@@ -210,7 +172,7 @@ def decide(ranking: Ranking, settings: PruneSettings, names: tuple[str, str]) ->
     gone = ~keep | carriers
     measured = {index: values for index, values in ranking.measured.items() if _any_of(gone, channels.of_layer[index])}
     similar = taps_of(chosen.replaced, gone)
-    plan = PrunePlan("", "", names, _describe(settings), results, layers, measured, units, similar)
+    plan = PrunePlan("", "", names, settings.described(), results, layers, measured, units, similar)
     cut = Cut(channels, keep, carriers, settings.compensate, settings.constant, measured or None)
     return Decision(plan, cut, tuple(warnings))
 
@@ -241,46 +203,6 @@ def _choose(ranking: Ranking, settings: PruneSettings, keep: BoolArray, priority
     return _Choice(keep, carriers, replaced, at_floor)
 
 
-def within_budget(ranking: Ranking, settings: PruneSettings, budget: Budget) -> PruneSettings:
-    """Returns settings with which `decide` leaves what a budget says, or refuses.
-
-    Args:
-        ranking: from `rank`.
-        settings: allocation `uniform`, `global`, `proportional`, or `sensitivity` with curves in the ranking.
-        budget: what shall remain.
-
-    Raises:
-        PlanError: no ratio comes down to the budget; says the nearest, and what stands in the way.
-    """
-    at = along(ranking, settings, budget.kind)
-
-    def measure(place: float) -> Totals:
-        return _totals_at(ranking, at(place))
-
-    found, left = nearest_ratio(budget, measure, totals(ranking.weights.graph))
-    if left > budget.target * (1 + TOLERANCE) and found == HIGHEST:
-        least = {
-            "--round-to": _totals_at(ranking, replace(at(HIGHEST), round_to=1)),
-            "--min-channels": _totals_at(ranking, replace(at(HIGHEST), round_to=1, min_channels=1)),
-        }
-        raise PlanError(unreachable(budget, left, {flag: budget.of(found) for flag, found in least.items()}))
-    return replace(at(found), budget=budget)
-
-
-def along(ranking: Ranking, settings: PruneSettings, by: str) -> Callable[[float], PruneSettings]:
-    """Returns the way from nothing (0) to every layer at its floor (`HIGHEST`), on which a budget is looked for.
-
-    Args:
-        ranking: from `rank`.
-        settings: their ratio, or the groups' ratios where the ranking has curves, are replaced.
-        by: kind of budget that the curves' way is the cheapest for.
-    """
-    if settings.allocation != "sensitivity" or ranking.curves is None:
-        return lambda ratio: replace(settings, ratio=ratio, budget=None)
-    path = ranking.curves.path(by)
-    return lambda place: replace(settings, ratios=path(place / HIGHEST), budget=None)
-
-
 def voting_channels(ranking: Ranking) -> list[int]:
     """Counts the ranked channels of each group."""
     return voters_of(ranking.members, ranking.groups)
@@ -299,75 +221,9 @@ def _limits(settings: PruneSettings) -> Limits:
     return Limits(settings.min_channels, settings.round_to)
 
 
-def _totals_at(ranking: Ranking, settings: PruneSettings) -> Totals:
-    return totals(build_graph(slim_cfg(decide(ranking, settings, ("", "")).cut)))
-
-
 def _totals_of(ranking: Ranking, settings: PruneSettings, chosen: _Choice) -> Totals:
     cut = Cut(ranking.channels, chosen.keep, chosen.carriers, settings.compensate, settings.constant)
     return totals(build_graph(slim_cfg(cut)))
-
-
-def prepare(weights: NetworkWeights, plan: PrunePlan) -> NetworkWeights:
-    """Returns the network that a plan's cut applies to: without the plan's units, similar channels replaced.
-
-    Raises:
-        PlanError: the plan names units that are none, or replacements that cannot be.
-    """
-    return with_similar(reduced(weights, plan.units), plan.similar)
-
-
-def replay(weights: NetworkWeights, plan: PrunePlan, hashes: tuple[str, str]) -> Cut:
-    """Turns a plan back into a cut of what `prepare` returns.
-
-    Raises:
-        PlanError: the plan was made for other files (says which), or is not consistent.
-    """
-    for kind, name, wanted, found in zip(
-        ("cfg", "weights"), plan.names, (plan.cfg_sha256, plan.weights_sha256), hashes, strict=True
-    ):
-        if wanted != found:
-            path = weights.graph.cfg.source if kind == "cfg" else weights.file.path
-            raise PlanError(
-                f"{path}: the plan was made for another {kind} file ({name}, sha256 {wanted[:12]}…; this one has "
-                f"{found[:12]}…); take that file, or make a new plan"
-            )
-    channels = map_channels(prepare(weights, plan).graph)
-    keep, carriers = plan.classes(channels)
-    how, constant = str(plan.settings["compensate"]), str(plan.settings["constant"])
-    cut = Cut(channels, keep, carriers, how, constant, plan.measured or None)
-    check_similar(cut, plan.similar)
-    return cut
-
-
-def recounted(plan: PrunePlan, cut: Cut) -> PrunePlan:
-    """Returns the plan with what its groups lose counted anew, in case it was changed by hand."""
-    groups = [
-        replace(group, removed=removed_in(cut.channels, cut.keep, group.first, group.last)) for group in plan.groups
-    ]
-    return replace(plan, groups=tuple(groups))
-
-
-def _checked(weights: NetworkWeights, settings: PruneSettings) -> PruneSettings:
-    """Fills in presets and refuses what does not exist."""
-    if settings.compensate not in COMPENSATIONS:
-        raise UsageError(f"no compensation '{settings.compensate}'; there are {', '.join(COMPENSATIONS)}")
-    if settings.constant not in CONSTANTS:
-        raise UsageError(f"no constant '{settings.constant}'; there are {', '.join(CONSTANTS)}")
-    if settings.round_to < 1 or settings.min_channels < 1:
-        raise UsageError("--round-to and --min-channels must be at least 1")
-    for index in settings.exclude:
-        if not 0 <= index < len(weights.graph):
-            raise UsageError(f"--exclude {index}: the network has layers 0 to {len(weights.graph) - 1}")
-    if settings.preset is None:
-        return settings
-    if settings.preset in WIDTH_PRESETS:
-        return replace(settings, groups="yolov4" if settings.groups == "auto" else settings.groups)
-    if settings.preset not in RATIO_PRESETS:
-        raise UsageError(f"no preset '{settings.preset}'; there are {', '.join((*RATIO_PRESETS, *WIDTH_PRESETS))}")
-    groups, ratios = RATIO_PRESETS[settings.preset]
-    groups = groups if settings.groups == "auto" else settings.groups
-    return replace(settings, groups=groups, allocation="explicit", ratios=ratios)
 
 
 def _any_of(gone: BoolArray, classes: Indices) -> bool:
@@ -392,7 +248,3 @@ def _keep_widths(channels: ChannelMap, priority: Floats, widths: dict[int, int])
         order = np.lexsort((classes, -priority[classes]))
         keep[classes[order[width:]]] = False
     return keep
-
-
-def _describe(settings: PruneSettings) -> dict[str, object]:
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(settings).items()}

@@ -57,7 +57,7 @@ def write_result(
     Args:
         folder: an empty folder, from `darkprune.darknet.output.result_folder`.
         names: of the files.
-        weights: the original pair, as `darkprune.pruning.prune.prepare` returns it.
+        weights: the original pair, as `darkprune.pruning.replay.prepare` returns it.
         plan: the decision; its hashes are filled in.
         cut: the same, ready to be applied.
         hashes: gives the SHA-256 of the original cfg and weights, which may be computed meanwhile.

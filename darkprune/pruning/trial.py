@@ -10,9 +10,10 @@ from pathlib import Path
 from darkprune.graph.graph import Graph
 from darkprune.graph.weights import NetworkWeights
 from darkprune.pruning.apply import constants_of, write_slim
-from darkprune.pruning.prune import Decision, prepare
+from darkprune.pruning.prune import Decision
 from darkprune.pruning.reduced import original_of
 from darkprune.pruning.replacement import with_offsets
+from darkprune.pruning.replay import prepare
 
 
 @contextmanager

@@ -114,8 +114,8 @@ def check_numbers(
     """Runs the slim pair, the masked and the held original, and compares them layer by layer.
 
     Args:
-        original, slim: the pairs; the original as `darkprune.pruning.prune.prepare` returns it. Units that were cut out
-            are there in the stand-ins, with weights 0 in the convolution that ends them.
+        original, slim: the pairs; the original as `darkprune.pruning.replay.prepare` returns it. Units that were cut
+            out are there in the stand-ins, with weights 0 in the convolution that ends them.
         cut: what the plan says.
         images: (c, h, w), RGB, 0 to 1, of the network's size.
         runner: name of a runner; None takes the first that loads the pair.

@@ -14,7 +14,9 @@ from darkprune.graph.weights import NetworkWeights
 from darkprune.pruning.budget import Budget
 from darkprune.pruning.filter_moments import filter_moments
 from darkprune.pruning.importance import IMAGE_CRITERIA
-from darkprune.pruning.prune import Decision, PruneSettings, Ranking, decide, rank, within_budget
+from darkprune.pruning.prune import Decision, Ranking, decide, rank
+from darkprune.pruning.reach import within_budget
+from darkprune.pruning.settings import PruneSettings
 from darkprune.pruning.units import UnitScorer, score_units
 
 if TYPE_CHECKING:

@@ -20,7 +20,8 @@ from darkprune.graph.weights import NetworkWeights
 from darkprune.pruning.apply import slim_cfg
 from darkprune.pruning.budget import Budget, solve_ratio
 from darkprune.pruning.filter_moments import MomentsFrom, filter_moments
-from darkprune.pruning.prune import Decision, PruneSettings, Ranking, decide, rank
+from darkprune.pruning.prune import Decision, Ranking, decide, rank
+from darkprune.pruning.settings import PruneSettings
 from darkprune.recovery.batch_norm import reestimate
 from darkprune.recovery.distance import Reference
 from darkprune.recovery.loading import load_network

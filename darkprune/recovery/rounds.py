@@ -20,7 +20,9 @@ from darkprune.pruning.apply import Cut
 from darkprune.pruning.budget import Budget
 from darkprune.pruning.filter_moments import MomentsFrom, filter_moments
 from darkprune.pruning.importance import ImageScores, LayerScores
-from darkprune.pruning.prune import PruneSettings, Ranking, decide, rank, within_budget
+from darkprune.pruning.prune import Ranking, decide, rank
+from darkprune.pruning.reach import within_budget
+from darkprune.pruning.settings import PruneSettings
 from darkprune.recovery.recover import cut_and_pair
 from darkprune.recovery.refit import refit
 from darkprune.recovery.samples import Samples

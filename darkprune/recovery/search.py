@@ -20,7 +20,9 @@ from darkprune.graph.weights import NetworkWeights
 from darkprune.layers.base import Floats, Indices
 from darkprune.pruning.budget import Budget
 from darkprune.pruning.merge import FAMILIES
-from darkprune.pruning.prune import Decision, PruneSettings, Ranking, decide, within_budget
+from darkprune.pruning.prune import Decision, Ranking, decide
+from darkprune.pruning.reach import within_budget
+from darkprune.pruning.settings import PruneSettings
 from darkprune.recovery.batch_norm import reestimate
 from darkprune.recovery.distance import Reference
 from darkprune.recovery.effects import measure_effects

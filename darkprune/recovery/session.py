@@ -18,8 +18,9 @@ from darkprune.pruning.budget import Budget
 from darkprune.pruning.filter_moments import MomentsOf
 from darkprune.pruning.importance import ImageScores
 from darkprune.pruning.plan import PrunePlan, hash_file
-from darkprune.pruning.prune import Decision, PruneSettings, Ranking
+from darkprune.pruning.prune import Decision, Ranking
 from darkprune.pruning.result import ResultNames
+from darkprune.pruning.settings import PruneSettings
 from darkprune.recovery import eagle_eye, map_moments, rounds, search, sensitivity, surgeon, thinet
 from darkprune.recovery.eagle_eye import Search
 from darkprune.recovery.recover import Recovery, images_for, recover, steps_of

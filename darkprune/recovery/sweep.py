@@ -12,7 +12,8 @@ from pathlib import Path
 from darkprune.evaluation.sweep import Point, Store
 from darkprune.graph.graph import Graph, build_graph, with_input_size
 from darkprune.pruning.apply import slim_cfg
-from darkprune.pruning.prune import Decision, PruneSettings, Ranking, decide
+from darkprune.pruning.prune import Decision, Ranking, decide
+from darkprune.pruning.settings import PruneSettings
 from darkprune.pruning.trial import slim_pair
 from darkprune.runners.base import load_with_any
 from darkprune.runners.measure import Following, Measure

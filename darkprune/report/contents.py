@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from darkprune.errors import CfgError, DarkpruneError, DataError
-from darkprune.pruning.plan import PrunePlan, hash_file, read_plan
+from darkprune.pruning.plan import PrunePlan, hash_file
+from darkprune.pruning.plan_file import read_plan
 from darkprune.report.records import Record, read_record
 from darkprune.training.gamma_figure import GammaRecord, read_gammas
 from darkprune.zoo import resolve

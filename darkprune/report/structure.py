@@ -12,7 +12,8 @@ from darkprune.graph.channels import ChannelMap, map_channels
 from darkprune.graph.graph import Graph, Layer, build_graph, read_graph
 from darkprune.pruning.apply import Cut, slim_cfg
 from darkprune.pruning.groups import PruneGroup, group_of
-from darkprune.pruning.plan import PrunePlan, read_plan
+from darkprune.pruning.plan import PrunePlan
+from darkprune.pruning.plan_file import read_plan
 from darkprune.pruning.reduced import kept_layers, without_units
 from darkprune.pruning.units import check_units
 

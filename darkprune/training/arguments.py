@@ -11,7 +11,7 @@ from darkprune.errors import UsageError
 from darkprune.pruning.allocation import ALLOCATIONS
 from darkprune.pruning.importance import CRITERIA
 from darkprune.pruning.merge import MERGES
-from darkprune.pruning.prune import PruneSettings
+from darkprune.pruning.settings import PruneSettings
 from darkprune.training.timetable import QUANTITIES, SCHEDULES, GradualSettings
 
 if TYPE_CHECKING:  # these import torch, which --help can do without

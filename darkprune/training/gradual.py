@@ -23,7 +23,8 @@ from darkprune.layers import Role
 from darkprune.network import Network, tensor_of
 from darkprune.pruning.apply import Cut, slim_cfg
 from darkprune.pruning.budget import HIGHEST
-from darkprune.pruning.plan import PrunePlan, parse_plan
+from darkprune.pruning.plan import PrunePlan
+from darkprune.pruning.plan_file import parse_plan
 from darkprune.pruning.prune import Decision, Ranking, decide, rank
 from darkprune.training.distributed import Ranks
 from darkprune.training.hooks import Hook

@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import Any
 
 from darkprune.errors import UsageError
-from darkprune.pruning.prune import PruneSettings
+from darkprune.pruning.settings import PruneSettings
 
 #: name -> the share of what is to go that is gone at a part of the way
 SCHEDULES: dict[str, Callable[[float], float]] = {"cubic": lambda t: 1 - (1 - t) ** 3, "linear": lambda t: t}

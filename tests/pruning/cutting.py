@@ -15,7 +15,8 @@ from darkprune.darknet.cfg import parse_cfg
 from darkprune.graph.graph import build_graph
 from darkprune.graph.weights import NetworkWeights
 from darkprune.pruning.apply import Cut, constants_of, write_slim
-from darkprune.pruning.prune import Decision, PruneSettings, decide, rank
+from darkprune.pruning.prune import Decision, decide, rank
+from darkprune.pruning.settings import PruneSettings
 from darkprune.pruning.stand_in import write_masked
 
 from .expectation import Expectation, expect, held_outputs

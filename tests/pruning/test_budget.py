@@ -17,8 +17,9 @@ from darkprune.graph.graph import build_graph
 from darkprune.graph.stats import Totals, totals
 from darkprune.pruning.apply import slim_cfg
 from darkprune.pruning.budget import TOLERANCE, Budget, parse_budget
-from darkprune.pruning.prune import PruneSettings, decide, rank, within_budget
-from darkprune.pruning.reach import refuse_unreachable
+from darkprune.pruning.prune import decide, rank
+from darkprune.pruning.reach import refuse_unreachable, within_budget
+from darkprune.pruning.settings import PruneSettings
 from darkprune.pruning.settle import Limits, settle
 
 from .cutting import NAMES, opened

@@ -7,8 +7,9 @@ import pytest
 from reference import load
 
 from darkprune.pruning.apply import constants_of
-from darkprune.pruning.prune import Decision, PruneSettings
+from darkprune.pruning.prune import Decision
 from darkprune.pruning.result import _inexact
+from darkprune.pruning.settings import PruneSettings
 
 from .cutting import check, make, opened, slim_of
 from .networks import Network, cfg, tensors_of

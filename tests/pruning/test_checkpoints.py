@@ -17,7 +17,7 @@ from darkprune.graph.channels import map_channels
 from darkprune.graph.graph import Graph, read_graph
 from darkprune.pruning.fresh import write_fresh
 from darkprune.pruning.plan import PrunePlan, hash_file, make_layers
-from darkprune.pruning.prune import PruneSettings
+from darkprune.pruning.settings import PruneSettings
 from darkprune.pruning.settle import Limits, settle
 from darkprune.zoo import resolve
 

@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
 from reference import forward, load
 
-from darkprune.pruning.prune import PruneSettings, decide, rank
+from darkprune.pruning.prune import decide, rank
+from darkprune.pruning.settings import PruneSettings
 from darkprune.pruning.stand_in import write_held
 
 from .cutting import NAMES, ROUGH, check, opened

@@ -9,7 +9,7 @@ import pytest
 from darkprune.darknet.cfg import parse_cfg
 from darkprune.darknet.strict import strict_problems
 from darkprune.graph.graph import build_graph
-from darkprune.pruning.prune import PruneSettings
+from darkprune.pruning.settings import PruneSettings
 
 from .cutting import check, make, opened, slim_of
 from .networks import Network, cfg

@@ -14,8 +14,11 @@ from darkprune.darknet.cfg import parse_cfg
 from darkprune.errors import PlanError
 from darkprune.graph.graph import build_graph
 from darkprune.graph.weights import NetworkWeights
-from darkprune.pruning.plan import PrunePlan, hash_file, read_plan
-from darkprune.pruning.prune import PruneSettings, decide, rank, recounted, replay
+from darkprune.pruning.plan import PrunePlan, hash_file
+from darkprune.pruning.plan_file import read_plan
+from darkprune.pruning.prune import decide, rank
+from darkprune.pruning.replay import recounted, replay
+from darkprune.pruning.settings import PruneSettings
 
 from .cutting import NAMES, make, opened, slim_of
 from .networks import Network, cfg, networks, tensors_of

@@ -26,9 +26,12 @@ from darkprune.graph.weights import NetworkWeights
 from darkprune.layers.activations import activate
 from darkprune.pruning.apply import constants_of, write_slim
 from darkprune.pruning.filter_moments import Moments, filter_moments
-from darkprune.pruning.plan import PrunePlan, read_plan
-from darkprune.pruning.prune import PruneSettings, decide, prepare, rank, replay
+from darkprune.pruning.plan import PrunePlan
+from darkprune.pruning.plan_file import read_plan
+from darkprune.pruning.prune import decide, rank
 from darkprune.pruning.replacement import Tap, with_offsets
+from darkprune.pruning.replay import prepare, replay
+from darkprune.pruning.settings import PruneSettings
 
 ASSETS = Path(__file__).parents[3] / "shared" / "assets"
 

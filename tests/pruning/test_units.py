@@ -20,8 +20,10 @@ from darkprune.errors import PlanError, UsageError
 from darkprune.graph.graph import Graph, build_graph, read_graph
 from darkprune.graph.weights import NetworkWeights
 from darkprune.pruning.apply import constants_of, write_slim
-from darkprune.pruning.prune import PruneSettings, decide, prepare, rank, replay
+from darkprune.pruning.prune import decide, rank
 from darkprune.pruning.reduced import ReducedWeights, kept_layers, reduced, without_units
+from darkprune.pruning.replay import prepare, replay
+from darkprune.pruning.settings import PruneSettings
 from darkprune.pruning.units import Unit as U
 from darkprune.pruning.units import check_units, choose_units, find_units, silencers
 

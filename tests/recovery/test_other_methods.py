@@ -20,7 +20,9 @@ from darkprune.graph.weights import NetworkWeights
 from darkprune.network.modules.convolution import Convolution
 from darkprune.pruning.apply import slim_cfg
 from darkprune.pruning.budget import parse_budget
-from darkprune.pruning.prune import PruneSettings, decide, within_budget
+from darkprune.pruning.prune import decide
+from darkprune.pruning.reach import within_budget
+from darkprune.pruning.settings import PruneSettings
 from darkprune.recovery.eagle_eye import search
 from darkprune.recovery.least_squares import NormalEquations
 from darkprune.recovery.loading import load_network

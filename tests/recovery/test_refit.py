@@ -17,7 +17,8 @@ from darkprune.graph.weights import NetworkWeights
 from darkprune.network import Network
 from darkprune.network.modules.convolution import Convolution
 from darkprune.pruning.apply import Cut, constants_of, write_slim
-from darkprune.pruning.prune import PruneSettings, decide, rank
+from darkprune.pruning.prune import decide, rank
+from darkprune.pruning.settings import PruneSettings
 from darkprune.recovery import least_squares
 from darkprune.recovery.batch_norm import reestimate
 from darkprune.recovery.distance import Reference

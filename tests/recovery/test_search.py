@@ -13,7 +13,8 @@ from darkprune.cli import main
 from darkprune.graph.stats import totals
 from darkprune.graph.weights import NetworkWeights
 from darkprune.pruning.budget import parse_budget
-from darkprune.pruning.prune import PruneSettings, rank
+from darkprune.pruning.prune import rank
+from darkprune.pruning.settings import PruneSettings
 from darkprune.recovery import search
 from darkprune.recovery.samples import Samples
 from darkprune.recovery.search import Found, improve

@@ -19,8 +19,11 @@ from darkprune.graph.weights import NetworkWeights
 from darkprune.network import Network, NetworkOutput
 from darkprune.pruning.apply import constants_of, slim_cfg, write_slim
 from darkprune.pruning.budget import parse_budget
-from darkprune.pruning.plan import read_plan
-from darkprune.pruning.prune import PruneSettings, decide, prepare, rank, replay, within_budget
+from darkprune.pruning.plan_file import read_plan
+from darkprune.pruning.prune import decide, rank
+from darkprune.pruning.reach import within_budget
+from darkprune.pruning.replay import prepare, replay
+from darkprune.pruning.settings import PruneSettings
 from darkprune.recovery.control import control_of
 from darkprune.recovery.loading import load_network
 from darkprune.recovery.readout import read_out

@@ -23,8 +23,9 @@ from darkprune.graph.weights import NetworkWeights, open_pair
 from darkprune.network import Network, save_weights, tensor_of
 from darkprune.pruning.apply import Cut
 from darkprune.pruning.groups import divide
-from darkprune.pruning.plan import hash_file, parse_plan
-from darkprune.pruning.prune import PruneSettings
+from darkprune.pruning.plan import hash_file
+from darkprune.pruning.plan_file import parse_plan
+from darkprune.pruning.settings import PruneSettings
 from darkprune.training.checkpoint import RunFolder
 from darkprune.training.distributed import Ranks
 from darkprune.training.gradual import GradualPruning, size_of
