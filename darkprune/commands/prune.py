@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import asdict
@@ -14,21 +12,19 @@ from typing import TYPE_CHECKING, Any
 from darkprune.commands.console import (
     add_json,
     add_pair,
-    count,
     following,
     print_json,
-    print_table,
-    print_totals,
     progress,
     provenance,
     warn,
 )
 from darkprune.commands.measured import Measured, add_latency, print_measured
 from darkprune.commands.prune_budget import budget_of, refuse_early
+from darkprune.commands.prune_output import print_figures, print_next, print_plan
 from darkprune.darknet.output import atomic_file, check_folder, result_folder
 from darkprune.errors import UsageError
 from darkprune.graph.graph import build_graph, read_graph
-from darkprune.graph.stats import Totals, totals
+from darkprune.graph.stats import totals
 from darkprune.graph.weights import NetworkWeights
 from darkprune.pruning.allocation import ALLOCATIONS, PRESETS, WIDTH_PRESETS
 from darkprune.pruning.apply import slim_cfg
@@ -37,7 +33,7 @@ from darkprune.pruning.constants import CONSTANTS
 from darkprune.pruning.groups import PRESETS as GROUP_PRESETS
 from darkprune.pruning.importance import CRITERIA, GLOBAL_CRITERIA, IMAGE_CRITERIA
 from darkprune.pruning.merge import MERGES
-from darkprune.pruning.plan import COMPENSATIONS, PrunePlan, hash_file
+from darkprune.pruning.plan import COMPENSATIONS, hash_file
 from darkprune.pruning.plan_file import read_plan
 from darkprune.pruning.replay import prepare, recounted, replay
 from darkprune.pruning.result import ResultNames, write_result
@@ -201,13 +197,13 @@ def run(args: Namespace) -> int:
     if args.json:
         print_json({**data, "outputs": outputs, "warnings": warnings})
         return 0
-    _print(plan, before, after, data.get("stages", []), outputs)
+    print_plan(plan, before, after, data.get("stages", []), outputs)
     print_measured(data)
     if figures:
-        _print_figures(figures)
+        print_figures(figures)
     for message in warnings:
         warn(message)
-    _print_next(args, outputs)
+    print_next(args, outputs)
     return 0
 
 
@@ -249,80 +245,8 @@ def _bar(what: str, steps: int) -> AbstractContextManager[Bar]:
     return progress(steps, what, "step")
 
 
-def _print_figures(figures: Sequence[Figure]) -> None:
-    print()
-    rows = [
-        (
-            figure.name,
-            f"{figure.width}x{figure.height}",
-            count(figure.macs),
-            "-" if figure.distance is None else f"{figure.distance:.4f}",
-            "-" if figure.map50 is None else f"{100 * figure.map50:.2f} %",
-        )
-        for figure in figures
-    ]
-    print_table(("network", "input", "MACs", "output distance", "mAP@0.5"), rows)
-
-
 def _numbers(flag: str, text: str, kind: type[Any]) -> list[Any]:
     try:
         return [kind(part) for part in text.split(",")]
     except ValueError:
         raise UsageError(f"{flag} {text[:60]}: give numbers separated by commas") from None
-
-
-def _print(
-    plan: PrunePlan,
-    before: Totals,
-    after: dict[str, Any],
-    stages: list[dict[str, Any]],
-    outputs: dict[str, str],
-) -> None:
-    rows = [
-        (
-            group.name,
-            f"{group.first}-{group.last}",
-            group.channels,
-            f"{group.ratio:.3g}",
-            "-" if group.threshold is None else f"{group.threshold:.4g}",
-            group.marked,
-            group.removed,
-            f"{100 * group.removed / group.channels:.1f} %" if group.channels else "-",
-        )
-        for group in plan.groups
-    ]
-    if plan.units:
-        cut_out = ", ".join(f"{unit.first}-{unit.last}" for unit in plan.units)
-        print(f"residual units cut out: {cut_out}; layer numbers below are those of the network without them\n")
-    print_table(("group", "layers", "channels", "ratio", "threshold", "marked", "removed", "share"), rows, left=2)
-    print()
-    print_totals(before, Totals(**after))
-    if len(stages) > 1:
-        print()
-        for stage in stages:
-            print(_stage(stage))
-    print("\nwritten: " + ", ".join(outputs.values()))
-
-
-def _stage(stage: dict[str, Any]) -> str:
-    """Says what a stage removed."""
-    left = f"{count(stage['after']['params'])} parameters and {count(stage['after']['macs'])} MACs are left"
-    if stage["stage"] == "units":
-        return f"layers: {len(stage['units'])} residual units of {stage['removed']} layers; {left}"
-    if stage["stage"] == "channels":
-        return f"importance: {stage['removed']} channels; {left}"
-    error = stage["reconstruction_error"]
-    return (
-        f"similarity: {stage['removed']} channels ({stage['replaced']} replaced; unexplained variance "
-        f"{100 * error['mean']:.1f} % on average, at most {100 * error['largest']:.1f} %); {left}"
-    )
-
-
-def _print_next(args: Namespace, outputs: dict[str, str]) -> None:
-    if "weights" in outputs:
-        # recovered weights are meant to differ from those of the cut: only widths and files can be checked
-        verify = ["darkprune", "verify", *(["--static"] if args.recover != "none" else [])]
-        print("next: " + shlex.join([*verify, args.cfg, args.weights, outputs["cfg"], outputs["weights"]]))
-    else:
-        replay_it = shlex.join(["darkprune", "prune", args.cfg, args.weights, "--plan", outputs["plan"], "-o", "DIR"])
-        print(f"next: read or edit the plan, then {replay_it}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from darkprune.report import plots, sections, sections_pictures, sections_results, sections_run
+from darkprune.report import plots, sections, sections_channels, sections_pictures, sections_results, sections_run
 from darkprune.report.markup import Node, document, tag
 from darkprune.report.told import Lack, Section, Told
 
@@ -19,9 +19,9 @@ _PARTS = (
     sections_run.comparisons,
     sections_run.cliffs,
     sections.speed,
-    sections.widths,
-    sections.coupled,
-    sections.gammas,
+    sections_channels.widths,
+    sections_channels.coupled,
+    sections_channels.gammas,
     sections_run.curves,
     sections_pictures.attention,
     sections_run.commands,

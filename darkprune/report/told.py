@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, field
 from typing import Any
 from xml.etree.ElementTree import Element
@@ -108,3 +109,8 @@ class Told:
     def run(self) -> str:
         """The folder, as in a command."""
         return str(self.contents.folder)
+
+
+def again(told: Told, flags: str) -> str:
+    """Returns the command that makes the report anew with further flags."""
+    return f"darkprune report {shlex.quote(told.run)} {flags} --overwrite"
