@@ -3,10 +3,12 @@
 Optimal Brain Surgeon (Hassibi & Stork 1993; of whole channels ZipLM, Kurtić et al. 2023), all convolutions at once. A
 consumer that loses channel c and is refitted on what it still reads is wrong by ‖w_c‖² / (C⁻¹)_cc per place, C the
 covariance of its inputs. What an error there does to the network's statements is the mean squared derivative of L (see
-`sensitivity`) by the consumer's sums, per output channel; in C places count by what errors do there (see `effects`).
-The class whose loss costs least, summed over its consumers and divided by the multiply-adds that go with it, is taken;
-its consumers' filters and C⁻¹ are brought up to date, what it produced itself no longer counts, and so on: of two
-channels that do the same the second is dear once the first went.
+`sensitivity`) by the consumer's sums, per output channel. The class whose loss costs least, summed over its consumers
+and divided by the multiply-adds that go with it, is taken; its consumers' filters and C⁻¹ are brought up to date, what
+it produced itself no longer counts, and so on: of two channels that do the same the second is dear once the first went.
+
+In C all places count alike, unlike in the refit: counted by their effects, 64 images are too few to tell what channels
+explain each other, and the plan is worse.
 
 Of a k×k consumer C is taken as channels ⊗ taps: with all k² windows of each channel apart it would have k⁴ times the
 entries.
@@ -14,7 +16,7 @@ entries.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import torch
@@ -29,7 +31,7 @@ from darkprune.layers.base import Indices
 from darkprune.network import Network
 from darkprune.network.modules.convolution import Convolution
 from darkprune.pruning.importance import ImageScores, LayerScores, scored_layers
-from darkprune.recovery.effects import PROBES, Effects, convolutions, measure_effects, owner_of
+from darkprune.recovery.effects import PROBES, convolutions, measure_effects, owner_of
 from darkprune.recovery.least_squares import RIDGE
 from darkprune.recovery.loading import load_network
 from darkprune.recovery.removal import Reader, removal_prices
@@ -64,7 +66,7 @@ def score_by_surgeon(
     """
     network = load_network(weights.graph, weights, sample.device)
     means = mean_outputs(network, sample, progress)
-    effects = measure_effects(network, sample, probes=probes, seed=seed, progress=progress)
+    effects = measure_effects(network, sample, probes=probes, seed=seed, progress=progress).channels
     readers = list(_readers(network, channels, sample, effects, progress))
     if not all(
         bool(torch.isfinite(reader.filters).all() and torch.isfinite(reader.inverse).all()) for reader in readers
@@ -93,7 +95,7 @@ def _readers(
     network: Network,
     channels: ChannelMap,
     sample: Sample,
-    effects: Effects,
+    effects: Mapping[int, Tensor],
     progress: Callable[[], object],
 ) -> Iterator[Reader]:
     """Yields every block of every dense convolution as something that reads channels and makes others."""
@@ -104,13 +106,13 @@ def _readers(
             module = dense[layer.index]
             kernel = owner_of(module).kernel().double().flatten(2)
             moments = _Inputs(module, kernel.shape[1])
-            for batch, maps in enumerate(walk.before(layer.index)):
-                moments.add(walk.input_of(layer, maps), effects.places.of(layer.index, batch))
+            for maps in walk.before(layer.index):
+                moments.add(walk.input_of(layer, maps))
             inverse, taps = moments.inverse(), moments.taps()
             # taps and effects act on other axes than channels do: they are multiplied in once and for all
             root = torch.linalg.cholesky(taps)
             kernel = kernel.reshape(module.groups, -1, *kernel.shape[1:])  # (groups, out, in, taps)
-            effect = effects.channels[layer.index].reshape(module.groups, -1).sqrt()
+            effect = effects[layer.index].reshape(module.groups, -1).sqrt()
             filters = torch.einsum("goct,ts,go->gcso", kernel, root, effect).float()
             read: Indices = channels.inputs(layer).reshape(module.groups, -1)
             made: Indices = channels.of_layer[layer.index].reshape(module.groups, -1)
@@ -125,38 +127,32 @@ class _Inputs:
     def __init__(self, module: Convolution, channels: int) -> None:
         self._module = module
         groups, device = module.groups, owner_of(module).weights.device
-        self._count = 0.0
+        self._count = 0
         self._shift: Tensor | None = None
         self._total = torch.zeros(groups, channels, dtype=torch.float64, device=device)
         self._gram = torch.zeros(groups, channels, channels, dtype=torch.float64, device=device)
         self._taps = torch.zeros(module.size**2, module.size**2, dtype=torch.float64, device=device)
 
-    def add(self, x: Tensor, weights: Tensor | None) -> None:
-        """Adds (b, c, h, w); places of the convolution's output count by their weights (b, out_h, out_w), if any."""
+    def add(self, x: Tensor) -> None:
+        """Adds (b, c, h, w)."""
         module = self._module
         if self._shift is None:
             self._shift = x.mean((0, 2, 3), keepdim=True)
         x = x - self._shift
         rows = x.transpose(0, 1).reshape(module.groups, x.shape[1] // module.groups, -1)
-        counts = x.new_ones(len(x), *x.shape[2:]) if weights is None else _spread(weights, x)
-        weighted = rows * counts.flatten()
-        self._total += weighted.sum(2)
-        self._gram += weighted @ rows.mT
-        self._count += float(counts.sum(dtype=torch.float64))
+        self._total += rows.sum(2)
+        self._gram += rows @ rows.mT
+        self._count += rows.shape[2]
         if module.size > 1:
             planes = x.flatten(0, 1)[:, None]
             windows = functional.unfold(planes, module.size, module.dilation, module.padding, module.stride)
-            windows = windows.transpose(0, 1).flatten(1)  # (taps, b·c·places)
-            if weights is None:
-                self._taps += windows @ windows.T
-            else:
-                self._taps += windows * weights.flatten(1).repeat_interleave(x.shape[1], 0).flatten() @ windows.T
+            windows = windows.transpose(0, 1).flatten(1)
+            self._taps += windows @ windows.T
 
     def inverse(self) -> Tensor:
         """Returns (groups, c/groups, c/groups): the inverse covariance, with the ridge of the refit."""
-        count = self._count or 1
-        mean = self._total / count
-        covariance = self._gram / count - mean.unsqueeze(2) * mean.unsqueeze(1)
+        mean = self._total / max(self._count, 1)
+        covariance = self._gram / max(self._count, 1) - mean.unsqueeze(2) * mean.unsqueeze(1)
         diagonal = covariance.diagonal(dim1=1, dim2=2)
         held = RIDGE * diagonal.mean(1).clamp_min(torch.finfo(torch.float32).tiny)
         diagonal.add_(held.unsqueeze(1))
@@ -170,10 +166,3 @@ class _Inputs:
             return eye
         mean = self._taps.diagonal().mean().clamp_min(torch.finfo(torch.float32).tiny)
         return self._taps / mean + RIDGE * eye
-
-
-def _spread(weights: Tensor, x: Tensor) -> Tensor:
-    """Returns the weights of a convolution's output places at the places of its input, (b, h, w)."""
-    if weights.shape[1:] == x.shape[2:]:
-        return weights
-    return functional.interpolate(weights[:, None], x.shape[2:], mode="nearest")[:, 0]

@@ -15,8 +15,6 @@ from tiny import DETECTOR, write_pair
 from darkprune.cli import main
 from darkprune.graph.channels import map_channels
 from darkprune.graph.weights import NetworkWeights
-from darkprune.recovery import surgeon
-from darkprune.recovery.loading import load_network
 from darkprune.recovery.removal import Reader, removal_prices
 from darkprune.recovery.samples import Samples
 from darkprune.recovery.surgeon import score_by_surgeon
@@ -77,32 +75,6 @@ def test_filters_whose_output_went_no_longer_count() -> None:
     prices = removal_prices([first, second], np.arange(10) >= 0, np.ones(10))
     assert (np.sort(np.argsort(prices)[:4]) == first.made).all()  # they cost nothing
     assert prices.max() < 1e-12  # and without them nothing else does
-
-
-@pytest.mark.parametrize("layer", [3, 6], ids=["pointwise", "3x3, stride 2"])
-def test_places_count_in_the_covariance(weights: NetworkWeights, layer: int) -> None:
-    module = load_network(weights.graph, weights, torch.device("cpu")).layers[layer]
-    feature, output = weights.graph[layer].inputs[0], weights.graph[layer].output
-    random = torch.Generator().manual_seed(0)
-    x = torch.randn(5, feature.c, feature.h, feature.w, generator=random) ** 2
-    counts = torch.rand(5, output.h, output.w, generator=random) ** 4
-    found = surgeon._Inputs(module, feature.c)
-    found.add(x[:2], counts[:2])
-    found.add(x[2:], counts[2:])
-
-    scale = feature.h // output.h
-    spread = counts.numpy().repeat(scale, 1).repeat(scale, 2).ravel().astype(np.float64)
-    rows = x.transpose(0, 1).flatten(1).double().numpy()
-    covariance = np.cov(rows, aweights=spread, ddof=0)
-    covariance += 1e-3 * np.diag(covariance).mean() * np.eye(feature.c)
-    np.testing.assert_allclose(found.inverse()[0].numpy(), np.linalg.inv(covariance), rtol=1e-3, atol=1e-4)
-
-    centred = (x - x[:2].mean((0, 2, 3), keepdim=True)).flatten(0, 1)[:, None]
-    windows = torch.nn.functional.unfold(centred, module.size, 1, module.padding, module.stride).double().numpy()
-    places = np.repeat(counts.flatten(1).numpy(), feature.c, 0).astype(np.float64)
-    taps = np.einsum("nap,nbp,np->ab", windows, windows, places)
-    wanted = taps / np.diag(taps).mean() + 1e-3 * np.eye(len(taps)) if module.size > 1 else np.eye(1)
-    np.testing.assert_allclose(found.taps().numpy(), wanted, rtol=1e-4, atol=1e-6)
 
 
 def test_scores_of_a_network(weights: NetworkWeights, samples: Samples) -> None:
