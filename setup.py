@@ -6,7 +6,10 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 
-TRAIN = ["torch>=2.4"]  # never pinned: Jetson and CUDA users keep their own build (see constraints.txt for tests)
+TRAIN = [
+    "torch>=2.4",  # never pinned: Jetson and CUDA users keep their own build (see constraints.txt for tests)
+    "joblib>=1.3",
+]
 EXPORT = ["onnxruntime>=1.17"]
 EVALUATE = ["faster-coco-eval>=1.6"]
 REPORT = ["matplotlib>=3.7"]
@@ -22,7 +25,6 @@ TEST = [
     *REPORT,
     "pycocotools>=2.0.7",
     "vermin>=1.6",
-    "joblib>=1.3",
 ]
 
 setup(

@@ -17,7 +17,7 @@ from darkprune import __version__
 from darkprune.errors import DarkpruneError, UsageError
 
 #: module -> extra that brings it
-EXTRAS = {"torch": "train", "onnxruntime": "export", "matplotlib": "report"}
+EXTRAS = {"torch": "train", "joblib": "train", "onnxruntime": "export", "matplotlib": "report"}
 #: command -> (module, one-line help), in the order of a user's work
 COMMANDS: dict[str, tuple[str, str]] = {
     "info": ("info", "what is in a network: layers, shapes, parameters, operations, bytes"),

@@ -15,6 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "darkprune"
 #: a package may import those of its own number's line or below
 LEVELS = [
     {"errors"},
+    {"processes"},
     {"darknet", "zoo"},
     {"layers"},
     {"graph"},

@@ -189,7 +189,7 @@ def _setup(args: Namespace, cells: Sequence[Cell], images: Source | None) -> Set
         changes_of(args),
         args.device,
         max(1, (os.cpu_count() or 1) // args.jobs) if args.jobs > 1 else None,
-        digests,
+        digests=digests,
     )
 
 

@@ -157,7 +157,7 @@ def run(args: Namespace) -> int:
         else:
             if session is not None:
                 refuse_early(args, weights, settings, budget)
-            effort = Effort(args.candidates or 0, args.rounds, args.search_minutes)
+            effort = Effort(args.candidates or 0, args.rounds, args.search_minutes, jobs=args.jobs)
             by_unit = unit_scorer(args, _bar)
             names_of_pair = (cfg.name, weights_path.name)
             decision = choose(

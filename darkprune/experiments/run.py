@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,14 +13,16 @@ from typing import Any, TypeVar
 import numpy as np
 
 from darkprune.darknet.output import atomic_file
-from darkprune.errors import DarkpruneError, OutputError
+from darkprune.errors import OutputError
 from darkprune.evaluation.sweep import control_sizes
 from darkprune.experiments.cells import Cell
+from darkprune.experiments.methods import method_of
 from darkprune.experiments.record import NAME as RECORD
 from darkprune.experiments.record import Record, StepError, fill_file, forget_failure, key_of, read_record
 from darkprune.experiments.setup import Setup
 from darkprune.experiments.steps import cfg_digest, cut, measure, measure_unpruned, recover
 from darkprune.graph.graph import Graph, read_graph
+from darkprune.processes import in_processes
 from darkprune.runners.base import load_with_any
 from darkprune.runners.timing import Latency, time_alternately
 
@@ -82,7 +84,10 @@ def carry_out(setup: Setup, cells: Sequence[Cell], jobs: int, tell: Tell) -> Non
     starts = list(dict.fromkeys(cell.untrained for cell in cells))
     trained = [cell for cell in cells if cell.training is not None]
     measured = [cell for cell in cells if cell.training is None]
-    _do("cutting", partial(_attempt, cut, setup), cuts, jobs, tell)
+    searches = [cell for cell in cuts if method_of(cell.method).searches]  # their candidates have the processes
+    _do("cutting", partial(_attempt, cut, setup), [cell for cell in cuts if cell not in searches], jobs, tell)
+    if searches:
+        _do("searching", partial(_attempt, cut, replace(setup, jobs=jobs)), searches, 1, tell)
     _do("recovering", partial(_attempt, recover, setup), starts, jobs, tell)
     _do("training", partial(_attempt, recover, setup), trained, jobs, tell)
     _do("measuring", partial(measure, setup), [*measured, *trained], jobs, tell)
@@ -165,23 +170,5 @@ def _attempt(step: Callable[[Setup, _Item], Record], setup: Setup, item: _Item) 
 
 def _do(what: str, work: Callable[[_Item], object], items: Sequence[_Item], jobs: int, tell: Tell) -> None:
     tell(what, 0, len(items))
-    for number, _ in enumerate(_results(work, items, jobs), 1):
+    for number, _ in enumerate(in_processes(work, items, jobs), 1):
         tell(what, number, len(items))
-
-
-def _results(work: Callable[[_Item], object], items: Sequence[_Item], jobs: int) -> Iterator[object]:
-    if jobs == 1 or len(items) < 2:
-        yield from map(work, items)
-        return
-    from joblib import Parallel, delayed, parallel_config
-    from joblib.externals.loky.process_executor import BrokenProcessPool
-
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    with parallel_config(backend="loky", inner_max_num_threads=threads):
-        try:
-            yield from Parallel(n_jobs=jobs, return_as="generator_unordered")(delayed(work)(item) for item in items)
-        except BrokenProcessPool:
-            raise DarkpruneError(
-                "a process that worked on a cell was ended from outside, perhaps for want of memory; what is done "
-                "stays: the same command goes on, with fewer --jobs if need be"
-            ) from None

@@ -31,6 +31,7 @@ class Setup:
         changes: training keys.
         device: to train on.
         workers: processes or threads that prepare images for one cell.
+        jobs: processes that the candidates of a search are tried in.
         digests: hashes of what is read: `cfg`, `weights`, `valid`, and where used `train` and `images`.
     """
 
@@ -48,6 +49,7 @@ class Setup:
     changes: Changes = field(default_factory=Changes)
     device: str = "auto"
     workers: int | None = None
+    jobs: int = 1
     digests: Mapping[str, str] = field(default_factory=dict)
 
     @property

@@ -97,7 +97,7 @@ def _cut(setup: Setup, cell: Cell, out: Path) -> dict[str, Any]:
     with NetworkWeights(graph, setup.weights) as weights:
         budget = parse_budget(setup.kind, cell.budget, totals(graph, weights.file.header.size))
         settings, rest = method.for_budget(weights, budget, setup.common)
-        effort = Effort(setup.candidates if method.searches else 0, method.rounds, seed=cell.cut_seed)
+        effort = Effort(setup.candidates if method.searches else 0, method.rounds, seed=cell.cut_seed, jobs=setup.jobs)
         decision = choose(weights, settings, (setup.cfg.name, setup.weights.name), session, rest, effort)
         base = prepare(weights, decision.plan)
         hashes = (setup.digests["cfg"], setup.digests["weights"])

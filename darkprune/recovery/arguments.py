@@ -45,6 +45,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="EagleEye: the best of N random allocations within --target-…, by output distance",
     )
     images.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="--candidates: processes that they are tried in (default 1)"
+    )
+    images.add_argument(
         "--rounds",
         type=int,
         default=1,
@@ -94,6 +97,8 @@ def check_arguments(args: Namespace) -> None:
             "--search-minutes M: give a time, a criterion whose scores compare the whole network (--criterion "
             "sensitivity), and a budget with --target-macs, -params or -size"
         )
+    if args.jobs < 1 or (args.jobs > 1 and (args.candidates is None or args.similarity)):
+        raise UsageError("--jobs N: give at least 1; more go with --candidates, and not with --similarity")
     if args.unit_score != "gamma":
         if args.data is None or (args.units is None and args.unit_ratio is None):
             raise UsageError(f"--unit-score {args.unit_score} needs labelled images (--data F) and --units N")

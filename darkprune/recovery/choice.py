@@ -35,12 +35,14 @@ class Effort:
         rounds: how often channels are scored anew on the way.
         minutes: how long the plan is improved against the output distance; 0: not at all.
         seed: of what is drawn.
+        jobs: processes that candidates are tried in.
     """
 
     candidates: int = 0
     rounds: int = 1
     minutes: float = 0.0
     seed: int = 0
+    jobs: int = 1
 
 
 def choose(
@@ -70,7 +72,7 @@ def choose(
     """
     effort = effort or Effort()
     if session and budget and effort.candidates:
-        search = session.search(weights, settings, budget, effort.candidates, effort.seed)
+        search = session.search(weights, settings, budget, effort.candidates, effort.seed, effort.jobs)
         return decide(search.ranking, search.settings, names)
     if session and budget and effort.rounds > 1:
         ranking = session.rank_in_rounds(weights, settings, budget, effort.rounds)

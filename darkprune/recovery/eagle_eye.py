@@ -10,17 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from pathlib import Path
 
 import numpy as np
 
 from darkprune.errors import PlanError
-from darkprune.graph.graph import build_graph
+from darkprune.graph.graph import build_graph, read_graph
 from darkprune.graph.stats import Totals, totals
 from darkprune.graph.weights import NetworkWeights
+from darkprune.processes import in_processes
 from darkprune.pruning.apply import slim_cfg
 from darkprune.pruning.budget import Budget, solve_ratio
 from darkprune.pruning.filter_moments import MomentsFrom, filter_moments
-from darkprune.pruning.prune import Decision, Ranking, decide, rank
+from darkprune.pruning.prune import Ranking, decide, rank
 from darkprune.pruning.settings import PruneSettings
 from darkprune.recovery.batch_norm import reestimate
 from darkprune.recovery.distance import Reference
@@ -40,10 +43,12 @@ class Candidate:
     Attributes:
         ratios: per convolution, in the order of the ranking's groups.
         distance: output distance on held-out images, after new batch statistics.
+        number: which one it is.
     """
 
     ratios: tuple[float, ...]
     distance: float
+    number: int
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,7 @@ def search(
     *,
     candidates: int = CANDIDATES,
     seed: int = 0,
+    jobs: int = 1,
     progress: Callable[[], object] = lambda: None,
     moments: MomentsFrom = filter_moments,
 ) -> Search:
@@ -80,31 +86,80 @@ def search(
         samples: unlabelled images.
         candidates: how many allocations to try.
         seed: of the allocations: candidate i is the same whichever are tried.
+        jobs: processes to try them in; several with the filters' moments only.
         progress: called after each candidate.
         moments: what similarity starts from.
 
     Raises:
         PlanError: no candidate meets the budget.
     """
-    settings = replace(settings, groups=",".join(f"{i}-{i}" for i in range(len(weights.graph))), allocation="explicit")
-    ranking = rank(weights, settings, moments=moments)
-    original = load_network(weights.graph, weights, samples.fit.device)
-    reference = Reference(original, samples.held_out)
+    trial = _Trial(weights, settings, budget, samples, seed, moments)
+    work: Callable[[int], Candidate | PlanError] = trial.candidate
+    if jobs > 1:
+        pair = Path(weights.graph.cfg.source), weights.file.path
+        work = partial(_in_process, pair, settings, budget, samples, seed)
     found: list[Candidate] = []
     trouble: PlanError | None = None
-    for number in range(candidates):
-        try:
-            ratios = draw(ranking, settings, budget, np.random.default_rng([seed, number]))
-        except PlanError as error:
-            trouble = error
+    for tried in in_processes(work, range(candidates), jobs):
+        if isinstance(tried, PlanError):
+            trouble = tried
         else:
-            decision = decide(ranking, replace(settings, ratios=ratios), ("", ""))
-            found.append(Candidate(ratios, _distance(weights, decision, reference, samples)))
+            found.append(tried)
         progress()
     if not found:
         raise trouble if trouble is not None else PlanError("no candidates were asked for")
-    found.sort(key=lambda candidate: candidate.distance)
-    return Search(ranking, replace(settings, ratios=found[0].ratios), tuple(found))
+    found.sort(key=lambda candidate: (candidate.distance, candidate.number))
+    return Search(trial.ranking, replace(trial.settings, ratios=found[0].ratios), tuple(found))
+
+
+class _Trial:
+    """Draws candidates and measures them.
+
+    Attributes:
+        ranking, settings: what a candidate's ratios go with.
+    """
+
+    def __init__(
+        self,
+        weights: NetworkWeights,
+        settings: PruneSettings,
+        budget: Budget,
+        samples: Samples,
+        seed: int,
+        moments: MomentsFrom = filter_moments,
+    ) -> None:
+        each = ",".join(f"{index}-{index}" for index in range(len(weights.graph)))
+        self.settings = replace(settings, groups=each, allocation="explicit")
+        self.ranking = rank(weights, self.settings, moments=moments)
+        self._weights, self._budget, self._samples, self._seed = weights, budget, samples, seed
+        self._reference: Reference | None = None
+
+    def candidate(self, number: int) -> Candidate | PlanError:
+        """Draws and measures a candidate; returns why not where the budget cannot be met."""
+        try:
+            ratios = draw(self.ranking, self.settings, self._budget, np.random.default_rng([self._seed, number]))
+        except PlanError as error:
+            return error
+        decision = decide(self.ranking, replace(self.settings, ratios=ratios), ("", ""))
+        device = self._samples.fit.device
+        if self._reference is None:
+            original = load_network(self._weights.graph, self._weights, device)
+            self._reference = Reference(original, self._samples.held_out)
+        network = cut_and_pair(self._weights, decision, device).slim
+        reestimate(network, self._samples.fit.first(IMAGES))
+        return Candidate(ratios, self._reference.distance(network), number)
+
+
+@lru_cache(maxsize=1)
+def _trial_of(cfg: Path, weights: Path, settings: PruneSettings, budget: Budget, samples: Samples, seed: int) -> _Trial:
+    """Returns what a process tries candidates with: made once, the weights stay open as long as the process lives."""
+    return _Trial(NetworkWeights(read_graph(cfg), weights), settings, budget, samples, seed)
+
+
+def _in_process(
+    pair: tuple[Path, Path], settings: PruneSettings, budget: Budget, samples: Samples, seed: int, number: int
+) -> Candidate | PlanError:
+    return _trial_of(*pair, settings, budget, samples, seed).candidate(number)
 
 
 def draw(ranking: Ranking, settings: PruneSettings, budget: Budget, random: np.random.Generator) -> tuple[float, ...]:
@@ -124,9 +179,3 @@ def draw(ranking: Ranking, settings: PruneSettings, budget: Budget, random: np.r
         return totals(build_graph(slim_cfg(decision.cut)))
 
     return scaled(solve_ratio(budget, measure, totals(ranking.weights.graph)))
-
-
-def _distance(weights: NetworkWeights, decision: Decision, reference: Reference, samples: Samples) -> float:
-    network = cut_and_pair(weights, decision, samples.fit.device).slim
-    reestimate(network, samples.fit.first(IMAGES))
-    return reference.distance(network)

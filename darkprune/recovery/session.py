@@ -149,7 +149,13 @@ class Session:
         return self.found.ranking
 
     def search(
-        self, weights: NetworkWeights, settings: PruneSettings, budget: Budget, candidates: int, seed: int = 0
+        self,
+        weights: NetworkWeights,
+        settings: PruneSettings,
+        budget: Budget,
+        candidates: int,
+        seed: int = 0,
+        jobs: int = 1,
     ) -> Search:
         """Finds the best of many random allocations; see `darkprune.recovery.eagle_eye`."""
         with self._progress("searching", candidates) as bar:
@@ -160,6 +166,7 @@ class Session:
                 self.samples,
                 candidates=candidates,
                 seed=seed,
+                jobs=jobs,
                 progress=bar.update,
                 moments=self.moments,
             )

@@ -124,6 +124,13 @@ def test_the_best_candidate_is_kept(tmp_path: Path) -> None:
         assert found.settings.ratios == found.candidates[0].ratios
         slim = build_graph(slim_cfg(decide(found.ranking, found.settings, ("", "")).cut))
         assert abs(slim.params / weights.graph.params - 0.8) < 0.02
+        # in processes the same candidates come out, and the same one is kept
+        steps: list[int] = []
+        again = search(weights, settings, budget, samples, candidates=4, jobs=2, progress=lambda: steps.append(1))
+        assert len(steps) == 4
+        assert again.settings == found.settings
+        assert [each.ratios for each in again.candidates] == [each.ratios for each in found.candidates]
+        assert [each.distance for each in again.candidates] == pytest.approx(distances, rel=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -151,6 +158,8 @@ def test_from_the_command_line(
     [
         ["--candidates", "3", "--ratio", "0.2"],
         ["--candidates", "0", "--target-macs", "0.9"],
+        ["--candidates", "3", "--target-macs", "0.9", "--jobs", "0"],
+        ["--candidates", "3", "--target-macs", "0.9", "--jobs", "2", "--similarity", "0.9"],
         ["--rounds", "2", "--target-macs", "0.9"],
         ["--rounds", "2", "--ratio", "0.2", "--criterion", "sensitivity"],
         ["--candidates", "3", "--target-macs", "0.9", "--criterion", "thinet"],

@@ -1,0 +1,40 @@
+"""Independent items worked on in processes, through joblib."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+from darkprune.errors import DarkpruneError
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+def in_processes(work: Callable[[_Item], _Result], items: Sequence[_Item], jobs: int) -> Iterator[_Result]:
+    """Yields what comes of each item, as it comes: in any order where there are several processes.
+
+    Args:
+        work: what is done with an item; with several processes it, items and results are pickled.
+        items: what to work on.
+        jobs: processes, between which the cores are divided; with one, or one item, this process does it all.
+
+    Raises:
+        DarkpruneError: a process was ended from outside; and what `work` raises.
+    """
+    if jobs == 1 or len(items) < 2:
+        yield from map(work, items)
+        return
+    from joblib import Parallel, delayed, parallel_config
+    from joblib.externals.loky.process_executor import BrokenProcessPool
+
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    with parallel_config(backend="loky", inner_max_num_threads=threads):
+        try:
+            yield from Parallel(n_jobs=jobs, return_as="generator_unordered")(delayed(work)(item) for item in items)
+        except BrokenProcessPool:
+            raise DarkpruneError(
+                "one of the processes was ended from outside, perhaps for want of memory; what is done stays: the same "
+                "command goes on, with fewer --jobs if need be"
+            ) from None
