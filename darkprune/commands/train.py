@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     from darkprune.network import Network
     from darkprune.training.checkpoint import RunFolder
     from darkprune.training.hooks import Hook
-    from darkprune.training.loop import Outcome, Trainer
+    from darkprune.training.loop import Trainer
     from darkprune.training.objective import Objective
+    from darkprune.training.outcome import Outcome
     from darkprune.training.recipe import Changes, Recipe
 
 

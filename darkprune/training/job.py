@@ -15,8 +15,9 @@ from darkprune.training.checkpoint import RunFolder
 from darkprune.training.distributed import join_ranks
 from darkprune.training.gradual import GradualPruning
 from darkprune.training.hooks import Hook
-from darkprune.training.loop import Outcome, Trainer
+from darkprune.training.loop import Trainer
 from darkprune.training.objective import Objective
+from darkprune.training.outcome import Outcome
 from darkprune.training.recipe import Changes, Recipe
 from darkprune.training.run_data import DataRequest, Say, open_data
 from darkprune.training.session import (

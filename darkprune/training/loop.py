@@ -4,87 +4,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from darkprune.darknet.cfg import parse_cfg
-from darkprune.data.dataset import DataProblem
 from darkprune.errors import OutputError, TrainingError
 from darkprune.graph.graph import build_graph
 from darkprune.network import Network
 from darkprune.training.batches import Batch, BatchLoader, died
-from darkprune.training.checkpoint import RunFolder, differences
+from darkprune.training.checkpoint import differences
 from darkprune.training.curves import Board, draw_curves
 from darkprune.training.distributed import Ranks
 from darkprune.training.hooks import Hook, join_status
 from darkprune.training.interruption import Interruption
 from darkprune.training.log import Log
 from darkprune.training.objective import Objective
+from darkprune.training.outcome import Outcome, RunOptions
 from darkprune.training.progress import Progress
 from darkprune.training.recipe import Recipe
 from darkprune.training.step import Stepper
 from darkprune.training.validation import Measure
 
 SECONDS_BETWEEN_PICTURES = 60.0
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """How a run is carried out; nothing here changes its result.
-
-    Attributes:
-        folder: where its files go.
-        save_every: steps between states and `last` weights.
-        keep_every: steps between weights that stay.
-        eval_every: steps between measurements on the validation set.
-        resume: go on with the run in the folder.
-        board: write TensorBoard events where it is installed.
-        quiet: show nothing.
-    """
-
-    folder: RunFolder
-    save_every: int = 100
-    keep_every: int = 1000
-    eval_every: int = 100
-    resume: bool = False
-    board: bool = True
-    quiet: bool = False
-
-
-@dataclass
-class Outcome:
-    """What came of a run.
-
-    Attributes:
-        steps: steps done.
-        stopped: whether it was interrupted before its end.
-        best: highest measurement (mAP@0.5, accuracy) and its step; −1 where nothing was measured.
-        best_step: see `best`.
-        figures: of the last step.
-        measured: the last measurement.
-        seconds: time taken, and of that for waiting for data.
-        waited: see `seconds`.
-        images: examples trained on.
-        unreadable: images that could not be read.
-    """
-
-    steps: int = 0
-    stopped: bool = False
-    best: float = -1.0
-    best_step: int = 0
-    figures: dict[str, float] = field(default_factory=dict)
-    measured: float | None = None
-    seconds: float = 0.0
-    waited: float = 0.0
-    images: int = 0
-    unreadable: dict[str, DataProblem] = field(default_factory=dict)
-
-    def add(self, step: int, figures: dict[str, float], images: int, seconds: float, waited: float) -> None:
-        """Takes in a step."""
-        self.steps, self.figures = step, figures
-        self.images += images
-        self.seconds += seconds
-        self.waited += waited
 
 
 class Trainer:

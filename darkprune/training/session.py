@@ -25,8 +25,9 @@ from darkprune.training.classifier import ClassifierObjective, CropMaker, Crops
 from darkprune.training.distributed import Ranks
 from darkprune.training.examples import ExampleMaker
 from darkprune.training.hooks import Hook
-from darkprune.training.loop import RunOptions, Trainer
+from darkprune.training.loop import Trainer
 from darkprune.training.objective import DetectionObjective, Objective
+from darkprune.training.outcome import RunOptions
 from darkprune.training.recipe import Changes, Precision, Recipe, read_recipe
 from darkprune.training.run_data import RunData
 from darkprune.training.validation import Measure, Validation

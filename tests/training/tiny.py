@@ -17,8 +17,9 @@ from darkprune.training.checkpoint import RunFolder
 from darkprune.training.distributed import Ranks
 from darkprune.training.examples import ExampleMaker, image_set
 from darkprune.training.hooks import Hook
-from darkprune.training.loop import RunOptions, Trainer
+from darkprune.training.loop import Trainer
 from darkprune.training.objective import DetectionObjective, Objective
+from darkprune.training.outcome import RunOptions
 from darkprune.training.recipe import Changes, Recipe, read_recipe
 from darkprune.training.validation import Validation
 
