@@ -7,6 +7,7 @@ background, where an error changes nothing that counts: a refit that weighs all 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,10 +21,9 @@ from darkprune.layers import INPUT
 from darkprune.layers.convolution import BN_EPSILON
 from darkprune.network import Network
 from darkprune.network.modules.convolution import BinaryConvolution, Convolution
-from darkprune.recovery.readout import project, read_out
+from darkprune.recovery.readout import PROBES, project, read_out
 from darkprune.recovery.samples import Sample
 
-PROBES = 2
 POWER = 0.5  #: of a place's effect: half way between all places alike and the effect itself, whose estimate is noisy
 
 
@@ -39,7 +39,7 @@ class PlaceWeights:
         for index, batches in found.items():
             places = sum(batch.numel() for batch in batches)
             mean = sum(float(batch.sum(dtype=torch.float64)) for batch in batches) / max(places, 1)
-            if mean > 0:  # else nothing that is said depends on this layer
+            if 0 < mean < math.inf:  # else nothing that is said depends on this layer
                 self._kept[index] = [_compact(batch / mean) for batch in batches]
 
     def of(self, index: int, batch: int) -> Tensor | None:

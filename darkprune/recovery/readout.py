@@ -11,6 +11,8 @@ from darkprune.graph.graph import Graph, Layer
 from darkprune.layers.heads import GaussianYolo, Region, Yolo
 from darkprune.network import NetworkOutput
 
+PROBES = 2  #: random projections per image, see `project`
+
 
 @dataclass(frozen=True)
 class Readout:

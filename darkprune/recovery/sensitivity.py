@@ -28,11 +28,10 @@ from darkprune.layers.dense import Connected
 from darkprune.network import Network
 from darkprune.pruning.importance import ImageScores, LayerScores, scored_layers
 from darkprune.recovery.loading import load_network
-from darkprune.recovery.readout import project, read_out
+from darkprune.recovery.readout import PROBES, project, read_out
 from darkprune.recovery.samples import Sample
 
 IMAGES = 64
-PROBES = 2
 
 
 def score_by_effect(

@@ -31,9 +31,10 @@ from darkprune.layers.base import Indices
 from darkprune.network import Network
 from darkprune.network.modules.convolution import Convolution
 from darkprune.pruning.importance import ImageScores, LayerScores, scored_layers
-from darkprune.recovery.effects import PROBES, convolutions, measure_effects, owner_of
+from darkprune.recovery.effects import convolutions, measure_effects, owner_of
 from darkprune.recovery.least_squares import RIDGE
 from darkprune.recovery.loading import load_network
+from darkprune.recovery.readout import PROBES
 from darkprune.recovery.removal import Reader, removal_prices
 from darkprune.recovery.samples import Sample
 from darkprune.recovery.sensitivity import class_macs, is_dense, leaves_own, mean_outputs
