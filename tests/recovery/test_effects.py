@@ -84,7 +84,8 @@ def test_the_network_is_as_it_was(weights: NetworkWeights, samples: Samples) -> 
 
 
 def test_where_nothing_depends_all_places_count_alike() -> None:
-    places = PlaceWeights({3: [torch.full((2, 3, 3), torch.inf)], 4: [torch.zeros(2, 3, 3)], 5: [torch.ones(2, 3, 3), 3 * torch.ones(1, 3, 3)]})
+    nothing, infinite = [torch.zeros(2, 3, 3)], [torch.full((2, 3, 3), torch.inf)]
+    places = PlaceWeights({3: infinite, 4: nothing, 5: [torch.ones(2, 3, 3), 3 * torch.ones(1, 3, 3)]})
     assert places.of(3, 0) is None
     assert places.of(4, 0) is None
     assert places.of(7, 0) is None
