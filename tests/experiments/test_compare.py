@@ -80,6 +80,22 @@ def test_two_methods(pair: list[str], data: Path, tmp_path: Path, capsys: pytest
     assert "group" in capsys.readouterr().out
 
 
+def test_candidates_in_processes_are_those_of_one(
+    pair: list[str], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = str(tmp_path / "data" / "train.txt")
+    plans = []
+    for jobs in (1, 2):
+        output = tmp_path / f"jobs{jobs}"
+        given = ["--methods", "eagleeye", "--candidates", "3", "--budgets", "0.7", "--images", images, "--jobs", jobs]
+        assert compare(pair, data, output, *given, "--json") == 0
+        rows = json.loads(capsys.readouterr().out)["rows"]
+        assert rows[-1]["method"] == "eagleeye"
+        assert rows[-1]["map50"] is not None
+        plans.append(json.loads((output / "cuts" / "eagleeye_0.7_s0" / "plan.json").read_text())["layers"])
+    assert plans[0] == plans[1]
+
+
 def test_a_killed_run_goes_on(
     pair: list[str], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

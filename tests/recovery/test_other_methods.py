@@ -138,7 +138,7 @@ def test_the_best_candidate_is_kept(tmp_path: Path) -> None:
     [
         ["--criterion", "thinet", "--ratio", "0.3", "--recover", "scale"],
         ["--criterion", "sensitivity", "--rounds", "2", "--target-params", "0.9", "--recover", "lsq"],
-        ["--criterion", "l1", "--target-params", "0.8", "--candidates", "3", "--recover", "bn"],
+        ["--criterion", "l1", "--target-params", "0.8", "--candidates", "3", "--jobs", "2", "--recover", "bn"],
     ],
 )
 def test_from_the_command_line(
