@@ -77,10 +77,15 @@ def sparsity_warnings(results: Sequence[GroupResult], criterion: str) -> list[st
     """Says where γ is not sparse: channels go that are nearly as strong as the others."""
     if criterion != "bn_gamma":
         return []
-    return [
-        f"group {group.name}: ratio {group.ratio:g} removes channels up to |γ| = {group.threshold:.2g}, the median is "
-        f"{group.median:.2g}: expect to retrain, or take --criterion sensitivity --images DIR (unlabelled) --recover "
-        "lsq, which needs no sparse γ"
+    found = [
+        f"{group.name} (ratio {group.ratio:g}) removes channels up to |γ| = {group.threshold:.2g}, the median is "
+        f"{group.median:.2g}"
         for group in results
         if group.threshold is not None and group.median is not None and group.threshold > 0.25 * group.median
+    ]
+    if not found:
+        return []
+    return [
+        f"γ is not sparse: {'; '.join(found)}: expect to retrain, or take --criterion sensitivity --images DIR "
+        "(unlabelled) --recover lsq, which needs no sparse γ"
     ]
