@@ -37,7 +37,8 @@ def advice_for(plan: Compression) -> list[str]:
         found.append("the network has no detection head: only its weights say what can go, and nothing is measured")
     elif given.train is None and not given.drawn and given.valid is None:
         found.append("without labels what is measured is the distance of the outputs (0: the same, 1: nothing said)")
-    if given.train is None and given.learn and not any(stage.name == "distill" for stage in plan.stages):
+    distilled = any(stage.name == "distill" for stage in plan.stages) or "distill" in plan.wish.skip
+    if given.train is None and given.learn is not None and not given.learns_enough and not distilled:
         found.append(
             f"{given.learn[1]} images are too few to learn from without labels ({FEWEST_UNLABELLED} are asked for): no "
             "distillation; a setting for it switches it on (--set distill.epochs=40)"

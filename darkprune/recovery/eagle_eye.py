@@ -95,7 +95,7 @@ def search(
     """
     trial = _Trial(weights, settings, budget, samples, seed, moments)
     work: Callable[[int], Candidate | PlanError] = trial.candidate
-    if jobs > 1:
+    if min(jobs, candidates) > 1:  # else this process does it, with the files that are open
         pair = Path(weights.graph.cfg.source), weights.file.path
         work = partial(_in_process, pair, settings, budget, samples, seed)
     found: list[Candidate] = []

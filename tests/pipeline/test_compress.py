@@ -251,6 +251,8 @@ def test_few_images_are_not_learnt_from_unless_asked(
         heard = capsys.readouterr()
         assert words in heard.out + heard.err
         assert ("distill" in heard.out) == (fewest == 6)
+    assert main([*line, "--skip", "distill"]) == 0
+    assert "too few" not in capsys.readouterr().err  # who leaves it out needs no telling
 
 
 def test_the_pair_alone_is_pruned_on_drawn_scenes(
