@@ -105,16 +105,19 @@ def measure_effects(
 
 
 def convolutions(network: Network) -> Iterator[tuple[Layer, Convolution]]:
-    """Yields the convolutions whose sums can be corrected: all but binary ones and those that read the image."""
+    """Yields the convolutions whose sums can be corrected."""
     for layer in network.graph:
-        module = network.layers[layer.index]
-        if isinstance(module, Convolution) and not isinstance(module, BinaryConvolution) and layer.sources[0] != INPUT:
+        module = convolution_of(network, layer)
+        if module is not None:
             yield layer, module
 
 
-def owner_of(module: Convolution) -> Convolution:
-    """Returns the convolution whose tensors are used."""
-    return module.sharing[0] if module.sharing else module
+def convolution_of(network: Network, layer: Layer) -> Convolution | None:
+    """Returns a layer's convolution if its sums can be corrected: no binary one, and none that reads the image."""
+    module = network.layers[layer.index]
+    if not isinstance(module, Convolution) or isinstance(module, BinaryConvolution) or layer.sources[0] == INPUT:
+        return None
+    return module
 
 
 def slope_of(module: Convolution) -> Tensor:
@@ -166,7 +169,7 @@ def _watched(network: Network, receive: Callable[[int, Tensor], None]) -> Iterat
     """Within the block gradients that reach a convolution's sums are handed over."""
     inner = {layer.index: module.activation for layer, module in convolutions(network)}
     for layer, module in convolutions(network):
-        slope = slope_of(owner_of(module)).view(-1, 1, 1)
+        slope = slope_of(module.owner).view(-1, 1, 1)
         module.activation = partial(_activate, module.activation, partial(_hand_over, receive, layer.index, slope))
     try:
         yield

@@ -25,7 +25,7 @@ from darkprune.recovery.distance import Reference
 from darkprune.recovery.effects import measure_effects
 from darkprune.recovery.loading import load_network
 from darkprune.recovery.refit import Pairing, refit
-from darkprune.recovery.samples import Samples
+from darkprune.recovery.samples import Sample, Samples
 from darkprune.recovery.walk import affordable_images
 
 METHODS = ("none", "lsq", "scale", "bn")
@@ -66,10 +66,14 @@ def images_for(how: str, graph: Graph) -> int:
     return max(least, min(most, affordable_images(graph)))
 
 
-def steps_of(how: str, graph: Graph, samples: Samples) -> int:
+def sample_for(how: str, original: Graph, samples: Samples) -> Sample:
+    """Returns what a method looks at: the images to fit on, and further views where there are few."""
+    return samples.fit.filled(images_for(how, original))
+
+
+def steps_of(how: str, original: Graph, slim: Graph, samples: Samples) -> int:
     """Returns how often `recover` tells that it moves on: after each layer, before a refit after each batch too."""
-    fit = samples.fit.filled(images_for(how, graph))
-    return len(graph) + (fit.batches_in_all if how == "lsq" else 0)
+    return len(slim) + (sample_for(how, original, samples).batches_in_all if how == "lsq" else 0)
 
 
 def pair_up(original: NetworkWeights, units: Sequence[Unit], cut: Cut, slim: Path, device: torch.device) -> Pairing:
@@ -129,15 +133,13 @@ def recover(
     pair = pair_up(original, units, cut, slim, samples.fit.device)
     reference = Reference(pair.original, samples.held_out)
     before = after = reference.distance(pair.slim)
-    fit, changed = samples.fit.filled(images_for(how, original.graph)), 0
+    fit, changed = sample_for(how, original.graph, samples), 0
     if how != "none":
         if how == "bn":
             changed = len(reestimate(pair.slim, fit, progress))
-        elif how == "scale":
-            changed = len(refit(pair, fit, scales=True, progress=progress))
         else:
-            places = measure_effects(pair.original, fit, progress=progress).places
-            changed = len(refit(pair, fit, places, progress=progress))
+            places = measure_effects(pair.original, fit, progress=progress).places if how == "lsq" else None
+            changed = len(refit(pair, fit, places, scales=how == "scale", progress=progress))
         after = reference.distance(pair.slim)
         with slim.open("wb", buffering=0) as file:
             save_weights(pair.slim, file, original.file.header)

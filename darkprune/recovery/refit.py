@@ -15,14 +15,13 @@ import torch
 from torch import Tensor
 
 from darkprune.graph.graph import Graph, Layer
-from darkprune.layers import INPUT
 from darkprune.layers.base import Indices
 from darkprune.layers.convolution import Convolutional
 from darkprune.layers.merge import Shortcut
 from darkprune.network import Network
-from darkprune.network.modules.convolution import BinaryConvolution, Convolution
+from darkprune.network.modules.convolution import Convolution
 from darkprune.pruning.apply import Cut
-from darkprune.recovery.effects import PlaceWeights, slope_of
+from darkprune.recovery.effects import PlaceWeights, convolution_of, slope_of
 from darkprune.recovery.least_squares import RIDGE, NormalEquations
 from darkprune.recovery.samples import Sample
 from darkprune.recovery.walk import MEMORY, Walk
@@ -100,10 +99,10 @@ def refittable(network: Network, layer: Layer) -> bool:
 
     Shared weights serve several layers, and binary ones cannot take any value.
     """
-    module = network.layers[layer.index]
-    if not isinstance(module, Convolution) or isinstance(module, BinaryConvolution) or layer.sources[0] == INPUT:
+    module = convolution_of(network, layer)
+    if module is None or module.sharing:
         return False
-    return not module.sharing and all(layer.index not in other.references for other in network.graph)
+    return all(layer.index not in other.references for other in network.graph)
 
 
 def stream_of(graph: Graph, layer: Layer) -> Layer | None:

@@ -203,5 +203,6 @@ class Session:
         self._recover(original, decision.plan, decision.cut, slim)
 
     def _recover(self, original: NetworkWeights, plan: PrunePlan, cut: Cut, slim: Path) -> Recovery:
-        with self._progress("recovering", steps_of(self.how, cut.channels.graph, self.samples)) as bar:
+        steps = steps_of(self.how, original.graph, cut.channels.graph, self.samples)
+        with self._progress("recovering", steps) as bar:
             return recover(original, plan.units, cut, slim, self.samples, self.how, bar.update)

@@ -31,7 +31,7 @@ from darkprune.layers.base import Indices
 from darkprune.network import Network
 from darkprune.network.modules.convolution import Convolution
 from darkprune.pruning.importance import ImageScores, LayerScores, scored_layers
-from darkprune.recovery.effects import convolutions, measure_effects, owner_of
+from darkprune.recovery.effects import convolutions, measure_effects
 from darkprune.recovery.least_squares import RIDGE
 from darkprune.recovery.loading import load_network
 from darkprune.recovery.readout import PROBES
@@ -105,7 +105,7 @@ def _readers(
     for layer in network.graph:
         if layer.index in dense:
             module = dense[layer.index]
-            kernel = owner_of(module).kernel().double().flatten(2)
+            kernel = module.owner.kernel().double().flatten(2)
             moments = _Inputs(module, kernel.shape[1])
             for maps in walk.before(layer.index):
                 moments.add(walk.input_of(layer, maps))
@@ -127,7 +127,7 @@ class _Inputs:
 
     def __init__(self, module: Convolution, channels: int) -> None:
         self._module = module
-        groups, device = module.groups, owner_of(module).weights.device
+        groups, device = module.groups, module.owner.weights.device
         self._count = 0
         self._shift: Tensor | None = None
         self._total = torch.zeros(groups, channels, dtype=torch.float64, device=device)

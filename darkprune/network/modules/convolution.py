@@ -45,9 +45,14 @@ class Convolution(LayerModule):
         self.antialiasing, self.blur_stride = kind.antialiasing, (geometry.stride_y, geometry.stride_x)
         self.activation = activation
 
+    @property
+    def owner(self) -> Convolution:
+        """The convolution whose tensors are used."""
+        return self.sharing[0] if self.sharing else self
+
     def forward(self, x: Tensor) -> Tensor:
         """(b, c, h, w) -> (b, n, out_h, out_w), before any blur."""
-        owner = self.sharing[0] if self.sharing else self
+        owner = self.owner
         if not owner.has_batch_norm:
             return self.activation(self.convolve(x, owner.kernel(), owner.biases))
         y = self.convolve(x, owner.kernel(), None)
@@ -97,7 +102,7 @@ class BinaryConvolution(Convolution):
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, c, h, w) -> (b, n, out_h, out_w)."""
-        owner = self.sharing[0] if self.sharing else self
+        owner = self.owner
         signs = torch.where(x > 0, 1.0, -1.0)
         if owner.training:
             clipped = x.clamp(-1, 1)
@@ -184,9 +189,9 @@ def _owner(layer: Layer, kind: Convolutional, before: Sequence[LayerModule]) -> 
     """Returns the convolution whose tensors are used; the graph made sure that they fit."""
     if kind.share_index is None:
         return None
-    owner = before[layer.references[0]]
-    assert isinstance(owner, Convolution)
-    return owner.sharing[0] if owner.sharing else owner
+    referred = before[layer.references[0]]
+    assert isinstance(referred, Convolution)
+    return referred.owner
 
 
 @module_for(Local)
