@@ -72,7 +72,7 @@ class Session:
         if len(self.samples.fit) < sensitivity.IMAGES:
             found.append(
                 f"{len(self.samples.fit)} images to fit on and {len(self.samples.held_out)} to measure on are few; "
-                f"{self._wanted} and 64 are what the methods were measured with"
+                f"up to {self._wanted} and 64 are made use of"
             )
         return found
 
