@@ -55,5 +55,5 @@ setup(
         "report": REPORT,
         "test": TEST,
     },
-    entry_points={"console_scripts": ["darkprune=darkprune.cli:main"]},
+    entry_points={"console_scripts": ["darkprune=darkprune.cli.main:main"]},
 )

@@ -2,6 +2,6 @@
 
 import sys
 
-from darkprune.cli import main
+from darkprune.cli.main import main
 
 sys.exit(main())

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import settings
 
 from darkprune.darknet.cfg import parse_cfg
+from darkprune.graph.fresh import write_fresh
 from darkprune.graph.graph import build_graph
-from darkprune.pruning.fresh import write_fresh
 
 # .ci/run asks for the same examples every time; elsewhere hypothesis goes on looking
 settings.register_profile("reproducible", derandomize=True)

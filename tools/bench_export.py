@@ -20,10 +20,10 @@ from pathlib import Path
 EXPORT = """
 import sys
 from pathlib import Path
-from darkprune.export.onnx_check import check_structure
-from darkprune.export.onnx_file import write_onnx
-from darkprune.export.onnx_model import build_onnx
-from darkprune.export.onnx_options import ExportOptions
+from darkprune.onnx.check import check_structure
+from darkprune.onnx.file import write_onnx
+from darkprune.onnx.model import build_onnx
+from darkprune.onnx.options import ExportOptions
 from darkprune.graph.graph import read_graph, with_input_size
 from darkprune.graph.weights import NetworkWeights
 from darkprune.zoo import resolve

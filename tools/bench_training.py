@@ -29,11 +29,10 @@ from darkprune.evaluation import evaluate
 from darkprune.evaluation.of_graph import heads_of, input_shape
 from darkprune.graph.graph import Graph, read_graph
 from darkprune.network import Network
-from darkprune.training.distributed import Ranks
-from darkprune.training.objective import DetectionObjective
-from darkprune.training.recipe import Changes
-from darkprune.training.run_data import DataRequest, open_data
-from darkprune.training.session import (
+from darkprune.training.data.run_data import DataRequest, open_data
+from darkprune.training.loop.distributed import Ranks
+from darkprune.training.loop.objective import DetectionObjective
+from darkprune.training.loop.session import (
     RunRequest,
     choose_device,
     make_recipe,
@@ -41,7 +40,8 @@ from darkprune.training.session import (
     open_folder,
     open_network,
 )
-from darkprune.training.validation import runner_of
+from darkprune.training.loop.validation import runner_of
+from darkprune.training.recipe.recipe import Changes
 from darkprune.zoo import resolve
 
 WARM_UP = 3  #: steps that are not counted: workers start, memory is allocated
@@ -101,7 +101,7 @@ def bench_evaluation(graph: Graph, network: Network, args: argparse.Namespace, d
 def bench_loss(graph: Graph, images: int = 8, objects: int = 30) -> dict[str, float]:
     """Times the loss of a part by itself."""
     from darkprune.network import NetworkOutput
-    from darkprune.training.batches import Batch
+    from darkprune.training.data.batches import Batch
     from darkprune.training.losses import make_truths
 
     random = np.random.default_rng(0)

@@ -272,3 +272,9 @@ def depthwise_layers(channels: ChannelMap) -> tuple[Layer, ...]:
         for layer in channels.graph
         if isinstance(layer.kind, Convolutional) and layer.kind.depthwise(layer.inputs[0].c)
     )
+
+
+def removed_in(channels: ChannelMap, keep: BoolArray, first: int, last: int) -> int:
+    """Counts the width that a range of layers loses, apart from followers, which were never ranked."""
+    layers = [index for index in channels.producers if first <= index <= last and index not in channels.followers]
+    return sum(int((~keep[channels.of_layer[index]]).sum()) for index in layers)

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from darkprune.errors import CfgError, DarkpruneError, DataError
-from darkprune.pruning.plan import PrunePlan, hash_file
-from darkprune.pruning.plan_file import read_plan
 from darkprune.report.records import Record, read_record
-from darkprune.training.gamma_figure import GammaRecord, read_gammas
+from darkprune.surgery.plan import PrunePlan, hash_file
+from darkprune.surgery.plan_file import read_plan
+from darkprune.training.sparsity.gamma_figure import GammaRecord, read_gammas
 from darkprune.zoo import resolve
 
 MOST_FOLDERS = 40  #: of results in a run that are told of

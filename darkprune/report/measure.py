@@ -18,12 +18,12 @@ from darkprune.evaluation import Evaluation, detect, evaluate
 from darkprune.evaluation.drawing import draw
 from darkprune.evaluation.of_graph import heads_of, input_shape
 from darkprune.graph.graph import Graph
-from darkprune.pruning.groups import PruneGroup
-from darkprune.pruning.plan import PrunePlan
+from darkprune.graph.groups import PruneGroup
 from darkprune.runners.base import FAST_FIRST, LoadedNetwork, load_with_any
 from darkprune.runners.measure import Following
 from darkprune.runners.timing import time_alternately
-from darkprune.training.taps import Tap, choose_taps, match_taps
+from darkprune.surgery.plan import PrunePlan
+from darkprune.training.distillation.taps import Tap, choose_taps, match_taps
 
 SIDE = 480  #: pixels of the longer side of a sample
 MAP_SIDE = 200  #: of an attention map

@@ -5,8 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from darkprune.report import plots, sections, sections_channels, sections_pictures, sections_results, sections_run
+from darkprune.report import plots
 from darkprune.report.markup import Node, document, tag
+from darkprune.report.sections import channels as sections_channels
+from darkprune.report.sections import networks as sections
+from darkprune.report.sections import pictures as sections_pictures
+from darkprune.report.sections import results as sections_results
+from darkprune.report.sections import run as sections_run
 from darkprune.report.told import Lack, Section, Told
 
 #: in their order on the page

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from darkprune.graph.stats import count
-from darkprune.training.curves import new_figure
+from darkprune.training.records.curves import new_figure
 
 #: groups in turn, as in style.css
 COLOURS = ("#2b6a99", "#c98a2d", "#3d7f5c", "#a37ab5", "#93363a", "#6b7380", "#2f8f95", "#94743d")

@@ -10,12 +10,12 @@ from pathlib import Path
 from darkprune.errors import GraphError
 from darkprune.graph.channels import ChannelMap, map_channels
 from darkprune.graph.graph import Graph, Layer, build_graph, read_graph
-from darkprune.pruning.apply import Cut, slim_cfg
-from darkprune.pruning.groups import PruneGroup, group_of
-from darkprune.pruning.plan import PrunePlan
-from darkprune.pruning.plan_file import read_plan
-from darkprune.pruning.reduced import kept_layers, without_units
-from darkprune.pruning.units import check_units
+from darkprune.graph.groups import PruneGroup, group_of
+from darkprune.surgery.apply import Cut, slim_cfg
+from darkprune.surgery.plan import PrunePlan
+from darkprune.surgery.plan_file import read_plan
+from darkprune.surgery.removed_units import kept_layers, without_units
+from darkprune.surgery.units import check_units
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ Measure = Callable[[LoadedNetwork, Callable[[int, int], None]], float]
 #: called with (number of steps, what is done) gives a context with a function (done, total) that shows progress
 Following = Callable[[int, str], AbstractContextManager[Callable[[int, int], None]]]
 BATCH = 8  #: images at a time
+MAP = "mAP@0.5"  #: more is better
+DISTANCE = "distance"  #: less is better
 
 
 def map_of(dataset: Dataset, batch: int = BATCH) -> Measure:

@@ -1,4 +1,4 @@
-"""onnxruntime on the processor: pairs through `darkprune.export`, and files that it wrote.
+"""onnxruntime on the processor: pairs through `darkprune.onnx`, and files that it wrote.
 
 Where a `.onnx` file is given for the weights, that file is run as it is: so half precision and INT8 are measured.
 """
@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
 
 from darkprune.errors import ExportError, RunnerError
-from darkprune.export.onnx_check import facts_of_file
-from darkprune.export.onnx_file import write_onnx
-from darkprune.export.onnx_model import build_onnx
-from darkprune.export.onnx_options import ExportOptions
 from darkprune.graph.graph import Graph
 from darkprune.graph.weights import NetworkWeights
+from darkprune.onnx.check import facts_of_file
+from darkprune.onnx.file import write_onnx
+from darkprune.onnx.model import build_onnx
+from darkprune.onnx.options import ExportOptions
 from darkprune.runners.base import LoadedNetwork, Maps, Runner
 
 _LAYER = re.compile(r"(\d{3,})_[a-zA-Z]")  #: how the names of a layer's nodes and tensors begin

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from darkprune.errors import ExportError, RunnerError
-from darkprune.export.tensorrt_engine import build_engine
-from darkprune.export.tensorrt_run import Engine
 from darkprune.graph.graph import Graph
 from darkprune.runners.base import LoadedNetwork, Maps, Runner
 from darkprune.runners.onnxruntime_runner import by_layer, in_parts, tensors_of_heads, write_heads
+from darkprune.tensorrt.engine import build_engine
+from darkprune.tensorrt.run import Engine
 
 
 class TensorRtRunner(Runner):

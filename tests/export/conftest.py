@@ -18,8 +18,8 @@ from fake_tensorrt import FakeTensorRT
 from onnx import TensorProto, helper, numpy_helper
 
 from darkprune.evaluation.heads import Head
-from darkprune.export import tensorrt_targets
-from darkprune.export.kit import KitDescription
+from darkprune.kit import KitDescription
+from darkprune.tensorrt import targets as tensorrt_targets
 
 TABLE = json.loads((Path(tensorrt_targets.__file__).parent / "tensorrt_versions.json").read_text(encoding="utf-8"))
 GENERATIONS = tuple(TABLE["generations"])

@@ -19,8 +19,8 @@ from conftest import GENERATIONS, HEADS, OUTPUTS, SIZE, Machine, description
 from darkprune.data import images
 from darkprune.evaluation import heads as evaluation_heads
 from darkprune.evaluation import nms as evaluation_nms
-from darkprune.export.kit import write_kit
-from darkprune.export.kit.board.runtime.sources import Camera, csi_pipeline
+from darkprune.kit import write_kit
+from darkprune.kit.board.runtime.sources import Camera, csi_pipeline
 
 Make = Callable[..., Path]
 Run = Callable[..., tuple[int, str, str]]

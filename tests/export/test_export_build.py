@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from conftest import GENERATIONS, SIZE, Machine
 
-from darkprune.export.kit.board.runtime import RuntimeFailure
-from darkprune.export.kit.board.runtime.build import BuildOptions, BuildResult, build
-from darkprune.export.kit.board.runtime.callbacks import Watcher
-from darkprune.export.kit.board.runtime.compare import compare, deviation
-from darkprune.export.kit.board.runtime.cuda import Cuda
-from darkprune.export.kit.board.runtime.dialects import Dialect11, Dialect82, Dialect84, Dialect85, choose
-from darkprune.export.kit.board.runtime.files import sha256_of, write_atomic
+from darkprune.kit.board.runtime import RuntimeFailure
+from darkprune.kit.board.runtime.build import BuildOptions, BuildResult, build
+from darkprune.kit.board.runtime.callbacks import Watcher
+from darkprune.kit.board.runtime.compare import compare, deviation
+from darkprune.kit.board.runtime.cuda import Cuda
+from darkprune.kit.board.runtime.dialects import Dialect11, Dialect82, Dialect84, Dialect85, choose
+from darkprune.kit.board.runtime.files import sha256_of, write_atomic
 
 MiB = 1 << 20
 Make = Callable[..., Path]

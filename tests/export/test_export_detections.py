@@ -12,8 +12,8 @@ from darkprune.data import images
 from darkprune.evaluation import heads as evaluation_heads
 from darkprune.evaluation import nms as evaluation_nms
 from darkprune.evaluation.heads import Head
-from darkprune.export.kit.board.runtime import RuntimeFailure
-from darkprune.export.kit.board.runtime.detections import (
+from darkprune.kit.board.runtime import RuntimeFailure
+from darkprune.kit.board.runtime.detections import (
     Candidates,
     decode,
     decode_head,
@@ -21,8 +21,8 @@ from darkprune.export.kit.board.runtime.detections import (
     suppress,
     undo_letterbox,
 )
-from darkprune.export.kit.board.runtime.image import letterbox_box, read_image, to_input
-from darkprune.export.kit.schema import _head_json
+from darkprune.kit.board.runtime.image import letterbox_box, read_image, to_input
+from darkprune.kit.schema import _head_json
 
 NET = (96, 64)
 ANCHORS = ((10.0, 13.0), (33.0, 23.0), (62.0, 45.0))

@@ -13,8 +13,8 @@ import pytest
 from conftest import GENERATIONS, OUTPUTS, SIZE, Machine, network
 
 from darkprune.errors import ExportError, OutputError, RunnerError
-from darkprune.export.tensorrt_engine import EngineOptions, build_engine
-from darkprune.export.tensorrt_run import Engine, compare_engine
+from darkprune.tensorrt.engine import EngineOptions, build_engine
+from darkprune.tensorrt.run import Engine, compare_engine
 
 Make = Callable[..., Path]
 
@@ -258,7 +258,7 @@ def test_a_real_engine(onnx_file: Make, tmp_path: Path) -> None:
     if "tensorrt" not in sys.modules:
         pytest.importorskip("tensorrt", reason="needs TensorRT")
     try:
-        from darkprune.export.kit.board.runtime.cuda import Cuda
+        from darkprune.kit.board.runtime.cuda import Cuda
 
         name, capability = Cuda().device()
     except Exception as error:

@@ -21,10 +21,10 @@ from onnx import helper
 
 from darkprune.errors import ExportError, OutputError
 from darkprune.evaluation.heads import Head
-from darkprune.export.kit import KitReport, describe, write_kit
-from darkprune.export.kit.board.runtime.compare import load_reference
-from darkprune.export.kit.board.runtime.model import load_model
 from darkprune.graph.graph import read_graph
+from darkprune.kit import KitReport, describe, write_kit
+from darkprune.kit.board.runtime.compare import load_reference
+from darkprune.kit.board.runtime.model import load_model
 
 Make = Callable[..., Path]
 TARGETS = ("jetson-nano", "tx2", "xavier", "orin", "thor", "workstation")

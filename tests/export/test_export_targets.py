@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from darkprune.errors import ExportError
-from darkprune.export.tensorrt_targets import PRECISIONS, operator_facts, target, targets, trtexec_command
+from darkprune.tensorrt.targets import PRECISIONS, operator_facts, target, targets, trtexec_command
 
 ONNX, ENGINE = Path("a.onnx"), Path("a.engine")
 

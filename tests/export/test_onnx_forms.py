@@ -15,13 +15,13 @@ from test_onnx_kinds import forward, load, net, open_text, random_weights, relat
 from darkprune import __version__
 from darkprune.darknet.output import checked_file
 from darkprune.errors import ExportError, OutputError
-from darkprune.export.heads_outputs import FORMS, Suppression
-from darkprune.export.onnx_check import check_structure, facts_of_file, verify_onnx
-from darkprune.export.onnx_file import write_onnx
-from darkprune.export.onnx_model import build_onnx, export_onnx
-from darkprune.export.onnx_options import ExportOptions
-from darkprune.export.operators import check_model
 from darkprune.graph.weights import NetworkWeights, open_pair
+from darkprune.onnx.check import check_structure, facts_of_file, verify_onnx
+from darkprune.onnx.emit.outputs import FORMS, Suppression
+from darkprune.onnx.file import write_onnx
+from darkprune.onnx.model import build_onnx, export_onnx
+from darkprune.onnx.options import ExportOptions
+from darkprune.tensorrt.operators import check_model
 
 ASSETS = Path(os.environ.get("DARKPRUNE_ASSETS", Path(__file__).parents[3] / "shared" / "assets"))
 ANCHORS = "anchors=10,14,23,27,37,58,81,82 num=4"

@@ -17,18 +17,18 @@ from reference.test_against_darknet import ACTIVATIONS, CONV, SYNTHETIC, everywh
 
 from darkprune.darknet.cfg import parse_cfg
 from darkprune.errors import ExportError
-from darkprune.export.emit import emit_layers
-from darkprune.export.emit_base import INPUT_NAME, Emitter
-from darkprune.export.emit_scope import EMITTERS, UNSUPPORTED
-from darkprune.export.heads_outputs import Output
-from darkprune.export.onnx_model import build_onnx
-from darkprune.export.onnx_network import OnnxNetwork, assemble
-from darkprune.export.onnx_options import ExportOptions
-from darkprune.export.operators import check_model
 from darkprune.graph.graph import build_graph
 from darkprune.graph.weights import NetworkWeights
 from darkprune.layers import KINDS
 from darkprune.layers.heads import Head
+from darkprune.onnx.emit.base import INPUT_NAME, Emitter
+from darkprune.onnx.emit.layers import emit_layers
+from darkprune.onnx.emit.outputs import Output
+from darkprune.onnx.emit.scope import EMITTERS, UNSUPPORTED
+from darkprune.onnx.model import build_onnx
+from darkprune.onnx.network import OnnxNetwork, assemble
+from darkprune.onnx.options import ExportOptions
+from darkprune.tensorrt.operators import check_model
 
 MORE = {
     "deep padding": net(7, 7, 3, f"{CONV} filters=3", "maxpool size=2 stride=2 padding=5"),

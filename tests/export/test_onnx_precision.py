@@ -14,23 +14,23 @@ from test_onnx_forms import HEADS, PLAIN, checkpoints, images_for, open_checkpoi
 from test_onnx_kinds import CASES, forward, load, net, open_text, random_weights, relative, run
 
 from darkprune.errors import DataError, ExportError
-from darkprune.export.heads_outputs import FORMS
-from darkprune.export.onnx_calibration import (
+from darkprune.onnx.calibration import (
     calibration_batches,
     calibration_cache,
     calibration_files,
     measure_ranges,
     scales,
 )
-from darkprune.export.onnx_check import check_structure, facts_of_file
-from darkprune.export.onnx_file import write_onnx
-from darkprune.export.onnx_model import build_onnx
-from darkprune.export.onnx_network import OnnxNetwork
-from darkprune.export.onnx_options import ExportOptions
-from darkprune.export.operators import check_model, file_precision, tensor_types
-from darkprune.export.precision import to_half
-from darkprune.export.quantize import LeftOut, left_out_layers, quantised_share, quantize_onnx, write_model
-from darkprune.export.tensorrt_targets import target
+from darkprune.onnx.check import check_structure, facts_of_file
+from darkprune.onnx.emit.outputs import FORMS
+from darkprune.onnx.file import write_onnx
+from darkprune.onnx.model import build_onnx
+from darkprune.onnx.network import OnnxNetwork
+from darkprune.onnx.options import ExportOptions
+from darkprune.onnx.precision import to_half
+from darkprune.onnx.quantize import LeftOut, left_out_layers, quantised_share, quantize_onnx, write_model
+from darkprune.tensorrt.operators import check_model, file_precision, tensor_types
+from darkprune.tensorrt.targets import target
 
 TEXT = net(
     32, 32, 3, "convolutional filters=8 size=3 pad=1 activation=mish batch_normalize=1",

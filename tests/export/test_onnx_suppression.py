@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from test_onnx_forms import HEADS, head_maps, images_for
 from test_onnx_kinds import open_text, random_weights
 
-from darkprune.export.heads_outputs import Suppression
-from darkprune.export.onnx_check import verify_onnx
-from darkprune.export.onnx_file import write_onnx
-from darkprune.export.onnx_model import build_onnx
-from darkprune.export.onnx_options import ExportOptions
-from darkprune.export.onnx_suppression import suppression_fault
+from darkprune.onnx.check import verify_onnx
+from darkprune.onnx.emit.outputs import Suppression
+from darkprune.onnx.file import write_onnx
+from darkprune.onnx.model import build_onnx
+from darkprune.onnx.options import ExportOptions
+from darkprune.onnx.suppression import suppression_fault
 
 LIMITS = Suppression(0.3, 0.5, 4)
 

@@ -186,7 +186,7 @@ def test_real_checkpoints_open_and_are_finite() -> None:
     pairs = [
         (next(folder.glob("*.cfg")), path) for folder in CHECKPOINTS.iterdir() for path in folder.glob("*.weights")
     ]
-    assert len(pairs) == 8
+    assert len(pairs) == len(list(CHECKPOINTS.iterdir()))
     for cfg, path in pairs:
         with open_pair(cfg, path) as weights:
             assert weights.file.size == weights.file.expected_size == path.stat().st_size

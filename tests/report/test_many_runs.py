@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from darkprune.cli import main
+from darkprune.cli.main import main
 from darkprune.report import contents, plots
 from darkprune.report.contents import find_original, read_contents
 from darkprune.report.told import MOST_DRAWN

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from darkprune.cli import main
+from darkprune.cli.main import main
 from darkprune.darknet.cfg import parse_cfg
 from darkprune.graph.graph import build_graph, read_graph
-from darkprune.pruning.groups import divide
+from darkprune.graph.groups import divide
 from darkprune.report.network_page import network_page
 from darkprune.report.structure import Structure, read_slim
 from darkprune.report.wiring import lay_lanes
@@ -113,7 +113,7 @@ def test_json_stays_one_object(small_pair: SmallPair, tmp_path: Path, capsys: py
 
 def test_needs_nothing_heavy(tmp_path: Path) -> None:
     code = (
-        "import sys; from darkprune.cli import main; "
+        "import sys; from darkprune.cli.main import main; "
         f"main(['info', 'builtin:yolov4-tiny', '--html', {str(tmp_path / 'n.html')!r}]); "
         "print([name for name in ('torch', 'cv2', 'onnx', 'matplotlib') if name in sys.modules])"
     )

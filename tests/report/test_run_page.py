@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from darkprune.cli import main
+from darkprune.cli.main import main
 from darkprune.report import plots
 from darkprune.report.contents import find_original, read_contents
 from darkprune.report.measure import attention

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from darkprune.cli import main
+from darkprune.cli.main import main
 from darkprune.errors import RunnerError
-from darkprune.export import tensorrt_targets
 from darkprune.graph.graph import Graph, read_graph, with_input_size
 from darkprune.runners.base import PREFERRED, RUNNERS, get_runner, load_with_any
 from darkprune.runners.onnxruntime_runner import in_parts, layer_of, tensors_of_heads
+from darkprune.tensorrt import targets as tensorrt_targets
 
 sys.path.append(str(Path(__file__).parents[1] / "export"))
 from fake_cudart import FakeCudart

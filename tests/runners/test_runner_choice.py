@@ -11,8 +11,8 @@ from reference import forward, load
 
 from darkprune.darknet.cfg import parse_cfg
 from darkprune.errors import RunnerError, UsageError
+from darkprune.graph.fresh import write_fresh
 from darkprune.graph.graph import Graph, build_graph, read_graph
-from darkprune.pruning.fresh import write_fresh
 from darkprune.runners import base
 from darkprune.runners.base import get_runner, load_with_any
 

@@ -8,5 +8,5 @@ import pytest
 @pytest.fixture(autouse=True)
 def no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if "pictures" not in request.node.name:
-        monkeypatch.setattr("darkprune.training.loop.draw_curves", lambda *args: True)
-        monkeypatch.setattr("darkprune.training.gamma_figure.new_figure", lambda **options: None)
+        monkeypatch.setattr("darkprune.training.loop.loop.draw_curves", lambda *args: True)
+        monkeypatch.setattr("darkprune.training.sparsity.gamma_figure.new_figure", lambda **options: None)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from darkprune.darknet.cfg import parse_cfg
 from darkprune.errors import CfgError
 from darkprune.graph.graph import build_graph
-from darkprune.training.augment import (
+from darkprune.training.data.augment import (
     Augmentation,
     Cutout,
     cut_out,
@@ -21,7 +21,7 @@ from darkprune.training.augment import (
     shift_colours,
     usable,
 )
-from darkprune.training.mixing import Tile, draw_seams, mixup, mosaic
+from darkprune.training.data.mixing import Tile, draw_seams, mixup, mosaic
 from tests.training.tiny import CFG, tiny_graph
 
 COLOURS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0]], np.uint8)

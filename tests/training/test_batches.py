@@ -11,9 +11,9 @@ import torch
 
 from darkprune.data import read_dataset
 from darkprune.errors import DataError, TrainingError
-from darkprune.training.augment import Augmentation
-from darkprune.training.batches import Batch, BatchLoader, BatchPlan, SizeSettings
-from darkprune.training.examples import ExampleMaker, ImageSet, image_set, unlabelled_set
+from darkprune.training.data.augment import Augmentation
+from darkprune.training.data.batches import Batch, BatchLoader, BatchPlan, SizeSettings
+from darkprune.training.data.examples import ExampleMaker, ImageSet, image_set, unlabelled_set
 from tests.training.tiny import write_images
 
 WHAT = Augmentation(jitter=0.2, hue=0.1, saturation=1.5, exposure=1.5, mosaic=True)

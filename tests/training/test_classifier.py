@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from darkprune.commands import train
+from darkprune.cli import train
 from darkprune.darknet.cfg import parse_cfg
 from darkprune.data.darknet_data import read_data_file
 from darkprune.errors import DarkpruneError, DataError, TrainingError
 from darkprune.graph.graph import build_graph
-from darkprune.training.classifier import Crops, crop, read_classes
+from darkprune.training.data.classifier import Crops, crop, read_classes
 from darkprune.training.losses.softmax import SoftmaxLoss
 from tests.training.test_training_commands import FAST, call
 

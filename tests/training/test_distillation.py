@@ -13,24 +13,24 @@ import torch
 from darkprune.darknet.cfg import parse_cfg
 from darkprune.errors import TrainingError, UsageError
 from darkprune.graph.graph import build_graph, read_graph
+from darkprune.graph.groups import divide
 from darkprune.layers.heads import Yolo
-from darkprune.pruning.groups import divide
-from darkprune.pruning.plan import PrunePlan
-from darkprune.pruning.reduced import without_units
-from darkprune.pruning.units import Unit
-from darkprune.training.batches import Batch
-from darkprune.training.distillation import (
+from darkprune.surgery.plan import PrunePlan
+from darkprune.surgery.removed_units import without_units
+from darkprune.surgery.units import Unit
+from darkprune.training.data.batches import Batch
+from darkprune.training.distillation.distillation import (
     PRESETS,
     DistillationObjective,
     DistillationSettings,
     attention,
     attention_loss,
 )
+from darkprune.training.distillation.soft_head import SoftHead, class_loss
+from darkprune.training.distillation.taps import CHU2022, Tap, choose_taps, match_taps, parse_taps
+from darkprune.training.loop.objective import DetectionObjective
 from darkprune.training.losses import make_truths
-from darkprune.training.objective import DetectionObjective
-from darkprune.training.recipe import Changes
-from darkprune.training.soft_head import SoftHead, class_loss
-from darkprune.training.taps import CHU2022, Tap, choose_taps, match_taps, parse_taps
+from darkprune.training.recipe.recipe import Changes
 from darkprune.zoo import resolve
 from tests.training.tiny import CFG, fresh_network, make_trainer, tiny_graph, write_images
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from darkprune.network import tensor_of
-from darkprune.training.distributed import Ranks, join_ranks
-from darkprune.training.recipe import Changes
+from darkprune.training.loop.distributed import Ranks, join_ranks
+from darkprune.training.recipe.recipe import Changes
 from tests.training.tiny import fresh_network, make_trainer, tiny_graph, write_images
 
 CHANGES = Changes(steps=3, parts=2)

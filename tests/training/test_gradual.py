@@ -15,26 +15,26 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from darkprune.commands import distill, prune, train
+from darkprune.cli import distill, prune, train
 from darkprune.darknet.weights import Header
 from darkprune.errors import DarkpruneError, PlanError, UsageError
 from darkprune.graph.graph import read_graph
+from darkprune.graph.groups import divide
 from darkprune.graph.weights import NetworkWeights, open_pair
 from darkprune.network import Network, save_weights, tensor_of
-from darkprune.pruning.apply import Cut
-from darkprune.pruning.groups import divide
-from darkprune.pruning.plan import hash_file
-from darkprune.pruning.plan_file import parse_plan
-from darkprune.pruning.settings import PruneSettings
-from darkprune.training.checkpoint import RunFolder
-from darkprune.training.distributed import Ranks
-from darkprune.training.gradual import GradualPruning, size_of
-from darkprune.training.hooks import Hook
-from darkprune.training.log import read_log
-from darkprune.training.loop import Trainer
-from darkprune.training.recipe import Changes
-from darkprune.training.sparsity import Sparsity, SparsitySettings
-from darkprune.training.timetable import GradualSettings, Stage, make_timetable
+from darkprune.selection.settings import PruneSettings
+from darkprune.surgery.apply import Cut
+from darkprune.surgery.plan import hash_file
+from darkprune.surgery.plan_file import parse_plan
+from darkprune.training.gradual.gradual import GradualPruning, size_of
+from darkprune.training.gradual.timetable import GradualSettings, Stage, make_timetable
+from darkprune.training.loop.checkpoint import RunFolder
+from darkprune.training.loop.distributed import Ranks
+from darkprune.training.loop.hooks import Hook
+from darkprune.training.loop.loop import Trainer
+from darkprune.training.recipe.recipe import Changes
+from darkprune.training.records.log import read_log
+from darkprune.training.sparsity.sparsity import Sparsity, SparsitySettings
 from tests.training.test_distributed import in_two_processes
 from tests.training.test_resume import Trap, die, in_a_child
 from tests.training.test_training_commands import FAST, call

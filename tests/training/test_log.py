@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from darkprune.errors import TrainingError
-from darkprune.training.curves import Board, draw_curves
-from darkprune.training.gammas import GammaHistory
-from darkprune.training.log import Log, column, read_log
+from darkprune.training.records.curves import Board, draw_curves
+from darkprune.training.records.log import Log, column, read_log
+from darkprune.training.sparsity.gammas import GammaHistory
 
 
 def test_rows_behind_the_state_are_cut_off(tmp_path: Path) -> None:

@@ -14,13 +14,13 @@ from darkprune.darknet.cfg import parse_cfg
 from darkprune.errors import TrainingError
 from darkprune.graph.graph import build_graph
 from darkprune.network import Network, NetworkOutput, tensor_of
-from darkprune.training import memory
-from darkprune.training.batches import Batch, SizeSettings
-from darkprune.training.log import column, read_log
-from darkprune.training.memory import advice, is_out_of_memory
-from darkprune.training.objective import DetectionObjective, Loss
-from darkprune.training.progress import Progress, duration
-from darkprune.training.recipe import Changes, read_recipe
+from darkprune.training.data.batches import Batch, SizeSettings
+from darkprune.training.loop import memory
+from darkprune.training.loop.memory import advice, is_out_of_memory
+from darkprune.training.loop.objective import DetectionObjective, Loss
+from darkprune.training.recipe.recipe import Changes, read_recipe
+from darkprune.training.records.log import column, read_log
+from darkprune.training.records.progress import Progress, duration
 from tests.training.tiny import CFG, fresh_network, make_trainer, tiny_graph, write_images
 
 

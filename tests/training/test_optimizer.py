@@ -9,9 +9,9 @@ import torch
 from darkprune.darknet.cfg import parse_cfg
 from darkprune.graph.graph import build_graph
 from darkprune.network import tensor_of
-from darkprune.training.ema import Ema, EmaSettings
-from darkprune.training.freezing import Freezing
-from darkprune.training.optimizer import Optimizer, OptimizerSettings, trained_parameters
+from darkprune.training.recipe.ema import Ema, EmaSettings
+from darkprune.training.recipe.freezing import Freezing
+from darkprune.training.recipe.optimizer import Optimizer, OptimizerSettings, trained_parameters
 from tests.training.tiny import CFG, fresh_network, tiny_graph
 
 BATCH = 8

@@ -16,14 +16,14 @@ import torch
 
 from darkprune.darknet import output
 from darkprune.errors import OutputError, TrainingError
+from darkprune.graph.groups import divide
 from darkprune.graph.weights import NetworkWeights
-from darkprune.pruning.groups import divide
-from darkprune.training.checkpoint import RunFolder
-from darkprune.training.hooks import Hook
-from darkprune.training.log import read_log
-from darkprune.training.loop import Trainer
-from darkprune.training.recipe import Changes
-from darkprune.training.sparsity import Sparsity, SparsitySettings
+from darkprune.training.loop.checkpoint import RunFolder
+from darkprune.training.loop.hooks import Hook
+from darkprune.training.loop.loop import Trainer
+from darkprune.training.recipe.recipe import Changes
+from darkprune.training.records.log import read_log
+from darkprune.training.sparsity.sparsity import Sparsity, SparsitySettings
 from tests.training.tiny import fresh_network, make_trainer, tiny_graph, write_images
 
 CHANGES = Changes(ema=0.9, multi_scale=1.5)
@@ -210,7 +210,7 @@ def test_pictures_without_room_do_not_end_a_run(data: Path, tmp_path: Path, monk
     def full(*args: object) -> None:
         raise OutputError("curves.png: the disk is full")
 
-    monkeypatch.setattr("darkprune.training.loop.draw_curves", full)
+    monkeypatch.setattr("darkprune.training.loop.loop.draw_curves", full)
     run = trainer(data, tmp_path / "run", hook=Trap(0, die))
     assert run.run().steps == 8
     assert run.options.folder.weights("final").is_file()
@@ -240,7 +240,7 @@ def test_a_full_disk_inside_torchs_writer(tmp_path: Path, monkeypatch: pytest.Mo
         def __exit__(self, *details: Any) -> bool | None:
             return self.real.__exit__(*details)
 
-    monkeypatch.setattr("darkprune.training.checkpoint.atomic_file", Opened)
+    monkeypatch.setattr("darkprune.training.loop.checkpoint.atomic_file", Opened)
     with pytest.raises(OutputError, match="disk is full"):
         folder.write_state({"step": 2, "tensor": torch.zeros(1000)})
     assert folder.read_state()["step"] == 1

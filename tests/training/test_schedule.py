@@ -10,9 +10,9 @@ import pytest
 from darkprune.darknet.cfg import parse_cfg
 from darkprune.darknet.options import Options
 from darkprune.errors import CfgError, DarkpruneError
-from darkprune.training.batches import SizeSettings
-from darkprune.training.recipe import Changes, read_recipe
-from darkprune.training.schedule import Schedule, read_schedule
+from darkprune.training.data.batches import SizeSettings
+from darkprune.training.recipe.recipe import Changes, read_recipe
+from darkprune.training.recipe.schedule import Schedule, read_schedule
 from tests.training.tiny import tiny_graph
 
 

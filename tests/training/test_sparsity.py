@@ -11,11 +11,11 @@ import torch
 from darkprune.darknet.cfg import parse_cfg
 from darkprune.errors import TrainingError, UsageError
 from darkprune.graph.graph import build_graph
+from darkprune.graph.groups import divide
 from darkprune.network import tensor_of
-from darkprune.pruning.groups import divide
-from darkprune.training.checkpoint import RunFolder
-from darkprune.training.recipe import Changes
-from darkprune.training.sparsity import PRESETS, Sparsity, SparsitySettings, sparse_layers
+from darkprune.training.loop.checkpoint import RunFolder
+from darkprune.training.recipe.recipe import Changes
+from darkprune.training.sparsity.sparsity import PRESETS, Sparsity, SparsitySettings, sparse_layers
 from tests.training.tiny import fresh_network, make_trainer, tiny_graph, write_images
 
 

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from darkprune.commands import distill, train
+from darkprune.cli import distill, train
 from darkprune.errors import DarkpruneError
 from darkprune.graph.graph import read_graph
 from darkprune.graph.weights import NetworkWeights
 from darkprune.network import tensor_of
-from darkprune.training.session import open_network
+from darkprune.training.loop.session import open_network
 from tests.training.tiny import CFG, write_images
 
 FAST = ["--workers", "0", "--no-tensorboard", "--eval-every", "4", "--save-every", "2"]

@@ -12,16 +12,16 @@ from darkprune.darknet.cfg import parse_cfg
 from darkprune.data import read_dataset
 from darkprune.graph.graph import Graph, build_graph
 from darkprune.network import Network, initialise
-from darkprune.training.batches import BatchLoader, BatchPlan
-from darkprune.training.checkpoint import RunFolder
-from darkprune.training.distributed import Ranks
-from darkprune.training.examples import ExampleMaker, image_set
-from darkprune.training.hooks import Hook
-from darkprune.training.loop import Trainer
-from darkprune.training.objective import DetectionObjective, Objective
-from darkprune.training.outcome import RunOptions
-from darkprune.training.recipe import Changes, Recipe, read_recipe
-from darkprune.training.validation import Validation
+from darkprune.training.data.batches import BatchLoader, BatchPlan
+from darkprune.training.data.examples import ExampleMaker, image_set
+from darkprune.training.loop.checkpoint import RunFolder
+from darkprune.training.loop.distributed import Ranks
+from darkprune.training.loop.hooks import Hook
+from darkprune.training.loop.loop import Trainer
+from darkprune.training.loop.objective import DetectionObjective, Objective
+from darkprune.training.loop.outcome import RunOptions
+from darkprune.training.loop.validation import Validation
+from darkprune.training.recipe.recipe import Changes, Recipe, read_recipe
 
 CFG = """[net]
 batch=8

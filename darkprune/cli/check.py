@@ -1,0 +1,43 @@
+"""`darkprune check`: what is wrong with a data set, before any time is spent on it."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+
+from darkprune.cli.console import add_json, follow, print_json, progress
+from darkprune.data import read_dataset
+from darkprune.data.check import check_dataset
+from darkprune.evaluation.of_graph import heads_of
+from darkprune.graph.graph import read_graph
+from darkprune.zoo import resolve
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    parser.add_argument("--data", required=True, metavar="F", help="a .data file, a VOC folder, COCO JSON, a list")
+    parser.add_argument("--cfg", help="a network whose number of classes the data has to fit")
+    parser.add_argument("--split", action="append", help="which parts (default train and valid)")
+    parser.add_argument("--names", metavar="F", help="names of the classes, in order")
+    parser.add_argument("--fast", action="store_true", help="do not decode the images")
+    add_json(parser)
+
+
+def run(args: Namespace) -> int:
+    """Lists the problems; exit status 1 if there are any."""
+    classes = heads_of(read_graph(resolve(args.cfg)))[-1].classes if args.cfg else None
+    found = []
+    counts = {}
+    for split in args.split or ["train", "valid"]:
+        dataset = read_dataset(args.data, split, args.names)
+        counts[split] = len(dataset)
+        with progress(len(dataset), f"checking {split}", "image") as bar:
+            problems = check_dataset(dataset, classes, decode=not args.fast, progress=follow(bar))
+        found += [{"split": split, "kind": problem.kind, "problem": str(problem)} for problem in problems]
+    if args.json:
+        print_json({"images": counts, "problems": found})
+    else:
+        for entry in found:
+            print(f"{entry['split']}: {entry['problem']}")
+        splits = ", ".join(f"{count} {split} images" for split, count in counts.items())
+        print(f"{args.data}: {splits}: {len(found)} problem{'' if len(found) == 1 else 's'}")
+    return 1 if found else 0

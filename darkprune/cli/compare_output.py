@@ -1,0 +1,102 @@
+"""What `darkprune compare` leaves and prints: table, pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from darkprune.cli.console import count, megabytes, print_table, warn
+from darkprune.comparison.cells import TRAINED, Cell
+from darkprune.darknet.output import atomic_file
+
+if TYPE_CHECKING:  # these import torch, which --help can do without
+    from darkprune.comparison.setup import Setup
+    from darkprune.comparison.table import Row
+
+
+def write(setup: Setup, cells: Sequence[Cell], rows: Sequence[Row]) -> list[str]:
+    """Writes table and pictures; returns their paths."""
+    from darkprune.comparison.table import to_csv
+
+    names: list[str] = []
+
+    def save(name: str, content: bytes) -> None:
+        with atomic_file(setup.folder / name, overwrite=True) as file:
+            file.write(content)
+        names.append(str(setup.folder / name))
+
+    about = {"cfg": setup.cfg.name, "weights": setup.weights.name, "data": setup.data, "runner": setup.runner,
+             "budget_of": setup.kind, "digests": dict(setup.digests), "changes": asdict(setup.changes)}  # fmt: skip
+    whole = {"about": about, "rows": [row.to_json() for row in rows], "cells": [asdict(cell) for cell in cells]}
+    save("compare.json", (json.dumps(whole, indent=1) + "\n").encode())
+    save("compare.csv", to_csv(rows).encode())
+    if find_spec("matplotlib") is None:
+        warn("no pictures are drawn: matplotlib is not installed (pip install 'darkprune[report]')")
+    else:
+        from darkprune.comparison.curves import draw
+
+        draw(rows, f"{setup.cfg.stem}: methods at equal {setup.kind}", save)
+    return names
+
+
+def show(rows: Sequence[Row], setup: Setup, outputs: Sequence[str]) -> None:
+    """Prints the table."""
+
+    def percent(value: float | None, spread: float | None, seeds: int) -> str:
+        if value is None:
+            return "-"
+        return f"{100 * value:.2f}" + (f" ±{100 * (spread or 0):.2f}" if seeds > 1 else "")
+
+    table = [
+        (
+            row.method or row.kind,
+            row.budget or f"{row.width}x{row.height}",
+            row.recovery or "-",
+            "failed" if row.failed and row.map50 is None else percent(row.map50, row.map50_std, row.seeds),
+            percent(row.map, row.map_std, row.seeds),
+            "-" if row.params is None else count(row.params),
+            "-" if row.macs is None else count(row.macs),
+            "-" if row.bytes is None else megabytes(row.bytes),
+            "-" if row.ms is None else f"{row.ms:.2f}",
+            "-" if row.seconds is None else f"{row.seconds:.0f} s",
+            {None: "-", True: "yes", False: "no"}[row.beats_control],
+        )
+        for row in rows
+    ]
+    head = ("method", "budget", "recovery", "mAP@0.5", "0.5:0.95", "parameters", "MACs", "file", "ms", "took",
+            "beats control")  # fmt: skip
+    print_table(head, table, left=3)
+    failures: dict[str, list[str]] = {}
+    for row in rows:
+        if row.failed:
+            failures.setdefault(row.failed, []).append(f"{row.method} at {row.budget}, {row.recovery}")
+    for reason, cells in failures.items():
+        print(f"{'; '.join(cells)}: {reason}")
+    harmed = _harmed(rows)
+    if harmed:
+        print(f"training did harm: {'; '.join(harmed)}")
+        print("train more gently (--adam --lr 0.001 --policy cosine) or for longer")
+    print(f"\ncontrol: the unpruned network at a smaller input; {setup.runner}")
+    judged = [row for row in rows if row.beats_control is not None]
+    if judged and not any(row.beats_control for row in judged):
+        print(
+            "NOTHING HERE BEATS THE SMALLER INPUT at equal operations: train after pruning, or take the smaller input"
+        )
+    print("written: " + ", ".join(outputs))
+
+
+def _harmed(rows: Sequence[Row]) -> list[str]:
+    """Names the rows that are worse than the same network was before its training, where that is in the table."""
+    before = {(row.method, row.budget, row.recovery): row.map50 for row in rows}
+    found = []
+    for row in rows:
+        first, _, last = row.recovery.rpartition("+")
+        start = before.get((row.method, row.budget, first or "none"))
+        if last in TRAINED and row.map50 is not None and start is not None and row.map50 < start:
+            found.append(
+                f"{row.method} at {row.budget}, {row.recovery}, {100 * start:.2f} before, {100 * row.map50:.2f} after"
+            )
+    return found

@@ -1,1 +1,0 @@
-"""One file per subcommand: its arguments, and what it does."""

@@ -1,0 +1,110 @@
+"""What all cells of a comparison have in common, and the hashes of their steps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from darkprune.comparison.cells import Cell
+from darkprune.comparison.methods import method_of
+from darkprune.runs.record import key_of
+from darkprune.surgery.result import ResultNames
+from darkprune.training.recipe.recipe import Changes
+
+
+@dataclass(frozen=True)
+class Setup:
+    """One checkpoint, one data set, one folder.
+
+    Attributes:
+        cfg, weights: the unpruned pair.
+        folder: of the comparison.
+        kind: what the budgets are about: `macs`, `params` or `size`.
+        data, split, names: labelled images, the part that is measured on, names of the classes.
+        images: unlabelled images, if there are some.
+        runner: program that measures.
+        candidates: how many EagleEye tries.
+        common: settings of `darkprune prune` that hold for every method.
+        changes: training keys.
+        device: to train on.
+        workers: processes or threads that prepare images for one cell.
+        jobs: processes that the candidates of a search are tried in.
+        digests: hashes of what is read: `cfg`, `weights`, `valid`, and where used `train` and `images`.
+    """
+
+    cfg: Path
+    weights: Path
+    folder: Path
+    kind: str
+    data: str
+    split: str
+    names: str | None
+    images: Path | None
+    runner: str
+    candidates: int
+    common: Mapping[str, Any] = field(default_factory=dict)
+    changes: Changes = field(default_factory=Changes)
+    device: str = "auto"
+    workers: int | None = None
+    jobs: int = 1
+    digests: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def files(self) -> ResultNames:
+        """Names of a slim pair's files."""
+        return ResultNames.of(self.cfg.stem)
+
+    def cut_folder(self, cell: Cell) -> Path:
+        """Where a cell's cut lies."""
+        return self.folder / "cuts" / cell.cut_name
+
+    def pair_folder(self, cell: Cell) -> Path:
+        """Where a cell's slim pair lies."""
+        return self.folder / "pairs" / cell.name
+
+    def record_file(self, name: str) -> Path:
+        """Where what was measured lies."""
+        return self.folder / "cells" / f"{name}.json"
+
+    def cut_key(self, cell: Cell) -> str:
+        """Hash of what decides a cut."""
+        method = method_of(cell.method)
+        settings = {
+            "settings": {**_plain(method.settings), **self.common},
+            "layers": [method.units, method.channels],
+            "budget": [self.kind, cell.budget],
+            "rounds": method.rounds,
+            "candidates": self.candidates if method.searches else 0,
+            "seed": cell.cut_seed,
+        }
+        return key_of("cut", settings, self._inputs("cfg", "weights", *(["images"] if self.looks(cell) else [])))
+
+    def pair_key(self, cell: Cell) -> str:
+        """Hash of what decides a slim pair."""
+        if cell.training is None:
+            inputs = {"cut": self.cut_key(cell), **self._inputs(*(["images"] if cell.how != "none" else []))}
+            return key_of("recover", {"how": cell.how, "seed": cell.seed}, inputs)
+        read = "images" if cell.training == "distill-unlabelled" else "train"
+        settings = {"training": cell.training, "changes": _plain(self.changes), "seed": cell.seed}
+        return key_of("train", settings, {"start": self.pair_key(cell.untrained), **self._inputs(read)})
+
+    def measure_key(self, pair: str, width: int = 0, height: int = 0) -> str:
+        """Hash of what decides a measurement of a pair, at another input size if given."""
+        settings = {"runner": self.runner, "size": [width, height]}
+        return key_of("measure", settings, {"pair": pair, **self._inputs("valid")})
+
+    def looks(self, cell: Cell) -> bool:
+        """Whether a cut looks at images: it has to, or it can and there are some."""
+        method = method_of(cell.method)
+        return method.images or (self.images is not None and method.settings.similarity > 0)
+
+    def _inputs(self, *names: str) -> dict[str, str]:
+        return {name: self.digests.get(name, "") for name in names}
+
+
+def _plain(settings: Any) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(json.dumps(asdict(settings)))
+    return found

@@ -1,0 +1,173 @@
+"""The steps of a cell: cut, recovery, measurement. Each is done once; what it needs is done first."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from darkprune.comparison.cells import Cell
+from darkprune.comparison.methods import method_of
+from darkprune.comparison.setup import Setup
+from darkprune.comparison.train import train
+from darkprune.data import read_dataset
+from darkprune.errors import UsageError
+from darkprune.evaluation import evaluate
+from darkprune.evaluation.of_graph import heads_of, input_shape
+from darkprune.graph.graph import Graph, read_graph, with_input_size
+from darkprune.graph.stats import totals
+from darkprune.graph.weights import NetworkWeights
+from darkprune.runners.base import load_with_any
+from darkprune.runs.record import Record, StepError, fill_file, fill_folder
+from darkprune.search.choice import Effort, choose
+from darkprune.search.session import Session
+from darkprune.selection.budget import parse_budget
+from darkprune.surgery.plan_file import read_plan
+from darkprune.surgery.replay import prepare, replay
+from darkprune.surgery.result import write_result
+
+
+class _Silent:
+    def update(self) -> None:
+        pass
+
+
+@contextmanager
+def _silence(what: str, steps: int) -> Iterator[_Silent]:
+    yield _Silent()
+
+
+def cut(setup: Setup, cell: Cell) -> Record:
+    """Makes the cut that a cell starts from: slim pair, plan and report in a folder.
+
+    Raises:
+        StepError: it cannot be made.
+    """
+    return fill_folder(setup.cut_folder(cell), setup.cut_key(cell), lambda out: _cut(setup, cell, out))
+
+
+def recover(setup: Setup, cell: Cell) -> Record:
+    """Makes a cell's slim pair.
+
+    Raises:
+        StepError: it cannot be made.
+    """
+    cut(setup, cell)
+    if cell.training is not None:
+        recover(setup, cell.untrained)
+    return fill_folder(setup.pair_folder(cell), setup.pair_key(cell), lambda out: _recover(setup, cell, out))
+
+
+def measure(setup: Setup, cell: Cell) -> Record | None:
+    """Does all of a cell; None where that failed and the reason is kept for the table."""
+    key = setup.measure_key(setup.pair_key(cell))
+    try:
+        return fill_file(setup.record_file(cell.name), key, lambda: _measure(setup, cell))
+    except StepError:
+        return None
+
+
+def measure_unpruned(setup: Setup, size: tuple[int, int]) -> Record:
+    """Measures the unpruned network at an input size.
+
+    Raises:
+        StepError: it cannot be measured.
+    """
+    key = setup.measure_key(setup.digests["weights"] + setup.digests["cfg"], *size)
+    path = setup.record_file(f"unpruned_{size[0]}x{size[1]}")
+    return fill_file(path, key, lambda: _figures(setup, unpruned_at(setup, size), setup.weights))
+
+
+def unpruned_at(setup: Setup, size: tuple[int, int]) -> Graph:
+    """Returns the unpruned network at an input size."""
+    return with_input_size(read_graph(setup.cfg), *size)
+
+
+def _cut(setup: Setup, cell: Cell, out: Path) -> dict[str, Any]:
+    method = method_of(cell.method)
+    graph = read_graph(setup.cfg)
+    session = None
+    if setup.looks(cell):
+        session = Session(_images(setup, cell), graph, method.finish, _silence, cell.cut_seed)
+    with NetworkWeights(graph, setup.weights) as weights:
+        budget = parse_budget(setup.kind, cell.budget, totals(graph, weights.file.header.size))
+        settings, rest = method.for_budget(weights, budget, setup.common)
+        effort = Effort(setup.candidates if method.searches else 0, method.rounds, seed=cell.cut_seed, jobs=setup.jobs)
+        decision = choose(weights, settings, (setup.cfg.name, setup.weights.name), session, rest, effort)
+        base = prepare(weights, decision.plan)
+        hashes = (setup.digests["cfg"], setup.digests["weights"])
+        warnings = list(decision.warnings)
+        data = write_result(out, setup.files, base, decision.plan, decision.cut, lambda: hashes, warnings)
+    return {"units": len(decision.plan.units), "after": data["after"], "warnings": warnings}
+
+
+def _recover(setup: Setup, cell: Cell, out: Path) -> dict[str, Any]:
+    if cell.training is not None:
+        return train(setup, cell, out)
+    source = setup.cut_folder(cell)
+    for name in asdict(setup.files).values():
+        shutil.copyfile(source / name, out / name)
+    if cell.how == "none":
+        return {}
+    graph = read_graph(setup.cfg)
+    session = Session(_images(setup, cell), graph, cell.how, _silence, cell.seed)
+    with NetworkWeights(graph, setup.weights) as weights:
+        plan = read_plan(source / setup.files.plan)
+        done = replay(weights, plan, (setup.digests["cfg"], setup.digests["weights"]))
+        return session.recover(weights, plan, done, out, setup.files).to_json()
+
+
+def _measure(setup: Setup, cell: Cell) -> dict[str, Any]:
+    recovered, first = recover(setup, cell), cut(setup, cell)
+    seconds = first.seconds + recovered.seconds
+    if cell.training is not None:
+        seconds += recover(setup, cell.untrained).seconds
+    pair = setup.pair_folder(cell)
+    figures = _figures(setup, read_graph(pair / setup.files.cfg), pair / setup.files.weights)
+    return {
+        **asdict(cell),
+        "how": cell.how,
+        **figures,
+        "seconds": round(seconds, 3),
+        "units": first.result.get("units", 0),
+        "cfg": (pair / setup.files.cfg).relative_to(setup.folder).as_posix(),
+        "weights": (pair / setup.files.weights).relative_to(setup.folder).as_posix(),
+    }
+
+
+def _figures(setup: Setup, graph: Graph, weights: Path) -> dict[str, Any]:
+    _, network = load_with_any(graph, weights, setup.runner, taps=False)
+    found, _ = evaluate(
+        network.head_maps,
+        heads_of(graph),
+        read_dataset(setup.data, setup.split, setup.names),
+        input_shape(graph),
+        workers=setup.workers,
+    )
+    return {
+        "width": graph.net.input.w,
+        "height": graph.net.input.h,
+        "params": graph.params,
+        "macs": graph.macs,
+        "bytes": os.path.getsize(weights),
+        "cfg_sha256": cfg_digest(graph),
+        "map50": found.map50,
+        "map75": found.map75,
+        "map": found.map,
+    }
+
+
+def cfg_digest(graph: Graph) -> str:
+    """Returns the hash of a network's text, which decides how long it takes."""
+    return sha256(graph.cfg.encode()).hexdigest()
+
+
+def _images(setup: Setup, cell: Cell) -> Path:
+    if setup.images is None:
+        raise UsageError(f"{cell.name}: looks at images; give some with --images DIR (labels are not needed)")
+    return setup.images

@@ -1,0 +1,1 @@
+"""From a checkpoint to a slim one, stage by stage."""

@@ -1,0 +1,36 @@
+"""Measurements that no command makes by itself: the distance of two pairs' outputs, the size of the control."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from darkprune.data.reading import images_of
+from darkprune.evaluation.control import control_of
+from darkprune.graph.graph import Graph, read_graph
+from darkprune.runners.base import FAST_FIRST, load_with_any
+from darkprune.runners.measure import distance_to
+
+
+def distance_of(
+    original: tuple[Path, Path], slim: tuple[Path, Path], images: Path, progress: Callable[[int, int], None]
+) -> float:
+    """Measures how far a pair's scores are from the original's; see `OutputDistance`.
+
+    Args:
+        original, slim: cfg and weights.
+        images: a folder or a list.
+        progress: called with (images done, images in all).
+
+    Raises:
+        RunnerError: no program takes one of them.
+        DataError: no image can be read.
+    """
+    (_, before), (_, after) = (load_with_any(read_graph(cfg), weights, None, taps=False, order=FAST_FIRST)
+                               for cfg, weights in (original, slim))  # fmt: skip
+    return distance_to(before, images_of(images))(after, progress)
+
+
+def control_for(original: Path, slim: Path) -> Graph | None:
+    """Returns the unpruned network at the input size that costs as much as the slim one; None if there is none."""
+    return control_of(read_graph(original), read_graph(slim).macs)

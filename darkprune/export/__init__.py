@@ -1,1 +1,0 @@
-"""From a Darknet graph to ONNX, TensorRT engines and a kit; only this package imports onnx or tensorrt."""

@@ -1,0 +1,234 @@
+"""Writes a kit: a folder to copy to a board, checked against its target before it is called done."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from darkprune.darknet.output import check_folder, result_folder
+from darkprune.errors import ExportError
+from darkprune.kit import deepstream
+from darkprune.kit.board.runtime.compare import REFERENCE, reference_input
+from darkprune.kit.readme import readme
+from darkprune.kit.schema import ONNX_NAME, KitDescription
+from darkprune.tensorrt import operators
+from darkprune.tensorrt.targets import Target, target
+
+_BOARD = Path(__file__).parent / "board"
+#: in the kit the folder lies beside the scripts, so its name is all that an import needs
+_IMPORTS = (b"darkprune.kit.board.runtime", b"runtime")
+SCRIPTS = ("build_engine.py", "detect.py", "bench.py")
+_CACHE_NAME = "calibration.cache"
+
+
+@dataclass(frozen=True)
+class KitReport:
+    """What was written: the folder, its files relative to it, and remarks for the user."""
+
+    folder: Path
+    files: tuple[str, ...]
+    remarks: tuple[str, ...]
+
+
+def write_kit(
+    folder: Path,
+    onnx_path: Path,
+    description: KitDescription,
+    where: Target | str,
+    calibration_cache: Path | None = None,
+    cfg: Path | None = None,
+    weights: Path | None = None,
+    *,
+    deepstream_onnx: Path | None = None,
+    reference: bool = True,
+    overwrite: bool = False,
+) -> KitReport:
+    """Write a kit.
+
+    Args:
+        folder: to be made; whole or not at all.
+        onnx_path: the network with its raw heads as outputs.
+        description: what the scripts have to know; checked against the ONNX file.
+        where: target or its name; the ONNX file has to suit it.
+        calibration_cache: of TensorRT, for INT8 without Q/DQ nodes.
+        cfg: with `weights`, for DeepStream.
+        weights: with `cfg`.
+        deepstream_onnx: the network with the `deepstream` output (batch, boxes, 6).
+        reference: compute what the board compares its engine with, where onnxruntime is installed.
+        overwrite: whether the folder may exist; its other files (an engine, say) are kept.
+
+    Raises:
+        ExportError: the file does not suit the target or the description.
+        OutputError: the folder exists or cannot be written.
+    """
+    place = target(where) if isinstance(where, str) else where
+    inputs = [path for path in (onnx_path, calibration_cache, cfg, weights, deepstream_onnx) if path is not None]
+    for path in inputs:
+        if not path.is_file():
+            raise ExportError(f"{path}: no such file")
+    check_folder(folder, inputs, overwrite)
+    model = load_onnx(onnx_path)
+    _check_target(description, place, calibration_cache)
+    _check_file(model, onnx_path, description, place)
+    if (cfg is None) != (weights is None):
+        raise ExportError("kit: give both the .cfg and the .weights for DeepStream, or neither")
+    if deepstream_onnx is not None:
+        _check_deepstream(load_onnx(deepstream_onnx), deepstream_onnx, place)
+
+    remarks: list[str] = []
+    with result_folder(folder, inputs, overwrite) as room:
+        shutil.copyfile(onnx_path, room / ONNX_NAME)
+        digest = hashlib.sha256((room / ONNX_NAME).read_bytes()).hexdigest()
+        (room / "model.json").write_text(description.to_json(place, digest), encoding="utf-8")
+        (room / "names.txt").write_text("".join(f"{name}\n" for name in description.names), encoding="utf-8")
+        if calibration_cache is not None:
+            shutil.copyfile(calibration_cache, room / _CACHE_NAME)
+        copy_scripts(room)
+        if reference:
+            remarks += _write_reference(room, description)
+        _write_deepstream(room, description, place, calibration_cache is not None, cfg, weights, deepstream_onnx)
+        files = sorted(path.relative_to(room).as_posix() for path in room.rglob("*") if path.is_file())
+        (room / "README.md").write_text(readme(description, place, files, remarks), encoding="utf-8")
+    return KitReport(folder, ("README.md", *files), tuple(remarks))
+
+
+def copy_scripts(room: Path) -> None:
+    """Put the scripts and what they share into a folder, with their imports shortened to what lies there."""
+    (room / "runtime").mkdir()
+    for path in (_BOARD / "runtime").glob("*.py"):
+        (room / "runtime" / path.name).write_bytes(path.read_bytes())
+    for name in SCRIPTS:
+        (room / name).write_bytes((_BOARD / name).read_bytes().replace(*_IMPORTS))
+
+
+def load_onnx(path: Path) -> onnx.ModelProto:
+    """Read an ONNX file that holds its weights itself.
+
+    Raises:
+        ExportError: it is not one, or keeps weights in other files.
+    """
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except OSError as error:
+        raise ExportError(f"{path}: cannot be read ({error.strerror})") from None
+    except Exception as error:  # protobuf's exceptions have no common base that onnx promises
+        raise ExportError(f"{path}: not an ONNX file ({' '.join(str(error).split())[:80]})") from None
+    if not model.graph.node:
+        raise ExportError(f"{path}: not an ONNX file, or one without a network")
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
+        raise ExportError(f"{path}: keeps its weights in other files; a kit takes networks below 2 GB in one file")
+    return model
+
+
+def _check_target(description: KitDescription, place: Target, calibration_cache: Path | None) -> None:
+    if not place.tensorrt:
+        raise ExportError(f"target {place.name!r}: has no TensorRT; run the ONNX file with onnxruntime instead")
+    if description.precision not in place.precisions:
+        raise ExportError(
+            f"target {place.name!r}: does not compute in {description.precision.upper()}, "
+            f"choose one of {', '.join(place.precisions)}"
+        )
+    if description.precision == "int8" and description.file_precision != "int8" and calibration_cache is None:
+        raise ExportError("INT8: needs a calibration cache or Q/DQ nodes in the ONNX file: export with --calibrate DIR")
+    if description.batch is not None and not place.dynamic_batch:
+        raise ExportError(f"target {place.name!r}: kits for it have a fixed batch size, export with --batch 1")
+
+
+def _check_file(model: onnx.ModelProto, path: Path, description: KitDescription, place: Target) -> None:
+    problems = operators.check_model(model, place)
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise ExportError(f"{path}: not for {place.name}: {problems[0]}{more}")
+    written = operators.file_precision(model)
+    if written != description.file_precision:
+        raise ExportError(f"{path}: is written in {written.upper()}, not in {description.file_precision.upper()}")
+    shapes = _shapes(model.graph.input, {item.name for item in model.graph.initializer})
+    wanted = (description.channels, description.height, description.width)
+    if list(shapes) != [description.input_name]:
+        raise ExportError(f"{path}: has inputs {', '.join(shapes)}, a kit needs one called {description.input_name}")
+    shape = shapes[description.input_name]
+    if shape[1:] != wanted:
+        raise ExportError(f"{path}: takes images of shape {shape[1:]}, the network has {wanted}")
+    if (shape[0] < 0) != (description.batch is not None):
+        have = "open" if shape[0] < 0 else f"fixed at {shape[0]}"
+        raise ExportError(f"{path}: its batch size is {have}, the kit was asked for batch={description.batch}")
+    outputs = _shapes(model.graph.output, set())
+    for head, name in zip(description.heads, description.outputs, strict=True):
+        if name not in outputs:
+            raise ExportError(f"{path}: has no output {name} but {', '.join(outputs)}: export with --outputs heads")
+        if len(outputs[name]) != 4 or outputs[name][1] != head.channels:
+            raise ExportError(
+                f"{path}: output {name} has shape {outputs[name]}, its [{head.kind}] needs {head.channels} channels"
+            )
+
+
+def _check_deepstream(model: onnx.ModelProto, path: Path, place: Target) -> None:
+    outputs = _shapes(model.graph.output, set())
+    if len(outputs) != 1 or next(iter(outputs.values()))[-1:] != (6,):
+        raise ExportError(f"{path}: DeepStream-Yolo reads one output (batch, boxes, 6): use --outputs deepstream")
+    problems = operators.check_model(model, place)
+    if problems:
+        raise ExportError(f"{path}: not for {place.name}: {problems[0]}")
+
+
+def _shapes(values: onnx.ValueInfoProto, skip: set[str]) -> Mapping[str, tuple[int, ...]]:
+    """Shapes by name; -1 where a size is open."""
+    return {
+        value.name: tuple(
+            size.dim_value if size.HasField("dim_value") else -1 for size in value.type.tensor_type.shape.dim
+        )
+        for value in values
+        if value.name not in skip
+    }
+
+
+def _write_reference(room: Path, description: KitDescription) -> list[str]:
+    """Compute what onnxruntime makes of a fixed input; a remark where it cannot."""
+    try:
+        import onnxruntime
+    except ImportError:
+        return [f"onnxruntime is not installed, so there is no {REFERENCE} to compare the engine with"]
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(str(room / ONNX_NAME), options, providers=["CPUExecutionProvider"])
+        fact = session.get_inputs()[0]
+        batch = description.batch[1] if description.batch is not None else fact.shape[0]
+        feed = reference_input((batch, description.channels, description.height, description.width))
+        feed = feed.astype(np.float16 if fact.type == "tensor(float16)" else np.float32)
+        outputs = session.run(list(description.outputs), {description.input_name: feed})
+    except Exception as error:  # onnxruntime raises its own classes, of which none is public
+        raise ExportError(f"{ONNX_NAME}: onnxruntime refuses it: {' '.join(str(error).split())[:160]}") from None
+    arrays = {f"output{index}": array for index, array in enumerate(outputs)}
+    np.savez_compressed(room / REFERENCE, names=np.array(description.outputs), **arrays)
+    return []
+
+
+def _write_deepstream(
+    room: Path,
+    description: KitDescription,
+    place: Target,
+    calibrated: bool,
+    cfg: Path | None,
+    weights: Path | None,
+    onnx_path: Path | None,
+) -> None:
+    if cfg is None and onnx_path is None:
+        return
+    inside = room / "deepstream"
+    inside.mkdir()
+    if cfg is not None and weights is not None:
+        shutil.copyfile(cfg, inside / deepstream.CFG_NAME)
+        shutil.copyfile(weights, inside / deepstream.WEIGHTS_NAME)
+        text = deepstream.for_pair(description, place.workspace_mb)
+        (inside / "config_infer_darknet.txt").write_text(text, encoding="utf-8")
+    if onnx_path is not None:
+        shutil.copyfile(onnx_path, inside / deepstream.ONNX_NAME)
+        text = deepstream.for_onnx(description, place.workspace_mb, calibrated)
+        (inside / "config_infer_onnx.txt").write_text(text, encoding="utf-8")

@@ -1,0 +1,1 @@
+"""From a Darknet graph to an ONNX file, checked."""

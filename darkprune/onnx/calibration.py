@@ -1,0 +1,173 @@
+"""Ranges of a network's tensors over calibration images, and TensorRT's calibration cache.
+
+The images come from a folder through a function that prepares them as the network takes them, so that calibration sees
+what inference will see. They go through onnxruntime one by one: memory does not grow with their number.
+"""
+
+from __future__ import annotations
+
+import struct
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from darkprune.errors import DataError, ExportError, RunnerError
+from darkprune.graph.graph import Layer
+from darkprune.onnx.emit.base import INPUT_NAME
+from darkprune.onnx.emit.scope import layer_name
+from darkprune.onnx.file import write_onnx
+from darkprune.onnx.network import OnnxNetwork
+from darkprune.tensorrt.targets import Target
+
+Floats = NDArray[np.float32]
+Prepare = Callable[[Path], Floats]
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".tif", ".tiff", ".webp"})
+METHODS = ("minmax", "entropy", "percentile")
+_SMALLEST = 1e-6  #: range of a tensor that is always 0
+
+
+def calibration_files(folder: Path, limit: int = 300) -> list[Path]:
+    """Lists the images of a folder, at most `limit`, evenly spread over their names.
+
+    Raises:
+        DataError: it is no folder, cannot be read, or holds no images.
+    """
+    try:
+        files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read ({error.strerror})") from None
+    if not folder.is_dir():
+        raise DataError(f"{folder}: is not a folder; give one with images to calibrate with")
+    if not files:
+        raise DataError(f"{folder}: holds no images ({', '.join(sorted(SUFFIXES))}) to calibrate with")
+    places = np.linspace(0, len(files) - 1, min(limit, len(files))).round().astype(int)
+    return [files[place] for place in places]
+
+
+def calibration_batches(files: Iterable[Path], prepare: Prepare, batch: int = 1) -> Iterator[Floats]:
+    """Prepares images and puts them into batches of the file's size; a last part is filled up with its last image.
+
+    Args:
+        files: images.
+        prepare: gives (c, h, w) in 0…1.
+        batch: images per call.
+    """
+    waiting: list[Floats] = []
+    for file in files:
+        waiting.append(np.asarray(prepare(file), np.float32))
+        if len(waiting) == batch:
+            yield np.stack(waiting)
+            waiting = []
+    if waiting:
+        yield np.stack([*waiting, *[waiting[-1]] * (batch - len(waiting))])
+
+
+def measure_ranges(network: OnnxNetwork, batches: Iterable[Floats], method: str = "percentile") -> Any:
+    """Runs images through the network and returns onnxruntime's `TensorsData`: a range per float tensor.
+
+    Args:
+        network: in FP32; EfficientNMS cannot be run here.
+        batches: (batch, c, h, w) in 0…1.
+        method: one of `METHODS`: the extremes seen; the range that loses least information; 99.999 % of all values.
+
+    Raises:
+        RunnerError: onnxruntime is missing or refuses the network.
+        DataError: there were no images.
+    """
+    try:
+        from onnxruntime.quantization import CalibrationMethod, create_calibrator
+    except ImportError:
+        raise RunnerError("onnxruntime is not installed: pip install 'darkprune[export]'") from None
+    if method not in METHODS:
+        raise ExportError(f"calibration method {method!r}: unknown; choose one of {', '.join(METHODS)}")
+    kinds = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile"}
+    with tempfile.TemporaryDirectory(prefix="darkprune-") as room:
+        path = Path(room) / "network.onnx"
+        write_onnx(network, path)
+        try:
+            calibrator = create_calibrator(
+                str(path),
+                None,
+                augmented_model_path=str(Path(room) / "augmented.onnx"),
+                calibrate_method=getattr(CalibrationMethod, kinds[method]),
+                extra_options={"symmetric": True},
+            )
+        except Exception as error:  # onnxruntime raises classes of its own, none of them public
+            raise RunnerError(f"onnxruntime refuses the network: {' '.join(str(error).split())[:300]}") from None
+        empty = True
+        for images in batches:
+            with redirect_stdout(StringIO()):  # it reports every step
+                calibrator.collect_data(_Once({INPUT_NAME: images}))
+            empty = False
+        if empty:
+            raise DataError("there are no images to calibrate with")
+        with redirect_stdout(StringIO()):
+            return calibrator.compute_data()
+
+
+class _Once:
+    """What onnxruntime calls a data reader, of one batch."""
+
+    def __init__(self, feed: Mapping[str, Floats]) -> None:
+        self._feeds: list[Mapping[str, Floats]] = [feed]
+
+    def get_next(self) -> Mapping[str, Floats] | None:
+        """Returns the batch, then None."""
+        return self._feeds.pop() if self._feeds else None
+
+
+def scales(ranges: Any) -> dict[str, float]:
+    """Returns the step of 8-bit symmetric quantisation per tensor: the largest magnitude over 127."""
+    found = {}
+    for name, data in ranges.items():
+        low, high = (float(np.asarray(value).reshape(-1)[0]) for value in data.range_value)
+        found[name] = max(abs(low), abs(high), _SMALLEST) / 127
+    return found
+
+
+def calibration_cache(
+    network: OnnxNetwork, steps: Mapping[str, float], left_out: Sequence[Layer], place: Target
+) -> str:
+    """Writes the text that TensorRT 8 to 10 read instead of calibrating.
+
+    A header with version and algorithm, then a line per tensor: its name and the step as the hexadecimal digits of a
+    big-endian float. TensorRT keeps the layers of tensors that are missing in FP16 or FP32: that is how the decoding
+    of heads, exponentials and the layers left out stay precise.
+
+    TensorRT skips a cache whose header has another version; whoever reads it on the board puts its own there
+    (`with_version` of a kit's runtime).
+
+    Args:
+        network: names the tensors; those that need full precision are not listed.
+        steps: per tensor.
+        left_out: layers that are not to be quantised.
+        place: target; the newest TensorRT it may have goes into the header.
+
+    Raises:
+        ExportError: a target without TensorRT, or with one that reads no cache (11).
+    """
+    if not place.tensorrt or version_of(place.tensorrt[0]) >= 110000:
+        raise ExportError(f"{place.name} has no TensorRT that reads a calibration cache; write Q/DQ nodes instead")
+    starts = tuple(f"{layer_name(layer)}/" for layer in left_out)
+    lines = [f"TRT-{version_of(place.tensorrt[0])}-EntropyCalibration2", _line(INPUT_NAME, steps)]
+    for node in network.model.graph.node:
+        if node.name in network.full_precision or node.name.startswith(starts):
+            continue
+        lines += [_line(name, steps) for name in node.output if name in steps]
+    return "\n".join(lines) + "\n"
+
+
+def version_of(generation: str) -> int:
+    """Returns NV_TENSORRT_VERSION of a generation: 8.2 is 8200, 10.3 is 100300 (NvInferVersion.h)."""
+    major, minor = ([int(part) for part in generation.split(".")] + [0])[:2]
+    return major * 10000 + minor * 100 if major >= 10 else major * 1000 + minor * 100
+
+
+def _line(name: str, steps: Mapping[str, float]) -> str:
+    return f"{name}: {struct.pack('>f', steps[name]).hex()}"

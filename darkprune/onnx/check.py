@@ -1,0 +1,204 @@
+"""What is checked before a file is called done: its structure, its shapes, and onnxruntime's numbers."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper
+
+from darkprune.errors import ExportError, RunnerError
+from darkprune.graph.graph import Graph
+from darkprune.onnx.emit.outputs import Suppression
+from darkprune.onnx.emit.scope import layer_name
+from darkprune.onnx.expect import expected_boxes
+from darkprune.onnx.facts import read_facts
+from darkprune.onnx.network import OnnxNetwork
+from darkprune.onnx.suppression import suppression_fault
+
+Floats = NDArray[np.float32]
+#: takes images (b, c, h, w) in 0…1; gives per head the map that it takes, or a classifier's output
+Reference = Callable[[Floats], Sequence[Floats]]
+TOLERANCE = 1e-4  #: relative, FP32; the order of sums differs between programs
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """A file against the reference of its Darknet pair.
+
+    Attributes:
+        deviations: per output the largest difference over the largest magnitude; NaN where values are not finite.
+        allowed: what FP32 may be off; infinite for FP16 and INT8, where only measured accuracy tells.
+        fault: what is wrong with the suppression in the file, if anything.
+    """
+
+    deviations: Mapping[str, float]
+    allowed: float
+    fault: str = ""
+
+    @property
+    def agrees(self) -> bool:
+        """Whether no output is off by more than is allowed, and suppression did what it should."""
+        return not self.fault and all(value <= self.allowed for value in self.deviations.values())
+
+
+def check_structure(network: OnnxNetwork, graph: Graph) -> None:
+    """Runs onnx's checker and its strict shape inference, and compares every layer's shape with darknet's.
+
+    The values of large tensors are not needed for that: they stand in as inputs.
+
+    Raises:
+        ExportError: the checker's complaint; a fault of darkprune, not of the network.
+    """
+    model = onnx.ModelProto()
+    model.CopyFrom(network.model)
+    known = []
+    for tensor in network.model.graph.initializer:
+        if tensor.raw_data or 0 in tensor.dims:
+            known.append(tensor)
+        else:
+            model.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(known)
+    try:
+        onnx.checker.check_model(model)
+        inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(f"the file is not valid ONNX ({' '.join(str(error).split())[:300]})") from None
+    shapes = {value.name: _sizes(value) for value in (*inferred.graph.value_info, *inferred.graph.output)}
+    for layer in graph:
+        shape, out = shapes.get(layer_name(layer)), layer.output
+        if shape is not None and shape[1:] not in ((out.c, out.h, out.w), (out.outputs,)):
+            raise ExportError(f"layer {layer.index} ({layer.name}): gives {shape[1:]} in the file, in darknet {out}")
+
+
+def verify_onnx(path: Path, graph: Graph, reference: Reference, images: Floats) -> Agreement:
+    """Runs a file in onnxruntime and compares its outputs with what the reference's outputs come to in its form.
+
+    Args:
+        path: a file that darkprune wrote. In the form `efficientnms`, which only TensorRT runs, what goes into the
+            plugin is compared.
+        graph: the network it was made from.
+        reference: another implementation of the pair.
+        images: (batch, c, h, w) in 0…1, as many as the file takes.
+
+    Raises:
+        RunnerError: onnxruntime is missing or refuses the file.
+        ExportError: another program made the file.
+    """
+    facts = facts_of_file(path)
+    allowed = TOLERANCE if facts["precision"] == "fp32" else float("inf")
+    maps = [np.asarray(output) for output in reference(images)]
+    if facts["outputs"] == "heads":
+        got = run_onnx(path, images)
+        return Agreement({name: deviation(got[name], want) for name, want in zip(got, maps, strict=True)}, allowed)
+    boxes, scores = expected_boxes(graph, maps, pixels=facts["outputs"] == "deepstream")
+    with _opened(path, facts["outputs"]) as opened:
+        got = run_onnx(opened, images)
+    fault = ""
+    if facts["outputs"] == "nms":
+        fault = suppression_fault(got["detections"], got["boxes"], got["scores"], Suppression(**facts["limits"]))
+        got["scores"] = got["scores"].transpose(0, 2, 1)
+    expected = {"boxes": boxes, "scores": scores}
+    if facts["outputs"] == "deepstream":
+        got, expected = _best_classes(got["output"], boxes, scores)
+    # scores are measured by their own range, 0 to 1: where nothing is found the largest is next to nothing
+    spans = {"scores": 1.0, "classes": 1.0}
+    deviations = {name: deviation(got[name], want, spans.get(name, 1e-30)) for name, want in expected.items()}
+    return Agreement(deviations, allowed, fault)
+
+
+def facts_of_file(path: Path) -> dict[str, Any]:
+    """Reads what a file says about itself, without its weights where they lie beside it.
+
+    Raises:
+        ExportError: it cannot be read, is not ONNX, or another program made it.
+    """
+    return read_facts(_load(path), str(path))
+
+
+def run_onnx(model: Path | onnx.ModelProto, images: Floats) -> dict[str, Any]:
+    """Runs a file in onnxruntime on the CPU and returns its outputs by name.
+
+    Raises:
+        RunnerError: onnxruntime is missing or refuses the file.
+    """
+    try:
+        import onnxruntime
+    except ImportError:
+        raise RunnerError("onnxruntime is not installed: pip install 'darkprune[export]'") from None
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    source = str(model) if isinstance(model, Path) else model.SerializeToString()
+    try:
+        session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        names = [output.name for output in session.get_outputs()]
+        values = session.run(names, {session.get_inputs()[0].name: images})
+    except Exception as error:  # onnxruntime raises classes of its own, none of them public
+        raise RunnerError(f"onnxruntime refuses the file: {' '.join(str(error).split())[:300]}") from None
+    return dict(zip(names, values, strict=True))
+
+
+def deviation(ours: Floats, theirs: Floats, least: float = 1e-30) -> float:
+    """Returns the largest difference over the largest magnitude, or `least`; NaN where a value of ours is not finite.
+
+    Raises:
+        ExportError: they have different numbers of values.
+    """
+    if ours.size != theirs.size:
+        raise ExportError(f"an output has the shape {ours.shape}, the reference has {theirs.shape}")
+    if not np.isfinite(ours).all():
+        return float("nan")
+    ours, theirs = ours.reshape(-1).astype(np.float64), theirs.reshape(-1).astype(np.float64)
+    return float(np.abs(ours - theirs).max(initial=0) / max(np.abs(theirs).max(initial=0), least))
+
+
+def _load(path: Path) -> onnx.ModelProto:
+    try:
+        return onnx.load(str(path), load_external_data=False)
+    except OSError as error:
+        raise ExportError(f"{path}: cannot be read ({error.strerror})") from None
+    except Exception as error:  # protobuf's exceptions have no base that onnx promises
+        raise ExportError(f"{path}: is not an ONNX file ({' '.join(str(error).split())[:80]})") from None
+
+
+@contextmanager
+def _opened(path: Path, form: str) -> Iterator[Path]:
+    """Gives a file that shows what is suppressed in it, and without the plugin, which onnxruntime does not have.
+
+    It lies beside the other, where its weights are if they are not inside.
+    """
+    if form not in ("nms", "efficientnms"):
+        yield path
+        return
+    model = _load(path)
+    if form == "efficientnms":
+        model.graph.node.pop()
+        del model.graph.output[:]
+    for name in ("boxes", "scores"):
+        model.graph.output.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+    with tempfile.NamedTemporaryFile(prefix=f".{path.stem}.", suffix=".onnx", dir=path.parent) as file:
+        file.write(model.SerializeToString())
+        file.flush()
+        yield Path(file.name)
+
+
+def _best_classes(rows: Floats, boxes: Floats, scores: Floats) -> tuple[dict[str, Floats], dict[str, Floats]]:
+    """Takes rows of box, score, class apart; a class counts as right if its score is the best one or as good."""
+    best = scores.max(axis=2)
+    chosen = np.take_along_axis(scores, rows[..., 5:].astype(np.int64), axis=2)[..., 0]
+    return (
+        {"boxes": rows[..., :4], "scores": rows[..., 4], "classes": chosen},
+        {"boxes": boxes, "scores": best, "classes": best},
+    )
+
+
+def _sizes(value: onnx.ValueInfoProto) -> tuple[int | str, ...]:
+    return tuple(size.dim_value or size.dim_param for size in value.type.tensor_type.shape.dim)

@@ -1,0 +1,1 @@
+"""One registered function per section kind that writes its ONNX nodes."""

@@ -1,0 +1,161 @@
+"""Detection heads decoded inside the graph: from the map that a head takes to boxes and scores, all in FP32.
+
+The formulas are those of `darkprune.evaluation.heads` (darknet's `get_yolo_box`, `get_gaussian_yolo_box`,
+`get_region_box`). Boxes are corners x1, y1, x2, y2; their order is darknet's: cell by cell, the anchors of a cell side
+by side. Half a box's size is folded into the anchor, the grid and its unit into one constant each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from darkprune.layers.heads import GaussianYolo, Head, Region, Yolo
+from darkprune.onnx.emit.scope import Scope
+
+Numbers = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A head's boxes and scores, still apart by anchor.
+
+    Attributes:
+        boxes: tensor (batch, anchors, 4, cells): x1, y1, x2, y2.
+        scores: tensor (batch, anchors, classes, cells): objectness · class probability.
+        count: anchors · cells.
+        classes: number of classes.
+    """
+
+    boxes: str
+    scores: str
+    count: int
+    classes: int
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The pieces of a head's map, each (batch, anchors, some, cells), and the constants that they meet."""
+
+    scope: Scope[Any]
+    tensor: str
+    grid: NDArray[Any]  # (1, 1, 2, cells): column and row
+    unit: Numbers  # (1, 1, 2, 1): of the result, per cell
+    half_anchors: Numbers  # (1, anchors, 2, 1): in the unit of the result
+
+    def take(self, start: int, stop: int, step: str, stride: int = 1) -> str:
+        return self.scope.slice(self.tensor, 2, start, stop, stride, step)
+
+    def sigmoid(self, tensor: str, step: str) -> str:
+        return self.scope.node("Sigmoid", [tensor], step)
+
+    def centre(self, offset: str, stretch: float) -> str:
+        """(column + offset·stretch − (stretch − 1)/2) · unit."""
+        scaled = self.scope.multiply(offset, self.scope.constant("cell_unit", self.unit * stretch), "offset_scaled")
+        shift = (self.grid - 0.5 * (stretch - 1)) * self.unit
+        return self.scope.add(scaled, self.scope.constant("grid", shift), "centre")
+
+    def half_size(self, factor: str) -> str:
+        return self.scope.multiply(factor, self.scope.constant("half_anchors", self.half_anchors), "half_size")
+
+    def corners(self, low: str, high: str) -> str:
+        return self.scope.node("Concat", [low, high], "corners", axis=2)
+
+    def around(self, centre: str, half: str) -> str:
+        low = self.scope.node("Sub", [centre, half], "low")
+        return self.corners(low, self.scope.add(centre, half, "high"))
+
+
+def decode(scope: Scope[Head], net_size: tuple[int, int], pixels: bool) -> Decoded:
+    """Writes a head's decoding.
+
+    Args:
+        scope: of the head; its input is the map that the head takes.
+        net_size: width and height of the network's input in pixels.
+        pixels: boxes in pixels of the network's input; else relative to it, 0 to 1.
+
+    Raises:
+        ExportError: a head that has no fixed formula (classes in a tree, coords other than 4).
+    """
+    kind, source = scope.kind, scope.inputs[0].feature
+    values = kind.channels() // len(kind.anchors)
+    cells = source.h * source.w
+    with scope.net.careful():
+        tensor = scope.reshape(scope.map_of(), 0, len(kind.anchors), values, cells, step="anchors")
+        scale = np.array(net_size if pixels else (1, 1), np.float64)
+        size = np.array((source.w, source.h), np.float64)
+        # anchors of a region are in cells, the others in pixels
+        anchor_unit = scale / (size if isinstance(kind, Region) else np.array(net_size, np.float64))
+        rows, columns = np.divmod(np.arange(cells), source.w)
+        parts = _Parts(
+            scope,
+            tensor,
+            grid=np.stack([columns, rows]).reshape(1, 1, 2, cells),
+            unit=(scale / size).reshape(1, 1, 2, 1),
+            half_anchors=(np.array(kind.anchors) * anchor_unit / 2).reshape(1, -1, 2, 1),
+        )
+        boxes, scores = _DECODERS[type(kind)](parts, kind)
+    return Decoded(boxes, scores, len(kind.anchors) * cells, kind.classes)
+
+
+def _yolo(parts: _Parts, kind: Yolo) -> tuple[str, str]:
+    scope, values = parts.scope, kind.classes + 5
+    centre, size = parts.take(0, 2, "xy"), parts.take(2, 4, "wh")
+    objectness, classes = parts.take(4, 5, "objectness"), parts.take(5, values, "classes")
+    if kind.new_coords:  # the convolution before is logistic already; (2v)²·anchor
+        double = scope.multiply(size, 2.0, "wh_double")
+        half = parts.half_size(scope.multiply(double, double, "wh_square"))
+    else:
+        centre, objectness = parts.sigmoid(centre, "xy_sigmoid"), parts.sigmoid(objectness, "objectness_sigmoid")
+        classes = parts.sigmoid(classes, "classes_sigmoid")
+        half = parts.half_size(scope.node("Exp", [size], "wh_exp"))
+    boxes = parts.around(parts.centre(centre, kind.scale_x_y), half)
+    return boxes, scope.multiply(classes, objectness, "scores")
+
+
+def _gaussian(parts: _Parts, kind: GaussianYolo) -> tuple[str, str]:
+    """Values per anchor: x, σx, y, σy, w, σw, h, σh, objectness, classes; score = obj · class · (1 − mean σ)."""
+    scope = parts.scope
+    offset = parts.sigmoid(parts.take(0, 4, "xy", stride=2), "xy_sigmoid")
+    half = parts.half_size(scope.node("Exp", [parts.take(4, 8, "wh", stride=2)], "wh_exp"))
+    point = parts.centre(offset, kind.scale_x_y)
+    if kind.yolo_point == "left_top":
+        boxes = parts.corners(point, scope.add(point, scope.multiply(half, 2.0, "size"), "high"))
+    elif kind.yolo_point == "right_bottom":
+        boxes = parts.corners(scope.node("Sub", [point, scope.multiply(half, 2.0, "size")], "low"), point)
+    else:
+        boxes = parts.around(point, half)
+    spread = scope.reduce("ReduceMean", parts.sigmoid(parts.take(1, 8, "spread", stride=2), "spread_sigmoid"), 2)
+    certainty = scope.node("Sub", [scope.net.scalar(1.0), spread], "certainty")
+    objectness = parts.sigmoid(parts.take(8, 9, "objectness"), "objectness_sigmoid")
+    weight = scope.multiply(objectness, certainty, "weight")
+    classes = parts.sigmoid(parts.take(9, 9 + kind.classes, "classes"), "classes_sigmoid")
+    return boxes, scope.multiply(classes, weight, "scores")
+
+
+def _region(parts: _Parts, kind: Region) -> tuple[str, str]:
+    scope = parts.scope
+    if kind.tree:
+        raise scope.error(f"tree={kind.tree}: scores over a tree of classes cannot be computed in the file; use heads")
+    if kind.coords != 4:
+        raise scope.error(f"coords={kind.coords}: darknet's own decoder reads other places than it writes; use heads")
+    offset = parts.sigmoid(parts.take(0, 2, "xy"), "xy_sigmoid")
+    half = parts.half_size(scope.node("Exp", [parts.take(2, 4, "wh")], "wh_exp"))
+    boxes = parts.around(parts.centre(offset, 1.0), half)
+    objectness = parts.sigmoid(parts.take(4, 5, "objectness"), "objectness_sigmoid")
+    classes = parts.take(5, 5 + kind.classes, "classes")
+    if kind.softmax:  # before opset 13 a softmax runs over all axes behind its own: so over the last one
+        last = scope.node("Softmax", [scope.transpose(classes, 0, 1, 3, 2, step="classes_last")], axis=3)
+        classes = scope.transpose(last, 0, 1, 3, 2, step="classes_back")
+    return boxes, scope.multiply(classes, objectness, "scores")
+
+
+_DECODERS: dict[type[Head], Callable[[_Parts, Any], tuple[str, str]]] = {
+    Yolo: _yolo,
+    GaussianYolo: _gaussian,
+    Region: _region,
+}

@@ -1,0 +1,128 @@
+"""Writes an ONNX file one tensor at a time.
+
+An ONNX file is a protobuf message. Its bytes are put together here instead of by the library, so that a network of
+hundreds of megabytes needs no more memory than its largest tensor: the message without tensors, then each tensor with
+its values straight from the weights file. The numbers of the fields are those of `onnx.proto`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import onnx
+from onnx import TensorProto
+
+from darkprune.darknet.output import atomic_file
+from darkprune.onnx.emit.base import Array
+from darkprune.onnx.network import MAX_PROTO, OnnxNetwork, tensor_of, values_of
+
+_MODEL_GRAPH, _GRAPH_INITIALIZER, _TENSOR_RAW_DATA = 7, 5, 9  # onnx.proto
+_ROOM = 1 << 20  #: bytes that everything but the tensors' values may take beside them
+_BLOCK = 1 << 20
+_ALIGNMENT = 4096  #: of tensors in a separate file, so that they can be mapped
+
+
+def write_onnx(
+    network: OnnxNetwork,
+    path: Path,
+    inputs: Sequence[Path] = (),
+    overwrite: bool = False,
+    inside_up_to: int = MAX_PROTO,
+) -> None:
+    """Writes the file as a whole or not at all.
+
+    Args:
+        network: what to write; its weights file has to be open.
+        path: the file to be. Weights that do not fit into it go to `<path>.data` beside it.
+        inputs: files that it must not be.
+        overwrite: whether it may exist.
+        inside_up_to: bytes up to which the file holds the weights itself; protobuf reads no more than 2 GiB.
+
+    Raises:
+        OutputError: it exists, is an input, or cannot be written.
+        ExportError: a tensor that is not finite (in the file's precision).
+        WeightsError: the weights file ends while it is read.
+    """
+    skeleton = network.model.ByteSize() + network.nbytes
+    with ExitStack() as stack:
+        file = stack.enter_context(atomic_file(path, inputs, overwrite))
+        if skeleton + _ROOM <= inside_up_to:
+            _write_inside(network, file)
+            return
+        # entered last, so in its place before the file that names it
+        data_path = _data_path(path)
+        data = stack.enter_context(atomic_file(data_path, inputs, overwrite))
+        file.write(_write_beside(network, data, data_path.name).SerializeToString())
+
+
+def _data_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.data")
+
+
+def _write_inside(network: OnnxNetwork, file: BinaryIO) -> None:
+    model, graph = onnx.ModelProto(), onnx.GraphProto()
+    model.CopyFrom(network.model)
+    graph.CopyFrom(model.graph)
+    model.ClearField("graph")
+    del graph.initializer[:]
+    heads = []
+    for tensor in network.model.graph.initializer:
+        constant = network.constants[tensor.name]
+        empty = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+        message = empty.SerializeToString() + _length_delimited(_TENSOR_RAW_DATA, constant.nbytes)
+        heads.append(_length_delimited(_GRAPH_INITIALIZER, len(message) + constant.nbytes) + message)
+    nodes = graph.SerializeToString()
+    values = sum(network.constants[tensor.name].nbytes for tensor in network.model.graph.initializer)
+    file.write(model.SerializeToString())
+    file.write(_length_delimited(_MODEL_GRAPH, len(nodes) + sum(map(len, heads)) + values))
+    file.write(nodes)
+    for tensor, head in zip(network.model.graph.initializer, heads, strict=True):
+        file.write(head)
+        file.write(_bytes(values_of(tensor.name, network.constants[tensor.name])))
+
+
+def _write_beside(network: OnnxNetwork, data: BinaryIO, name: str) -> onnx.ModelProto:
+    """Writes large tensors to a file of their own and returns the model that says where."""
+    model = onnx.ModelProto()
+    model.CopyFrom(network.model)
+    offset = 0
+    for tensor in model.graph.initializer:
+        constant = network.constants[tensor.name]
+        small = tensor_of(tensor.name, constant)
+        if small.raw_data or not constant.nbytes:
+            tensor.CopyFrom(small)
+            continue
+        gap = -offset % _ALIGNMENT
+        data.write(bytes(gap))
+        offset += gap
+        data.write(_bytes(values_of(tensor.name, constant)))
+        tensor.data_location = TensorProto.EXTERNAL
+        place = {"location": name, "offset": offset, "length": constant.nbytes}
+        for key, value in place.items():
+            tensor.external_data.add(key=key, value=str(value))
+        offset += constant.nbytes
+    return model
+
+
+def _bytes(values: Array) -> memoryview:
+    """Views an array's memory as bytes."""
+    return values.reshape(-1).view(np.uint8).data
+
+
+def _length_delimited(field: int, length: int) -> bytes:
+    """Encodes the start of a field that holds a message or bytes: its number with wire type 2, and the length."""
+    return _varint(field << 3 | 2) + _varint(length)
+
+
+def _varint(value: int) -> bytes:
+    """Encodes an integer in groups of seven bits, the lowest first."""
+    groups = bytearray()
+    while value > 0x7F:
+        groups.append(value & 0x7F | 0x80)
+        value >>= 7
+    groups.append(value)
+    return bytes(groups)

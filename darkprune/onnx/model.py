@@ -1,0 +1,170 @@
+"""From a Darknet pair to an ONNX model: options, versions, the graph, and what the file says about itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx
+from onnx import TensorProto, helper
+
+from darkprune import __version__
+from darkprune.errors import ExportError
+from darkprune.graph.graph import Graph, Layer
+from darkprune.graph.weights import NetworkWeights
+from darkprune.layers.heads import Head
+from darkprune.onnx.emit.base import INPUT_NAME, Emitter, Signal
+from darkprune.onnx.emit.heads import decode
+from darkprune.onnx.emit.layers import emit_layers, seen_from
+from darkprune.onnx.emit.outputs import FORMS, Output, finish
+from darkprune.onnx.emit.scope import Scope, layer_name
+from darkprune.onnx.facts import facts_of, last_suppression, set_facts
+from darkprune.onnx.network import OnnxNetwork, assemble
+from darkprune.onnx.options import OPSETS, USUAL_OPSET, ExportOptions
+from darkprune.tensorrt.operators import check_model
+from darkprune.tensorrt.targets import Target, target
+
+
+def export_onnx(weights: NetworkWeights, options: ExportOptions) -> onnx.ModelProto:
+    """Makes the complete model in memory; `build_onnx` and `write_onnx` do with far less of it.
+
+    Raises:
+        ExportError: see `build_onnx`; more than 2 GiB of weights.
+    """
+    return build_onnx(weights, options).complete()
+
+
+def build_onnx(weights: NetworkWeights, options: ExportOptions) -> OnnxNetwork:
+    """Makes the graph; large tensors stay in the weights file, which has to be open until they are written.
+
+    Raises:
+        ExportError: options that do not fit the network or the target; a layer that ONNX cannot say.
+        WeightsError: the weights file ends while it is read.
+    """
+    graph, place = weights.graph, target(options.target)
+    opset = _opset(options, place)
+    _check(graph, options, place)
+    net = Emitter(opset, options.batch)
+    wanted = [layer.index for layer in graph.heads] or _classifier_outputs(graph)
+    if options.outputs != "heads" and not graph.heads:
+        raise ExportError(f"{graph.cfg.source}: has no detection head to decode; only --outputs heads fits it")
+    signals = emit_layers(net, weights, _sources(graph, wanted) if graph.heads else wanted)
+    scopes = [_head_scope(graph, net, layer, signals) for layer in graph.heads]
+    if options.outputs == "heads":
+        outputs = _raw_outputs(net, scopes) or _plain_outputs(graph, net, signals, wanted)
+    else:
+        pixels = options.outputs == "deepstream"
+        size = (graph.net.input.w, graph.net.input.h)
+        outputs = finish(net, options.outputs, [decode(scope, size, pixels) for scope in scopes], options.limits)
+        _remark_suppression(net, graph, options)
+    model = assemble(
+        "darknet",
+        net.nodes,
+        net.constants,
+        [Output(INPUT_NAME, TensorProto.FLOAT, _input_shape(graph, options.batch))],
+        outputs,
+        opset,
+        min(place.ir, helper.find_min_ir_version_for([helper.make_opsetid("", opset)])),
+    )
+    model.producer_version = __version__
+    set_facts(model, facts_of(graph, options, [output.name for output in outputs]))
+    problems = check_model(model, place)
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise ExportError(f"{place.name} cannot read the file: {problems[0]}{more}")
+    read = {tensor.name for tensor in model.graph.initializer}
+    constants = {name: constant for name, constant in net.constants.items() if name in read}
+    return OnnxNetwork(model, constants, frozenset(net.full_precision), tuple(net.remarks))
+
+
+def _opset(options: ExportOptions, place: Target) -> int:
+    low, high = max(OPSETS[0], place.opset[0]), min(OPSETS[1], place.opset[1])
+    opset = min(USUAL_OPSET, high) if options.opset is None else options.opset
+    if not low <= opset <= high:
+        raise ExportError(f"opset {opset}: for {place.name} darkprune writes {low} to {high}; choose one of them")
+    return opset
+
+
+def _check(graph: Graph, options: ExportOptions, place: Target) -> None:
+    if options.outputs not in FORMS:
+        raise ExportError(f"outputs {options.outputs!r}: unknown; choose one of {', '.join(FORMS)}")
+    if options.batch is None and not place.dynamic_batch:
+        raise ExportError(f"{place.name} kits have no open batch size; give --batch 1 (or another number)")
+    if options.batch is not None and not 1 <= options.batch <= 4096:
+        raise ExportError(f"batch {options.batch} is out of range; it must be 1 to 4096, or dynamic")
+    if options.outputs == "efficientnms" and not place.nms_cap:
+        raise ExportError(f"{place.name} has no EfficientNMS plugin, which only TensorRT has; take --outputs nms")
+    if options.outputs == "efficientnms" and options.limits.most > place.nms_cap:
+        raise ExportError(f"the EfficientNMS plugin considers at most {place.nms_cap} boxes on {place.name}")
+    counts = {layer.kind.classes for layer in graph.heads if isinstance(layer.kind, Head)}
+    if options.outputs != "heads" and len(counts) > 1:
+        raise ExportError(f"the heads have different numbers of classes ({sorted(counts)}); only --outputs heads fits")
+    if options.names and counts and counts != {len(options.names)}:
+        raise ExportError(
+            f"{len(options.names)} class names, but the heads have {'/'.join(map(str, sorted(counts)))} classes; "
+            "take the names file that belongs to the cfg"
+        )
+
+
+def _sources(graph: Graph, wanted: Sequence[int]) -> list[int]:
+    return [source for index in wanted for source in graph[index].sources]
+
+
+def _classifier_outputs(graph: Graph) -> list[int]:
+    """Returns the outputs of a network without heads: training losses are none, nor what only they read."""
+    last = next((i for i in reversed(graph.outputs) if graph[i].name not in ("cost", "contrastive")), None)
+    if last is None:
+        raise ExportError(f"{graph.cfg.source}: gives nothing but a training loss; there is nothing to export")
+    return [last]
+
+
+def _head_scope(graph: Graph, net: Emitter, layer: Layer, signals: dict[int, Signal]) -> Scope[Head]:
+    kind = layer.kind
+    assert isinstance(kind, Head)
+    inputs = [seen_from(signals, source, layer.index) for source in layer.sources]
+
+    def nothing(name: str) -> None:
+        raise KeyError(name)
+
+    return Scope(net, layer, kind, inputs, layer, nothing, graph.options(layer))  # type: ignore[arg-type]
+
+
+def _batch(net: Emitter) -> int | str:
+    return "batch" if net.batch is None else net.batch
+
+
+def _raw_outputs(net: Emitter, scopes: Sequence[Scope[Head]]) -> list[Output]:
+    """The outputs of the form `heads`: the map that each takes, under a name of its own where two take the same."""
+    outputs: dict[str, Output] = {}
+    for scope in scopes:
+        name, feature = scope.map_of(), scope.inputs[0].feature
+        if name in outputs or name == INPUT_NAME:
+            name = net.node("Identity", [name], layer_name(scope.layer))[0]
+        outputs[name] = Output(name, TensorProto.FLOAT, (_batch(net), feature.c, feature.h, feature.w))
+    return list(outputs.values())
+
+
+def _plain_outputs(graph: Graph, net: Emitter, signals: dict[int, Signal], wanted: Sequence[int]) -> list[Output]:
+    outputs = []
+    for index in wanted:
+        signal = signals[index]
+        signal = signal.blurred or signal
+        feature = signal.feature
+        sizes = (feature.c, feature.h, feature.w) if signal.as_map else (feature.outputs,)
+        if not any(signal.name in node.output for node in net.nodes):  # the input itself, or a constant
+            raise ExportError(f"layer {index} ({graph[index].name}): the network computes nothing")
+        outputs.append(Output(signal.name, TensorProto.FLOAT, (_batch(net), *sizes)))
+    return outputs
+
+
+def _input_shape(graph: Graph, batch: int | None) -> tuple[int | str, ...]:
+    shape, first = graph.net.input, "batch" if batch is None else batch
+    return (first, shape.c, shape.h, shape.w) if shape.is_map else (first, shape.outputs)
+
+
+def _remark_suppression(net: Emitter, graph: Graph, options: ExportOptions) -> None:
+    kind = last_suppression(graph)["nms"]
+    if options.outputs in ("nms", "efficientnms") and kind in ("greedynms", "diounms"):
+        net.remarks.append(
+            f"the cfg says nms_kind={kind}; the suppression in the file compares plain IoU: for darknet's own "
+            "detections take --outputs heads or boxes and suppress outside"
+        )

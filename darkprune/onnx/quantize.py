@@ -1,0 +1,182 @@
+"""INT8 written into the file as Q/DQ pairs, as TensorRT reads them: symmetric, with pairs on weights, per channel.
+
+onnxruntime's quantiser does the work; its defaults are others (asymmetric, weights stored as integers, biases
+quantised), which TensorRT refuses. Quantised are convolutions, connected layers and the sums of shortcuts; not the
+first convolution, nor those that feed heads, whose errors cost most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, numpy_helper
+
+from darkprune.darknet.output import atomic_file
+from darkprune.errors import ExportError, RunnerError
+from darkprune.graph.graph import Graph, Layer
+from darkprune.layers.convolution import Convolutional
+from darkprune.layers.dense import Connected
+from darkprune.layers.heads import Head
+from darkprune.layers.merge import Shortcut
+from darkprune.onnx.emit.scope import layer_name
+from darkprune.onnx.facts import set_facts
+from darkprune.onnx.network import OnnxNetwork
+from darkprune.tensorrt.operators import check_model
+from darkprune.tensorrt.targets import Target
+
+_LOWEST_OPSET = 13  #: DequantizeLinear per channel
+_STEPS = ("conv", "connect", "add")  #: what the quantised nodes of a layer are called
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Which layers stay in higher precision.
+
+    Attributes:
+        first: the first convolution.
+        heads: the layers that heads, or the outputs of a classifier, read.
+        layers: further ones, by darknet's number.
+    """
+
+    first: bool = True
+    heads: bool = True
+    layers: frozenset[int] = frozenset()
+
+
+def left_out_layers(graph: Graph, choice: LeftOut) -> list[Layer]:
+    """Lists the layers that are not quantised.
+
+    Raises:
+        ExportError: a number that no layer has.
+    """
+    for index in choice.layers:
+        if not 0 <= index < len(graph):
+            raise ExportError(f"layer {index}: cannot be left out, the network has layers 0 to {len(graph) - 1}")
+    left = set(choice.layers)
+    if choice.first:
+        left |= {layer.index for layer in graph if isinstance(layer.kind, Convolutional) and -1 in layer.sources}
+    if choice.heads:
+        left |= {source for layer in graph for source in layer.sources if isinstance(layer.kind, Head)}
+        left |= set() if graph.heads else _last_weights(graph)
+    return [graph[index] for index in sorted(left) if index >= 0]
+
+
+def quantize_onnx(network: OnnxNetwork, graph: Graph, ranges: Any, choice: LeftOut, place: Target) -> onnx.ModelProto:
+    """Returns the model with Q/DQ pairs.
+
+    Args:
+        network: in FP32, of opset 13 or later.
+        graph: the network it was made from.
+        ranges: of `measure_ranges`.
+        choice: layers that are not quantised.
+        place: target that has to read it.
+
+    Raises:
+        ExportError: a target without INT8, an opset below 13, or a file that the target could not read.
+        RunnerError: onnxruntime is missing.
+    """
+    try:
+        from onnxruntime.quantization import QDQQuantizer, QuantType
+    except ImportError:
+        raise RunnerError("onnxruntime is not installed: pip install 'darkprune[export]'") from None
+    if "int8" not in place.precisions:
+        raise ExportError(f"{place.name} does not compute in INT8; choose one of {', '.join(place.precisions)}")
+    if network.opset < _LOWEST_OPSET:
+        raise ExportError(f"opset {network.opset}: INT8 needs {_LOWEST_OPSET} or later")
+    nodes = quantised_nodes(network, graph, choice)
+    if not nodes:
+        raise ExportError("no layer is left to quantise")
+    model = network.complete()
+    quantizer = QDQQuantizer(
+        model,
+        per_channel=True,
+        reduce_range=False,
+        weight_qType=QuantType.QInt8,
+        activation_qType=QuantType.QInt8,
+        tensors_range=ranges,
+        nodes_to_quantize=nodes,
+        nodes_to_exclude=[],
+        op_types_to_quantize=["Conv", "Gemm", "Add"],
+        extra_options={
+            "ActivationSymmetric": True,
+            "WeightSymmetric": True,
+            "AddQDQPairToWeight": True,
+            "QuantizeBias": False,
+            "OpTypesToExcludeOutputQuantization": ["Conv", "Gemm", "Add"],
+            # the pairs of a tensor that several nodes read are one pair
+            "DedicatedQDQPair": False,
+        },
+    )
+    quantizer.quantize_model()
+    quantizer.model.topological_sort()  # it appends the pairs at the end
+    result = _as_it_was(quantizer.model.model, network)
+    _check(result, place)
+    return result
+
+
+def quantised_nodes(network: OnnxNetwork, graph: Graph, choice: LeftOut) -> list[str]:
+    """Lists the names of the nodes that are quantised."""
+    left = {layer.index for layer in left_out_layers(graph, choice)}
+    kinds = (Convolutional, Connected, Shortcut)
+    wanted = {layer_name(layer) for layer in graph if isinstance(layer.kind, kinds) and layer.index not in left}
+    names = [node.name for node in network.model.graph.node]
+    return [
+        name
+        for name in names
+        if name.partition("/")[0] in wanted and name.partition("/")[2].partition("_")[0] in _STEPS
+    ]
+
+
+def write_model(model: onnx.ModelProto, path: Path, inputs: Collection[Path] = (), overwrite: bool = False) -> None:
+    """Writes a model that is whole in memory.
+
+    Raises:
+        OutputError: it cannot be written there.
+    """
+    with atomic_file(path, tuple(inputs), overwrite) as file:
+        file.write(model.SerializeToString())
+
+
+def _last_weights(graph: Graph) -> set[int]:
+    """Returns the last layer with weights of a classifier."""
+    weighted = [layer.index for layer in graph if isinstance(layer.kind, Convolutional | Connected)]
+    return set(weighted[-1:])
+
+
+def _as_it_was(model: onnx.ModelProto, network: OnnxNetwork) -> onnx.ModelProto:
+    """Undoes what the quantiser changes besides: versions, producer, domains, metadata."""
+    model.ir_version = network.model.ir_version
+    model.producer_name, model.producer_version = network.model.producer_name, network.model.producer_version
+    del model.opset_import[:]
+    model.opset_import.extend(network.model.opset_import)
+    set_facts(model, {**network.metadata, "precision": "int8"})
+    del model.graph.value_info[:]
+    return model
+
+
+def _check(model: onnx.ModelProto, place: Target) -> None:
+    """Demands what TensorRT's rules for explicit quantisation demand."""
+    onnx.checker.check_model(model)
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    problems = check_model(model, place)
+    for node in model.graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            source = tensors.get(node.input[0])
+            if source is not None and source.data_type == TensorProto.INT32:
+                problems.append(f"{node.name}: a quantised bias")
+            if not (numpy_helper.to_array(tensors[node.input[1]]) > 0).all():
+                problems.append(f"{node.name}: a step that is not positive")
+    if problems:
+        raise ExportError(f"onnxruntime's quantiser wrote what {place.name} cannot read: {problems[0]}")
+
+
+def quantised_share(model: onnx.ModelProto) -> float:
+    """Returns the share of convolutions and connected layers whose weights are quantised."""
+    made = {node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    weighted = [node for node in model.graph.node if node.op_type in ("Conv", "Gemm")]
+    return float(np.mean([node.input[1] in made for node in weighted])) if weighted else 0.0

@@ -1,1 +1,0 @@
-"""Which channels go, what stands in for them, and the cut."""

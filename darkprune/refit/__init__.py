@@ -1,0 +1,1 @@
+"""Repair without training: least squares, batch-normalisation statistics."""

@@ -1,0 +1,58 @@
+"""`--recover bn`: running statistics replaced by those of the slim network's own maps, layer by layer (METHODS §7)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+from darkprune.network import Network
+from darkprune.network.modules.convolution import Convolution
+from darkprune.network.samples import Sample
+from darkprune.network.walk import Walk
+
+
+@torch.no_grad()
+def reestimate(network: Network, sample: Sample, progress: Callable[[], object] = lambda: None) -> list[int]:
+    """Re-estimates mean and variance of every convolution's batch normalisation, in place.
+
+    Each layer sees what the layers before it give with their new statistics.
+
+    Args:
+        network: in eval mode.
+        sample: some hundred unlabelled images.
+        progress: called after each layer.
+
+    Returns:
+        The layers whose statistics are new.
+    """
+    walk = Walk(network, sample)
+    done = []
+    for layer in network.graph:
+        module = network.layers[layer.index]
+        if isinstance(module, Convolution) and module.has_batch_norm and not module.sharing:
+            mean, variance = _moments(
+                module.convolve(walk.input_of(layer, maps), module.kernel(), None) for maps in walk.before(layer.index)
+            )
+            module.rolling_mean.copy_(mean)
+            module.rolling_variance.copy_(variance)
+            done.append(layer.index)
+        progress()
+    return done
+
+
+def _moments(maps: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Computes mean and variance per channel over images and places, centred by the first batch's mean."""
+    shift = total = squares = torch.zeros(0)
+    count = 0
+    for sums in maps:
+        values = sums.transpose(0, 1).flatten(1).double()
+        if not count:
+            shift = values.mean(1, keepdim=True)
+            total, squares = torch.zeros_like(shift[:, 0]), torch.zeros_like(shift[:, 0])
+        values = values - shift
+        total, squares = total + values.sum(1), squares + values.square().sum(1)
+        count += values.shape[1]
+    mean = total / max(count, 1)
+    return shift[:, 0] + mean, (squares / max(count, 1) - mean.square()).clamp_min(0)

@@ -1,0 +1,1 @@
+"""One store for every resumable result: digests, records, locks."""

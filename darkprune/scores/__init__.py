@@ -1,0 +1,1 @@
+"""What images say about a channel: sensitivity, Optimal Brain Surgeon, ThiNet, class separation."""

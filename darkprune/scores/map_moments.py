@@ -1,0 +1,106 @@
+"""Which channels explain which, measured on images at every map that a convolution reads (METHODS §4).
+
+Unlike what filters imply (`darkprune.selection.filter_moments`) this knows what the inputs really are, and holds behind
+any layer: a and b are fitted where they are used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from darkprune.graph.channels import ChannelMap
+from darkprune.graph.graph import Graph
+from darkprune.graph.weights import NetworkWeights
+from darkprune.layers import INPUT
+from darkprune.layers.base import Floats, Indices
+from darkprune.network.loading import load_network
+from darkprune.network.samples import Sample
+from darkprune.scores.sensitivity import is_dense
+from darkprune.selection.filter_moments import Moments, MomentsOf
+
+IMAGES = 64
+
+
+def map_moments(
+    weights: NetworkWeights, channels: ChannelMap, sample: Sample, progress: Callable[[], object] = lambda: None
+) -> MomentsOf:
+    """Measures mean and covariance of all channels of every map that a dense convolution reads.
+
+    Args:
+        weights: the network.
+        channels: its labels.
+        sample: unlabelled images.
+        progress: called after each batch.
+    """
+    network = load_network(weights.graph, weights, sample.device)
+    sums = {index: _Sums() for index in _read(weights.graph)}
+    hooks = [network.layers[index].register_forward_hook(partial(_add, here)) for index, here in sums.items()]
+    try:
+        with torch.inference_mode():
+            for images in sample.batches():
+                network(images)
+                progress()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    measured = {index: here.moments() for index, here in sums.items()}
+
+    def moments(classes: Indices) -> Mapping[int, Sequence[Moments]]:
+        known = {}
+        for index, (mean, covariance) in measured.items():
+            found = list(_occurrences(channels.of_layer[index], classes))
+            if found:
+                known[index] = [Moments(place, mean[place], covariance[np.ix_(place, place)]) for place in found]
+        return known
+
+    return moments
+
+
+class _Sums:
+    """Sums over places and images of one map's channels, centred by the first batch's mean."""
+
+    def __init__(self) -> None:
+        self._shift = self._total = self._gram = torch.zeros(0)
+        self._count = 0
+
+    def add(self, output: Tensor) -> None:
+        """Adds (b, c, h, w)."""
+        rows = output.transpose(0, 1).flatten(1)
+        if not self._count:
+            self._shift = rows.mean(1, keepdim=True)
+            self._total = torch.zeros(len(rows), dtype=torch.float64, device=rows.device)
+            self._gram = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=rows.device)
+        rows = rows - self._shift
+        self._total += rows.sum(1)
+        self._gram += rows @ rows.T
+        self._count += rows.shape[1]
+
+    def moments(self) -> tuple[Floats, Floats]:
+        """Returns mean (c,) and covariance (c, c)."""
+        count = max(self._count, 1)
+        mean = self._total / count
+        covariance = self._gram / count - torch.outer(mean, mean)
+        return (self._shift.flatten() + mean).cpu().numpy(), covariance.cpu().numpy()
+
+
+def _add(sums: _Sums, module: object, inputs: object, output: Tensor) -> None:
+    sums.add(output)
+
+
+def _read(graph: Graph) -> list[int]:
+    """Lists the layers whose maps dense layers read."""
+    return sorted({layer.sources[0] for layer in graph if is_dense(layer)} - {INPUT})
+
+
+def _occurrences(own: Indices, classes: Indices) -> Iterator[Indices]:
+    """Yields where all classes lie in a map: once for each time that they occur, in the same order each time."""
+    order = np.argsort(own, kind="stable")  # places of a class stay in the order of the map
+    first = np.searchsorted(own, classes, sorter=order)
+    times = np.searchsorted(own, classes, side="right", sorter=order) - first
+    for number in range(int(times.min(initial=len(own)))):
+        yield order[first + number]

@@ -1,0 +1,1 @@
+"""Searches for a plan: candidates, rounds, measured latency and sensitivity curves."""

@@ -1,0 +1,80 @@
+"""The result of pruning beside the original and its control: operations, output distance, mAP."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from darkprune.data.dataset import Dataset
+from darkprune.evaluation.control import Figure, control_of
+from darkprune.graph.graph import Graph, read_graph
+from darkprune.graph.weights import NetworkWeights
+from darkprune.runners.base import FAST_FIRST, load_with_any
+from darkprune.runners.measure import Following, map_of
+from darkprune.surgery.result import ResultNames
+
+if TYPE_CHECKING:  # without images no torch is needed
+    from darkprune.refit.recover import Recovery
+
+
+def compare(
+    original: NetworkWeights,
+    folder: Path,
+    names: ResultNames,
+    recovery: Recovery | None,
+    dataset: Dataset | None,
+    following: Following,
+) -> tuple[list[Figure], list[str]]:
+    """Compares a result with the original, and the original at a smaller input with as many operations.
+
+    Args:
+        original: the pair before.
+        folder: holds the slim pair and its report, which is added to.
+        names: of the files.
+        recovery: what was measured on unlabelled images.
+        dataset: labelled images, for mAP.
+        following: shows progress.
+
+    Returns:
+        One line per network, and what the user should know.
+    """
+    slim = read_graph(folder / names.cfg)
+    control = control_of(original.graph, slim.macs)
+
+    def measured(name: str, weights: Path, graph: Graph) -> float | None:
+        if dataset is None:
+            return None
+        with following(len(dataset), f"evaluating the {name} network") as follow:
+            _, network = load_with_any(graph, weights, None, taps=False, order=FAST_FIRST)
+            return map_of(dataset)(network, follow)
+
+    weights = original.file.path
+    before = measured("original", weights, original.graph)
+    figures = [Figure.of("original", original.graph, 0.0 if recovery else None, before)]
+    last = "pruned"
+    if recovery is not None and recovery.how != "none":
+        last = "recovered"
+        figures.append(Figure.of("pruned", slim, recovery.distance_before))
+    distance = recovery.distance_after if recovery else None
+    figures.append(Figure.of(last, slim, distance, measured(last, folder / names.weights, slim)))
+    if control is not None:
+        figures.append(Figure.of("control", control, None, measured("control", weights, control)))
+    warnings = _warnings(figures)
+    report = json.loads((folder / names.report).read_text(encoding="utf-8"))
+    report["comparison"] = [figure.to_json() for figure in figures]
+    report["warnings"] += warnings
+    (folder / names.report).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    return figures, warnings
+
+
+def _warnings(figures: list[Figure]) -> list[str]:
+    """Says so where the control is better."""
+    *_, result, control = figures
+    if control.name != "control" or control.map50 is None or result.map50 is None or result.map50 > control.map50:
+        return []
+    return [
+        f"the unpruned network at {control.width}x{control.height} has {100 * control.map50:.2f} % mAP at "
+        f"{control.macs / 1e9:.3f} G multiply-adds, this result {100 * result.map50:.2f} % at "
+        f"{result.macs / 1e9:.3f} G: take the smaller input, or train on"
+    ]

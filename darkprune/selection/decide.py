@@ -1,0 +1,250 @@
+"""From a pair and settings to a plan: score, mark, merge, settle, carriers, in this fixed order (METHODS §2.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from darkprune.errors import PlanError, UsageError
+from darkprune.graph.channels import BoolArray, ChannelMap, map_channels
+from darkprune.graph.graph import build_graph
+from darkprune.graph.groups import PruneGroup, divide
+from darkprune.graph.stats import Totals, totals
+from darkprune.graph.weights import NetworkWeights
+from darkprune.layers.base import Floats, Indices
+from darkprune.selection.allocation import WIDTH_PRESETS, preset_widths, ratios_of
+from darkprune.selection.constraints import Limits, settle
+from darkprune.selection.curves import Curves
+from darkprune.selection.filter_moments import MomentsFrom, filter_moments
+from darkprune.selection.finish import finish
+from darkprune.selection.importance import ImageScores, LayerScores, score_channels
+from darkprune.selection.settings import PruneSettings, checked
+from darkprune.selection.similarity import Relations, Replacement, relate, replace_similar, taps_of
+from darkprune.selection.summary import floor_warnings, group_results, sparsity_warnings, voters_of
+from darkprune.selection.voting import Members, gather_members, mark, merge, prunable_classes
+from darkprune.surgery.apply import Cut, slim_cfg
+from darkprune.surgery.carriers import choose_carriers
+from darkprune.surgery.constants import removed_constants
+from darkprune.surgery.plan import PrunePlan, make_layers
+from darkprune.surgery.removed_units import ReducedWeights, original_of, reduced
+from darkprune.surgery.units import UnitScorer, choose_units, score_units
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A plan together with what it was made from.
+
+    Attributes:
+        plan: the plan.
+        cut: the same, ready to be applied.
+        warnings: what the user should know before going on.
+    """
+
+    plan: PrunePlan
+    cut: Cut
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """What every decision about a pair starts from; made once, used for many ratios.
+
+    Attributes:
+        weights: the original pair, without the units that are cut out.
+        channels: its labels.
+        groups: its division.
+        members: its ranked channels.
+        measured: layer -> measured mean of each channel, where the scores were made on images.
+        relations: channels that explain each other, where similarity is asked for.
+        curves: how sensitive each group is, for the allocation `sensitivity`.
+    """
+
+    weights: NetworkWeights
+    channels: ChannelMap
+    groups: tuple[PruneGroup, ...]
+    members: Members
+    measured: Mapping[int, Floats] = field(default_factory=dict)
+    relations: tuple[Relations, ...] = ()
+    curves: Curves | None = None
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """What the steps behind merging make of a mask.
+
+    Attributes:
+        keep: per class, carriers included.
+        carriers: per class.
+        replaced: what similarity replaced.
+        at_floor: layers that the floor gave channels back.
+    """
+
+    keep: BoolArray
+    carriers: BoolArray
+    replaced: Sequence[Replacement]
+    at_floor: tuple[int, ...]
+
+
+def rank(
+    weights: NetworkWeights,
+    settings: PruneSettings,
+    scores: Mapping[int, LayerScores] | None = None,
+    by_images: Callable[[NetworkWeights, ChannelMap], ImageScores] | None = None,
+    moments: MomentsFrom = filter_moments,
+    by_unit: UnitScorer = score_units,
+) -> Ranking:
+    """Divides, scores and ranks the channels of a pair.
+
+    Args:
+        weights: the original pair.
+        settings: units, groups, criterion and excluded layers are used.
+        scores: scores from elsewhere, instead of those of the criterion; for the network without the units.
+        by_images: makes scores and measured constants, given the network without the units and its labels.
+        moments: likewise makes the means and covariances that similarity starts from; by default from the filters.
+        by_unit: scores residual units; by default their mean |γ|.
+
+    Raises:
+        UsageError, PlanError: settings that make no sense for this network.
+    """
+    settings = checked(weights, settings)
+    groups = divide(weights.graph, settings.groups)
+    excluded = frozenset(settings.exclude)
+    weights = reduced(weights, choose_units(weights, settings.units, settings.unit_ratio, by_unit))
+    if isinstance(weights, ReducedWeights):
+        groups = weights.regroup(groups)
+        excluded = frozenset(new for new, old in enumerate(weights.kept) if old in excluded)
+    channels = map_channels(weights.graph)
+    measured: Mapping[int, Floats] = {}
+    if by_images is not None:
+        made = by_images(weights, channels)
+        scores, measured = made.scores, made.measured
+    elif scores is None:
+        scores = score_channels(weights, channels, settings.criterion)
+    members = gather_members(channels, scores, groups, excluded)
+    relations: list[Relations] = []
+    if settings.similarity:
+        allowed = prunable_classes(channels, groups, excluded)
+        relations = relate(weights, channels, allowed, settings.similarity, moments(weights, channels))
+    return Ranking(weights, channels, groups, members, measured, tuple(relations))
+
+
+def decide(ranking: Ranking, settings: PruneSettings, names: tuple[str, str]) -> Decision:
+    """Makes a plan; its hashes are left to the caller (`PrunePlan.with_hashes`).
+
+    Args:
+        ranking: from `rank` with the same settings.
+        settings: how.
+        names: file names of cfg and weights.
+
+    Raises:
+        UsageError, PlanError: settings that make no sense for this network; a budget that single channels cannot meet.
+    """
+    weights, channels, groups, members = ranking.weights, ranking.channels, ranking.groups, ranking.members
+    settings = checked(original_of(weights), settings)
+    ratios = _ratios(ranking, settings)
+    marks = mark(members, ratios, one_pool=settings.allocation == "global")
+    keep, priority = merge(channels, members, marks, settings.merge)
+    if settings.preset in WIDTH_PRESETS:
+        keep = _keep_widths(channels, priority, preset_widths(settings.preset, len(weights.graph)))
+    elif settings.budget is not None:
+        budget, limits = settings.budget, _limits(settings)
+        keep = finish(
+            channels,
+            keep,
+            priority,
+            limits,
+            budget,
+            lambda mask: budget.of(_totals_of(ranking, settings, _choose(ranking, settings, mask, priority))),
+        )
+    chosen = _choose(ranking, settings, keep, priority)
+    keep, carriers = chosen.keep, chosen.carriers
+    results = group_results(channels, groups, ratios, members, marks, keep)
+    warnings = [*floor_warnings(chosen.at_floor), *sparsity_warnings(results, settings.criterion)]
+    if settings.similarity and not chosen.replaced:
+        warnings.append(
+            f"similarity: no two channels that are left explain each other with a |correlation| of "
+            f"{settings.similarity:g} or more wherever they are read, or floors and multiples keep them"
+        )
+    units = weights.units if isinstance(weights, ReducedWeights) else ()
+    layers = make_layers(channels, keep, carriers)
+    gone = ~keep | carriers
+    measured = {index: values for index, values in ranking.measured.items() if _any_of(gone, channels.of_layer[index])}
+    similar = taps_of(chosen.replaced, gone)
+    plan = PrunePlan("", "", names, settings.described(), results, layers, measured, units, similar)
+    cut = Cut(channels, keep, carriers, settings.compensate, settings.constant, measured or None)
+    return Decision(plan, cut, tuple(warnings))
+
+
+def _choose(ranking: Ranking, settings: PruneSettings, keep: BoolArray, priority: Floats) -> _Choice:
+    """Goes on from the merged mask: floors and multiples, similarity, carriers."""
+    channels, limits = ranking.channels, _limits(settings)
+    at_floor: tuple[int, ...] = ()
+    if settings.preset in WIDTH_PRESETS:
+        keep, rounded = keep.copy(), np.zeros(channels.count, bool)
+    else:
+        settled = settle(channels, keep, priority, limits)
+        # a pinned channel may be given back too, but never as a place for a carrier
+        keep, rounded, at_floor = settled.keep, settled.rounded & channels.free, settled.at_floor
+    replaced = replace_similar(channels, keep, priority, ranking.relations, limits)
+    keep[[replacement.gone_class for replacement in replaced]] = False
+    # what stands for another keeps its content: it is no place for a carrier
+    rounded[[replacement.by_class for replacement in replaced]] = False
+    carriers = np.zeros(channels.count, bool)
+    if settings.compensate == "carrier":
+        constants = removed_constants(
+            ranking.weights, channels, (~keep | rounded) & channels.free, settings.constant, ranking.measured or None
+        )
+        carriers = choose_carriers(ranking.weights, channels, keep, rounded, constants)
+        keep = keep | carriers
+        if settings.preset not in WIDTH_PRESETS:
+            keep = settle(channels, keep, priority, limits).keep
+    return _Choice(keep, carriers, replaced, at_floor)
+
+
+def voting_channels(ranking: Ranking) -> list[int]:
+    """Counts the ranked channels of each group."""
+    return voters_of(ranking.members, ranking.groups)
+
+
+def _ratios(ranking: Ranking, settings: PruneSettings) -> tuple[float, ...]:
+    given = settings.ratios
+    if settings.allocation == "sensitivity" and not given:
+        if ranking.curves is None:
+            raise UsageError("--allocation sensitivity measures each group: give --images DIR (unlabelled) or --data F")
+        given = ranking.curves.at_ratio(settings.ratio)
+    return ratios_of(settings.allocation, settings.ratio, given, voting_channels(ranking))
+
+
+def _limits(settings: PruneSettings) -> Limits:
+    return Limits(settings.min_channels, settings.round_to)
+
+
+def _totals_of(ranking: Ranking, settings: PruneSettings, chosen: _Choice) -> Totals:
+    cut = Cut(ranking.channels, chosen.keep, chosen.carriers, settings.compensate, settings.constant)
+    return totals(build_graph(slim_cfg(cut)))
+
+
+def _any_of(gone: BoolArray, classes: Indices) -> bool:
+    return bool(gone[classes[classes >= 0]].any())
+
+
+def _keep_widths(channels: ChannelMap, priority: Floats, widths: dict[int, int]) -> BoolArray:
+    """Keeps the dearest channels of every layer, as many as given.
+
+    Raises:
+        PlanError: widths that the network cannot have.
+    """
+    keep = np.ones(channels.count, bool)
+    decided: dict[int, int] = {}
+    for layer, width in sorted(widths.items()):
+        classes = channels.of_layer[layer]
+        if width == len(classes):
+            continue
+        key = int(classes[0])
+        if decided.setdefault(key, width) != width or not 0 < width < len(classes) or not channels.free[classes].all():
+            raise PlanError(f"layer {layer} cannot have {width} of its {len(classes)} channels")
+        order = np.lexsort((classes, -priority[classes]))
+        keep[classes[order[width:]]] = False
+    return keep

@@ -1,0 +1,79 @@
+"""Where on the way from nothing to every layer at its floor a budget is met, and whether it can be met at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from darkprune.errors import PlanError
+from darkprune.graph.graph import build_graph
+from darkprune.graph.stats import Totals, totals
+from darkprune.graph.weights import NetworkWeights
+from darkprune.selection.budget import HIGHEST, TOLERANCE, Budget, nearest_ratio, unreachable
+from darkprune.selection.decide import Ranking, decide, rank
+from darkprune.selection.settings import PruneSettings
+from darkprune.surgery.apply import slim_cfg
+
+
+def within_budget(ranking: Ranking, settings: PruneSettings, budget: Budget) -> PruneSettings:
+    """Returns settings with which `decide` leaves what a budget says, or refuses.
+
+    Args:
+        ranking: from `rank`.
+        settings: allocation `uniform`, `global`, `proportional`, or `sensitivity` with curves in the ranking.
+        budget: what shall remain.
+
+    Raises:
+        PlanError: no ratio comes down to the budget; says the nearest, and what stands in the way.
+    """
+    at = along(ranking, settings, budget.kind)
+
+    def measure(place: float) -> Totals:
+        return _totals_at(ranking, at(place))
+
+    found, left = nearest_ratio(budget, measure, totals(ranking.weights.graph))
+    if left > budget.target * (1 + TOLERANCE) and found == HIGHEST:
+        least = {
+            "--round-to": _totals_at(ranking, replace(at(HIGHEST), round_to=1)),
+            "--min-channels": _totals_at(ranking, replace(at(HIGHEST), round_to=1, min_channels=1)),
+        }
+        raise PlanError(unreachable(budget, left, {flag: budget.of(found) for flag, found in least.items()}))
+    return replace(at(found), budget=budget)
+
+
+def along(ranking: Ranking, settings: PruneSettings, by: str) -> Callable[[float], PruneSettings]:
+    """Returns the way from nothing (0) to every layer at its floor (`HIGHEST`), on which a budget is looked for.
+
+    Args:
+        ranking: from `rank`.
+        settings: their ratio, or the groups' ratios where the ranking has curves, are replaced.
+        by: kind of budget that the curves' way is the cheapest for.
+    """
+    if settings.allocation != "sensitivity" or ranking.curves is None:
+        return lambda ratio: replace(settings, ratio=ratio, budget=None)
+    path = ranking.curves.path(by)
+    return lambda place: replace(settings, ratios=path(place / HIGHEST), budget=None)
+
+
+def refuse_unreachable(weights: NetworkWeights, settings: PruneSettings, budget: Budget) -> None:
+    """Refuses a budget below what every layer at its floor leaves, before hours go into scores or training.
+
+    Args:
+        weights: the original pair.
+        settings: floors, multiples, excluded layers and units are used.
+        budget: what shall remain.
+
+    Raises:
+        PlanError: no choice of channels meets it; says the nearest, and which floor stands in the way.
+    """
+    quick = replace(
+        settings, criterion="bn_gamma", allocation="uniform", ratios=(), preset=None, similarity=0.0, compensate="fold"
+    )
+    ranking = rank(weights, quick)
+    least = _totals_at(ranking, replace(quick, ratio=HIGHEST, budget=None))
+    if budget.of(least) > budget.target * (1 + TOLERANCE):
+        within_budget(ranking, quick, budget)  # says why
+
+
+def _totals_at(ranking: Ranking, settings: PruneSettings) -> Totals:
+    return totals(build_graph(slim_cfg(decide(ranking, settings, ("", "")).cut)))

@@ -1,0 +1,113 @@
+"""Reads plan files: what a stranger or an editor left of one is refused in one line."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from darkprune.errors import PlanError
+from darkprune.layers.base import Floats
+from darkprune.surgery.plan import COMPENSATIONS, FORMAT, GroupResult, PrunePlan, finite
+from darkprune.surgery.replaced_channels import Tap
+from darkprune.surgery.units import Unit
+
+MAX_BYTES = 64 << 20
+
+
+def read_plan(path: Path) -> PrunePlan:
+    """Reads a plan file.
+
+    Raises:
+        PlanError: it cannot be read, or is not a plan.
+    """
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise PlanError(f"{path}: no such file; write a plan with darkprune prune --plan-only") from None
+    except OSError as error:
+        raise PlanError(f"{path}: cannot be read ({error.strerror})") from None
+    if len(raw) > MAX_BYTES:
+        raise PlanError(f"{path}: larger than {MAX_BYTES >> 20} MiB; this is no plan")
+    return parse_plan(raw, str(path))
+
+
+def parse_plan(raw: bytes | str, source: str = "plan") -> PrunePlan:
+    """Reads a plan's text.
+
+    Args:
+        raw: what `PrunePlan.dumps` gives.
+        source: where it comes from, for errors.
+
+    Raises:
+        PlanError: it is not a plan.
+    """
+    try:
+        text = raw.decode("utf-8") if isinstance(raw, bytes) else raw
+        data = json.loads(text, parse_constant=finite)
+    except (ValueError, RecursionError) as error:
+        raise PlanError(f"{source}: is not JSON ({str(error)[:80]})") from None
+    try:
+        return _from_json(data)
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise PlanError(f"{source}: is not a plan of darkprune ({type(error).__name__}: {str(error)[:80]})") from None
+
+
+def _from_json(data: Mapping[str, Any]) -> PrunePlan:
+    if data["format"] != FORMAT:
+        raise ValueError(f"format is {str(data['format'])[:40]!r}, not {FORMAT!r}")
+    layers, measured = {}, {}
+    for name, entry in data["layers"].items():
+        index, width = int(name), int(entry["channels"])
+        if not 0 < width <= 1 << 24:
+            raise ValueError(f"layer {index}: channels={width}")
+        keep, carriers = _from_ranges(entry["keep"], width), _from_ranges(entry.get("carriers", ""), width)
+        layers[index] = (width, keep, carriers)
+        if "constants" in entry:
+            measured[index] = _constants(index, entry["constants"])
+            if len(measured[index]) != width:
+                raise ValueError(f"layer {index}: constants are not {width} numbers")
+    for name, values in data.get("constants", {}).items():
+        measured.setdefault(int(name), _constants(int(name), values))
+    groups = tuple(GroupResult.from_json(entry) for entry in data["groups"])
+    settings = dict(data["settings"])
+    if settings.get("compensate") not in COMPENSATIONS or settings.get("constant") not in ("mean", "beta"):
+        raise ValueError("settings lack compensate or constant")
+    return PrunePlan(
+        str(data["cfg"]["sha256"]),
+        str(data["weights"]["sha256"]),
+        (str(data["cfg"]["name"]), str(data["weights"]["name"])),
+        settings,
+        groups,
+        layers,
+        measured,
+        tuple(Unit.from_json(entry) for entry in data.get("units", [])),
+        {int(name): Tap.from_json(entry) for name, entry in data.get("similar", {}).items()},
+    )
+
+
+def _constants(layer: int, values: Any) -> Floats:
+    constants = np.array(values, np.float64)
+    if constants.ndim != 1 or not np.isfinite(constants).all():
+        raise ValueError(f"layer {layer}: constants are not numbers")
+    return constants
+
+
+def _from_ranges(text: str, width: int) -> tuple[int, ...]:
+    positions: list[int] = []
+    for part in str(text).replace(" ", "").split(",") if text else []:
+        match = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", part)
+        if match is None:
+            raise ValueError(f"'{part[:20]}' is no channel or range")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if not first <= last < width:
+            raise ValueError(f"{part} does not lie within 0-{width - 1}")
+        positions.extend(range(first, last + 1))
+    if len(set(positions)) != len(positions) or positions != sorted(positions):
+        raise ValueError(f"'{str(text)[:40]}' is not in rising order")
+    return tuple(positions)

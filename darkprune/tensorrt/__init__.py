@@ -1,0 +1,1 @@
+"""TensorRT targets, what their parsers read, engines."""

@@ -1,0 +1,148 @@
+"""Running an engine on this machine, and comparing it with onnxruntime."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from darkprune.errors import DarkpruneError, RunnerError
+from darkprune.kit.board.runtime import RuntimeFailure, metadata
+from darkprune.kit.board.runtime.command import import_tensorrt
+from darkprune.kit.board.runtime.compare import deviation, reference_input, tolerance
+from darkprune.kit.board.runtime.cuda import Cuda
+from darkprune.kit.board.runtime.files import sha256_of
+from darkprune.kit.board.runtime.session import Session, open_engine
+from darkprune.tensorrt.targets import operator_facts
+
+Floats = npt.NDArray[np.float32]
+
+
+class Engine:
+    """An engine that is ready to run; a context manager that gives the GPU's memory back.
+
+    Attributes:
+        name: of its input.
+        shape: of its input, (batch, channels, height, width); batch is -1 where it is open.
+        outputs: shape of each output by name.
+        facts: what stands beside the engine; empty for one that darkprune did not build.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Load an engine that belongs to this machine.
+
+        Raises:
+            RunnerError: no TensorRT or CUDA here, or the engine belongs to another version or GPU.
+        """
+        with failures_as(RunnerError):
+            self._session: Session = open_engine(import_tensorrt(), Cuda(), str(path))
+        self.name: str = self._session.inputs[0].name
+        self.shape: tuple[int, ...] = self._session.inputs[0].shape
+        self.outputs = {tensor.name: tensor.shape for tensor in self._session.outputs}
+        self.facts: Mapping[str, Any] = self._session.facts or {}
+
+    def run(self, images: Floats) -> dict[str, Floats]:
+        """Compute the outputs; they are overwritten by the next `run`.
+
+        Args:
+            images: (batch, channels, height, width), RGB in 0..1.
+
+        Raises:
+            RunnerError: another shape than the engine takes, or CUDA fails.
+        """
+        with failures_as(RunnerError):
+            return self._session.run({self.name: images})
+
+    def layer_times(self, images: Floats, runs: int = 20) -> list[tuple[str, float]]:
+        """Mean milliseconds per layer in the order of execution; slows every later `run` down.
+
+        Raises:
+            RunnerError: as `run`.
+        """
+        with failures_as(RunnerError):
+            return self._session.layer_times({self.name: images}, runs)
+
+    def close(self) -> None:
+        """Give the GPU's memory back.
+
+        Raises:
+            RunnerError: CUDA fails.
+        """
+        with failures_as(RunnerError):
+            self._session.close()
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An engine against onnxruntime on the same input.
+
+    Attributes:
+        deviations: per output the largest difference over the largest magnitude.
+        allowed: what FP32 may be off; infinite for lower precisions, where only measured accuracy tells.
+        skipped: why nothing was compared; empty when it was.
+    """
+
+    deviations: Mapping[str, float]
+    allowed: float
+    skipped: str = ""
+
+    @property
+    def agrees(self) -> bool:
+        """Whether no output is off by more than is allowed."""
+        return all(value <= self.allowed for value in self.deviations.values())
+
+
+def compare_engine(engine_path: Path, onnx_path: Path, images: Floats | None = None) -> Comparison:
+    """Run an engine and onnxruntime on the same input.
+
+    Args:
+        engine_path: the engine.
+        onnx_path: the file it was made from.
+        images: (batch, channels, height, width) in 0..1; noise by default.
+
+    Raises:
+        RunnerError: onnxruntime is missing, the engine was made from another file or does not run here.
+    """
+    with failures_as(RunnerError):
+        facts = metadata.load(str(engine_path)) or {}
+        if facts.get("onnx_sha256", "") not in ("", sha256_of(str(onnx_path))):
+            raise RunnerError(f"{engine_path}: not made from {onnx_path} but from another {facts.get('onnx')}")
+    model = onnx.load(str(onnx_path), load_external_data=False)
+    plugins = {node.op_type for node in model.graph.node} & set(operator_facts()["plugins"])
+    if plugins:
+        return Comparison({}, 0.0, f"onnxruntime has no {', '.join(sorted(plugins))}")
+    try:
+        import onnxruntime
+    except ImportError:
+        raise RunnerError("onnxruntime: not installed, pip install 'darkprune[export]' to compare with it") from None
+    with Engine(engine_path) as engine:
+        feed = reference_input((max(engine.shape[0], 1), *engine.shape[1:])) if images is None else images
+        actual = engine.run(feed)
+        reference = onnxruntime.InferenceSession(str(onnx_path), providers=["CPUExecutionProvider"])
+        half = reference.get_inputs()[0].type == "tensor(float16)"
+        names = [item.name for item in reference.get_outputs()]
+        expected = reference.run(names, {engine.name: feed.astype(np.float16) if half else feed})
+        deviations = {name: deviation(want, actual[name]) for name, want in zip(names, expected, strict=True)}
+    exact = facts.get("precision", "fp32") == "fp32" and facts.get("file_precision", "fp32") == "fp32"
+    return Comparison(deviations, tolerance(bool(facts.get("tf32", True))) if exact else float("inf"))
+
+
+@contextmanager
+def failures_as(kind: type[DarkpruneError]) -> Iterator[None]:
+    """Turns the runtime's one-line failures into darkprune's."""
+    try:
+        yield
+    except RuntimeFailure as error:
+        raise kind(str(error)) from None

@@ -1,0 +1,1 @@
+"""Images of a training run: reading, augmentation, batches."""

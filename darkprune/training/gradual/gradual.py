@@ -1,0 +1,194 @@
+"""Pruning inside a run: step by step, while the network learns (METHODS §5).
+
+Each stage chooses its channels as `darkprune prune` does, on the weights of that moment, and lets them fade: their γ
+(or filters, where there is no batch normalisation) shrink to 0 over the stage's steps. What is left of a channel then
+is the constant act(β), which the cut at the end of the stage folds into the consumers: no jump, and from there on
+every step is cheaper.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from darkprune.errors import PlanError
+from darkprune.graph.channels import map_channels
+from darkprune.graph.graph import Graph, build_graph
+from darkprune.graph.stats import count
+from darkprune.layers import Role
+from darkprune.network import Network, tensor_of
+from darkprune.selection.budget import HIGHEST
+from darkprune.selection.decide import Decision, Ranking, decide, rank
+from darkprune.surgery.apply import Cut, slim_cfg
+from darkprune.surgery.plan import PrunePlan
+from darkprune.surgery.plan_file import parse_plan
+from darkprune.training.gradual.slimming import as_weights
+from darkprune.training.gradual.timetable import GradualSettings, Stage
+from darkprune.training.loop.distributed import Ranks
+from darkprune.training.loop.hooks import Hook
+
+BISECTIONS = 20
+
+
+class GradualPruning(Hook):
+    """Prunes a network between two epochs.
+
+    Attributes:
+        cuts: step and size of the network behind every cut so far.
+    """
+
+    name = "pruning"
+    columns = ("macs", "params")
+    slims = True
+
+    def __init__(self, network: Network, settings: GradualSettings, stages: tuple[Stage, ...], ranks: Ranks) -> None:
+        """Prepares.
+
+        Args:
+            network: as it is at the start of the run.
+            settings: how to choose.
+            stages: when, and how much.
+            ranks: processes; the first one chooses.
+
+        Raises:
+            PlanError: with every layer at its floor more would remain than is asked for.
+            UsageError: settings that make no sense for this network.
+        """
+        self.network = network
+        self.settings = settings
+        self.stages = stages
+        self.ranks = ranks
+        self.whole = size_of(network.graph, settings.of)
+        self.cuts: list[dict[str, int]] = []
+        self._plan: PrunePlan | None = None
+        self._fading: list[tuple[Tensor, Tensor]] = []
+        if ranks.first:
+            self._check_floors()
+
+    def before_step(self, step: int) -> None:
+        """Chooses the channels of a stage when it begins."""
+        stage = self._stage(step)
+        if stage is not None and self._plan is None:
+            text = self._choose(stage).dumps() if self.ranks.first else ""
+            self._mask(parse_plan(self.ranks.share_text(text)))
+
+    @torch.no_grad()
+    def after_step(self, step: int) -> None:
+        """Lets the chosen channels fade: evenly, to 0 at the last step of the stage."""
+        stage = self._stage(step)
+        if stage is None:
+            return
+        left = stage.cut - step
+        for tensor, gone in self._fading:
+            tensor[gone] *= left / (left + 1)
+
+    def cut_after(self, step: int) -> Cut | None:
+        """Returns what goes behind a step."""
+        stage, plan = self._stage(step), self._plan
+        if stage is None or plan is None or step < stage.cut:
+            return None
+        self._plan, self._fading = None, []
+        if not plan.layers:
+            return None
+        channels = map_channels(self.network.graph)
+        keep, carriers = plan.classes(channels)
+        return Cut(channels, keep, carriers, self.settings.prune.compensate, self.settings.prune.constant)
+
+    def use(self, network: Network, cut: Cut | None = None) -> None:
+        """Goes on with the slim network."""
+        self.network = network
+
+    def after_cut(self, step: int) -> str:
+        """Notes a cut; returns words for the user."""
+        graph = self.network.graph
+        self.cuts.append({"step": step, "macs": graph.macs, "params": graph.params})
+        return (
+            f"step {step}: pruned to {count(graph.macs)} MACs, {count(graph.params)} parameters "
+            f"({self._share():.1f} % of {self.settings.of}, goal {100 * self.stages[-1].remaining:.0f} %)"
+        )
+
+    def figures(self) -> dict[str, float]:
+        """Returns the network's size."""
+        return {"macs": float(self.network.graph.macs), "params": float(self.network.graph.params)}
+
+    def status(self) -> str:
+        """Says how much is left."""
+        return f"{self._share():.0f} % of {self.settings.of}"
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the channels that fade now, and the cuts so far."""
+        return {"plan": self._plan.dumps() if self._plan is not None else None, "cuts": list(self.cuts)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores them; the network has been slimmed before."""
+        self.cuts = list(state["cuts"])
+        self._plan, self._fading = None, []
+        if state["plan"] is not None:
+            self._mask(parse_plan(state["plan"]))
+
+    def _stage(self, step: int) -> Stage | None:
+        return next((stage for stage in self.stages if stage.marked < step <= stage.cut), None)
+
+    def _share(self) -> float:
+        return 100 * size_of(self.network.graph, self.settings.of) / self.whole
+
+    def _choose(self, stage: Stage) -> PrunePlan:
+        """Finds the ratio that leaves what is nearest to a stage's share, by bisection."""
+        ranking = self._rank()
+        target = stage.remaining * self.whole
+        low, high = 0.0, HIGHEST
+        best: tuple[float, PrunePlan] | None = None
+        for _ in range(BISECTIONS):
+            ratio = (low + high) / 2
+            decision = self._decide(ranking, ratio)
+            left = _size_behind(decision, self.settings.of)
+            if best is None or abs(left - target) < best[0]:
+                best = (abs(left - target), decision.plan)
+            low, high = (ratio, high) if left > target else (low, ratio)
+        assert best is not None
+        return best[1]
+
+    def _rank(self) -> Ranking:
+        with as_weights(self.network.graph, self.network.state_dict()) as weights:
+            return rank(weights, self.settings.prune)
+
+    def _decide(self, ranking: Ranking, ratio: float) -> Decision:
+        return decide(ranking, replace(self.settings.prune, ratio=ratio), ("", ""))
+
+    def _check_floors(self) -> None:
+        least = _size_behind(self._decide(self._rank(), HIGHEST), self.settings.of)
+        if least > self.stages[-1].remaining * self.whole:
+            raise PlanError(
+                f"--prune-to {self.stages[-1].remaining:g} cannot be met: with every layer at its floor "
+                f"{least / self.whole:.3f} of the {self.settings.of} remain; lower --prune-min-channels, or give more"
+            )
+
+    def _mask(self, plan: PrunePlan) -> None:
+        """Finds the values that fade."""
+        self._plan, self._fading = plan, []
+        for index, (width, kept, _) in plan.layers.items():
+            names = {blob.name for blob in self.network.graph[index].blobs}
+            filters = next((blob for blob in self.network.graph[index].blobs if blob.name == "weights"), None)
+            if "scales" in names:
+                tensor = tensor_of(self.network, index, "scales")
+            elif filters is not None and filters.axes[0][0] is Role.OUT:
+                tensor = tensor_of(self.network, index, "weights")
+            else:
+                continue  # is cut as it is
+            gone = np.setdiff1d(np.arange(width), kept)
+            self._fading.append((tensor, torch.from_numpy(gone).to(tensor.device)))
+
+
+def size_of(graph: Graph, quantity: str) -> int:
+    """Returns multiply-adds, stored floats, or the sum of the convolutions' widths."""
+    if quantity == "channels":
+        return sum(layer.output.c for layer in graph if layer.name in ("convolutional", "connected"))
+    return graph.macs if quantity == "macs" else graph.params
+
+
+def _size_behind(decision: Decision, quantity: str) -> int:
+    return size_of(build_graph(slim_cfg(decision.cut)), quantity)

@@ -1,0 +1,89 @@
+"""A cut carried out on a network in training: weights, moments and averages lose the same channels.
+
+Whatever has a value for each of a network's weights is written as a weights file, cut by `darkprune.surgery.apply` like
+any other, and read back: there is one cut, and it is the one of `darkprune prune`.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from darkprune.darknet.weights import Header, WeightsWriter
+from darkprune.graph.graph import Graph
+from darkprune.graph.weights import NetworkWeights, stored_tensors
+from darkprune.network import Network
+from darkprune.surgery.apply import Cut, constants_of, write_slim
+
+Values = Mapping[str, Tensor]  #: by the names of `Network.state_dict`
+
+
+@contextmanager
+def as_weights(graph: Graph, values: Values) -> Iterator[NetworkWeights]:
+    """Shows values as a weights file, which is gone when the block ends.
+
+    Args:
+        graph: the network.
+        values: tensors of its shapes; what is missing is 0.
+    """
+    with tempfile.TemporaryDirectory(prefix="darkprune-") as folder:
+        path = Path(folder) / "values.weights"
+        with path.open("wb") as file:
+            writer = WeightsWriter(file, Header(), stored_tensors(graph))
+            for layer in graph:
+                for blob in layer.stored:
+                    value = values.get(f"layers.{layer.index}.{blob.name}")
+                    data = np.zeros(blob.shape, np.float32) if value is None else _to_numpy(value)
+                    writer.write(layer.index, blob.name, data)
+            writer.finish()
+        with NetworkWeights(graph, path) as weights:
+            yield weights
+
+
+def cut_weights(cut: Cut, values: Values) -> dict[str, Tensor]:
+    """Cuts weights: constants of what goes are folded into what reads it.
+
+    Args:
+        cut: what goes.
+        values: the weights.
+
+    Returns:
+        The slim network's, on the CPU.
+    """
+    graph = cut.channels.graph
+    with as_weights(graph, values) as weights, tempfile.TemporaryDirectory(prefix="darkprune-") as folder:
+        path = Path(folder) / "slim.weights"
+        with path.open("wb") as file:
+            slim = write_slim(weights, cut, constants_of(weights, cut), file)
+        with NetworkWeights(slim, path) as stored:
+            found = {
+                f"layers.{layer.index}.{blob.name}": torch.from_numpy(
+                    np.ascontiguousarray(stored.read(layer, blob.name))
+                )
+                for layer in slim
+                for blob in layer.stored
+            }
+    # what no file holds (`dontload`) is pinned: its shape stays
+    return {name: found[name] if name in found else value.cpu() for name, value in values.items()}
+
+
+def cut_moments(cut: Cut, values: Values) -> dict[str, Tensor]:
+    """Takes the same channels out of something that only has the weights' shapes: nothing is folded."""
+    return cut_weights(replace(cut, compensate="none", carriers=np.zeros_like(cut.carriers)), values)
+
+
+def slim_network(network: Network, graph: Graph) -> Network:
+    """Makes a network for a slim graph on the device, and with the memory layout, of another; its weights are unset."""
+    slim = Network(graph, channels_last=network.channels_last)
+    return slim.to(next(network.parameters()).device)
+
+
+def _to_numpy(value: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    return value.detach().to("cpu", torch.float32).numpy()

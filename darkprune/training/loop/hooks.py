@@ -1,0 +1,71 @@
+"""What can be hung into a run: sparse training, pruning while training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from darkprune.network import Network
+from darkprune.surgery.apply import Cut
+
+
+class Hook:
+    """Base of things that happen during a run; every method may be left as it is.
+
+    Attributes:
+        name: under which its state is kept.
+        columns: names of its figures in the log.
+        slims: whether it makes the network smaller.
+    """
+
+    name: str
+    columns: tuple[str, ...] = ()
+    slims = False
+
+    def before_step(self, step: int) -> None:
+        """Is called when the gradients of a step (from 1) are complete, before the weights change."""
+
+    def after_step(self, step: int) -> None:
+        """Is called when the weights have changed."""
+
+    def cut_after(self, step: int) -> Cut | None:
+        """Returns what is to be cut out of the network behind a step."""
+        return None
+
+    def use(self, network: Network, cut: Cut | None = None) -> None:
+        """Is called when another network has taken the place of the one in training: the slim one.
+
+        Args:
+            network: to go on with.
+            cut: how it came from the one before; None where a run goes on, with `load_state_dict` to follow.
+        """
+
+    def after_cut(self, step: int) -> str:
+        """Is called when what this hook wanted cut is gone; returns words for the user."""
+        return ""
+
+    def after_epoch(self, epoch: int) -> None:
+        """Is called when an epoch (from 1) is complete."""
+
+    def figures(self) -> dict[str, float]:
+        """Returns values for the log; called after every step."""
+        return {}
+
+    def status(self) -> str:
+        """Returns a few words for the progress line."""
+        return ""
+
+    def draw(self) -> None:
+        """Writes pictures, if it has any."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns what a run needs to go on: tensors and plain values."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores it."""
+
+
+def join_status(hooks: Sequence[Hook]) -> str:
+    """Returns the words of all hooks."""
+    return "  ".join(text for text in (hook.status() for hook in hooks) if text)

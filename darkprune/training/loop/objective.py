@@ -1,0 +1,104 @@
+"""What a run minimises: something computed from a network's outputs for one part of a batch."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from darkprune.errors import TrainingError
+from darkprune.graph.graph import Graph
+from darkprune.layers.heads import Detection
+from darkprune.network import NetworkOutput
+from darkprune.training.data.batches import Batch
+from darkprune.training.losses import PARTS, loss_of
+
+
+@dataclass(frozen=True, eq=False)
+class Loss:
+    """A loss over one part of a batch.
+
+    Attributes:
+        value: scalar, summed over the part's images: what is differentiated.
+        parts: (n,) figures for the report, which can be added up over parts; detached.
+    """
+
+    value: Tensor
+    parts: Tensor
+
+
+class Objective(ABC):
+    """Computes losses.
+
+    Attributes:
+        taps: layers whose outputs it wants.
+        columns: names of the figures that `report` gives, `loss` first.
+    """
+
+    taps: frozenset[int] = frozenset()
+    columns: tuple[str, ...]
+
+    @abstractmethod
+    def compute(self, images: Tensor, output: NetworkOutput, batch: Batch, seen: int) -> Loss:
+        """Computes the loss of a part.
+
+        Args:
+            images: what the network was given.
+            output: what it made of them, with `taps`.
+            batch: the part.
+            seen: images trained on so far, these included.
+        """
+
+    @abstractmethod
+    def report(self, sums: list[float], images: int) -> dict[str, float]:
+        """Turns figures that were added up over a step into the columns.
+
+        Args:
+            sums: sum of `Loss.parts`.
+            images: how many images they are from.
+        """
+
+
+class DetectionObjective(Objective):
+    """The losses of all detection heads, as darknet has them."""
+
+    columns = ("loss", "box", "objectness", "class", "iou", "matched")
+
+    def __init__(self, graph: Graph) -> None:
+        """Reads the heads' training keys.
+
+        Raises:
+            TrainingError: no head that can be trained.
+            CfgError: a training key that makes no sense.
+        """
+        for layer in graph:
+            if isinstance(layer.kind, Detection):
+                raise TrainingError(f"{graph.cfg.source}:{layer.line}: [detection] (YOLOv1) cannot be trained here")
+        self.heads = {layer.index: loss_of(graph, layer) for layer in graph.heads}
+        if not self.heads:
+            raise TrainingError(f"{graph.cfg.source}: has no detection head to train")
+
+    def compute(self, images: Tensor, output: NetworkOutput, batch: Batch, seen: int) -> Loss:
+        """See `Objective.compute`."""
+        values, parts = [], []
+        for index, head in self.heads.items():
+            found = head(output.heads[index], batch.truths, batch.size, seen)
+            values.append(found.value)
+            parts.append(found.parts)
+        total = torch.stack(parts).sum(dim=0)
+        total[0] /= len(self.heads)  # darknet shows the mean over the heads
+        return Loss(torch.stack(values).sum(), total)
+
+    def report(self, sums: list[float], images: int) -> dict[str, float]:
+        """See `Objective.report`."""
+        found = dict(zip(PARTS, sums, strict=True))
+        return {
+            "loss": found["loss"] / images,
+            "box": found["box"] / images,
+            "objectness": found["objectness"] / images,
+            "class": found["class"] / images,
+            "iou": found["iou"] / max(1.0, found["count"]),
+            "matched": found["count"] / images,
+        }

@@ -1,0 +1,1 @@
+"""What decides the result of a run: schedule, optimiser, averages, frozen layers."""

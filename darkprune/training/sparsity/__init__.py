@@ -1,0 +1,1 @@
+"""Sparse training: an L1 penalty on the scales of batch normalisation."""

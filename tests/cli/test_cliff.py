@@ -1,0 +1,231 @@
+"""`darkprune cliff`: sweep, control, resuming, tables, drawing, bad input."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from darkprune.cli import cliff
+from darkprune.cli.main import main
+from darkprune.comparison import cliff_drawing as sweep_drawing
+from darkprune.comparison.cliff import Point, control_sizes, summarise
+from darkprune.darknet.cfg import parse_cfg
+from darkprune.evaluation.heads import Head
+from darkprune.evaluation.output_distance import scores_of
+from darkprune.graph.fresh import write_fresh
+from darkprune.graph.graph import build_graph
+from darkprune.runners.measure import Measure
+
+cv2 = pytest.importorskip("cv2")
+
+CONV = "[convolutional]\nbatch_normalize=1\nfilters={}\nsize=3\nstride={}\npad=1\nactivation=leaky\n\n"
+TEXT = (
+    "[net]\nwidth=96\nheight=64\nchannels=3\n\n"
+    + CONV.format(16, 2)
+    + CONV.format(24, 2)
+    + CONV.format(32, 2)
+    + "[convolutional]\nfilters=14\nsize=1\nstride=1\npad=1\nactivation=linear\n\n"
+    + "[yolo]\nmask=0,1\nanchors=10,14, 30,30\nclasses=2\nnum=2\n"
+)
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[str, str]:
+    (tmp_path / "net.cfg").write_text(TEXT)
+    with (tmp_path / "net.weights").open("wb") as file:
+        write_fresh(build_graph(parse_cfg(TEXT)), file, 0, vary=True)
+    return str(tmp_path / "net.cfg"), str(tmp_path / "net.weights")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Five images with a label each, as darknet has them."""
+    random = np.random.default_rng(0)
+    for folder in ("images", "labels"):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+    for number in range(5):
+        image = random.integers(0, 255, (60, 80, 3), np.uint8)
+        cv2.imwrite(str(tmp_path / "data" / "images" / f"{number}.png"), image)
+        (tmp_path / "data" / "labels" / f"{number}.txt").write_text(f"{number % 2} 0.5 0.5 0.4 0.4\n")
+    return tmp_path / "data"
+
+
+def test_sweep_resumes(
+    pair: tuple[str, str], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
+) -> None:
+    out = tmp_path / "out"
+    command = ["cliff", *pair, "--images", str(data), "-o", str(out), "--ratios", "0.5,0.25"]
+    measured: list[tuple[int, int]] = []
+    whole = cliff.distance_to
+
+    def counting(*args: object) -> Measure:
+        measure = whole(*args)
+
+        def count(network, report) -> float:
+            if len(measured) == 2 and not (tmp_path / "go on").exists():
+                raise KeyboardInterrupt
+            measured.append((network.graph.net.input.w, network.graph.params))
+            return measure(network, report)
+
+        return count
+
+    monkeypatch.setattr(cliff, "distance_to", counting)
+    assert main(command) == 130
+    assert "2 networks are measured, and the same command goes on" in capsys.readouterr().err
+    assert len(json.loads((out / "cliff.json").read_text())["points"]) == 2
+    assert main(["report", str(out)]) == 0
+    assert "not come to its end (2 networks measured)" in (out / "report.html").read_text()
+    (tmp_path / "go on").touch()
+    capsys.readouterr()
+    assert main([*command, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(measured) == len(set(measured))
+    assert main(command) == 0
+    assert len(measured) == len(set(measured))
+    assert main([*command[:-1], "0.25,0.5,0.7"]) == 0  # another ratio is added to what is there
+    assert len(measured) == len(set(measured))
+
+    assert found["metric"] == "distance"
+    assert found["unpruned"] < 1e-3
+    assert [row["ratio"] for row in found["pruned"]] == [0.25, 0.5]
+    assert found["pruned"][0]["macs"] > found["pruned"][1]["macs"]
+    sizes = [(row["width"], row["height"]) for row in found["control"]]
+    assert sizes[0] == (96, 64)
+    assert all(width % 32 == 0 and height % 32 == 0 for width, height in sizes)
+    assert (out / "cliff.png").read_bytes().startswith(b"\x89PNG")
+    assert b"<svg" in (out / "cliff.svg").read_bytes()
+    rows = list(csv.DictReader((out / "cliff.csv").open()))
+    assert {row["kind"] for row in rows} == {"pruned", "control"}
+    told = json.loads((out / "run.json").read_text())["commands"]
+    assert [line.split()[-1] for line in told] == ["0.5,0.25", "--json", "0.25,0.5,0.7"]  # each once
+
+
+def test_other_settings_are_another_sweep(
+    pair: tuple[str, str], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["cliff", *pair, "--images", str(data), "-o", str(tmp_path / "out"), "--ratios", "0.5"]
+    assert main(command) == 0
+    assert main([*command, "--merge", "any"]) == 1
+    assert "other settings" in capsys.readouterr().err
+    assert main([*command, "--limit", "3"]) == 1
+    assert "other images" in capsys.readouterr().err
+    assert main([*command, "--limit", "3", "--overwrite"]) == 0
+    told = json.loads((tmp_path / "out" / "run.json").read_text())["commands"]
+    assert [line.split()[-1] for line in told] == ["--overwrite"]  # the earlier ones have no part in it
+    (tmp_path / "out" / "cliff.json").write_text("{")
+    assert main(command) == 1
+    assert "is not an earlier sweep, or broken; choose another -o" in capsys.readouterr().err
+
+
+def test_labels_and_no_matplotlib(
+    pair: tuple[str, str], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
+) -> None:
+    monkeypatch.setattr(sweep_drawing, "find_spec", lambda name: None)
+    out = tmp_path / "out"
+    assert main(["cliff", *pair, "--data", str(data), "-o", str(out), "--ratios", "0.3", "--units", "0"]) == 0
+    shown = capsys.readouterr()
+    assert "darkprune[report]" in shown.err
+    assert "mAP@0.5" in shown.out
+    assert "control: the unpruned network at a smaller input" in shown.out
+    assert not (out / "cliff.png").exists()
+    assert json.loads((out / "cliff.json").read_text())["metric"] == "mAP@0.5"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message", "status"),
+    [
+        (["--ratios", "0.1,x"], "numbers separated by commas", 2),
+        (["--ratios", "0,0.5"], "above 0 and below 1", 2),
+        (["--limit", "0"], "--limit 0", 2),
+        (["--runner", "torch", "--ratios", "1.5"], "above 0", 2),
+        (["-o", __file__], "exists and is not a folder", 1),
+    ],
+)
+def test_wrong_use(
+    pair: tuple[str, str], data: Path, flags: list[str], message: str, status: int, tmp_path: Path, capsys
+) -> None:
+    assert main(["cliff", *pair, "--images", str(data), "-o", str(tmp_path / "out"), *flags]) == status
+    assert message in capsys.readouterr().err
+
+
+def test_recovered_beside_pruned(
+    pair: tuple[str, str], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("torch")
+    images, out = str(data / "images"), tmp_path / "out"
+    command = ["cliff", *pair, "--images", images, "-o", str(out), "--ratios", "0.2,0.4", "--recover", "lsq"]
+    assert main([*command, "--criterion", "sensitivity", "--allocation", "global", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [row["kind"] for row in found["recovered"]] == ["recovered"] * 2
+    for before, after in zip(found["pruned"], found["recovered"], strict=True):
+        assert (after["ratio"], after["macs"], after["control"]) == (before["ratio"], before["macs"], before["control"])
+        assert after["value"] != before["value"]
+    assert found["recovery_beats_control_at"] == [row["ratio"] for row in found["recovered"] if row["beats_control"]]
+    assert {row["kind"] for row in csv.DictReader((out / "cliff.csv").open())} == {"pruned", "recovered", "control"}
+    assert (out / "cliff.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [([], "give --data F"), (["--data", "x", "--recover", "lsq"], "--recover lsq looks at images"),
+     (["--data", "x", "--criterion", "thinet"], "--criterion thinet looks at images")],
+)  # fmt: skip
+def test_images_that_are_not_given(
+    pair: tuple[str, str], flags: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["cliff", *pair, "-o", str(tmp_path / "out"), *flags]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_no_images(pair: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for folder, message in ((tmp_path / "none", "no such file or folder"), (tmp_path, "holds no images")):
+        assert main(["cliff", *pair, "--images", str(folder), "-o", str(tmp_path / "out")]) == 1
+        assert message in capsys.readouterr().err
+
+
+def point(kind: str, ratio: float, macs: int, value: float, width: int = 320) -> Point:
+    return Point(kind, ratio, width, width, 100, macs, value)
+
+
+def test_summary() -> None:
+    base = point("control", 0, 1000, 0.40)
+    controls = [base, point("control", 0, 800, 0.36, 288), point("control", 0, 600, 0.30, 256)]
+    pruned = [point("pruned", 0.1, 900, 0.39), point("pruned", 0.2, 700, 0.32), point("pruned", 0.3, 500, 0.1)]
+    found = summarise(base, pruned, controls, "mAP@0.5")
+    assert [row["control"] for row in found["pruned"]] == [pytest.approx(0.38), pytest.approx(0.33), None]
+    assert [row["beats_control"] for row in found["pruned"]] == [True, False, None]
+    assert found["pruning_beats_control_at"] == [0.1]
+    assert (found["cliff"]["from_ratio"], found["cliff"]["to_ratio"]) == (0.2, 0.3)
+    assert found["cliff"]["fall"] == pytest.approx(0.22)
+    away = summarise(base, pruned, controls, "distance")
+    assert [row["beats_control"] for row in away["pruned"]] == [False, True, None]
+    assert summarise(base, [point("pruned", 0.1, 900, 0.5)], controls, "mAP@0.5")["cliff"] is None
+
+
+def test_control_sizes_lie_around_the_operations() -> None:
+    text = TEXT.replace("width=96", "width=320").replace("height=64", "height=320")
+    graph = build_graph(parse_cfg(text))
+    cost = {width: graph.macs * width**2 / 320**2 for width in range(32, 352, 32)}
+    assert control_sizes(graph, [int(0.9 * graph.macs)]) == [(288, 288)]
+    assert control_sizes(graph, [int(0.5 * graph.macs)]) == [(256, 256), (224, 224)]
+    assert control_sizes(graph, [int(cost[160]) + 1]) == [(192, 192), (160, 160)]
+    wide = build_graph(parse_cfg(TEXT))
+    assert control_sizes(wide, [1]) == [(32, 32)]
+
+
+@pytest.mark.parametrize("kind", ["yolo", "Gaussian_yolo", "region"])
+def test_scores(kind: str) -> None:
+    features = {"yolo": 5, "Gaussian_yolo": 9, "region": 5}[kind] + 3
+    raw = np.random.default_rng(0).normal(0, 2, (2, 2 * features, 3, 4)).astype(np.float32)
+    head = Head(kind, 3, ((1, 1), (2, 2)), 32, 32, softmax=kind == "region")  # type: ignore[arg-type]
+    found = scores_of(head, raw).reshape(2, 2, 3, 3, 4)
+    values = raw.reshape(2, 2, features, 3, 4)
+    objectness, classes = values[1, 1, features - 4, 2, 3], values[1, 1, features - 3 :, 2, 3]
+    sigmoid = 1 / (1 + np.exp(-classes))
+    softmax = np.exp(classes) / np.exp(classes).sum()
+    expected = (softmax if kind == "region" else sigmoid) / (1 + np.exp(-objectness))
+    assert found[1, 1, :, 2, 3] == pytest.approx(expected, rel=1e-5)

@@ -1,0 +1,403 @@
+"""Where results go: what is refused, what survives, and that nothing is ever half-written."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from darkprune.cli.main import main
+from darkprune.darknet import output
+from darkprune.darknet.output import atomic_file, result_folder
+from darkprune.errors import OutputError
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def prune(small_pair: Any) -> Callable[..., int]:
+    def run(*arguments: object) -> int:
+        return main(["prune", small_pair.cfg, small_pair.weights, *map(str, arguments)])
+
+    return run
+
+
+def refusal(capsys: pytest.CaptureFixture[str], status: int) -> str:
+    assert status == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Everything below a folder, hidden files too."""
+    return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else b"" for p in folder.rglob("*")}
+
+
+# ---- what is refused
+
+
+def test_earlier_result(prune: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert prune("--ratio", 0.3, "-o", out) == 0
+    before = tree(tmp_path)
+    capsys.readouterr()
+    assert "exists and is not empty; give --overwrite" in refusal(capsys, prune("--ratio", 0.5, "-o", out))
+    assert tree(tmp_path) == before
+    assert prune("--ratio", 0.5, "-o", out, "--overwrite") == 0
+    assert tree(tmp_path)["out/small.weights"] != before["out/small.weights"]
+
+
+@pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
+def test_folder_that_holds_an_input(
+    overwrite: list[str], prune: Any, small_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = tree(tmp_path)
+    assert "holds the input small.cfg" in refusal(capsys, prune("--ratio", 0.3, "-o", small_pair.folder, *overwrite))
+    assert "holds the input" in refusal(capsys, prune("--ratio", 0.3, "-o", tmp_path, *overwrite))
+    (tmp_path / "link").symlink_to(small_pair.folder)
+    assert "is not a folder" in refusal(capsys, prune("--ratio", 0.3, "-o", tmp_path / "link", *overwrite))
+    (tmp_path / "link").unlink()
+    assert tree(tmp_path) == before
+
+
+def test_folder_that_holds_the_plan(prune: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert prune("--ratio", 0.3, "-o", tmp_path / "out") == 0
+    capsys.readouterr()
+    again = prune("--plan", tmp_path / "out" / "plan.json", "-o", tmp_path / "out", "--overwrite")
+    assert "holds the input plan.json" in refusal(capsys, again)
+
+
+def test_inputs_through_links_are_seen(small_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    links = tmp_path / "links"
+    links.mkdir()
+    (links / "a.cfg").symlink_to(small_pair.cfg)
+    (links / "a.weights").symlink_to(small_pair.weights)
+    pair = ["prune", str(links / "a.cfg"), str(links / "a.weights"), "--ratio", "0.3"]
+    assert "holds the input" in refusal(capsys, main([*pair, "-o", str(small_pair.folder), "--overwrite"]))
+    assert main([*pair, "-o", str(tmp_path / "out")]) == 0
+
+
+def test_file_in_the_way(prune: Any, small_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "out").write_text("mine")
+    assert "exists and is not a folder" in refusal(capsys, prune("--ratio", 0.3, "-o", tmp_path / "out", "--overwrite"))
+    assert "is not a folder" in refusal(capsys, prune("--ratio", 0.3, "-o", tmp_path / "out" / "deeper"))
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+@pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
+def test_current_folder(
+    overwrite: list[str],
+    prune: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A shell that stands in a folder would be left in the one that was replaced."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert "is or holds the current folder" in refusal(capsys, prune("--ratio", 0.3, "-o", ".", *overwrite))
+    assert prune("--ratio", 0.3, "-o", "slim", *overwrite) == 0
+    assert (tmp_path / "here" / "slim" / "small.cfg").exists()
+
+
+def test_places_that_cannot_be_written(prune: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "cannot be" in refusal(capsys, prune("--ratio", 0.3, "-o", "/proc/nowhere/out"))
+    assert "cannot be" in refusal(capsys, prune("--ratio", 0.3, "-o", "/dev/null/out"))
+    assert "File name too long" in refusal(capsys, prune("--ratio", 0.3, "-o", "/tmp/" + "a" * 300))
+    assert "File name too long" in refusal(capsys, prune("--ratio", 0.3, "--plan-only", "-o", "a" * 300 + ".json"))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_no_permission(prune: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "locked").mkdir(mode=0o500)
+    assert "no permission in" in refusal(capsys, prune("--ratio", 0.3, "-o", tmp_path / "locked" / "out"))
+
+
+def test_no_permission_is_said_before_any_work(
+    prune: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert "cannot be written (no permission in" in refusal(capsys, prune("--ratio", 0.3, "-o", tmp_path / "out"))
+
+
+def test_plan_file_in_the_way(prune: Any, small_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = tmp_path / "plan.json"
+    assert prune("--ratio", 0.3, "--plan-only", "-o", plan) == 0
+    before = plan.read_bytes()
+    capsys.readouterr()
+    assert "give --overwrite" in refusal(capsys, prune("--ratio", 0.5, "--plan-only", "-o", plan))
+    assert plan.read_bytes() == before
+    assert prune("--ratio", 0.5, "--plan-only", "-o", plan, "--overwrite") == 0
+    assert plan.read_bytes() != before
+    again = ["--plan", plan, "--plan-only", "-o", plan, "--overwrite"]
+    capsys.readouterr()
+    assert "is an input" in refusal(capsys, prune(*again))
+
+
+def test_init_never_takes_an_input(small_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "is an input" in refusal(capsys, main(["init", small_pair.cfg, "-o", small_pair.cfg, "--overwrite"]))
+    assert "exists; give --overwrite" in refusal(capsys, main(["init", small_pair.cfg, "-o", small_pair.weights]))
+    assert "is a folder" in refusal(capsys, main(["init", small_pair.cfg, "-o", str(tmp_path)]))
+
+
+# ---- what survives
+
+
+def test_overwriting_keeps_what_is_not_ours(prune: Any, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert prune("--ratio", 0.3, "-o", out) == 0
+    (out / "notes.txt").write_text("mine")
+    (out / "old.weights").write_bytes(b"mine too")
+    (out / "runs" / "1").mkdir(parents=True)
+    (out / "runs" / "1" / "log").write_text("a log")
+    (out / "link").symlink_to("notes.txt")
+    (out / "broken").symlink_to("nowhere")
+    report = (out / "report.json").read_bytes()
+    assert prune("--ratio", 0.5, "-o", out, "--overwrite") == 0
+    assert (out / "notes.txt").read_text() == "mine"
+    assert (out / "old.weights").read_bytes() == b"mine too"
+    assert (out / "runs" / "1" / "log").read_text() == "a log"
+    assert os.readlink(out / "link") == "notes.txt"
+    assert os.readlink(out / "broken") == "nowhere"
+    assert (out / "report.json").read_bytes() != report
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["given", "out"]
+
+
+def test_empty_folder_is_taken(prune: Any, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    assert prune("--ratio", 0.3, "-o", tmp_path / "out") == 0
+    assert prune("--ratio", 0.3, "-o", tmp_path / "new" / "folders" / "out") == 0
+
+
+def test_modes_follow_the_umask(prune: Any, tmp_path: Path) -> None:
+    old = os.umask(0o027)
+    try:
+        assert prune("--ratio", 0.3, "-o", tmp_path / "out") == 0
+        assert prune("--ratio", 0.3, "--plan-only", "-o", tmp_path / "plan.json") == 0
+    finally:
+        os.umask(old)
+    assert (tmp_path / "out").stat().st_mode & 0o777 == 0o750
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "out").iterdir()} == {0o640}
+    assert (tmp_path / "plan.json").stat().st_mode & 0o777 == 0o640
+
+
+def test_everything_is_synchronised_before_it_takes_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda number: done.append(Path(f"/proc/self/fd/{number}").resolve().name))
+    original = os.rename
+
+    def rename(source: Any, target: Any) -> None:
+        done.append("rename")
+        original(source, target)
+
+    monkeypatch.setattr(os, "rename", rename)
+    with result_folder(tmp_path / "out", []) as folder:
+        (folder / "a").write_bytes(b"1")
+        (folder / "b").write_bytes(b"2")
+    where = done.index("rename")
+    assert {"a", "b"} <= set(done[:where])
+    assert any(name.startswith(".out.partial-") for name in done[:where])
+    assert done[where + 1 :] == [tmp_path.name]
+
+
+# ---- failures on the way
+
+
+@contextmanager
+def full_after(limit: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A disk that is full after some bytes."""
+    written = 0
+    original = io.FileIO.write
+
+    class Full(io.FileIO):
+        def write(self, data: Any) -> int:
+            nonlocal written
+            written += len(data)
+            if written > limit:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return original(self, data)
+
+    true_open = Path.open
+
+    def fake_open(self: Path, mode: str = "r", *rest: Any, **more: Any) -> Any:
+        return Full(self, "w") if mode == "wb" else true_open(self, mode, *rest, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", fake_open)
+        yield
+
+
+@pytest.mark.parametrize("limit", [0, 100, 20_000])
+def test_full_disk(
+    limit: int, prune: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    before = tree(tmp_path)
+    with full_after(limit, monkeypatch):
+        assert "the disk is full; nothing was left behind" in refusal(capsys, prune("--ratio", 0.3, "-o", out))
+    assert tree(tmp_path) == before
+    assert prune("--ratio", 0.3, "-o", out) == 0
+    before = tree(tmp_path)
+    capsys.readouterr()
+    with full_after(limit, monkeypatch):
+        assert "the disk is full" in refusal(capsys, prune("--ratio", 0.5, "-o", out, "--overwrite"))
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+def test_full_tmpfs(prune: Any, small_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mount = tmp_path / "small"
+    mount.mkdir()
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=28k", "tmpfs", mount], check=False, capture_output=True
+    ).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        assert "the disk is full; nothing was left behind" in refusal(
+            capsys, prune("--ratio", 0.1, "-o", mount / "out")
+        )
+        assert list(mount.iterdir()) == []
+        assert "the disk is full" in refusal(capsys, main(["init", small_pair.cfg, "-o", str(mount / "w")]))
+        assert list(mount.iterdir()) == []
+        assert "mount point" in refusal(capsys, prune("--ratio", 0.9, "-o", mount))
+    finally:
+        subprocess.run(["umount", mount], check=True)
+
+
+@pytest.mark.parametrize("exception", [KeyboardInterrupt, RuntimeError, OSError(errno.EIO, "Input/output error")])
+@pytest.mark.parametrize("earlier", [True, False])
+def test_failure_while_writing(exception: Any, earlier: bool, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    if earlier:
+        out.mkdir()
+        (out / "result").write_text("old")
+    before = tree(tmp_path)
+
+    def fill_folder() -> None:
+        with result_folder(out, [], overwrite=True) as folder:
+            (folder / "result").write_text("ne")
+            raise exception
+
+    def fill_file() -> None:
+        with atomic_file(tmp_path / "out.json") as file:
+            file.write(b"{")
+            raise exception
+
+    for fill in (fill_folder, fill_file):
+        with pytest.raises(OutputError if isinstance(exception, OSError) else exception):
+            fill()
+        assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("swap", ["exchange", "rename"])
+def test_replacing_at_one_stroke_and_without(swap: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if swap == "rename":  # a system that cannot exchange
+        import ctypes
+
+        monkeypatch.setattr(ctypes, "CDLL", lambda *rest, **more: object())
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "result").write_text("old")
+    (out / "mine").write_text("mine")
+    with result_folder(out, [], overwrite=True) as folder:
+        (folder / "result").write_text("new")
+    assert tree(tmp_path) == {"out": b"", "out/result": b"new", "out/mine": b"mine"}
+
+
+def test_failed_exchange_leaves_the_old_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ctypes
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda *rest, **more: object())
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "result").write_text("old")
+    original = os.rename
+
+    def rename(source: Any, target: Any) -> None:
+        if ".partial-" in str(source):
+            raise OSError(errno.EIO, "Input/output error")
+        original(source, target)
+
+    monkeypatch.setattr(output.os, "rename", rename)
+    with pytest.raises(OutputError, match="Input/output error"), result_folder(out, [], overwrite=True) as folder:
+        (folder / "result").write_text("new")
+    assert tree(tmp_path) == {"out": b"", "out/result": b"old"}
+
+
+SLOW = """
+import sys, time
+import darkprune.surgery.result as result
+cut = result.write_slim
+def slow(weights, decided, constants, file, *rest):
+    slim = cut(weights, decided, constants, file, *rest)
+    print("writing", flush=True)
+    time.sleep(60)
+    return slim
+result.write_slim = slow
+from darkprune.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("earlier", [True, False])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_ended_while_writing(
+    number: signal.Signals, earlier: bool, prune: Any, small_pair: Any, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    if earlier:
+        assert prune("--ratio", 0.3, "-o", out) == 0
+    before = tree(tmp_path)
+    arguments = ["prune", small_pair.cfg, small_pair.weights, "--ratio", "0.5", "-o", str(out), "--overwrite"]
+    with subprocess.Popen(
+        [sys.executable, "-c", SLOW, *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == "writing\n"
+        process.send_signal(number)
+        process.wait(timeout=30)
+        message = process.stderr.read()
+    after = tree(tmp_path)
+    if number is signal.SIGINT:
+        assert process.returncode == 130
+        assert message == "darkprune: interrupted; nothing was left behind\n"
+        assert after == before
+    else:  # what a killed run leaves lies hidden beside the target; that is as it was
+        assert {name: data for name, data in after.items() if not name.startswith(".out.partial-")} == before
+    assert prune("--ratio", 0.5, "-o", out, "--overwrite") == 0
+
+
+def test_two_runs_at_once_end_in_one_result(small_pair: Any, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    base = [
+        sys.executable,
+        "-m",
+        "darkprune",
+        "prune",
+        small_pair.cfg,
+        small_pair.weights,
+        "-o",
+        str(out),
+        "--overwrite",
+    ]
+    runs = [
+        subprocess.Popen(
+            [*base, "--ratio", ratio], cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+        )
+        for ratio in ("0.2", "0.6")
+    ]
+    for run in runs:
+        _, message = run.communicate(timeout=60)
+        assert "Traceback" not in message
+    slim = [str(out / "small.cfg"), str(out / "small.weights")]
+    assert main(["verify", small_pair.cfg, small_pair.weights, *slim, "--static"]) == 0

@@ -1,0 +1,150 @@
+"""detect, eval, check and bench through the command line, on drawn scenes and on a real checkpoint."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from darkprune.cli.main import main
+from darkprune.data.scenes import CLASSES, draw_scene, write_scenes
+
+ASSETS = Path(__file__).parents[3] / "shared" / "assets"
+NAME = "yolo-fastest-1.1_coco"
+CFG, WEIGHTS = (ASSETS / "checkpoints" / NAME / f"{NAME}.{kind}" for kind in ("cfg", "weights"))
+needs_assets = pytest.mark.skipif(not CFG.exists(), reason="../shared/assets is not here")
+
+
+def run_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
+    assert main([*arguments, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.fixture
+def pair() -> list[str]:
+    return [str(CFG), str(WEIGHTS)]
+
+
+@needs_assets
+def test_detect_finds_the_dog(capsys: pytest.CaptureFixture[str], pair: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "drawn"
+    found = run_json(capsys, "detect", *pair, str(ASSETS / "images" / "dog.jpg"), "-o", str(out), "--runner", "opencv")
+    (image,) = found["images"]
+    names = {entry["name"] for entry in image["objects"]}
+    assert "dog" in names
+    (dog,) = [entry for entry in image["objects"] if entry["name"] == "dog"]
+    left, top, right, bottom = dog["box"]
+    assert 80 < left < 180
+    assert 160 < top < 260
+    assert 300 < right < 430
+    assert 480 < bottom < 576
+    drawn, original = cv2.imread(str(out / "dog.jpg")), cv2.imread(str(ASSETS / "images" / "dog.jpg"))
+    assert drawn.shape == original.shape
+    assert np.abs(drawn.astype(int) - original).max() > 100
+
+
+@needs_assets
+def test_detect_reads_a_video(capsys: pytest.CaptureFixture[str], pair: list[str], tmp_path: Path) -> None:
+    dog = cv2.imread(str(ASSETS / "images" / "dog.jpg"))
+    video = cv2.VideoWriter(str(tmp_path / "v.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, dog.shape[1::-1])
+    for _ in range(3):
+        video.write(dog)
+    video.release()
+    found = run_json(capsys, "detect", *pair, str(tmp_path / "v.avi"), "-o", str(tmp_path / "out"), "--batch", "2")
+    assert len(found["images"]) == 3
+    assert all("dog" in {entry["name"] for entry in frame["objects"]} for frame in found["images"])
+    made = cv2.VideoCapture(str(tmp_path / "out" / "v.mp4"))
+    assert made.isOpened()
+    assert int(made.get(cv2.CAP_PROP_FRAME_COUNT)) == 3
+
+
+@needs_assets
+def test_detect_skips_what_it_cannot_read(capsys: pytest.CaptureFixture[str], pair: list[str], tmp_path: Path) -> None:
+    (tmp_path / "good.png").write_bytes(cv2.imencode(".png", draw_scene(0, 0).image)[1].tobytes())
+    (tmp_path / "bad.jpg").write_bytes(b"not a picture")
+    assert main(["detect", *pair, str(tmp_path), "--json"]) == 0
+    captured = capsys.readouterr()
+    assert len(json.loads(captured.out)["images"]) == 1
+    assert "bad.jpg" in captured.err
+    assert "1 of 2 images were skipped" in captured.err
+    assert main(["detect", *pair, str(tmp_path), "--strict"]) == 1
+
+
+@needs_assets
+@pytest.mark.parametrize("argument", ["nowhere.jpg", "empty"])
+def test_detect_without_images(
+    capsys: pytest.CaptureFixture[str], pair: list[str], tmp_path: Path, argument: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    assert main(["detect", *pair, str(tmp_path / argument)]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@needs_assets
+def test_eval_has_the_figures(capsys: pytest.CaptureFixture[str], pair: list[str], tmp_path: Path) -> None:
+    images = sorted((ASSETS / "data" / "coco_val" / "images").glob("**/*.jpg"))[:24]
+    listed = tmp_path / "some.txt"
+    listed.write_text("".join(f"{path}\n" for path in images), encoding="utf-8")
+    names = str(ASSETS / "data" / "coco_val" / "coco.names")
+    found = run_json(capsys, "eval", *pair, "--data", str(listed), "--names", names)
+    assert found["images"] == 24
+    assert 0 < found["map75"] <= found["map50"] <= 1
+    assert 0 < found["map"] < found["map50"]
+    assert len(found["per_class"]) == 80
+    assert found["per_class"][0]["name"] == "person"
+
+
+def test_check_finds_nothing_wrong_with_scenes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    data = write_scenes(tmp_path / "scenes", 6, 3)
+    found = run_json(capsys, "check", "--data", str(data), "--cfg", "builtin:scenes")
+    assert found == {"images": {"train": 6, "valid": 3}, "problems": []}
+    label = next((tmp_path / "scenes" / "train").glob("*.txt"))
+    label.write_text(f"{len(CLASSES)} 0.5 0.5 0.1 0.1\n", encoding="utf-8")
+    assert main(["check", "--data", str(data), "--cfg", "builtin:scenes"]) == 1
+    assert label.name in capsys.readouterr().out
+
+
+def test_scenes_are_the_same_for_the_same_seed() -> None:
+    first, again, other = draw_scene(3, 5), draw_scene(3, 5), draw_scene(4, 5)
+    np.testing.assert_array_equal(first.image, again.image)
+    np.testing.assert_array_equal(first.boxes, again.boxes)
+    assert not np.array_equal(first.image, other.image)
+    scenes = [draw_scene(0, number) for number in range(60)]
+    assert {label for scene in scenes for label in scene.classes.tolist()} == set(range(len(CLASSES)))
+    boxes = np.concatenate([scene.boxes for scene in scenes])
+    assert (boxes[:, 2:] > 0).all()
+    assert (boxes[:, :2] - boxes[:, 2:] / 2 >= -1e-9).all()
+    assert (boxes[:, :2] + boxes[:, 2:] / 2 <= 1 + 1e-9).all()
+
+
+@needs_assets
+def test_bench_compares_two_pairs(capsys: pytest.CaptureFixture[str], pair: list[str], tmp_path: Path) -> None:
+    assert main(["prune", *pair, "--target-macs", "0.5", "-o", str(tmp_path / "slim")]) == 0
+    capsys.readouterr()
+    slim = [str(tmp_path / "slim" / f"{NAME}.{kind}") for kind in ("cfg", "weights")]
+    found = run_json(
+        capsys,
+        "bench",
+        *pair,
+        "--against",
+        *slim,
+        "--runs",
+        "3",
+        "--warmup",
+        "1",
+        "--size",
+        "160",
+        "--runner",
+        "opencv",
+    )
+    assert [network["runs"] for network in found["networks"]] == [3, 3]
+    assert abs(found["gain"]["operations_saved"] - 0.5) < 0.02
+    first = found["networks"][0]
+    assert first["min_ms"] <= first["median_ms"] <= first["p90_ms"] <= first["p99_ms"]
+    assert first["layers_ms"]
+    assert main(["bench", *pair, "--runs", "1", "--warmup", "0"]) == 0
+    assert "where the time goes" in capsys.readouterr().out

@@ -1,0 +1,182 @@
+"""Cells, their shares and what their steps' hashes depend on."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from darkprune.cli.compare_output import _harmed
+from darkprune.comparison.cells import RECOVERIES, Cell, grid, share
+from darkprune.comparison.methods import METHODS, method_of
+from darkprune.comparison.setup import Setup
+from darkprune.comparison.table import Row, make_rows
+from darkprune.errors import DarkpruneError, UsageError
+from darkprune.graph.graph import read_graph
+from darkprune.graph.stats import totals
+from darkprune.graph.weights import open_pair
+from darkprune.runs.record import Record, StepError, fill_file, fill_folder, read_record
+from darkprune.selection.budget import Budget
+from darkprune.selection.unit_budget import units_above, units_within
+from darkprune.surgery.removed_units import reduced
+from darkprune.surgery.units import choose_units
+from darkprune.training.recipe.recipe import Changes
+from darkprune.zoo import resolve
+
+lists = st.lists(st.sampled_from(["0.9", "0.5", "12G"]), min_size=1, unique=True)
+methods = st.lists(st.sampled_from([*METHODS, "layer+group", "layer+thinet"]), min_size=1, unique=True)
+recoveries = st.lists(st.sampled_from([*RECOVERIES, "lsq+distill", "bn+finetune"]), min_size=1, unique=True)
+
+
+@settings(max_examples=25, deadline=None)
+@given(methods, lists, recoveries, st.lists(st.integers(0, 5), min_size=1, unique=True), st.integers(1, 9))
+def test_shares_divide_the_cells(
+    methods: list[str], budgets: list[str], recoveries: list[str], seeds: list[int], count: int
+) -> None:
+    cells = grid(methods, budgets, recoveries, seeds)
+    assert len({cell.name for cell in cells}) == len(cells) == len(set(cells))
+    shares = [share(cells, f"{number}/{count}") for number in range(1, count + 1)]
+    assert sorted(cell.name for part in shares for cell in part) == sorted(cell.name for cell in cells)
+    cuts = [{cell.cut_name for cell in part} for part in shares]
+    assert sum(map(len, cuts)) == len(set().union(*cuts))  # no cut is made by two jobs
+    for cell in cells:
+        assert cell.untrained.training is None
+        assert cell.untrained.cut_name == cell.cut_name
+
+
+def test_what_is_not_drawn_stands_for_all_seeds() -> None:
+    cells = grid(["group", "thinet"], ["0.5"], ["none", "lsq", "finetune"], [3, 4])
+    seeds = {(method, recovery): [] for method in ("group", "thinet") for recovery in ("none", "lsq", "finetune")}
+    for cell in cells:
+        seeds[cell.method, cell.recovery].append(cell.seed)
+    assert seeds.pop(("group", "none")) == [0]
+    assert all(found == [3, 4] for found in seeds.values())
+    assert {cell.cut_seed for cell in cells if cell.method == "group"} == {0}
+
+
+@pytest.mark.parametrize(
+    ("methods", "recoveries", "message"),
+    [
+        (["slimmin"], ["none"], "nearest is slimming"),
+        (["layer+layer"], ["none"], "no such method"),
+        (["zzz"], ["none"], "there are slimming"),
+        (["group"], ["finetun"], "nearest is finetune"),
+        (["group"], ["finetune+lsq"], "joins one of"),
+    ],
+)
+def test_names_that_do_not_exist(methods: list[str], recoveries: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        grid(methods, ["0.5"], recoveries, [0])
+
+
+@pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b", "-1/2"])
+def test_shares_that_do_not_exist(text: str) -> None:
+    with pytest.raises(UsageError, match="--cell"):
+        share(grid(["group"], ["0.5"], ["none"], [0]), text)
+
+
+def test_a_changed_setting_concerns_what_it_concerns(tmp_path: Path) -> None:
+    digests = {"cfg": "c", "weights": "w", "valid": "v", "train": "t", "images": "i"}
+    setup = Setup(tmp_path / "n.cfg", tmp_path / "n.weights", tmp_path, "macs", "d", "valid", None, None, "torch", 5,
+                  digests=digests)  # fmt: skip
+    group, lsq, tuned, eagle = (
+        Cell("group", "0.5", "none", 0),
+        Cell("group", "0.5", "lsq", 0),
+        Cell("group", "0.5", "lsq+finetune", 0),
+        Cell("eagleeye", "0.5", "none", 0),
+    )
+    cells = (group, lsq, tuned, eagle)
+
+    def changed(other: Setup) -> list[list[bool]]:
+        keys = [[s.cut_key(c), s.pair_key(c), s.measure_key(s.pair_key(c))] for s in (setup, other) for c in cells]
+        half = len(cells)
+        return [[a != b for a, b in zip(keys[i], keys[half + i], strict=True)] for i in range(half)]
+
+    nothing, measured, pair, all_three = [False] * 3, [False, False, True], [False, True, True], [True] * 3
+    assert changed(replace(setup, runner="opencv")) == [measured] * 4
+    assert changed(replace(setup, changes=Changes(epochs=3))) == [nothing, nothing, pair, nothing]
+    assert changed(replace(setup, candidates=6)) == [nothing, nothing, nothing, all_three]
+    assert changed(replace(setup, common={"round_to": 8})) == [all_three] * 4
+    assert changed(replace(setup, digests={**digests, "images": "j"})) == [nothing, pair, pair, all_three]
+    assert changed(replace(setup, digests={**digests, "train": "u"})) == [nothing, nothing, pair, nothing]
+    assert changed(replace(setup, device="cpu", workers=3)) == [nothing] * 4
+
+
+def test_a_step_is_done_once_and_its_failure_is_kept(tmp_path: Path) -> None:
+    done: list[str] = []
+
+    def work() -> dict[str, object]:
+        done.append("work")
+        return {"figure": 1}
+
+    def fill(out: Path) -> dict[str, object]:
+        (out / "pair").write_text(str(len(done)))
+        raise ValueError("what?\nwhy?")
+
+    for _ in range(2):
+        assert fill_file(tmp_path / "a.json", "k", work).result == {"figure": 1}
+        with pytest.raises(StepError, match=r"ValueError: what\? why\?"):
+            fill_folder(tmp_path / "b", "k", fill)
+    assert done == ["work"]
+    assert not (tmp_path / "b" / "pair").exists()
+    record = read_record(tmp_path / "b" / "record.json")
+    assert record is not None
+    assert "in fill" in str(record.trace)
+    fill_file(tmp_path / "a.json", "other", work)
+    (tmp_path / "a.json").write_text('{"key": "other", "result"')
+    fill_file(tmp_path / "a.json", "other", work)
+    assert done == ["work"] * 3
+
+
+def test_rows_average_over_seeds() -> None:
+    def record(value: float, **more: object) -> Record:
+        sizes = {"width": 64, "height": 64, "params": 10, "macs": 100, "bytes": 40, "cfg_sha256": "x", "seconds": 2.0}
+        return Record("k", {**sizes, "map50": value, "map": value / 2, **more})
+
+    cells = [Cell("thinet", "0.5", "none", seed) for seed in (0, 1, 2)] + [Cell("layer", "0.5", "none", 0)]
+    records = dict(
+        zip(cells, [record(0.5), record(0.7), Record("k", error="no"), Record("k", error="none")], strict=True)
+    )
+    unpruned = [record(0.9, macs=200), record(0.65, macs=150), record(0.4, macs=50)]
+    rows = make_rows(cells, records, unpruned, {"x": 3.0})
+    assert [row.kind for row in rows] == ["unpruned", "control", "control", "pruned", "pruned"]
+    pruned, layer = rows[3:]
+    assert pruned.map50 == pytest.approx(0.6)
+    assert pruned.map50_std == pytest.approx(0.2 / math.sqrt(2))
+    assert (pruned.seeds, pruned.ms) == (2, 3.0)
+    assert pruned.control == pytest.approx((0.65 + 0.4) / 2)
+    assert pruned.beats_control
+    assert pruned.failed == "1 of 3 failed: no"
+    assert (layer.map50, layer.failed, layer.beats_control) == (None, "none", None)
+
+
+def test_units_for_a_budget() -> None:
+    cfg = resolve("builtin:scenes")
+    with open_pair(cfg, resolve("builtin:scenes", "weights")) as weights:
+        before = totals(read_graph(cfg)).macs
+        one = totals(reduced(weights, choose_units(weights, 1)).graph).macs
+        assert units_within(weights, Budget("macs", one)) == 1
+        assert units_above(weights, Budget("macs", one)) == 0
+        assert units_within(weights, Budget("macs", one - 1)) == 2
+        assert units_above(weights, Budget("macs", one - 1)) == 1
+        with pytest.raises(DarkpruneError, match="without any of them"):
+            units_within(weights, Budget("macs", before / 100))
+        assert units_above(weights, Budget("macs", before / 100)) >= 2
+        settings, rest = method_of("layer+group").for_budget(weights, Budget("macs", one - 1), {"round_to": 4})
+        assert (settings.units, settings.round_to) == (1, 4)
+        assert rest == Budget("macs", one - 1)
+        assert method_of("layer").for_budget(weights, Budget("macs", one), {})[1] is None
+
+
+def test_training_that_does_harm_is_named() -> None:
+    rows = [Row("pruned", "group", "0.7", recovery, 1, map50=map50) for recovery, map50 in (
+        ("none", 0.5), ("finetune", 0.6), ("distill", 0.1), ("lsq", 0.7), ("lsq+distill", 0.65), ("bn", 0.2),
+        ("scale+distill", 0.1),
+    )]  # fmt: skip
+    assert _harmed(rows) == [
+        "group at 0.7, distill, 50.00 before, 10.00 after", "group at 0.7, lsq+distill, 70.00 before, 65.00 after",
+    ]  # fmt: skip

@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.append(str(Path(__file__).parent))
+
+from tiny import DETECTOR, write_images, write_pair
+
+from darkprune.graph.weights import NetworkWeights
+from darkprune.network.samples import Samples, read_samples
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Iterator[NetworkWeights]:
+    with write_pair(tmp_path, DETECTOR) as pair:
+        yield pair
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    return write_images(tmp_path / "images", 32)
+
+
+@pytest.fixture
+def samples(weights: NetworkWeights, images: Path) -> Samples:
+    return read_samples(images, weights.graph, torch.device("cpu"))

@@ -1,0 +1,259 @@
+"""Least squares against numpy; refit of networks where the answer is known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import DETECTOR, write_pair
+from torch import Tensor
+from torch.nn import functional
+
+from darkprune.graph.channels import map_channels
+from darkprune.graph.weights import NetworkWeights
+from darkprune.network import Network
+from darkprune.network.loading import load_network
+from darkprune.network.modules.convolution import Convolution
+from darkprune.network.output_distance import Reference
+from darkprune.network.samples import Sample, Samples
+from darkprune.network.walk import Walk, affordable_images, live_bytes
+from darkprune.refit import least_squares
+from darkprune.refit.batch_norm import reestimate
+from darkprune.refit.least_squares import NormalEquations
+from darkprune.refit.recover import images_for, pair_up
+from darkprune.refit.refit import Pairing, refit, stream_of
+from darkprune.selection.decide import decide, rank
+from darkprune.selection.settings import PruneSettings
+from darkprune.surgery.apply import Cut, constants_of, write_slim
+
+CPU = torch.device("cpu")
+
+
+def whole(weights: NetworkWeights) -> Cut:
+    channels = map_channels(weights.graph)
+    return Cut(channels, np.ones(channels.count, bool), np.zeros(channels.count, bool), "fold", "mean")
+
+
+def without(weights: NetworkWeights, layer: int, positions: list[int], compensate: str = "fold") -> Cut:
+    cut = whole(weights)
+    cut.keep[cut.channels.of_layer[layer][positions]] = False
+    return replace(cut, compensate=compensate)
+
+
+def paired(weights: NetworkWeights, cut: Cut, folder: Path) -> Pairing:
+    path = folder / "slim.weights"
+    with path.open("wb", buffering=0) as file:
+        write_slim(weights, cut, constants_of(weights, cut), file)
+    return pair_up(weights, (), cut, path, CPU)
+
+
+def module_of(weights: NetworkWeights, layer: int) -> Convolution:
+    module = load_network(weights.graph, weights, CPU).layers[layer]
+    assert isinstance(module, Convolution)
+    return module
+
+
+@pytest.mark.parametrize("layer", [1, 2, 6, 7], ids=["pointwise", "depthwise", "stride", "grouped"])
+@pytest.mark.parametrize("chunk", [1, 1 << 26])
+def test_equations_are_those_of_numpy(
+    weights: NetworkWeights, layer: int, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(least_squares, "CHUNK_BYTES", chunk)
+    module = module_of(weights, layer)
+    feature = weights.graph[layer].inputs[0]
+    x = torch.randn(6, feature.c, feature.h, feature.w, generator=torch.Generator().manual_seed(1)) + 1
+    shape = module.convolve(x, module.kernel(), None).shape
+    target = torch.randn(shape, generator=torch.Generator().manual_seed(2)) * 0.1 + x.mean()
+    equations = NormalEquations(module, len(x) * shape[2] * shape[3])
+    equations.add(x[:4], target[:4])
+    equations.add(x[4:], target[4:])
+    change, offset = equations.solve(1e-3)
+
+    windows = functional.unfold(x, module.size, module.dilation, module.padding, module.stride).double()
+    groups, outputs = module.groups, shape[1] // module.groups
+    columns = windows.shape[1] // groups
+    for group in range(groups):
+        rows = windows[:, group * columns : (group + 1) * columns].transpose(1, 2).reshape(-1, columns).numpy()
+        for output in range(group * outputs, (group + 1) * outputs):
+            wanted = target[:, output].flatten().double().numpy()
+            centred, aim = rows - rows.mean(0), wanted - wanted.mean()
+            gram = centred.T @ centred
+            solved = np.linalg.solve(gram + 1e-3 * np.diag(gram).mean() * np.eye(columns), centred.T @ aim)
+            np.testing.assert_allclose(change[output].flatten().numpy(), solved, rtol=1e-3, atol=2e-5)
+            expected = wanted.mean() - rows.mean(0) @ solved
+            np.testing.assert_allclose(float(offset[output]), expected, rtol=1e-3, atol=2e-5)
+
+
+def test_places_are_sampled_where_the_equations_would_cost_too_much(
+    weights: NetworkWeights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(least_squares, "OPERATIONS", 1)
+    module = module_of(weights, 1)
+    x = torch.randn(8, 12, 16, 16)
+    equations = NormalEquations(module, 8 * 256)
+    equations.add(x, module.convolve(x, module.kernel(), None))  # the change that doubles the weights
+    change, _ = equations.solve(0.0)
+    assert equations._count == 48  # four places for every column
+    torch.testing.assert_close(change.float(), module.kernel(), rtol=1e-3, atol=1e-4)
+
+
+def test_nothing_removed_nothing_changed(weights: NetworkWeights, samples: Samples, tmp_path: Path) -> None:
+    pair = paired(weights, whole(weights), tmp_path)
+    before = {name: values.clone() for name, values in pair.slim.state_dict().items()}
+    assert refit(pair, samples.fit) == [1, 2, 3, 6, 7, 9]
+    for name, values in pair.slim.state_dict().items():
+        assert torch.equal(values, before[name]), name
+
+
+@pytest.mark.parametrize("layer", [1, 6])
+def test_a_channel_that_another_explains_is_no_loss(tmp_path: Path, images: Path, layer: int) -> None:
+    def twin(network: Network) -> None:
+        module = network.layers[layer]
+        for name in ("weights", "scales", "biases", "rolling_mean", "rolling_variance"):
+            getattr(module, name)[3] = getattr(module, name)[5]
+        if layer == 1:  # and in the depthwise layer that passes it on
+            for name in ("weights", "scales", "biases", "rolling_mean", "rolling_variance"):
+                getattr(network.layers[2], name)[3] = getattr(network.layers[2], name)[5]
+
+    from darkprune.network.samples import read_samples
+
+    with write_pair(tmp_path, DETECTOR, edit=twin) as weights:
+        samples = read_samples(images, weights.graph, CPU)
+        cut = without(weights, layer, [3] if layer == 1 else [3, 11])
+        pair = paired(weights, cut, tmp_path)
+        reference = Reference(pair.original, samples.held_out)
+        before = reference.distance(pair.slim)
+        refit(pair, samples.fit, ridge=1e-6)
+        after = reference.distance(pair.slim)
+    assert before > 0.01
+    assert after < (0.02 if layer == 1 else 0.9) * before
+
+
+def test_the_stream_is_corrected_by_what_is_added_to_it(
+    weights: NetworkWeights, samples: Samples, tmp_path: Path
+) -> None:
+    assert stream_of(weights.graph, weights.graph[3]) is weights.graph[5]
+    assert stream_of(weights.graph, weights.graph[9]) is None  # a head reads it
+    cut = without(weights, 0, [0, 4])
+    errors = []
+    for stream in (False, True):
+        pair = paired(weights, cut, tmp_path)
+        with torch.no_grad():  # a stream that has lost something: the first convolution is not refitted
+            pair.slim.layers[0].weights += 0.05
+        refit(pair, samples.fit, stream=stream)
+        kept = pair.kept(5)
+        errors.append(
+            sum(
+                float((pair.original(x, {5}).taps[5][:, kept] - pair.slim(x, {5}).taps[5]).square().sum())
+                for x in samples.fit.batches()
+            )
+        )
+    assert errors[1] < 0.5 * errors[0]
+
+
+def test_carriers_stay_constant(weights: NetworkWeights, samples: Samples, tmp_path: Path) -> None:
+    settings = PruneSettings(ratio=0.3, criterion="l1", compensate="carrier", min_channels=2)
+    decision = decide(rank(weights, settings), settings, ("", ""))
+    assert decision.cut.carriers.any()
+    pair = paired(weights, decision.cut, tmp_path)
+    refit(pair, samples.fit)
+    held = {layer: pair.carriers(layer) for layer in (0, 1, 6)}
+    assert any(mask.any() for mask in held.values())
+    for images in samples.fit.batches():
+        taps = pair.slim(images, set(held)).taps
+        for layer, mask in held.items():
+            maps = taps[layer][:, mask]
+            assert not maps.numel() or float(maps.max() - maps.min()) == 0
+
+
+def test_memory_is_bounded_and_does_not_change_the_result(
+    weights: NetworkWeights, samples: Samples, tmp_path: Path
+) -> None:
+    cut = without(weights, 1, [0, 1, 2, 7])
+    results = []
+    for memory in (0, 40_000 * len(samples.fit), 1 << 30):
+        pair = paired(weights, cut, tmp_path)
+        refit(pair, samples.fit, memory=memory)
+        results.append(pair.slim.state_dict())
+    for other in results[1:]:
+        for name, values in results[0].items():
+            torch.testing.assert_close(values, other[name], rtol=1e-5, atol=1e-6)
+
+
+def test_a_walk_keeps_no_more_than_it_may(weights: NetworkWeights, samples: Samples) -> None:
+    network = load_network(weights.graph, weights, CPU)
+    limit = 4 * len(samples.fit) * 12 * 16 * 16 * 2  # the stream and one more map of its size
+    walk, free = Walk(network, samples.fit, limit), Walk(network, samples.fit)
+    for index in (1, 2, 3, 6, 9):
+        for ours, theirs in zip(walk.before(index), free.before(index), strict=True):
+            assert ours.keys() == theirs.keys()
+            for source in ours:
+                torch.testing.assert_close(ours[source], theirs[source])
+        kept = {id(m.untyped_storage()): m.nbytes for maps in walk._kept or [] for m in maps.values()}
+        assert sum(kept.values()) <= limit
+    assert walk._reached == 9
+
+
+def test_batch_statistics_are_those_of_the_sample(weights: NetworkWeights, samples: Samples) -> None:
+    network = load_network(weights.graph, weights, CPU)
+    assert reestimate(network, samples.fit) == [0, 1, 2, 3, 6]
+    images = torch.cat(list(samples.fit.batches()))
+
+    def sums(index: int, x: Tensor) -> Tensor:
+        module = network.layers[index]
+        assert isinstance(module, Convolution)
+        return module.convolve(x, module.kernel(), None)
+
+    for index, x in ((0, images), (1, network(images, {0}).taps[0])):
+        found = sums(index, x)
+        module = network.layers[index]
+        torch.testing.assert_close(module.rolling_mean, found.mean((0, 2, 3)), rtol=1e-4, atol=1e-5)
+        expected = found.var((0, 2, 3), unbiased=False)
+        torch.testing.assert_close(module.rolling_variance, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_distance(weights: NetworkWeights, samples: Samples) -> None:
+    original = load_network(weights.graph, weights, CPU)
+    reference = Reference(original, samples.held_out)
+    assert reference.distance(original) == 0
+    silent = load_network(weights.graph, weights, CPU)
+    with torch.no_grad():
+        silent.layers[9].weights.zero_()
+        silent.layers[9].biases.fill_(-50)
+    assert reference.distance(silent) == pytest.approx(1)
+    with torch.no_grad():
+        silent.layers[9].biases.fill_(float("nan"))
+    assert reference.distance(silent) == float("inf")
+
+
+def test_a_sample_is_a_sample(samples: Samples) -> None:
+    assert not set(samples.fit.paths) & set(samples.held_out.paths)
+    assert (len(samples.fit), len(samples.held_out)) == (24, 8)
+    assert isinstance(samples.fit.first(3), Sample)
+    assert sum(len(batch) for batch in samples.fit.first(3).batches()) == 3
+
+
+def test_as_many_images_as_fit_into_memory(weights: NetworkWeights) -> None:
+    stream, wide = 4 * 12 * 256, 4 * 24 * 256
+    assert live_bytes(weights.graph, 0) == 4 * 3 * 32 * 32
+    assert live_bytes(weights.graph, 2) == stream + wide  # the shortcut reads the stream later
+    assert live_bytes(weights.graph, 11) == 0
+    assert affordable_images(weights.graph, 10 * (stream + wide)) == 10
+    assert images_for("lsq", weights.graph) == 768
+
+
+def test_few_images_are_seen_mirrored_and_in_part_too(samples: Samples) -> None:
+    few = samples.fit.first(5)
+    assert [len(few.filled(count)) for count in (4, 8, 20, 90)] == [4, 8, 20, 20]
+    filled = few.filled(18)
+    batches = list(filled.batches())
+    assert len(batches) == filled.batches_in_all
+    seen = torch.cat(batches)
+    assert len(seen) == len(filled) == 18
+    torch.testing.assert_close(seen[:5], torch.cat(list(few.batches())))
+    torch.testing.assert_close(seen[5:10], seen[:5].flip(3))
+    assert all(float((seen[10 + place] - seen[place % 5]).abs().max()) > 0.01 for place in range(8))
+    assert torch.equal(seen, torch.cat(list(filled.batches())))  # a walk looks again, and must see the same
