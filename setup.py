@@ -38,7 +38,7 @@ setup(
     packages=[*find_packages(include=["darkprune", "darkprune.*"]), "darkprune.zoo.cfg", "darkprune.zoo.weights"],
     package_dir={"darkprune.zoo.cfg": "cfg", "darkprune.zoo.weights": "weights"},
     package_data={
-        "darkprune": ["**/*.json", "**/*.html", "**/*.css"],
+        "darkprune": ["py.typed", "**/*.json", "**/*.html", "**/*.css"],
         "darkprune.zoo.cfg": ["*.cfg", "*.names"],
         "darkprune.zoo.weights": ["*.weights", "*.json"],
     },

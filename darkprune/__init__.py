@@ -1,3 +1,53 @@
-"""darkprune: model surgery for networks in Darknet's .cfg/.weights form."""
+"""darkprune: model surgery for networks in Darknet's .cfg/.weights form.
+
+    import darkprune as dp
+
+    net = dp.load("yolov4.cfg", "yolov4.weights")
+    slim = dp.prune(net, dp.PruneSettings(ratio=0.4))
+    slim.save("slim/")
+
+Every function lies in a module of `darkprune.api` and is imported when it is first used, so that what needs torch or
+onnx costs nothing before.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from darkprune.api.init import InitResult as InitResult
+    from darkprune.api.init import InitSettings as InitSettings
+    from darkprune.api.init import init as init
+    from darkprune.api.pair import Pair as Pair
+    from darkprune.api.pair import load as load
+    from darkprune.errors import DarkpruneError as DarkpruneError
+    from darkprune.progress import Progress as Progress
+    from darkprune.progress import ProgressEvent as ProgressEvent
 
 __version__ = "0.1.0"
+
+#: public name -> module that defines it
+_HOME = {
+    "DarkpruneError": "darkprune.errors",
+    "InitResult": "darkprune.api.init",
+    "InitSettings": "darkprune.api.init",
+    "Pair": "darkprune.api.pair",
+    "Progress": "darkprune.progress",
+    "ProgressEvent": "darkprune.progress",
+    "init": "darkprune.api.init",
+    "load": "darkprune.api.pair",
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'darkprune' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value  # found here the next time
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

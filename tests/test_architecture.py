@@ -15,21 +15,23 @@ PACKAGE = Path(__file__).parents[1] / "darkprune"
 #: a package may import those of its own line or of earlier ones
 LEVELS = [
     {"errors"},
-    {"processes"},
+    {"processes", "progress", "settings"},
     {"darknet", "zoo"},
     {"layers"},
     {"graph"},
     {"surgery"},
     {"selection"},
     {"data", "evaluation"},
+    {"runs"},
     {"network"},
     {"tensorrt", "onnx", "kit"},
-    {"runs", "runners"},
+    {"runners"},
     {"refit"},
     {"scores"},
     {"search"},
     {"training"},
     {"compression", "comparison", "report"},
+    {"api"},
     {"cli", "__main__", "__init__"},
 ]
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}

@@ -1,0 +1,68 @@
+"""`init`: fresh weights for a cfg."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from darkprune.api.pair import Pair
+from darkprune.darknet.output import atomic_file
+from darkprune.errors import UsageError
+from darkprune.graph.fresh import write_fresh
+from darkprune.settings import PathLike, setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class InitSettings:
+    """How fresh weights are drawn."""
+
+    seed: int = setting(0, "of the random generator")
+    vary: bool = setting(False, "draw γ, β, μ, σ² around 1, 0, 0, 1 as in a trained network")
+    overwrite: bool = setting(False, "replace an existing file")
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        if self.seed < 0:
+            raise UsageError(f"--seed {self.seed}: a seed is 0 or more")
+
+
+@dataclass(frozen=True)
+class InitResult:
+    """A weights file that was written.
+
+    Attributes:
+        weights: its path.
+        bytes: its size.
+        params: floats in it.
+        seed: of the random generator.
+        warnings: what is odd about the cfg.
+    """
+
+    weights: Path
+    bytes: int
+    params: int
+    seed: int
+    warnings: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the fields as JSON values."""
+        return {**asdict(self), "weights": str(self.weights), "warnings": list(self.warnings)}
+
+
+def init(pair: Pair, output: PathLike, settings: InitSettings | None = None) -> InitResult:
+    """Writes fresh weights for a cfg.
+
+    Args:
+        pair: the network; its own weights, if any, are not read.
+        output: the .weights file to write.
+        settings: how; by default seed 0 as darknet draws them.
+
+    Raises:
+        OutputError: the file is there already, or cannot be written.
+    """
+    settings = settings or InitSettings()
+    path = Path(output)
+    with atomic_file(path, [pair.cfg], settings.overwrite) as file:
+        size = write_fresh(pair.graph, file, settings.seed, settings.vary)
+    return InitResult(path, size, pair.graph.params, settings.seed, tuple(pair.graph.warnings))

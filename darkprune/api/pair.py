@@ -1,0 +1,83 @@
+"""`load`: a Darknet pair, the starting point of everything else."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from darkprune.errors import WeightsError
+from darkprune.graph.graph import Graph, read_graph
+from darkprune.graph.weights import NetworkWeights
+from darkprune.settings import PathLike
+from darkprune.zoo import resolve
+
+if TYPE_CHECKING:
+    from darkprune.network import Network
+
+
+class Pair:
+    """A network on disk. Nothing is read before it is needed.
+
+    Attributes:
+        cfg: path of the .cfg file.
+        weights: path of the .weights file; None where only the network's shape is of interest.
+    """
+
+    def __init__(self, cfg: PathLike, weights: PathLike | None = None) -> None:
+        self.cfg: Path = resolve(str(cfg))
+        self.weights: Path | None = None if weights is None else resolve(str(weights), "weights")
+
+    def __repr__(self) -> str:
+        return f"Pair({str(self.cfg)!r}, {str(self.weights)!r})"
+
+    @cached_property
+    def graph(self) -> Graph:
+        """The layer graph.
+
+        Raises:
+            CfgError, GraphError: the cfg cannot be read as a network.
+        """
+        return read_graph(self.cfg)
+
+    @property
+    def weights_file(self) -> Path:
+        """Path of the weights file.
+
+        Raises:
+            WeightsError: the pair was loaded without one.
+        """
+        if self.weights is None:
+            raise WeightsError(f"{self.cfg}: this needs its weights too: load(cfg, weights)")
+        return self.weights
+
+    def open(self) -> NetworkWeights:
+        """Opens the weights; use it in a `with` block.
+
+        Raises:
+            WeightsError: the file does not fit the cfg.
+        """
+        return NetworkWeights(self.graph, self.weights_file)
+
+    def torch(self, device: str = "cpu") -> Network:
+        """Returns the network as a torch module with the pair's weights, ready for inference.
+
+        Args:
+            device: where it is put: "cpu", "cuda", "cuda:1".
+        """
+        import torch
+
+        from darkprune.network.loading import load_network
+
+        with self.open() as weights:
+            return load_network(self.graph, weights, torch.device(device))
+
+
+def load(cfg: PathLike, weights: PathLike | None = None) -> Pair:
+    """Takes a Darknet pair.
+
+    Args:
+        cfg: path of a .cfg file, or `builtin:NAME` for a network that comes with darkprune.
+        weights: path of its .weights file, or `builtin:NAME`; it may be left out where only shapes matter.
+    """
+    return Pair(cfg, weights)

@@ -1,0 +1,80 @@
+"""Command-line flags of a settings class: added to a parser, and read back as settings."""
+
+from __future__ import annotations
+
+from argparse import SUPPRESS, ArgumentParser, BooleanOptionalAction, Namespace, _MutuallyExclusiveGroup
+from collections.abc import Collection
+from typing import Any, TypeVar
+
+from darkprune.settings import Declared, declared
+
+_T = TypeVar("_T")
+_METAVARS: dict[type[Any], str] = {int: "N", float: "X", str: "TEXT"}
+
+
+def add_flags(parser: ArgumentParser, kind: type[Any], leave_out: Collection[str] = ()) -> None:
+    """Adds the flags of a settings class to a command, in the order of its fields.
+
+    Args:
+        parser: of the command.
+        kind: the settings class.
+        leave_out: names of fields that this command has no flag for.
+    """
+    groups: dict[str, Any] = {}
+    exclusive: dict[str, _MutuallyExclusiveGroup] = {}
+    for entry in declared(kind).values():
+        if entry.name in leave_out:
+            continue
+        heading = entry.setting.group
+        place = groups.setdefault(heading, parser.add_argument_group(heading) if heading else parser)
+        if entry.setting.exclusive:
+            place = exclusive.setdefault(entry.setting.exclusive, place.add_mutually_exclusive_group())
+        place.add_argument(*entry.setting.short, f"--{entry.flag}", **_options_of(entry))
+
+
+def read_flags(kind: type[_T], args: Namespace, **given: Any) -> _T:
+    """Returns the settings that a command line asks for.
+
+    Args:
+        kind: the settings class.
+        args: parsed arguments; what was not given keeps the field's default.
+        given: fields that do not come from the command line.
+
+    Raises:
+        UsageError: a value that cannot be read, or that the settings class refuses.
+    """
+    chosen = {}
+    for entry in declared(kind).values():
+        if not hasattr(args, entry.name):
+            continue
+        value = getattr(args, entry.name)
+        if isinstance(value, list):
+            value = tuple(entry.parse_one(text) for text in value)
+        elif isinstance(value, str):
+            value = entry.parse(value)
+        chosen[entry.name] = value
+    return kind(**{**chosen, **given})
+
+
+def _options_of(entry: Declared) -> dict[str, Any]:
+    """Returns what argparse is told: values stay text here, so that all of them are read in one place."""
+    options: dict[str, Any] = {"dest": entry.name, "default": SUPPRESS, "help": _help_of(entry)}
+    if entry.is_switch:
+        plain = entry.default is False and not entry.optional
+        return {**options, "action": "store_true" if plain else BooleanOptionalAction}
+    if entry.choices and not entry.many:
+        options["choices"] = entry.choices
+        if not entry.setting.metavar:
+            return options
+    elif entry.setting.repeated:
+        options["action"] = "append"
+    options["metavar"] = entry.setting.metavar or _METAVARS[entry.type]
+    return options
+
+
+def _help_of(entry: Declared) -> str:
+    shown = entry.setting.default_text
+    if not shown and entry.type is not bool and entry.default not in (None, "", ()):
+        shown = ",".join(map(str, entry.default)) if entry.many else f"{entry.default}"
+    text = f"{entry.setting.help} (default {shown})" if shown else entry.setting.help
+    return text.replace("%", "%%")

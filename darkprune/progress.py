@@ -1,0 +1,143 @@
+"""Progress of long work: one event, one callback, and the bars that show it by default.
+
+Library functions take `progress: Progress | None`. A caller's own function gets every event; with None, tqdm bars are
+shown where a person can see them (a terminal, a notebook), and nothing is printed anywhere else.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class ProgressEvent:
+    """Where a piece of work stands.
+
+    Attributes:
+        task: what is being done ("refit", "evaluating yolov4"); a new name begins a new piece of work.
+        done: steps that are complete.
+        total: all steps; 0 where that is not known.
+        unit: what a step is ("image", "layer").
+        message: a line for the user that stays, apart from any bar; empty for most events.
+    """
+
+    task: str
+    done: float = 0
+    total: float = 0
+    unit: str = "it"
+    message: str = ""
+
+
+#: called with every event of long work
+Progress = Callable[[ProgressEvent], None]
+
+
+def silent(event: ProgressEvent) -> None:
+    """Ignores an event: for work within work whose progress is of no interest."""
+
+
+class Steps:
+    """Counts the steps of one piece of work and reports each; call it after a step."""
+
+    def __init__(self, progress: Progress, task: str, total: float, unit: str) -> None:
+        self._progress, self._task, self._total, self._unit = progress, task, total, unit
+        self._done: float = 0
+
+    def __call__(self, steps: float = 1) -> None:
+        """Moves on by some steps."""
+        self.at(self._done + steps)
+
+    def at(self, done: float, total: float | None = None) -> None:
+        """Moves to a number of completed steps; `total` replaces the number of all steps once it is known."""
+        self._done, self._total = done, self._total if total is None else total
+        self._progress(ProgressEvent(self._task, self._done, self._total, self._unit))
+
+
+def track(progress: Progress, task: str, total: float = 0, unit: str = "it") -> Steps:
+    """Begins a piece of work.
+
+    Args:
+        progress: gets its events, the first one at once.
+        task: what is being done.
+        total: number of steps; 0 where it is not known yet.
+        unit: what a step is.
+
+    Returns:
+        What to call after each step.
+    """
+    steps = Steps(progress, task, total, unit)
+    steps.at(0)
+    return steps
+
+
+def say(progress: Progress, message: str) -> None:
+    """Sends a line that stays."""
+    progress(ProgressEvent("", message=message))
+
+
+@contextmanager
+def reporting(progress: Progress | None) -> Iterator[Progress]:
+    """Gives the callback that a library function hands to its work.
+
+    Args:
+        progress: the caller's own; None shows bars in a terminal or a notebook, and nothing elsewhere.
+    """
+    if progress is not None:
+        yield progress
+    elif not _seen():
+        yield silent
+    else:
+        bars = _Bars()
+        try:
+            yield bars
+        finally:
+            bars.close()
+
+
+def _seen() -> bool:
+    """Tells whether a person sees what is shown: a terminal that can redraw a line, or a notebook."""
+    if "ipykernel" in sys.modules:
+        return True
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
+class _Bar(Protocol):
+    n: float
+    total: float | None
+
+    def update(self, n: float) -> object: ...
+    def close(self) -> object: ...
+
+
+class _Bars:
+    """Shows one tqdm bar at a time: that of the task which reported last."""
+
+    def __init__(self) -> None:
+        self._task = ""
+        self._bar: _Bar | None = None
+
+    def __call__(self, event: ProgressEvent) -> None:
+        from tqdm.auto import tqdm  # 50 ms that a pipe need not pay
+
+        if event.message:
+            self.close()
+            tqdm.write(event.message, file=sys.stderr)
+            return
+        if self._bar is None or event.task != self._task or event.done < self._bar.n:
+            self.close()
+            total = event.total or None
+            self._task = event.task
+            self._bar = tqdm(total=total, desc=event.task, unit=event.unit, leave=False, delay=0.3, dynamic_ncols=True)
+        self._bar.total = event.total or None
+        self._bar.update(event.done - self._bar.n)
+
+    def close(self) -> None:
+        """Removes the bar."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None

@@ -1,0 +1,204 @@
+"""Settings: one frozen dataclass per command, each field declared once with its help, choices and unit.
+
+Command-line flags (`darkprune.cli.flags`), keys of a TOML file and arguments of the Python API all follow from the
+fields: `min_channels: int = setting(8, help="…")` is `--min-channels N`, `min-channels = N` and `min_channels=N`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+from darkprune.errors import UsageError
+
+#: a path as users give it
+PathLike = str | Path
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is declared of a field besides its type and default.
+
+    Attributes:
+        help: one line for `--help`, without the default, which is added.
+        choices: the values that there are; for a `Literal` type they follow from it.
+        metavar: what stands for the value in `--help`; by default it follows from the type.
+        group: heading in `--help` under which the flag is listed.
+        flag: long flag without dashes; by default the field's name with hyphens.
+        short: further spellings of the flag ("-o").
+        repeated: of a tuple: the flag is given once per value, instead of values with commas.
+        exclusive: fields of one such name contradict each other: at most one is given.
+        default_text: what `--help` says the default is, where it is more than the value.
+    """
+
+    help: str
+    choices: tuple[str, ...] = ()
+    metavar: str = ""
+    group: str = ""
+    flag: str = ""
+    short: tuple[str, ...] = ()
+    repeated: bool = False
+    exclusive: str = ""
+    default_text: str = ""
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A field of a settings class.
+
+    Attributes:
+        name: the field's name.
+        flag: its long flag without dashes.
+        type: `bool`, `int`, `float` or `str` (paths are text until they are used).
+        many: a tuple of such values, written with commas.
+        optional: None is a value of its own: what is not given.
+        choices: the values that there are; empty where any will do.
+        default: the value where none is given.
+        setting: what else is declared.
+    """
+
+    name: str
+    flag: str
+    type: type[Any]
+    many: bool
+    optional: bool
+    choices: tuple[str, ...]
+    default: Any
+    setting: Setting
+
+    @property
+    def is_switch(self) -> bool:
+        """Whether the flag stands alone, without a value."""
+        return self.type is bool and not self.many
+
+    def parse(self, text: str) -> Any:
+        """Reads a value from text.
+
+        Raises:
+            UsageError: it is not of the field's type, or not among its choices.
+        """
+        if not self.many:
+            return self.parse_one(text)
+        parts = [text] if self.setting.repeated else [part.strip() for part in text.split(",")]
+        return tuple(self.parse_one(part) for part in parts)
+
+    def parse_one(self, text: str) -> Any:
+        """Reads a value, one of many where there are many.
+
+        Raises:
+            UsageError: see `parse`.
+        """
+        if self.choices and text not in self.choices:
+            raise UsageError(f"--{self.flag} {text[:40]}: choose from {', '.join(self.choices)}")
+        if self.type is bool:
+            if text.lower() not in ("true", "false"):
+                raise UsageError(f"--{self.flag} {text[:40]}: give true or false")
+            return text.lower() == "true"
+        try:
+            return self.type(text)
+        except ValueError:
+            what = "whole number" if self.type is int else "number"
+            wanted = f"{what}s separated by commas" if self.many else f"a {what}"
+            raise UsageError(f"--{self.flag} {text[:40]}: give {wanted}") from None
+
+
+def setting(default: _T, help: str, **details: Any) -> _T:
+    """Declares a field of a settings class.
+
+    Args:
+        default: its value where none is given.
+        help: one line for `--help`.
+        details: further attributes of `Setting`.
+    """
+    value: _T = dataclasses.field(default=default, metadata={"setting": Setting(help, **details)})
+    return value
+
+
+def declared(kind: type[Any]) -> Mapping[str, Declared]:
+    """Returns the declared fields of a settings class by name, in their order."""
+    hints = typing.get_type_hints(kind)
+    found = {}
+    for field in dataclasses.fields(kind):
+        details = field.metadata.get("setting")
+        if details is None:
+            continue
+        base, many, optional, choices = _plain(hints[field.name])
+        flag = details.flag or field.name.replace("_", "-")
+        found[field.name] = Declared(
+            name=field.name,
+            flag=flag,
+            type=base,
+            many=many,
+            optional=optional,
+            choices=details.choices or choices,
+            default=None if field.default is MISSING else field.default,
+            setting=details,
+        )
+    return found
+
+
+def _plain(hint: Any) -> tuple[type[Any], bool, bool, tuple[str, ...]]:
+    """Takes a type apart: the plain type, whether there are many, whether None is allowed, the values of a Literal."""
+    parts = get_args(hint) if get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    optional = type(None) in parts
+    parts = tuple(part for part in parts if part is not type(None))
+    if len(parts) == 1 and get_origin(parts[0]) is tuple:
+        base, _, _, choices = _plain(get_args(parts[0])[0])
+        return base, True, optional, choices
+    if len(parts) == 1 and get_origin(parts[0]) is Literal:
+        return str, False, optional, tuple(str(value) for value in get_args(parts[0]))
+    for candidate in (str, float, int, bool):  # of several types the most general one that text can be read as
+        if candidate in parts:
+            return candidate, False, optional, ()
+    return str, False, optional, ()
+
+
+def from_mapping(kind: type[_T], values: Mapping[str, object], where: str = "settings") -> _T:
+    """Makes settings of named values, such as a table of a TOML file.
+
+    Args:
+        kind: the settings class.
+        values: by field or flag name; text is read as on the command line, other values must be of the field's type.
+        where: what an error calls the place that they come from.
+
+    Raises:
+        UsageError: a name that there is not (says the nearest), or a value of another type.
+    """
+    fields = declared(kind)
+    by_flag = {entry.flag: entry for entry in fields.values()}
+    chosen = {}
+    for name, value in values.items():
+        entry = fields.get(name) or by_flag.get(name)
+        if entry is None:
+            raise UsageError(f"{where}: there is no {name[:40]}; {nearest(name, by_flag)}")
+        chosen[entry.name] = _checked(entry, value, where)
+    return kind(**chosen)
+
+
+def _checked(entry: Declared, value: object, where: str) -> Any:
+    if isinstance(value, list | tuple):
+        if entry.many:
+            return tuple(entry.parse_one(str(part)) for part in value)
+    elif isinstance(value, bool) == entry.is_switch and isinstance(value, str | int | float):
+        return entry.parse(str(value))
+    raise UsageError(f"{where}: {entry.flag} = {str(value)[:40]}: give {_kind_of(entry)}")
+
+
+def _kind_of(entry: Declared) -> str:
+    if entry.many:
+        return "a list"
+    return {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[entry.type]
+
+
+def nearest(word: str, known: Iterable[str], otherwise: str = "there are") -> str:
+    """Says what a word may have been meant for, or what there is."""
+    names = list(known)
+    close = difflib.get_close_matches(word.replace("_", "-"), names, 1)
+    return f"did you mean {close[0]}?" if close else f"{otherwise} {', '.join(names)}"
