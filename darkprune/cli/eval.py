@@ -7,10 +7,10 @@ from argparse import ArgumentParser, Namespace
 
 from darkprune.cli.console import add_json, add_pair, follow, print_json, print_table, progress, warn
 from darkprune.data import read_dataset
-from darkprune.errors import UsageError
 from darkprune.evaluation import Evaluation, evaluate
 from darkprune.evaluation.of_graph import heads_of, input_shape
-from darkprune.graph.graph import Graph, read_graph, with_input_size
+from darkprune.graph.graph import read_graph
+from darkprune.graph.graph import resized as resized
 from darkprune.runners.base import FAST_FIRST, RUNNERS, load_with_any
 from darkprune.zoo import resolve
 
@@ -63,20 +63,6 @@ def run(args: Namespace) -> int:
     if found.problems:
         warn(f"{len(found.problems)} of {len(dataset)} images were skipped")
     return 0
-
-
-def resized(graph: Graph, size: str | None) -> Graph:
-    """Returns the network for a size given as `416` or `416x320`.
-
-    Raises:
-        UsageError: the size cannot be read.
-    """
-    if size is None:
-        return graph
-    parts = size.lower().split("x")
-    if len(parts) > 2 or not all(part.isascii() and part.isdigit() for part in parts):
-        raise UsageError(f"--size {size[:40]}: write it as 416 or 416x320 (width x height)")
-    return with_input_size(graph, int(parts[0]), int(parts[-1]))
 
 
 def _print(figures: Evaluation, runner: str, source: str) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from darkprune.cli.console import add_json, add_pair, megabytes, print_json, print_table, warn
-from darkprune.cli.eval import resized
 from darkprune.cli.export_accuracy import what_it_costs
 from darkprune.cli.export_pair import Exported, agreement_line, export_pair, plan_hash, summary
 from darkprune.cli.export_precision import Precision, add_precision, numbers, precision_of
@@ -18,7 +17,7 @@ from darkprune.darknet.output import checked_file
 from darkprune.data import read_dataset
 from darkprune.data.class_names import class_names
 from darkprune.errors import UsageError
-from darkprune.graph.graph import read_graph
+from darkprune.graph.graph import read_graph, resized
 from darkprune.graph.weights import NetworkWeights
 from darkprune.onnx.emit.outputs import FORMS, Suppression
 from darkprune.onnx.options import ExportOptions

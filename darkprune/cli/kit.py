@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from darkprune.cli.console import add_json, add_pair, megabytes, print_json, print_table, warn
-from darkprune.cli.eval import resized
 from darkprune.cli.export_pair import Exported, agreement_line, export_pair, plan_hash, summary
 from darkprune.cli.export_precision import Precision, add_precision, precision_of
 from darkprune.darknet.output import check_folder
 from darkprune.data.class_names import class_names
 from darkprune.errors import ExportError, UsageError
-from darkprune.graph.graph import Graph, read_graph
+from darkprune.graph.graph import Graph, read_graph, resized
 from darkprune.graph.weights import NetworkWeights
 from darkprune.kit import KitReport, describe, write_kit
 from darkprune.layers.heads import Head

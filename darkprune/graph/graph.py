@@ -11,7 +11,7 @@ import numpy as np
 
 from darkprune.darknet.cfg import Cfg, Section, read_cfg
 from darkprune.darknet.options import INT_MAX, Options
-from darkprune.errors import CfgError, GraphError
+from darkprune.errors import CfgError, GraphError, UsageError
 from darkprune.layers import INPUT, KINDS, Blob, Feature, Kind, Net
 from darkprune.layers.convolution import Convolutional
 from darkprune.layers.heads import Head
@@ -202,6 +202,21 @@ def with_input_size(graph: Graph, width: int, height: int) -> Graph:
     if (width, height) == (graph.net.input.w, graph.net.input.h):
         return graph
     return build_graph(graph.cfg.with_values({(0, "width"): str(width), (0, "height"): str(height)}))
+
+
+def resized(graph: Graph, size: str | None) -> Graph:
+    """Returns the same network for an input size given as `416` or `416x320` (width x height); None keeps its own.
+
+    Raises:
+        UsageError: the size cannot be read.
+        GraphError: the network cannot take that size.
+    """
+    if size is None:
+        return graph
+    parts = size.lower().split("x")
+    if len(parts) > 2 or not all(part.isascii() and part.isdigit() for part in parts):
+        raise UsageError(f"--size {size[:40]}: write it as 416 or 416x320 (width x height)")
+    return with_input_size(graph, int(parts[0]), int(parts[-1]))
 
 
 def _read_net(options: Options) -> Net:
