@@ -26,13 +26,14 @@ from darkprune.cli.console import (
     warn,
 )
 from darkprune.cli.measured import with_curves
-from darkprune.comparison.cliff import Point, Store, control_sizes, summarise
+from darkprune.comparison.cliff import Point, Store, summarise
 from darkprune.comparison.cliff_drawing import can_draw, draw_sweep
 from darkprune.comparison.cliff_measure import Bench
 from darkprune.data import read_dataset
 from darkprune.data.dataset import Dataset
 from darkprune.data.reading import images_of
 from darkprune.errors import OutputError, UsageError
+from darkprune.evaluation.control import control_networks
 from darkprune.evaluation.of_graph import heads_of
 from darkprune.graph.graph import Graph, read_graph
 from darkprune.graph.weights import NetworkWeights
@@ -146,8 +147,7 @@ def run(args: Namespace) -> int:
 
 def _controls(bench: Bench, graph: Graph, weights: Path, pruned: Sequence[Point]) -> list[Point]:
     """Measures the unpruned network, at its own size first, then at those that cost what the pruned ones do."""
-    sizes = [(graph.net.input.w, graph.net.input.h), *control_sizes(graph, [point.macs for point in pruned])]
-    return [bench.control(graph, weights, size) for size in sizes]
+    return [bench.control(each, weights) for each in control_networks(graph, [point.macs for point in pruned])]
 
 
 _SETTINGS = (

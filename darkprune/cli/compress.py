@@ -212,16 +212,26 @@ def _do(plan: Compression, manifest: Manifest, stage: Stage, more: Sequence[str]
         before, after = (paths["original cfg"], paths["original weights"]), (paths["cfg"], paths["weights"])
         with progress(0, "output distance", "image") as bar:
             return {"distance": distance_of(before, after, paths["held out"], follow(bar))}
-    from darkprune.compression.measure import control_for
+    return _measure_control(stage, paths, manifest, quiet)
 
-    control = control_for(paths["cfg"], paths["slim cfg"])
-    if control is None:
-        return {}
-    shape = control.net.input
-    size = f"{shape.w}x{shape.h}"
+
+def _measure_control(stage: Stage, paths: dict[str, Path], manifest: Manifest, quiet: bool) -> dict[str, Any]:
+    """Measures the unpruned network at the input sizes around the slim one's operations, and interpolates."""
+    from darkprune.compression.measure import control_for
+    from darkprune.evaluation.control import control_at
+
+    macs, networks = control_for(paths["cfg"], paths["slim cfg"])
     line = [argument for argument in stage.arguments() if argument != str(paths["slim cfg"])]
-    made = compose.call("eval", [*line, "--size", size], quiet)
-    return {"network": f"original at {size}", "map50": made["map50"], "macs": control.macs}
+    sizes = [f"{network.net.input.w}x{network.net.input.h}" for network in networks]
+    known = manifest.entries.get("evaluate: original")
+    values = [float(known.result["map50"])] if known is not None and known.done else []
+    values += [compose.call("eval", [*line, "--size", size], quiet)["map50"] for size in sizes[len(values) :]]
+    points = [(network.macs, value) for network, value in zip(networks, values, strict=True)]
+    map50 = control_at(points, macs)
+    if map50 is None or len(networks) == 1:
+        return {}
+    between = f"{sizes[-2]} to {sizes[-1]}" if networks[-1].macs < macs else sizes[-1]
+    return {"network": f"original at {between}", "map50": map50, "macs": macs}
 
 
 def _put_result(stage: Stage, paths: dict[str, Path], best: Pair) -> dict[str, Any]:

@@ -24,11 +24,11 @@ def print_figures(figures: Sequence[Figure]) -> None:
             f"{figure.width}x{figure.height}",
             count(figure.macs),
             "-" if figure.distance is None else f"{figure.distance:.4f}",
-            "-" if figure.map50 is None else f"{100 * figure.map50:.2f} %",
+            *("-" if value is None else f"{100 * value:.2f} %" for value in (figure.map50, figure.control)),
         )
         for figure in figures
     ]
-    print_table(("network", "input", "MACs", "output distance", "mAP@0.5"), rows)
+    print_table(("network", "input", "MACs", "output distance", "mAP@0.5", "control"), rows)
 
 
 def print_plan(

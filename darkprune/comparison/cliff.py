@@ -15,15 +15,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from darkprune.darknet.output import atomic_file
-from darkprune.errors import DarkpruneError, OutputError
-from darkprune.graph.graph import Graph, with_input_size
+from darkprune.errors import OutputError
+from darkprune.evaluation.control import control_at
 from darkprune.runners.measure import MAP
 
 FORMAT = "darkprune-cliff/1"
-STEP = 32  #: input sizes of the control are multiples of it, as the coarsest head's stride is
 
 
 @dataclass(frozen=True)
@@ -108,34 +105,6 @@ class Store:
             file.write(text.encode())
 
 
-def control_sizes(graph: Graph, macs: Sequence[int]) -> list[tuple[int, int]]:
-    """Returns the input sizes below the network's own between which it costs as much as the pruned ones do.
-
-    Args:
-        graph: the unpruned network.
-        macs: multiply-adds of the pruned ones.
-
-    Returns:
-        (width, height) in pixels, multiples of 32 in the network's aspect, the largest first.
-    """
-    shape = graph.net.input
-    sizes: list[tuple[int, int]] = []
-    costs: list[int] = []
-    for width in range((shape.w - 1) // STEP * STEP, 0, -STEP):
-        size = (width, max(STEP, round(shape.h * width / shape.w / STEP) * STEP))
-        try:
-            cost = with_input_size(graph, *size).macs
-        except DarkpruneError:  # too small for the network
-            break
-        sizes.append(size)
-        costs.append(cost)
-        if cost <= min(macs):
-            break
-    above = [max((i for i, cost in enumerate(costs) if cost >= wanted), default=None) for wanted in macs]
-    below = [next((i for i, cost in enumerate(costs) if cost <= wanted), None) for wanted in macs]
-    return [sizes[i] for i in sorted({i for i in (*above, *below) if i is not None})]
-
-
 def summarise(
     base: Point, pruned: Sequence[Point], controls: Sequence[Point], metric: str, recovered: Sequence[Point] = ()
 ) -> dict[str, Any]:
@@ -192,16 +161,3 @@ def _curve(
 
 def _row(point: Point, base: Point) -> dict[str, Any]:
     return {**asdict(point), "macs_removed": round(1 - point.macs / base.macs, 6)}
-
-
-def control_at(points: Sequence[tuple[float, float]], macs: float) -> float | None:
-    """Returns what the control has at a number of operations, between its two nearest sizes; None below the least.
-
-    Args:
-        points: (multiply-adds, value) of the unpruned network at its sizes.
-        macs: multiply-adds.
-    """
-    ordered = sorted(points)
-    if macs < ordered[0][0]:
-        return None
-    return float(np.interp(macs, [cost for cost, _ in ordered], [value for _, value in ordered]))

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from darkprune.comparison.cliff import Point, Store
-from darkprune.graph.graph import Graph, build_graph, with_input_size
+from darkprune.graph.graph import Graph, build_graph
 from darkprune.runners.base import load_with_any
 from darkprune.runners.measure import Following, Measure
 from darkprune.selection.decide import Decision, Ranking, decide
@@ -38,11 +38,11 @@ class Bench:
         self._store, self._runner, self._measure = store, runner, measure
         self._images, self._following = images, following
 
-    def control(self, graph: Graph, weights: Path, size: tuple[int, int]) -> Point:
-        """Measures the unpruned network at an input size."""
-        resized = with_input_size(graph, *size)
-        point = _point("control", 0.0, resized)
-        return self._known(point) or self._measured(point, resized, weights, f"unpruned {size[0]}x{size[1]}")
+    def control(self, graph: Graph, weights: Path) -> Point:
+        """Measures the unpruned network at some input size."""
+        point = _point("control", 0.0, graph)
+        what = f"unpruned {point.width}x{point.height}"
+        return self._known(point) or self._measured(point, graph, weights, what)
 
     def pruned(self, ranking: Ranking, settings: PruneSettings, recover: Recover | None) -> list[Point]:
         """Prunes and measures, and once more after recovery, if there is any."""

@@ -13,12 +13,12 @@ from typing import Any, TypeVar
 import numpy as np
 
 from darkprune.comparison.cells import Cell
-from darkprune.comparison.cliff import control_sizes
 from darkprune.comparison.methods import method_of
 from darkprune.comparison.setup import Setup
 from darkprune.comparison.steps import cfg_digest, cut, measure, measure_unpruned, recover
 from darkprune.darknet.output import atomic_file
 from darkprune.errors import OutputError
+from darkprune.evaluation.control import control_networks
 from darkprune.graph.graph import Graph, read_graph
 from darkprune.processes import in_processes
 from darkprune.runners.base import load_with_any
@@ -111,7 +111,7 @@ def controls(setup: Setup, records: Iterable[Record], jobs: int, tell: Tell) -> 
     """
     graph = read_graph(setup.cfg)
     macs = [record.result["macs"] for record in records if record.error is None]
-    sizes = [(graph.net.input.w, graph.net.input.h), *(control_sizes(graph, macs) if macs else [])]
+    sizes = [(each.net.input.w, each.net.input.h) for each in control_networks(graph, macs)]
     keys = [setup.record_file(f"unpruned_{width}x{height}") for width, height in sizes]
     for path in keys:
         forget_failure(path)

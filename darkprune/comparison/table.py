@@ -10,7 +10,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from darkprune.comparison.cells import Cell
-from darkprune.comparison.cliff import control_at
+from darkprune.evaluation.control import control_at
 from darkprune.runs.record import Record
 
 

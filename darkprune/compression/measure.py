@@ -1,4 +1,4 @@
-"""Measurements that no command makes by itself: the distance of two pairs' outputs, the size of the control."""
+"""Measurements that no command makes by itself: the distance of two pairs' outputs, the input sizes of the control."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from darkprune.data.reading import images_of
-from darkprune.evaluation.control import control_of
+from darkprune.evaluation.control import control_networks
 from darkprune.graph.graph import Graph, read_graph
 from darkprune.runners.base import FAST_FIRST, load_with_any
 from darkprune.runners.measure import distance_to
@@ -31,6 +31,7 @@ def distance_of(
     return distance_to(before, images_of(images))(after, progress)
 
 
-def control_for(original: Path, slim: Path) -> Graph | None:
-    """Returns the unpruned network at the input size that costs as much as the slim one; None if there is none."""
-    return control_of(read_graph(original), read_graph(slim).macs)
+def control_for(original: Path, slim: Path) -> tuple[int, list[Graph]]:
+    """Returns a slim network's multiply-adds, and the unpruned network at the input sizes that cost about as much."""
+    macs = read_graph(slim).macs
+    return macs, control_networks(read_graph(original), [macs])

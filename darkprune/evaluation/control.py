@@ -1,19 +1,22 @@
-"""The control beside every pruned network: the unpruned one at a smaller input with as many operations (METHODS §7).
+"""The control of a pruned network: the unpruned one at the input size with as many operations.
 
-Pruning has to beat it. The output distance cannot compare networks of different input sizes, so that the control has a
-figure only where labels are given.
+Shrinking the input costs nothing, so pruning has to do better than that. Input sizes come in steps; at a number of
+operations between two of them the control is interpolated. It needs labels: the output distance does not compare
+networks of different input sizes well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+
+import numpy as np
 
 from darkprune.errors import DarkpruneError
 from darkprune.graph.graph import Graph, with_input_size
 
-STEP = 32  #: input sides are multiples of it, as the coarsest head's stride is
+STEP = 32  #: input sides are multiples of it, as the stride of most networks' coarsest head is
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class Figure:
         macs: multiply-adds for one image.
         distance: output distance to the original on held-out images; None where it was not measured or says nothing.
         map50: mAP@0.5 as a fraction; None without labels.
+        control: mAP@0.5 of the control at as many operations; None without labels, and for the control itself.
     """
 
     name: str
@@ -34,6 +38,7 @@ class Figure:
     macs: int
     distance: float | None = None
     map50: float | None = None
+    control: float | None = None
 
     @classmethod
     def of(cls, name: str, graph: Graph, distance: float | None = None, map50: float | None = None) -> Figure:
@@ -45,30 +50,51 @@ class Figure:
         return asdict(self)
 
 
-def control_of(graph: Graph, macs: int) -> Graph | None:
-    """Returns the network at the input size that costs closest to `macs`; None if only its own size does.
+def control_networks(graph: Graph, macs: Iterable[int]) -> list[Graph]:
+    """Returns the unpruned network at the input sizes between which it costs as much as pruned ones do.
+
+    Besides the network's own size these are multiples of 32 pixels that keep its aspect as closely as such steps can.
 
     Args:
-        graph: the unpruned network.
-        macs: multiply-adds of the pruned one.
+        graph: the unpruned network at its own size.
+        macs: multiply-adds of the pruned networks.
+
+    Returns:
+        The network at its own size, then at the smaller sizes next to each of `macs`, the largest first.
     """
-    sizes = [candidate for candidate in _smaller(graph) if candidate.macs < graph.macs]
-    if not sizes or macs >= graph.macs:
-        return None
-    return min(sizes, key=lambda candidate: abs(candidate.macs - macs))
+    wanted = list(macs)
+    networks = [graph]
+    for smaller in _smaller(graph) if wanted else ():
+        if networks[-1].macs <= min(wanted):
+            break
+        networks.append(smaller)
+    costs = [network.macs for network in networks]
+    above = (max((i for i, cost in enumerate(costs) if cost >= each), default=None) for each in wanted)
+    below = (next((i for i, cost in enumerate(costs) if cost <= each), None) for each in wanted)
+    return [networks[i] for i in sorted({0, *(i for i in (*above, *below) if i is not None)})]
+
+
+def control_at(points: Sequence[tuple[float, float]], macs: float) -> float | None:
+    """Returns the control's value at a number of operations, interpolated between its two nearest sizes.
+
+    Args:
+        points: (multiply-adds, value) of the unpruned network at its sizes.
+        macs: multiply-adds.
+
+    Returns:
+        The value; None below the smallest size.
+    """
+    costs, values = zip(*sorted(points), strict=True)
+    return None if macs < costs[0] else float(np.interp(macs, costs, values))
 
 
 def _smaller(graph: Graph) -> Iterator[Graph]:
-    """Yields the network at smaller sizes: both sides in proportion, or one of them a step ahead."""
+    """Yields the network at smaller inputs: the longer side in steps of 32, the shorter one to the nearest step."""
     shape = graph.net.input
-    tried: set[tuple[int, int]] = set()
-    for width in range(shape.w // STEP * STEP, 0, -STEP):
-        height = max(STEP, round(shape.h * width / shape.w / STEP) * STEP)
-        for size in ((width, height), (width, height - STEP), (width - STEP, height)):
-            if size in tried or min(size) < STEP:
-                continue
-            tried.add(size)
-            try:
-                yield with_input_size(graph, *size)
-            except DarkpruneError:  # too small for the network, or not for any other size
-                continue
+    longer = max(shape.w, shape.h)
+    for side in range((longer - 1) // STEP * STEP, 0, -STEP):
+        width, height = (max(STEP, round(length * side / longer / STEP) * STEP) for length in (shape.w, shape.h))
+        try:
+            yield with_input_size(graph, width, height)
+        except DarkpruneError:  # too small for the network, or its branches no longer meet at one size
+            continue

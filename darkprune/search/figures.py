@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from darkprune.data.dataset import Dataset
-from darkprune.evaluation.control import Figure, control_of
+from darkprune.evaluation.control import Figure, control_at, control_networks
 from darkprune.graph.graph import Graph, read_graph
 from darkprune.graph.weights import NetworkWeights
 from darkprune.runners.base import FAST_FIRST, load_with_any
@@ -40,7 +41,6 @@ def compare(
         One line per network, and what the user should know.
     """
     slim = read_graph(folder / names.cfg)
-    control = control_of(original.graph, slim.macs)
 
     def measured(name: str, weights: Path, graph: Graph) -> float | None:
         if dataset is None:
@@ -57,10 +57,14 @@ def compare(
         last = "recovered"
         figures.append(Figure.of("pruned", slim, recovery.distance_before))
     distance = recovery.distance_after if recovery else None
-    figures.append(Figure.of(last, slim, distance, measured(last, folder / names.weights, slim)))
-    if control is not None:
-        figures.append(Figure.of("control", control, None, measured("control", weights, control)))
-    warnings = _warnings(figures)
+    result = Figure.of(last, slim, distance, measured(last, folder / names.weights, slim))
+    _, *smaller = control_networks(original.graph, [slim.macs])
+    controls = [Figure.of("control", graph, None, measured("control", weights, graph)) for graph in smaller]
+    points = [(each.macs, each.map50) for each in (figures[0], *controls) if each.map50 is not None]
+    if smaller and points:
+        result = replace(result, control=control_at(points, slim.macs))
+    figures += [result, *controls]
+    warnings = _warnings(result)
     report = json.loads((folder / names.report).read_text(encoding="utf-8"))
     report["comparison"] = [figure.to_json() for figure in figures]
     report["warnings"] += warnings
@@ -68,13 +72,12 @@ def compare(
     return figures, warnings
 
 
-def _warnings(figures: list[Figure]) -> list[str]:
+def _warnings(result: Figure) -> list[str]:
     """Says so where the control is better."""
-    *_, result, control = figures
-    if control.name != "control" or control.map50 is None or result.map50 is None or result.map50 > control.map50:
+    if result.control is None or result.map50 is None or result.map50 > result.control:
         return []
     return [
-        f"the unpruned network at {control.width}x{control.height} has {100 * control.map50:.2f} % mAP at "
-        f"{control.macs / 1e9:.3f} G multiply-adds, this result {100 * result.map50:.2f} % at "
-        f"{result.macs / 1e9:.3f} G: take the smaller input, or train on"
+        f"the unpruned network at a smaller input has {100 * result.control:.2f} % mAP at as many operations "
+        f"({result.macs / 1e9:.3f} G multiply-adds), this result {100 * result.map50:.2f} %: take the smaller input, "
+        "or train on"
     ]

@@ -12,7 +12,7 @@ import pytest
 from darkprune.cli import cliff
 from darkprune.cli.main import main
 from darkprune.comparison import cliff_drawing as sweep_drawing
-from darkprune.comparison.cliff import Point, control_sizes, summarise
+from darkprune.comparison.cliff import Point, summarise
 from darkprune.darknet.cfg import parse_cfg
 from darkprune.evaluation.heads import Head
 from darkprune.evaluation.output_distance import scores_of
@@ -204,17 +204,6 @@ def test_summary() -> None:
     away = summarise(base, pruned, controls, "distance")
     assert [row["beats_control"] for row in away["pruned"]] == [False, True, None]
     assert summarise(base, [point("pruned", 0.1, 900, 0.5)], controls, "mAP@0.5")["cliff"] is None
-
-
-def test_control_sizes_lie_around_the_operations() -> None:
-    text = TEXT.replace("width=96", "width=320").replace("height=64", "height=320")
-    graph = build_graph(parse_cfg(text))
-    cost = {width: graph.macs * width**2 / 320**2 for width in range(32, 352, 32)}
-    assert control_sizes(graph, [int(0.9 * graph.macs)]) == [(288, 288)]
-    assert control_sizes(graph, [int(0.5 * graph.macs)]) == [(256, 256), (224, 224)]
-    assert control_sizes(graph, [int(cost[160]) + 1]) == [(192, 192), (160, 160)]
-    wide = build_graph(parse_cfg(TEXT))
-    assert control_sizes(wide, [1]) == [(32, 32)]
 
 
 @pytest.mark.parametrize("kind", ["yolo", "Gaussian_yolo", "region"])

@@ -112,6 +112,33 @@ def test_curves_on_labels(pair: list[str], images: Path, tmp_path: Path, capsys:
     assert not (tmp_path / "out").exists()
 
 
+def test_the_result_is_compared_at_equal_operations(
+    pair: list[str], images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "net.cfg").write_text(TEXT.replace("width=64", "width=160").replace("height=64", "height=96"))
+    for path in images.iterdir():
+        path.with_suffix(".txt").write_text("0 0.5 0.5 0.9 0.9\n")
+    listed = tmp_path / "list.txt"
+    listed.write_text("\n".join(str(path) for path in sorted(images.glob("*.png"))))
+    monkeypatch.setattr(
+        "darkprune.search.figures.map_of", lambda data: lambda network, *_: network.graph.net.input.w / 200
+    )
+    data = ["--data", listed, "--recover", "none"]
+    found = prune(capsys, *pair, *data, "--target-macs", "0.85", "-o", tmp_path / "a")
+    original, pruned, control = found["comparison"]
+    assert [(each["name"], each["width"], each["height"]) for each in (original, pruned, control)] == [
+        ("original", 160, 96), ("pruned", 160, 96), ("control", 128, 64),
+    ]  # fmt: skip
+    share = (pruned["macs"] - control["macs"]) / (original["macs"] - control["macs"])
+    assert pruned["control"] == pytest.approx((128 + share * 32) / 200)  # between the two, not the nearer one's
+    assert not any("smaller input" in message for message in found["warnings"])
+    monkeypatch.setattr(
+        "darkprune.search.figures.map_of", lambda data: lambda network, *_: (network.graph.params - 1e4) / 1e5
+    )
+    found = prune(capsys, *pair, *data, "--target-macs", "0.85", "-o", tmp_path / "b")
+    assert any("take the smaller input" in message for message in found["warnings"])
+
+
 class _Clock(LoadedNetwork):
     """A network that takes as long as its operations say, so that a busy machine cannot fail the test."""
 

@@ -12,7 +12,6 @@ from tiny import DETECTOR, write_images, write_pair
 from torch import Tensor
 
 from darkprune.errors import DataError, PlanError
-from darkprune.evaluation.control import control_of
 from darkprune.graph.channels import map_channels
 from darkprune.graph.graph import build_graph, read_graph
 from darkprune.graph.stats import totals
@@ -218,13 +217,3 @@ def test_no_images(weights: NetworkWeights, images: Path, tmp_path: Path) -> Non
     (tmp_path / "bad" / "b.png").write_bytes(b"x")
     with pytest.raises(DataError, match=r"0 images .* at least 2"):
         read_samples(tmp_path / "bad", weights.graph, CPU)
-
-
-def test_the_control_costs_as_much(weights: NetworkWeights, tmp_path: Path) -> None:
-    (tmp_path / "large.cfg").write_text(DETECTOR.replace("width=32", "width=320").replace("height=32", "height=320"))
-    graph = read_graph(tmp_path / "large.cfg")
-    control = control_of(graph, round(0.9 * graph.macs))
-    assert control is not None
-    assert (control.net.input.w, control.net.input.h) == (320, 288)
-    assert control_of(graph, graph.macs) is None
-    assert control_of(weights.graph, 1) is None  # no smaller multiple of 32
