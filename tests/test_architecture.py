@@ -90,3 +90,10 @@ def test_surgery_imports_nothing_heavy(command: str) -> None:
 def test_no_room_is_called_utils() -> None:
     for path in PACKAGE.rglob("*"):
         assert not re.fullmatch(r"(utils?|helpers?|misc|common)(\.py)?", path.name), path
+
+
+def test_format_tags_have_one_style() -> None:
+    for path in _sources():
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "").endswith("FORMAT"):
+                assert re.fullmatch(r"darkprune-[a-z]+/[1-9]\d*", ast.literal_eval(node.value)), path

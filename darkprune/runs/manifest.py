@@ -15,7 +15,7 @@ from darkprune.darknet.output import atomic_file
 from darkprune.errors import OutputError
 
 NAME = "manifest.json"
-FORMAT = "darkprune run 1"
+FORMAT = "darkprune-run/1"
 MAX_BYTES = 64 << 20
 
 

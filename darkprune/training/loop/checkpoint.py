@@ -21,7 +21,7 @@ from darkprune.graph.graph import Graph
 from darkprune.graph.weights import weights_bytes
 from darkprune.network import Network, save_weights
 
-FORMAT = "darkprune training state 1"
+FORMAT = "darkprune-state/1"
 STATE = "state.pt"
 
 
