@@ -25,8 +25,9 @@ import torch
 from darkprune.data import read_dataset
 from darkprune.data.loading import load_batches
 from darkprune.data.scenes import write_scenes
-from darkprune.evaluation import evaluate
-from darkprune.evaluation.of_graph import heads_of, input_shape
+from darkprune.evaluation.detector import Detector
+from darkprune.evaluation.evaluate import evaluate_detector
+from darkprune.evaluation.of_graph import input_shape
 from darkprune.graph.graph import Graph, read_graph
 from darkprune.network import Network
 from darkprune.training.data.run_data import DataRequest, open_data
@@ -77,8 +78,8 @@ def bench_evaluation(graph: Graph, network: Network, args: argparse.Namespace, d
     """Evaluates the set, and runs the same images through the network with nothing around it."""
     dataset = read_dataset(data, "valid")
     network.eval()
-    run, heads, shape = runner_of(network), heads_of(graph), input_shape(graph)
-    size = 8
+    run, shape, size = runner_of(network), input_shape(graph), 8
+    detector = Detector.of(graph, run)
     loaded = [batch.images for batch in load_batches([record.path for record in dataset.images], shape, size)]
     times: dict[str, list[float]] = {"forward": [], "evaluation": []}
     for _ in range(args.repeat):
@@ -87,7 +88,7 @@ def bench_evaluation(graph: Graph, network: Network, args: argparse.Namespace, d
             run(images)
         times["forward"].append(time.perf_counter() - began)
         began = time.perf_counter()
-        evaluate(run, heads, dataset, shape, coco=False, batch=size)
+        evaluate_detector(detector, dataset, coco=False)
         times["evaluation"].append(time.perf_counter() - began)
     best = {name: min(values) for name, values in times.items()}
     return {

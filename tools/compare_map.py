@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from darkprune.data import read_dataset
-from darkprune.evaluation import Detections, detect
 from darkprune.evaluation.average_precision import average_precisions
+from darkprune.evaluation.detector import Detector, find_objects
 from darkprune.evaluation.evaluate import truths_of
 from darkprune.evaluation.matching import Truths, match
-from darkprune.evaluation.of_graph import heads_of, input_shape
+from darkprune.evaluation.nms import Detections
+from darkprune.evaluation.of_graph import heads_of
 from darkprune.graph.graph import read_graph
 from darkprune.runners.base import FAST_FIRST, load_with_any
 from darkprune.zoo import resolve
@@ -68,7 +69,7 @@ def main() -> None:
         whole, samples = [], []
         for file in weights.split(";"):
             _, network = load_with_any(graph, Path(file), taps=False, order=FAST_FIRST)
-            found = detect(network.head_maps, heads, paths, input_shape(graph)).detections
+            found = find_objects(Detector.of(graph, network.head_maps), paths).detections
             whole.append(mean_ap(found, truths, heads[-1].classes))
             samples.append([sampled(found, truths, heads[-1].classes, chosen) for chosen in draws])
         means = np.mean(samples, axis=0)

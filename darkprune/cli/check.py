@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from darkprune.cli.console import add_json, follow, print_json, progress
+from darkprune.cli.console import add_json, print_json
 from darkprune.data import read_dataset
 from darkprune.data.check import check_dataset
 from darkprune.evaluation.of_graph import heads_of
 from darkprune.graph.graph import read_graph
+from darkprune.progress import reporting
 from darkprune.zoo import resolve
 
 
@@ -30,8 +31,8 @@ def run(args: Namespace) -> int:
     for split in args.split or ["train", "valid"]:
         dataset = read_dataset(args.data, split, args.names)
         counts[split] = len(dataset)
-        with progress(len(dataset), f"checking {split}", "image") as bar:
-            problems = check_dataset(dataset, classes, decode=not args.fast, progress=follow(bar))
+        with reporting(None) as report:
+            problems = check_dataset(dataset, classes, decode=not args.fast, progress=report)
         found += [{"split": split, "kind": problem.kind, "problem": str(problem)} for problem in problems]
     if args.json:
         print_json({"images": counts, "problems": found})

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +17,7 @@ from darkprune.graph.stats import Totals
 from darkprune.graph.stats import change as change
 from darkprune.graph.stats import count as count
 from darkprune.graph.stats import megabytes as megabytes
+from darkprune.progress import Progress, ProgressEvent
 
 INTERRUPTED = 130  #: exit status after Ctrl-C, where what was done stays
 
@@ -128,21 +129,21 @@ def progress(total: int, what: str, unit: str = "it") -> Iterator[Bar]:
         yield bar
 
 
-def follow(bar: Bar) -> Callable[[int, int], None]:
-    """Returns a callback (done, total) that moves a bar to where the work is."""
-    last = 0
+def follow(bar: Bar) -> Progress:
+    """Returns a callback that moves a bar to where the work is."""
+    last = 0.0
 
-    def move(done: int, total: int) -> None:
+    def move(event: ProgressEvent) -> None:
         nonlocal last
-        bar.update(done - last)
-        last = done
+        bar.update(event.done - last)
+        last = event.done
 
     return move
 
 
 @contextmanager
-def following(total: int, what: str, unit: str = "it") -> Iterator[Callable[[int, int], None]]:
-    """Shows progress of something that says (done, total)."""
+def following(total: int, what: str, unit: str = "it") -> Iterator[Progress]:
+    """Shows progress of something that sends events."""
     with progress(total, what, unit) as bar:
         yield follow(bar)
 

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from darkprune.cli.console import add_json
-from darkprune.cli.eval import resized
 from darkprune.cli.train import carry_out
 from darkprune.cli.training_flags import add_data, add_pruning, add_run, changes_of
 from darkprune.errors import UsageError
-from darkprune.graph.graph import read_graph
+from darkprune.graph.graph import read_graph, resized
 from darkprune.graph.groups import PRESETS as GROUP_PRESETS
 from darkprune.graph.groups import divide
 from darkprune.surgery.plan_file import read_plan

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from argparse import ArgumentParser, Namespace
 
-from darkprune.cli.console import add_json, add_pair, follow, print_json, print_table, progress, warn
-from darkprune.data import read_dataset
-from darkprune.evaluation import Evaluation, evaluate
-from darkprune.evaluation.of_graph import heads_of, input_shape
-from darkprune.graph.graph import read_graph
-from darkprune.graph.graph import resized as resized
-from darkprune.runners.base import FAST_FIRST, RUNNERS, load_with_any
-from darkprune.zoo import resolve
+from darkprune.api.evaluate import EvaluateSettings, evaluate
+from darkprune.api.pair import load
+from darkprune.cli.console import add_json, add_pair, print_json, print_table, warn
+from darkprune.cli.flags import add_flags, read_flags
+from darkprune.evaluation.results import EvaluateResult
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -21,62 +17,35 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--data", required=True, metavar="F", help="a .data file, an image list, a Pascal VOC folder, or COCO JSON"
     )
-    parser.add_argument("--split", default="valid", help="which part of the data (default valid)")
-    parser.add_argument("--names", metavar="F", help="names of the classes, in order")
-    parser.add_argument("--points", type=int, default=0, choices=(0, 11, 101), help="recall points (default 0: area)")
-    parser.add_argument("--iou", type=float, default=0.5, help="overlap that counts as found (default 0.5)")
-    parser.add_argument("--thresh", type=float, default=0.25, help="score for precision and recall (default 0.25)")
-    parser.add_argument("--batch", type=int, default=8, help="images at a time (default 8)")
-    parser.add_argument("--size", metavar="WxH", help="another input size than the cfg's")
-    parser.add_argument("--runner", choices=tuple(RUNNERS), help="program to run the network in")
-    parser.add_argument("--strict", action="store_true", help="stop at the first image that cannot be read")
+    add_flags(parser, EvaluateSettings)
     add_json(parser)
 
 
 def run(args: Namespace) -> int:
     """Prints the figures."""
-    graph = resized(read_graph(resolve(args.cfg)), args.size)
-    heads = heads_of(graph)
-    dataset = read_dataset(args.data, args.split, args.names)
-    runner, network = load_with_any(graph, resolve(args.weights, "weights"), args.runner, taps=False, order=FAST_FIRST)
-    with progress(len(dataset), "evaluating", "image") as bar:
-        figures, found = evaluate(
-            network.head_maps,
-            heads,
-            dataset,
-            input_shape(graph),
-            points=args.points,
-            iou=args.iou,
-            confidence=args.thresh,
-            batch=max(1, args.batch),
-            strict=args.strict,
-            progress=follow(bar),
-        )
+    result = evaluate(load(args.cfg, args.weights), args.data, read_flags(EvaluateSettings, args))
     if args.json:
-        print_json({"cfg": args.cfg, "weights": args.weights, "runner": runner, **json.loads(figures.to_json())})
+        print_json(result.to_json())
     else:
-        _print(figures, runner, str(dataset.source))
-    for problem in found.problems[:20]:
-        warn(str(problem))
-    if len(found.problems) > 20:
-        warn(f"… and {len(found.problems) - 20} more")
-    if found.problems:
-        warn(f"{len(found.problems)} of {len(dataset)} images were skipped")
+        _print(result)
+    for message in result.warnings:
+        warn(message)
     return 0
 
 
-def _print(figures: Evaluation, runner: str, source: str) -> None:
+def _print(result: EvaluateResult) -> None:
     rows = [
         (c.name, f"{100 * c.ap:.2f}", c.truths, c.true_positives, c.false_positives)
-        for c in figures.per_class
+        for c in result.per_class
     ]  # fmt: skip
-    print_table(("class", f"AP@{figures.iou:g}", "objects", "found", "false"), rows)
-    print(f"\n{source}: {figures.images} images, {figures.truths} objects, {figures.detections} detections ({runner})")
-    print(f"mAP@0.5   {100 * figures.map50:.2f} %")
-    print(f"mAP@0.75  {100 * figures.map75:.2f} %")
-    if figures.map is not None:
-        print(f"mAP@0.5:0.95 (COCO)  {100 * figures.map:.2f} %")
+    print_table(("class", f"AP@{result.iou:g}", "objects", "found", "false"), rows)
+    counts = f"{result.images} images, {result.truths} objects, {result.detections} detections"
+    print(f"\n{result.data}: {counts} ({result.runner})")
+    print(f"mAP@0.5   {100 * result.map50:.2f} %")
+    print(f"mAP@0.75  {100 * result.map75:.2f} %")
+    if result.map is not None:
+        print(f"mAP@0.5:0.95 (COCO)  {100 * result.map:.2f} %")
     print(
-        f"at score {figures.confidence:g}: precision {figures.precision:.3f}, recall {figures.recall:.3f}, "
-        f"F1 {figures.f1:.3f}, average IoU {figures.average_iou:.3f}"
+        f"at score {result.confidence:g}: precision {result.precision:.3f}, recall {result.recall:.3f}, "
+        f"F1 {result.f1:.3f}, average IoU {result.average_iou:.3f}"
     )

@@ -7,8 +7,8 @@ from typing import Any
 
 from darkprune.cli.console import follow, progress
 from darkprune.data.dataset import Dataset
-from darkprune.evaluation import evaluate
-from darkprune.evaluation.of_graph import heads_of, input_shape
+from darkprune.evaluation.detector import Detector
+from darkprune.evaluation.evaluate import evaluate_detector
 from darkprune.graph.graph import Graph
 from darkprune.runners.base import get_runner
 
@@ -34,7 +34,8 @@ def what_it_costs(graph: Graph, weights: Path, path: Path, dataset: Dataset) -> 
     for source in (weights, path):
         network = get_runner("onnxruntime").load(graph, source, taps=False)
         with progress(len(dataset), "evaluating", "image") as bar:
-            found, _ = evaluate(network.head_maps, heads_of(graph), dataset, input_shape(graph), progress=follow(bar))
+            detector = Detector.of(graph, network.head_maps)
+            found, _ = evaluate_detector(detector, dataset, progress=follow(bar))
         figures.append(found)
     before, after = (100 * figure.map50 for figure in figures)
     advice = "leave it" if before - after > _WORTH else "it costs little"

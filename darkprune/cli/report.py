@@ -5,15 +5,15 @@ from __future__ import annotations
 import shlex
 from argparse import ArgumentParser, Namespace
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from darkprune.cli.console import add_json, following, megabytes, print_json, print_table, warn
+from darkprune.cli.console import add_json, megabytes, print_json, print_table, warn
 from darkprune.darknet.output import atomic_file, result_folder
 from darkprune.errors import DarkpruneError, DataError, UsageError
 from darkprune.graph.graph import read_graph
 from darkprune.graph.groups import PruneGroup, find_groups
+from darkprune.progress import Progress, reporting
 from darkprune.runners.base import RUNNERS
 from darkprune.zoo import resolve
 
@@ -77,7 +77,8 @@ def run(args: Namespace) -> int:
             f"--original {args.original[0]}: {folder} holds what another network was cut to; give the pair before "
             "that cut, or leave --original out"
         )
-    measured = _measure(args, contents, networks, structure.groups if structure else ())
+    with reporting(None) as progress:
+        measured = _measure(args, contents, networks, structure.groups if structure else (), progress)
     if problem:
         contents = replace(contents, problems=(*contents.problems, problem))
     told = Told(contents, networks, structure, measured)
@@ -138,7 +139,11 @@ def _structure(contents: Contents, networks: tuple[Network, ...]) -> tuple[Struc
 
 
 def _measure(
-    args: Namespace, contents: Contents, networks: tuple[Network, ...], groups: tuple[PruneGroup, ...]
+    args: Namespace,
+    contents: Contents,
+    networks: tuple[Network, ...],
+    groups: tuple[PruneGroup, ...],
+    progress: Progress,
 ) -> Measured:
     """Measures what can be measured; a report is written even where the networks cannot be run."""
     from darkprune.report.measure import Bench, Measured
@@ -149,7 +154,7 @@ def _measure(
     paths = _paths(args, dataset)
     names = _names(args, dataset, networks)
     try:
-        bench = Bench(networks, names, args.runner, partial(following, unit="step"))
+        bench = Bench(networks, names, args.runner, progress)
     except DarkpruneError as error:
         if args.runner or args.data:
             raise

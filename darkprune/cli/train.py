@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from darkprune.cli.console import INTERRUPTED, add_json, add_pair, print_json, print_totals, record_command
-from darkprune.cli.eval import resized
 from darkprune.cli.training_flags import (
     add_data,
     add_pruning,
@@ -21,7 +20,7 @@ from darkprune.cli.training_flags import (
     requests_of,
 )
 from darkprune.errors import UsageError
-from darkprune.graph.graph import Graph, read_graph
+from darkprune.graph.graph import Graph, read_graph, resized
 from darkprune.graph.groups import PRESETS as GROUP_PRESETS
 from darkprune.graph.groups import divide
 from darkprune.graph.stats import totals

@@ -17,8 +17,8 @@ from darkprune.comparison.setup import Setup
 from darkprune.comparison.train import train
 from darkprune.data import read_dataset
 from darkprune.errors import UsageError
-from darkprune.evaluation import evaluate
-from darkprune.evaluation.of_graph import heads_of, input_shape
+from darkprune.evaluation.detector import Detector, Loading
+from darkprune.evaluation.evaluate import evaluate_detector
 from darkprune.graph.graph import Graph, read_graph, with_input_size
 from darkprune.graph.stats import totals
 from darkprune.graph.weights import NetworkWeights
@@ -142,13 +142,9 @@ def _measure(setup: Setup, cell: Cell) -> dict[str, Any]:
 
 def _figures(setup: Setup, graph: Graph, weights: Path) -> dict[str, Any]:
     _, network = load_with_any(graph, weights, setup.runner, taps=False)
-    found, _ = evaluate(
-        network.head_maps,
-        heads_of(graph),
-        read_dataset(setup.data, setup.split, setup.names),
-        input_shape(graph),
-        workers=setup.workers,
-    )
+    dataset = read_dataset(setup.data, setup.split, setup.names)
+    detector = Detector.of(graph, network.head_maps)
+    found, _ = evaluate_detector(detector, dataset, loading=Loading(workers=setup.workers))
     return {
         "width": graph.net.input.w,
         "height": graph.net.input.h,

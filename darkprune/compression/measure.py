@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from darkprune.data.reading import images_of
 from darkprune.evaluation.control import control_networks
 from darkprune.graph.graph import Graph, read_graph
+from darkprune.progress import Progress
 from darkprune.runners.base import FAST_FIRST, load_with_any
 from darkprune.runners.measure import distance_to
 
 
 def distance_of(
-    original: tuple[Path, Path], slim: tuple[Path, Path], images: Path, progress: Callable[[int, int], None]
+    original: tuple[Path, Path], slim: tuple[Path, Path], images: Path, progress: Progress
 ) -> float:
     """Measures how far a pair's scores are from the original's; see `OutputDistance`.
 
     Args:
         original, slim: cfg and weights.
         images: a folder or a list.
-        progress: called with (images done, images in all).
+        progress: gets an event per batch of images.
 
     Raises:
         RunnerError: no program takes one of them.

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from darkprune.data.dataset import DataProblem, Dataset, ImageRecord, LabelReading, Objects, ProblemKind, printable
 from darkprune.data.images import read_image
 from darkprune.errors import DataError
+from darkprune.progress import Progress, silent, track
 
 # labels written with six decimals may stick out of the image by rounding; darknet does not mind
 _SLACK = 1e-4
@@ -24,7 +25,7 @@ def check_dataset(
     *,
     decode: bool = True,
     workers: int = 4,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = silent,
 ) -> list[DataProblem]:
     """Lists what is wrong with a set.
 
@@ -33,7 +34,7 @@ def check_dataset(
         classes: number of classes of the network's head; None if there is no network yet.
         decode: also decode every image (some milliseconds each); else only look whether the files exist.
         workers: threads that read and decode.
-        progress: called with (images done, images in all).
+        progress: gets an event per image.
 
     Returns:
         Problems in the order: names, list, then image by image (missing or malformed labels, class numbers beyond the
@@ -43,10 +44,10 @@ def check_dataset(
     limit = classes if classes is not None else len(dataset.class_names) or None
     with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
         checked = pool.map(lambda record: _check_image(record, limit, decode), dataset.images)
-        for done, found in enumerate(checked, start=1):
+        step = track(progress, "checking", len(dataset), "image")
+        for found in checked:
             problems += found
-            if progress is not None:
-                progress(done, len(dataset))
+            step()
     return problems
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from darkprune.data.darknet_data import read_names
 from darkprune.graph.graph import Graph
 from darkprune.layers.heads import Head
+from darkprune.settings import PathLike
 from darkprune.zoo import folder
 
 #: classes of darkprune's own networks -> the file in `cfg/`
@@ -25,7 +26,7 @@ def names_file(graph: Graph) -> Path | None:
     return None
 
 
-def class_names(given: str | None, graph: Graph) -> tuple[str, ...]:
+def class_names(given: PathLike | None, graph: Graph) -> tuple[str, ...]:
     """Returns the names in a given file, else those that belong to the network; nothing where there are none.
 
     Raises:

@@ -7,10 +7,36 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from darkprune.errors import UsageError
 from darkprune.evaluation.matching import Matches, Truths
 from darkprune.evaluation.nms import Detections
 
 POINTS = (0, 11, 101)
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How detections are scored.
+
+    Attributes:
+        points: recall points of the average precision, see `average_precisions`.
+        iou: a detection counts if it overlaps an object by more.
+        confidence: score above which detections enter precision, recall and counts.
+    """
+
+    points: int = 0
+    iou: float = 0.5
+    confidence: float = 0.25
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        if self.points not in POINTS:
+            raise UsageError(f"points={self.points} is not one of {', '.join(map(str, POINTS))}")
+        if not 0 <= self.iou < 1:
+            raise UsageError(f"iou={self.iou} is out of range; it must be at least 0 and below 1")
+
+
+DARKNET = Scoring()  #: as `detector map` scores without flags
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 
-from darkprune.evaluation.average_precision import average_precisions, count_at
+from darkprune.evaluation.average_precision import DARKNET, Scoring, average_precisions, count_at
 from darkprune.evaluation.coco_metrics import CocoFigures
 from darkprune.evaluation.matching import Truths, match
 from darkprune.evaluation.nms import Detections
@@ -31,8 +30,8 @@ class ClassResult:
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """Figures of a network on a set; all rates are fractions.
+class EvaluateResult:
+    """Figures of a network on a labelled set; all rates are fractions.
 
     Attributes:
         images: images that were evaluated.
@@ -49,6 +48,8 @@ class Evaluation:
         true_positives, false_positives, false_negatives: likewise.
         per_class: by class number.
         coco: all of COCO's figures, or None.
+        cfg, weights, runner, data: the network, the program that ran it and the set, where they are known.
+        warnings: images that were skipped.
     """
 
     images: int
@@ -70,60 +71,55 @@ class Evaluation:
     false_negatives: int
     per_class: tuple[ClassResult, ...]
     skipped: int = 0
-    coco: CocoFigures | None = field(default=None)
+    coco: CocoFigures | None = None
+    cfg: str = ""
+    weights: str = ""
+    runner: str = ""
+    data: str = ""
+    warnings: tuple[str, ...] = ()
 
-    def to_json(self) -> str:
-        """Returns the figures as a JSON object with the attributes' names."""
-        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+    def to_json(self) -> dict[str, object]:
+        """Returns the figures by the attributes' names."""
+        return asdict(self)
 
 
 def summarise(
     detections: Detections,
     truths: Truths,
     names: Sequence[str],
-    classes: int,
     images: int,
-    *,
-    points: int = 0,
-    iou: float = 0.5,
-    confidence: float = 0.25,
     skipped: int = 0,
+    scoring: Scoring = DARKNET,
     coco: CocoFigures | None = None,
-) -> Evaluation:
+) -> EvaluateResult:
     """Works out all figures from the detections and labels of a whole set.
 
     Args:
         detections, truths: with the same image numbers.
-        names: of the classes; missing ones become their number.
-        classes: number of classes of the head.
+        names: of the classes of the head.
         images: number of images that were run.
-        points, iou, confidence: see `Evaluation`.
         skipped: images that could not be read.
+        scoring: how detections are scored.
         coco: COCO's figures, if they were computed.
     """
     matches = match(detections, truths)
-    means: dict[float, float] = {}
-    for level in {0.5, 0.75, iou}:
-        precisions = average_precisions(detections, truths, matches, classes, level, points)
-        means[level] = float(precisions.mean())
-        if level == iou:
-            per_class = precisions
-    counts = count_at(detections, truths, matches, classes, iou, confidence)
+    classes, iou = len(names), scoring.iou
+    precisions = {
+        level: average_precisions(detections, truths, matches, classes, level, scoring.points)
+        for level in {0.5, 0.75, iou}
+    }
+    counts = count_at(detections, truths, matches, classes, iou, scoring.confidence)
     true, false, total = (array.tolist() for array in (counts.true_positives, counts.false_positives, counts.truths))
-    rows = tuple(
-        ClassResult(names[i] if i < len(names) else str(i), float(per_class[i]), total[i], true[i], false[i])
-        for i in range(classes)
-    )
-    return Evaluation(
+    return EvaluateResult(
         images=images,
         truths=sum(total),
         detections=len(detections),
-        points=points,
+        points=scoring.points,
         iou=iou,
-        confidence=confidence,
-        map_iou=means[iou],
-        map50=means[0.5],
-        map75=means[0.75],
+        confidence=scoring.confidence,
+        map_iou=float(precisions[iou].mean()),
+        map50=float(precisions[0.5].mean()),
+        map75=float(precisions[0.75].mean()),
         map=None if coco is None else coco.map,
         precision=counts.precision,
         recall=counts.recall,
@@ -132,7 +128,7 @@ def summarise(
         true_positives=sum(true),
         false_positives=sum(false),
         false_negatives=sum(total) - sum(true),
-        per_class=rows,
+        per_class=tuple(map(ClassResult, names, precisions[iou].tolist(), total, true, false)),
         skipped=skipped,
         coco=coco,
     )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from darkprune.evaluation import decode
+from darkprune.evaluation.heads import decode
 from darkprune.evaluation.of_graph import heads_of
 from darkprune.graph.graph import Graph
 

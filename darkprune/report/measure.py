@@ -14,13 +14,15 @@ from darkprune.data.dataset import Dataset
 from darkprune.data.images import read_image
 from darkprune.data.loading import load_image
 from darkprune.errors import DataError, RunnerError, TrainingError
-from darkprune.evaluation import Evaluation, detect, evaluate
+from darkprune.evaluation.detector import Detector, find_objects
 from darkprune.evaluation.drawing import draw
-from darkprune.evaluation.of_graph import heads_of, input_shape
+from darkprune.evaluation.evaluate import evaluate_detector
+from darkprune.evaluation.of_graph import input_shape
+from darkprune.evaluation.results import EvaluateResult
 from darkprune.graph.graph import Graph
 from darkprune.graph.groups import PruneGroup
+from darkprune.progress import Progress, silent, track
 from darkprune.runners.base import FAST_FIRST, LoadedNetwork, load_with_any
-from darkprune.runners.measure import Following
 from darkprune.runners.timing import time_alternately
 from darkprune.surgery.plan import PrunePlan
 from darkprune.training.distillation.taps import Tap, choose_taps, match_taps
@@ -78,7 +80,7 @@ class Measured:
     """What was measured; what could not be is empty, with the reason in `problems`."""
 
     runner: str = ""
-    evaluations: tuple[Evaluation, ...] = ()
+    evaluations: tuple[EvaluateResult, ...] = ()
     seconds: tuple[tuple[float, ...], ...] = ()
     samples: tuple[Sample, ...] = ()
     looks: tuple[Look, ...] = ()
@@ -89,7 +91,7 @@ class Bench:
     """Runs the networks of a report."""
 
     def __init__(
-        self, networks: Sequence[Network], names: Sequence[str], runner: str | None, follow: Following
+        self, networks: Sequence[Network], names: Sequence[str], runner: str | None, progress: Progress = silent
     ) -> None:
         """Loads them.
 
@@ -97,13 +99,12 @@ class Bench:
             networks: one, or the original and what it became.
             names: of the classes.
             runner: program to run them in; the first that takes them by default.
-            follow: shows progress.
+            progress: gets events.
 
         Raises:
             GraphError, RunnerError: they cannot be run, or detect nothing.
         """
-        self.networks, self.names, self.follow = tuple(networks), tuple(names), follow
-        self.heads = [heads_of(network.graph) for network in networks]
+        self.networks, self.names, self.progress = tuple(networks), tuple(names), progress
         self.loaded: list[LoadedNetwork] = []
         self.runner = runner
         for network in networks:
@@ -111,44 +112,35 @@ class Bench:
                 network.graph, network.weights, self.runner, taps=False, order=FAST_FIRST
             )
             self.loaded.append(loaded)
+        self.detectors = [Detector.of(loaded.graph, loaded.head_maps) for loaded in self.loaded]
 
-    def evaluate(self, dataset: Dataset) -> tuple[Evaluation, ...]:
+    def evaluate(self, dataset: Dataset) -> tuple[EvaluateResult, ...]:
         """Measures mAP."""
-        found = []
-        for network, loaded, heads in zip(self.networks, self.loaded, self.heads, strict=True):
-            with self.follow(len(dataset), f"evaluating {network.name}") as move:
-                figures, _ = evaluate(loaded.head_maps, heads, dataset, input_shape(network.graph), progress=move)
-            found.append(figures)
-        return tuple(found)
+        each = zip(self.networks, self.detectors, strict=True)
+        return tuple(
+            evaluate_detector(detector, dataset, task=f"evaluating {network.name}", progress=self.progress)[0]
+            for network, detector in each
+        )
 
     def time(self, runs: int) -> tuple[tuple[float, ...], ...]:
         """Times single images, the networks in turn."""
         random = np.random.default_rng(0)
         shapes = [network.graph.net.input for network in self.networks]
         images = [random.random((1, s.c, s.h, s.w), np.float32) for s in shapes]
-        total, done = (runs + 3) * len(images), 0
-        with self.follow(total, "timing") as move:
-
-            def step() -> None:
-                nonlocal done
-                done += 1
-                move(done, total)
-
-            times = time_alternately(self.loaded, images, runs, 3, step)
-        return tuple(map(tuple, times))
+        step = track(self.progress, "timing", (runs + 3) * len(images), "run")
+        return tuple(map(tuple, time_alternately(self.loaded, images, runs, 3, step)))
 
     def samples(self, paths: Sequence[Path]) -> tuple[Sample, ...]:
         """Draws the boxes of all networks on images; what cannot be read is left out."""
         each = [
-            detect(loaded.head_maps, heads, paths, input_shape(network.graph), threshold=THRESHOLD)
-            for network, loaded, heads in zip(self.networks, self.loaded, self.heads, strict=True)
+            find_objects(detector, paths, threshold=THRESHOLD, progress=self.progress) for detector in self.detectors
         ]
         samples = []
         for number, path in enumerate(paths):
             if any(not found.sizes[number, 0] for found in each):
                 continue
             image = _shrunk(np.asarray(cv2.cvtColor(read_image(path, 3), cv2.COLOR_RGB2BGR), np.uint8), SIDE)
-            here = [found.detections.select(found.detections.image == number) for found in each]
+            here = [found.of_image(number) for found in each]
             pictures = tuple(_jpeg(draw(image, boxes, self.names)) for boxes in here)
             samples.append(Sample(path.name, pictures, tuple(map(len, here))))
         return tuple(samples)

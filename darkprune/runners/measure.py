@@ -7,15 +7,17 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from darkprune.data.dataset import Dataset
-from darkprune.evaluation.evaluate import evaluate
+from darkprune.evaluation.detector import Detector, Loading
+from darkprune.evaluation.evaluate import evaluate_detector
 from darkprune.evaluation.of_graph import heads_of, input_shape
 from darkprune.evaluation.output_distance import OutputDistance
+from darkprune.progress import Progress, track
 from darkprune.runners.base import LoadedNetwork
 
-#: measures a loaded network; the callback is called with (images done, images in all)
-Measure = Callable[[LoadedNetwork, Callable[[int, int], None]], float]
-#: called with (number of steps, what is done) gives a context with a function (done, total) that shows progress
-Following = Callable[[int, str], AbstractContextManager[Callable[[int, int], None]]]
+#: measures a loaded network
+Measure = Callable[[LoadedNetwork, Progress], float]
+#: called with (number of steps, what is done) gives a context with what shows progress
+Following = Callable[[int, str], AbstractContextManager[Progress]]
 BATCH = 8  #: images at a time
 MAP = "mAP@0.5"  #: more is better
 DISTANCE = "distance"  #: less is better
@@ -24,16 +26,10 @@ DISTANCE = "distance"  #: less is better
 def map_of(dataset: Dataset, batch: int = BATCH) -> Measure:
     """Measures mAP@0.5 as a fraction."""
 
-    def measure(network: LoadedNetwork, report: Callable[[int, int], None]) -> float:
-        figures, _ = evaluate(
-            network.head_maps,
-            heads_of(network.graph),
-            dataset,
-            input_shape(network.graph),
-            coco=False,
-            batch=max(1, batch),
-            progress=report,
-        )
+    def measure(network: LoadedNetwork, progress: Progress) -> float:
+        detector = Detector.of(network.graph, network.head_maps)
+        loading = Loading(max(1, batch))
+        figures, _ = evaluate_detector(detector, dataset, loading=loading, coco=False, progress=progress)
         return figures.map50
 
     return measure
@@ -43,4 +39,9 @@ def distance_to(original: LoadedNetwork, paths: Sequence[Path], batch: int = BAT
     """Measures the distance from the outputs of a network, see `OutputDistance`."""
     graph = original.graph
     distance = OutputDistance(original.head_maps, heads_of(graph), paths, input_shape(graph), batch)
-    return lambda network, report: distance.measure(network.head_maps, input_shape(network.graph), report)
+
+    def measure(network: LoadedNetwork, progress: Progress) -> float:
+        step = track(progress, "output distance", len(paths), "image")
+        return distance.measure(network.head_maps, input_shape(network.graph), step.at)
+
+    return measure

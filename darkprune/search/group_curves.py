@@ -14,6 +14,7 @@ from darkprune.data.dataset import Dataset
 from darkprune.errors import DataError
 from darkprune.graph.graph import Graph, build_graph
 from darkprune.graph.stats import Totals, totals
+from darkprune.progress import silent, track
 from darkprune.runners.base import FAST_FIRST, load_with_any
 from darkprune.runners.measure import DISTANCE, MAP, Following, Measure, distance_to, map_of
 from darkprune.search.curve_cache import CurveCache, try_to_keep
@@ -108,8 +109,9 @@ def measured_curves(
     if len(curves) < len(expected):
         retained = _retained(original.graph, original.file.path, material)
         with following(len(expected) * len(RATIOS), "measuring curves") as report:
+            step = track(report, "measuring curves", len(expected) * len(RATIOS), "ratio")
             for number in range(len(curves), len(expected)):
-                curves.append(_measure(ranking, settings, number, retained, report))
+                curves.append(_measure(ranking, settings, number, retained, step.at))
                 try_to_keep(cache, key, curves)
     return Curves(metric, before, tuple(curves)), cache
 
@@ -120,13 +122,13 @@ def _retained(graph: Graph, weights: Path, material: Material) -> Callable[[Grap
 
     def value(measure: Measure, slim: Graph, path: Path) -> float:
         _, loaded = load_with_any(slim, path, runner, taps=False)
-        return measure(loaded, lambda done, total: None)
+        return measure(loaded, silent)
 
     if material.dataset is None:
         away = distance_to(network, material.paths, material.batch)
         return lambda slim, path: max(0.0, 1 - value(away, slim, path) ** 2)
     measure = map_of(material.dataset, material.batch)
-    whole = measure(network, lambda done, total: None)
+    whole = measure(network, silent)
     if not whole > 0:
         raise DataError(
             f"{material.dataset.source}: the unpruned network finds nothing that is labelled on its "

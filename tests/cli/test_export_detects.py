@@ -11,7 +11,8 @@ import pytest
 
 from darkprune.cli.main import main
 from darkprune.data.scenes import draw_scene
-from darkprune.evaluation import Candidates, suppress
+from darkprune.evaluation.heads import Candidates
+from darkprune.evaluation.nms import suppress
 from darkprune.onnx.check import run_onnx
 from darkprune.zoo import resolve
 

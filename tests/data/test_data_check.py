@@ -13,6 +13,7 @@ from darkprune.data.check import check_dataset, check_objects
 from darkprune.data.dataset import make_objects, printable
 from darkprune.data.reading import list_images
 from darkprune.errors import DataError
+from darkprune.progress import ProgressEvent
 
 COCO_VAL = Path(__file__).parents[3] / "shared" / "assets" / "data" / "coco_val"
 
@@ -81,10 +82,10 @@ def test_without_decoding(tmp_path: Path) -> None:
     data = make_set(tmp_path, {"cut": "", "gone": ""})
     (tmp_path / "cut.jpg").write_bytes(b"")
     (tmp_path / "gone.jpg").unlink()
-    calls: list[tuple[int, int]] = []
-    problems = check_dataset(read_dataset(data), decode=False, progress=lambda a, b: calls.append((a, b)))
+    events: list[ProgressEvent] = []
+    problems = check_dataset(read_dataset(data), decode=False, progress=events.append)
     assert [(p.kind, p.file.name) for p in problems] == [("image", "gone.jpg")]
-    assert calls == [(1, 2), (2, 2)]
+    assert [(event.done, event.total) for event in events] == [(0, 2), (1, 2), (2, 2)]
 
 
 def test_problems_are_safe_to_print() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from darkprune.data.dataset import make_objects
 from darkprune.errors import DarkpruneError
 from darkprune.evaluation import coco_metrics
-from darkprune.evaluation.average_precision import average_precision, average_precisions, count_at
+from darkprune.evaluation.average_precision import Scoring, average_precision, average_precisions, count_at
 from darkprune.evaluation.coco_metrics import coco_figures
 from darkprune.evaluation.matching import Truths, make_truths, match
 from darkprune.evaluation.nms import Detections
@@ -170,7 +170,7 @@ def test_difficult_objects_count_neither_way() -> None:
     boxes = np.array([[0.2, 0.2, 0.2, 0.2], [0.7, 0.7, 0.2, 0.2]], F)
     truths = Truths(np.zeros(2, int), boxes, np.zeros(2, int), np.array([False, True]))
     detections = Detections(np.zeros(2, int), boxes, np.zeros(2, int), np.array([0.5, 0.9], F))
-    result = summarise(detections, truths, ["x"], 1, 1)
+    result = summarise(detections, truths, ["x"], 1)
     assert (result.map50, result.precision, result.recall, result.truths) == (1, 1, 1, 1)
     for evaluator in ("faster_coco_eval", "pycocotools"):
         pytest.importorskip(evaluator)
@@ -188,12 +188,12 @@ def test_make_truths_leaves_unknown_classes_out() -> None:
 
 def test_summary_and_json() -> None:
     detections, truths = draw(np.random.default_rng(3), 20, 8, 2)
-    result = summarise(detections, truths, ["cat"], 3, 3, points=11, iou=0.6, confidence=0.3, skipped=2)
+    result = summarise(detections, truths, ["cat", "1", "2"], 3, 2, Scoring(11, 0.6, 0.3))
     assert [row.name for row in result.per_class] == ["cat", "1", "2"]
     assert result.per_class[2].ap == 0
     assert result.map_iou == pytest.approx(sum(row.ap for row in result.per_class) / 3)
     assert result.false_negatives + result.true_positives == result.truths
-    content = json.loads(result.to_json())
+    content = json.loads(json.dumps(result.to_json()))
     assert content["map50"] == result.map50
     assert content["map"] is None
     assert content["per_class"][0]["name"] == "cat"
@@ -202,12 +202,12 @@ def test_summary_and_json() -> None:
 
 def test_nothing_found_or_labelled() -> None:
     detections, truths = draw(np.random.default_rng(3), 0, 5, 2)
-    result = summarise(detections, truths, [], 2, 3)
+    result = summarise(detections, truths, ["0", "1"], 3)
     assert (result.map50, result.precision, result.recall, result.f1, result.average_iou) == (0, 0, 0, 0, 0)
     assert coco_figures(detections, truths, np.full((3, 2), 9), 2).map == 0
     none = make_truths([], [], 2)
     found, _ = draw(np.random.default_rng(3), 4, 0, 2)
-    assert summarise(found, none, [], 2, 3).map50 == 0
+    assert summarise(found, none, ["0", "1"], 3).map50 == 0
     assert coco_figures(found, none, np.full((3, 2), 9), 2).map == -1
 
 

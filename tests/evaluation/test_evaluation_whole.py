@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -12,11 +13,15 @@ import pytest
 
 from darkprune.data import read_dataset
 from darkprune.data.loading import InputShape
-from darkprune.errors import DataError, GraphError
-from darkprune.evaluation import Head, evaluate
+from darkprune.errors import DataError, GraphError, UsageError
+from darkprune.evaluation.average_precision import Scoring
+from darkprune.evaluation.detector import Detector, Loading
+from darkprune.evaluation.evaluate import evaluate_detector
+from darkprune.evaluation.heads import Head
 from darkprune.evaluation.of_graph import head_sources, heads_of, input_shape, read_tree
 from darkprune.graph.graph import read_graph
 from darkprune.graph.weights import stored_tensors
+from darkprune.progress import ProgressEvent
 
 ASSETS = Path(__file__).parents[3] / "shared" / "assets"
 
@@ -50,6 +55,9 @@ def seer(images: np.ndarray) -> list[np.ndarray]:
     return [out]
 
 
+SEER = Detector(seer, (HEAD,), InputShape(64, 64))
+
+
 def logit(value: float) -> float:
     value = min(max(value, 1e-6), 1 - 1e-6)
     return math.log(value / (1 - value))
@@ -57,11 +65,9 @@ def logit(value: float) -> float:
 
 def test_whole_way(tmp_path: Path) -> None:
     dataset = read_dataset(make_set(tmp_path))
-    calls: list[tuple[int, int]] = []
-    result, found = evaluate(
-        seer, [HEAD], dataset, InputShape(64, 64), batch=2, progress=lambda a, b: calls.append((a, b))
-    )
-    assert calls == [(2, 5), (4, 5), (5, 5)]
+    events: list[ProgressEvent] = []
+    result, found = evaluate_detector(SEER, dataset, loading=Loading(2), progress=events.append)
+    assert [(event.done, event.total) for event in events] == [(0, 5), (2, 5), (4, 5), (5, 5)]
     assert result.images == 5
     assert [row.ap for row in result.per_class] == [
         pytest.approx((1 + 2 / 3 + 3 / 5) / 3),
@@ -76,7 +82,8 @@ def test_whole_way(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [(128, 64), (60, 90)])
 def test_letterboxed_boxes_come_back_to_the_image(tmp_path: Path, size: tuple[int, int]) -> None:
     dataset = read_dataset(make_set(tmp_path, 1, size))
-    _, found = evaluate(seer, [HEAD], dataset, InputShape(64, 64, letterbox=True), coco=False)
+    detector = replace(SEER, shape=InputShape(64, 64, letterbox=True))
+    _, found = evaluate_detector(detector, dataset, coco=False)
     assert np.allclose(found.detections.boxes[0], [0.375, 0.375, 0.25, 0.25], atol=0.05)
 
 
@@ -84,22 +91,22 @@ def test_unreadable_images_do_not_count(tmp_path: Path) -> None:
     dataset = read_dataset(make_set(tmp_path))
     for number in (0, 3):
         (tmp_path / f"{number}.png").write_bytes(b"")
-    result, found = evaluate(seer, [HEAD], dataset, InputShape(64, 64), batch=1)
+    result, found = evaluate_detector(SEER, dataset, loading=Loading(1))
     assert (result.images, result.skipped, result.truths) == (3, 2, 3)
     assert [problem.file.name for problem in found.problems] == ["0.png", "3.png"]
     with pytest.raises(DataError, match=r"0\.png.*is empty"):
-        evaluate(seer, [HEAD], dataset, InputShape(64, 64), strict=True)
+        evaluate_detector(SEER, dataset, loading=Loading(strict=True))
 
 
 def test_refusals(tmp_path: Path) -> None:
     dataset = read_dataset(make_set(tmp_path, 1))
-    with pytest.raises(DataError, match="points=7"):
-        evaluate(seer, [HEAD], dataset, InputShape(64, 64), points=7)
-    with pytest.raises(DataError, match="iou=50"):
-        evaluate(seer, [HEAD], dataset, InputShape(64, 64), iou=50)
+    with pytest.raises(UsageError, match="points=7"):
+        Scoring(points=7)
+    with pytest.raises(UsageError, match="iou=50"):
+        Scoring(iou=50)
     (tmp_path / "0.png").unlink()
     with pytest.raises(DataError, match="not one of its 1 images"):
-        evaluate(seer, [HEAD], dataset, InputShape(64, 64))
+        evaluate_detector(SEER, dataset)
 
 
 def test_heads_of_a_graph(tmp_path: Path) -> None:
@@ -169,7 +176,7 @@ def test_the_real_program_s_figures(
     runner, cfg = opencv_runner(ASSETS / "checkpoints" / name / name, tmp_path)
     graph = read_graph(cfg)
     dataset = read_dataset(ASSETS / "data" / "coco_val")
-    result, _ = evaluate(runner, heads_of(graph), dataset, input_shape(graph), coco=False)
+    result, _ = evaluate_detector(Detector.of(graph, runner), dataset, coco=False)
     assert result.map50 == pytest.approx(map50, abs=1e-4)
     assert result.map75 == pytest.approx(map75, abs=2e-4)
     if counts is not None:

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import torch
 
 from darkprune.data.dataset import Dataset
-from darkprune.evaluation import evaluate
-from darkprune.evaluation.of_graph import heads_of, input_shape
+from darkprune.evaluation.detector import Detector, Loading
+from darkprune.evaluation.evaluate import evaluate_detector
 from darkprune.network import Network
 
 Floats = npt.NDArray[np.float32]
@@ -62,15 +62,9 @@ class Validation:
         training = network.training
         network.eval()
         try:
-            figures, _ = evaluate(
-                runner_of(network),
-                heads_of(network.graph),
-                self.dataset,
-                input_shape(network.graph),
-                coco=False,
-                batch=self.batch,
-                workers=self.workers,
-            )
+            detector = Detector.of(network.graph, runner_of(network))
+            loading = Loading(self.batch, self.workers)
+            figures, _ = evaluate_detector(detector, self.dataset, loading=loading, coco=False)
         finally:
             network.train(training)
         return figures.map50

@@ -1,0 +1,168 @@
+"""`bench`: how fast a network runs, and what pruning gained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from darkprune.api.pair import Pair
+from darkprune.errors import GraphError
+from darkprune.graph.graph import Graph, resized
+from darkprune.progress import Progress, reporting, track
+from darkprune.runners.base import FAST_FIRST, RUNNERS, LoadedNetwork, load_with_any
+from darkprune.runners.timing import Latency, time_alternately, yield_of_saving
+from darkprune.settings import setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchSettings:
+    """How networks are timed."""
+
+    runner: str | None = setting(None, "program to run the networks in", choices=tuple(RUNNERS))
+    batch: int = setting(1, "images per run")
+    size: str | None = setting(None, "another input size than the cfg's", metavar="WxH")
+    runs: int = setting(50, "timed runs")
+    warmup: int = setting(5, "runs before")
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Times of one network.
+
+    Attributes:
+        cfg, weights: its files.
+        graph: the network as it was run.
+        latency: per run.
+        layers_ms: milliseconds by layer index; None where the program does not tell.
+    """
+
+    cfg: str
+    weights: str
+    graph: Graph
+    latency: Latency
+    layers_ms: Mapping[int, float] | None
+
+    def to_json(self) -> dict[str, object]:
+        """Returns the fields as JSON values."""
+        layers = self.layers_ms
+        return {
+            "cfg": self.cfg,
+            "weights": self.weights,
+            "macs": self.graph.macs,
+            **self.latency.to_json(),
+            "layers_ms": None if layers is None else {str(index): round(ms, 4) for index, ms in layers.items()},
+        }
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What the network with fewer operations saves; all are fractions but the first.
+
+    Attributes:
+        speed_up: median over the runs of the larger network's time divided by the smaller one's.
+        operations_saved: 1 − operations of the smaller ÷ operations of the larger.
+        time_saved: likewise for the median times.
+        share: time saved ÷ operations saved; None where no operations are saved.
+    """
+
+    speed_up: float
+    operations_saved: float
+    time_saved: float
+    share: float | None
+
+    def to_json(self) -> dict[str, object]:
+        """Returns the fields as JSON values."""
+        fields = asdict(self)
+        return {**fields, "yield": fields.pop("share")}
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """Times of one network, or of two in turn.
+
+    Attributes:
+        runner: the program that ran them.
+        networks: in the order in which they were given.
+        gain: what the smaller of two saves.
+    """
+
+    runner: str
+    networks: tuple[Timing, ...]
+    gain: Gain | None = None
+
+    def to_json(self) -> dict[str, object]:
+        """Returns the fields as JSON values."""
+        gain = None if self.gain is None else self.gain.to_json()
+        return {"runner": self.runner, "networks": [timing.to_json() for timing in self.networks], "gain": gain}
+
+
+def bench(
+    network: Pair,
+    settings: BenchSettings | None = None,
+    *,
+    against: Pair | None = None,
+    progress: Progress | None = None,
+) -> BenchResult:
+    """Times a network on random images, or two networks in turn, so that a machine's drift meets both alike.
+
+    Args:
+        network: what is timed.
+        settings: how; by default 50 runs of one image.
+        against: a second network.
+        progress: gets events.
+
+    Raises:
+        GraphError: a network reads no image or has no detection head.
+        RunnerError: no program at hand runs them.
+    """
+    settings = settings or BenchSettings()
+    pairs = [network, *([against] if against is not None else [])]
+    graphs = [resized(pair.graph, settings.size) for pair in pairs]
+    runner, loaded = _load(graphs, pairs, settings.runner)
+    random = np.random.default_rng(0)
+    shapes = [graph.net.input for graph in graphs]
+    batch, runs, warmup = max(1, settings.batch), max(1, settings.runs), max(0, settings.warmup)
+    images: list[NDArray[np.float32]] = [random.random((batch, s.c, s.h, s.w), np.float32) for s in shapes]
+    with reporting(progress) as report:
+        step = track(report, "timing", (runs + warmup) * len(pairs), "run")
+        seconds = time_alternately(loaded, images, runs, warmup, step)
+    timings = tuple(
+        Timing(
+            cfg=str(pair.cfg),
+            weights=str(pair.weights_file),
+            graph=graph,
+            latency=Latency.of(times, batch, graph.macs),
+            layers_ms=one.layer_times(given[:1]),
+        )
+        for pair, graph, times, one, given in zip(pairs, graphs, seconds, loaded, images, strict=True)
+    )
+    return BenchResult(runner, timings, _gain(timings, seconds) if against is not None else None)
+
+
+def _load(graphs: Sequence[Graph], pairs: Sequence[Pair], runner: str | None) -> tuple[str, list[LoadedNetwork]]:
+    """Loads all networks in the same program."""
+    loaded = []
+    for graph, pair in zip(graphs, pairs, strict=True):
+        if not graph.net.input.is_map or not graph.heads:
+            raise GraphError(
+                f"{graph.cfg.source}: reads no image or has no detection head, so there is nothing to time"
+            )
+        runner, one = load_with_any(graph, pair.weights_file, runner, taps=False, order=FAST_FIRST)
+        loaded.append(one)
+    return str(runner), loaded
+
+
+def _gain(timings: Sequence[Timing], seconds: Sequence[Sequence[float]]) -> Gain:
+    """Compares two networks: which of them is the pruned one follows from the operations."""
+    (large, slow), (small, fast) = sorted(zip(timings, seconds, strict=True), key=lambda entry: -entry[0].graph.macs)
+    before, after = large.latency.median, small.latency.median
+    macs = (large.graph.macs, small.graph.macs)
+    return Gain(
+        speed_up=round(float(np.median(np.array(slow) / np.array(fast))), 4),
+        operations_saved=round(1 - macs[1] / macs[0], 4),
+        time_saved=round(1 - after / before, 4),
+        share=yield_of_saving(before, after, *macs),
+    )

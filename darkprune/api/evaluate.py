@@ -1,0 +1,85 @@
+"""`evaluate`: mAP of a network on labelled images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from darkprune.api.pair import Pair
+from darkprune.data.dataset import DataProblem
+from darkprune.data.reading import read_dataset
+from darkprune.evaluation.average_precision import Scoring
+from darkprune.evaluation.detector import Detector, Loading
+from darkprune.evaluation.evaluate import evaluate_detector
+from darkprune.evaluation.results import EvaluateResult
+from darkprune.graph.graph import resized
+from darkprune.progress import Progress, reporting
+from darkprune.runners.base import FAST_FIRST, RUNNERS, load_with_any
+from darkprune.settings import PathLike, setting
+
+MOST_SHOWN = 20  #: skipped images that are named
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateSettings:
+    """What is evaluated, and how."""
+
+    split: str = setting("valid", "which part of the data")
+    names: PathLike | None = setting(None, "names of the classes, in order", metavar="F")
+    points: int = setting(0, "recall points", choices=("0", "11", "101"), default_text="0: area")
+    iou: float = setting(0.5, "overlap that counts as found")
+    thresh: float = setting(0.25, "score for precision and recall")
+    batch: int = setting(8, "images at a time")
+    size: str | None = setting(None, "another input size than the cfg's", metavar="WxH")
+    runner: str | None = setting(None, "program to run the network in", choices=tuple(RUNNERS))
+    strict: bool = setting(False, "stop at the first image that cannot be read")
+
+
+def evaluate(
+    network: Pair, data: PathLike, settings: EvaluateSettings | None = None, *, progress: Progress | None = None
+) -> EvaluateResult:
+    """Measures the mean average precision of a network, as `darknet detector map` does, and COCO's.
+
+    Args:
+        network: what is evaluated.
+        data: labelled images: a .data file, a list, a Pascal VOC folder, COCO JSON, a folder of images/ and labels/.
+        settings: how; by default on the split `valid`.
+        progress: gets events.
+
+    Raises:
+        DataError: the data cannot be used.
+        GraphError: the network detects nothing.
+        RunnerError: no program at hand runs it.
+    """
+    settings = settings or EvaluateSettings()
+    graph = resized(network.graph, settings.size)
+    scoring = Scoring(settings.points, settings.iou, settings.thresh)
+    dataset = read_dataset(data, settings.split, settings.names)
+    weights = network.weights_file
+    runner, loaded = load_with_any(graph, weights, settings.runner, taps=False, order=FAST_FIRST)
+    detector = Detector.of(graph, loaded.head_maps)
+    loading = Loading(max(1, settings.batch), strict=settings.strict)
+    with reporting(progress) as report:
+        figures, found = evaluate_detector(detector, dataset, scoring, loading, progress=report)
+    return replace(
+        figures,
+        cfg=str(network.cfg),
+        weights=str(weights),
+        runner=runner,
+        data=str(dataset.source),
+        warnings=tuple(skipped(found.problems, len(dataset))),
+    )
+
+
+def skipped(problems: tuple[DataProblem, ...], images: int) -> Iterable[str]:
+    """Says which images could not be read.
+
+    Args:
+        problems: these images.
+        images: number of all images.
+    """
+    yield from map(str, problems[:MOST_SHOWN])
+    if len(problems) > MOST_SHOWN:
+        yield f"… and {len(problems) - MOST_SHOWN} more"
+    if problems:
+        yield f"{len(problems)} of {images} images were skipped"
