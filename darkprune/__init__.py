@@ -16,12 +16,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from darkprune.api.bench import BenchResult as BenchResult
+    from darkprune.api.bench import BenchSettings as BenchSettings
+    from darkprune.api.bench import bench as bench
+    from darkprune.api.detect import DetectResult as DetectResult
+    from darkprune.api.detect import DetectSettings as DetectSettings
+    from darkprune.api.detect import FoundObject as FoundObject
+    from darkprune.api.detect import ImageObjects as ImageObjects
+    from darkprune.api.detect import detect as detect
+    from darkprune.api.evaluate import EvaluateSettings as EvaluateSettings
+    from darkprune.api.evaluate import evaluate as evaluate
     from darkprune.api.init import InitResult as InitResult
     from darkprune.api.init import InitSettings as InitSettings
     from darkprune.api.init import init as init
     from darkprune.api.pair import Pair as Pair
     from darkprune.api.pair import load as load
     from darkprune.errors import DarkpruneError as DarkpruneError
+    from darkprune.evaluation.results import EvaluateResult as EvaluateResult
     from darkprune.progress import Progress as Progress
     from darkprune.progress import ProgressEvent as ProgressEvent
 
@@ -29,12 +40,23 @@ __version__ = "0.1.0"
 
 #: public name -> module that defines it
 _HOME = {
+    "BenchResult": "darkprune.api.bench",
+    "BenchSettings": "darkprune.api.bench",
     "DarkpruneError": "darkprune.errors",
+    "DetectResult": "darkprune.api.detect",
+    "DetectSettings": "darkprune.api.detect",
+    "EvaluateResult": "darkprune.evaluation.results",
+    "EvaluateSettings": "darkprune.api.evaluate",
+    "FoundObject": "darkprune.api.detect",
+    "ImageObjects": "darkprune.api.detect",
     "InitResult": "darkprune.api.init",
     "InitSettings": "darkprune.api.init",
     "Pair": "darkprune.api.pair",
     "Progress": "darkprune.progress",
     "ProgressEvent": "darkprune.progress",
+    "bench": "darkprune.api.bench",
+    "detect": "darkprune.api.detect",
+    "evaluate": "darkprune.api.evaluate",
     "init": "darkprune.api.init",
     "load": "darkprune.api.pair",
 }
