@@ -22,7 +22,6 @@ from darkprune.cli.console import (
     print_json,
     print_table,
     progress,
-    record_command,
     warn,
 )
 from darkprune.cli.measured import with_curves
@@ -39,13 +38,16 @@ from darkprune.graph.graph import Graph, read_graph
 from darkprune.graph.weights import NetworkWeights
 from darkprune.runners.base import FAST_FIRST, RUNNERS, load_with_any
 from darkprune.runners.measure import DISTANCE, MAP, distance_to, map_of
+from darkprune.runs.digests import digest_of_file
+from darkprune.runs.provenance import write_provenance
+from darkprune.runs.record import file_input
 from darkprune.selection.allocation import ALLOCATIONS
 from darkprune.selection.decide import rank
 from darkprune.selection.importance import CRITERIA, GLOBAL_CRITERIA, IMAGE_CRITERIA
 from darkprune.selection.settings import RECOVERIES, PruneSettings
 from darkprune.selection.voting import MERGES
 from darkprune.surgery.constants import CONSTANTS
-from darkprune.surgery.plan import COMPENSATIONS, hash_file
+from darkprune.surgery.plan import COMPENSATIONS
 from darkprune.zoo import resolve
 
 if TYPE_CHECKING:  # torch is imported only where images are scored or fitted on
@@ -107,8 +109,8 @@ def run(args: Namespace) -> int:
         if settings.allocation == "sensitivity":
             ranking = with_curves(ranking, settings, dataset, args.images, args.runner).ranking
         about = {
-            "cfg": hash_file(cfg),
-            "weights": hash_file(weights_path),
+            "cfg": digest_of_file(cfg),
+            "weights": digest_of_file(weights_path),
             "metric": metric,
             "images": sha256("\n".join(map(os.path.abspath, [*paths, args.images or ""])).encode()).hexdigest(),
             "runner": runner,
@@ -116,7 +118,8 @@ def run(args: Namespace) -> int:
             "settings": {**asdict(settings), "ratio": None},
         }
         store = Store(folder, json.loads(json.dumps(about)), args.overwrite)
-        record_command(args, folder / "run.json", goes_on=bool(store.points))
+        inputs = {"cfg": file_input(cfg), "weights": file_input(weights_path)}
+        write_provenance(folder, inputs, goes_on=bool(store.points))
         measure = map_of(dataset, args.batch) if dataset else distance_to(network, paths, args.batch)
         bench = Bench(store, runner, measure, len(paths), following)
         recover = None

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from darkprune.cli.compare_output import show, write
-from darkprune.cli.console import INTERRUPTED, add_json, add_pair, print_json, progress, record_command
+from darkprune.cli.console import INTERRUPTED, add_json, add_pair, print_json, progress
 from darkprune.cli.training_flags import add_keys, changes_of
 from darkprune.comparison.cells import RECOVERIES, Cell, grid, share
 from darkprune.comparison.methods import DEFAULT, METHODS
@@ -19,6 +19,8 @@ from darkprune.errors import UsageError
 from darkprune.graph.graph import read_graph
 from darkprune.graph.stats import totals
 from darkprune.runners.base import FAST_FIRST, RUNNERS, load_with_any
+from darkprune.runs.provenance import write_provenance
+from darkprune.runs.record import file_input
 from darkprune.selection.budget import UNITS, parse_budget
 from darkprune.surgery.plan import COMPENSATIONS
 from darkprune.zoo import resolve
@@ -26,7 +28,7 @@ from darkprune.zoo import resolve
 if TYPE_CHECKING:  # these import torch, which --help can do without
     from darkprune.comparison.setup import Setup
     from darkprune.comparison.table import Row
-    from darkprune.runs.sources import Source
+    from darkprune.runs.stages import FileSource
 
 CANDIDATES = 30
 _COMMON = ("compensate", "round_to", "min_channels")
@@ -96,7 +98,7 @@ def run(args: Namespace) -> int:
     """Compares."""
     from darkprune.cli.compare_images import images_for
     from darkprune.comparison.run import carry_out, collect, open_folder
-    from darkprune.runs.sources import Written
+    from darkprune.compression.sources import Written
 
     methods, budgets, recoveries = (_words(args, name) for name in ("methods", "budgets", "recoveries"))
     cells = grid(methods, budgets, recoveries, _seeds(args.seeds))
@@ -106,7 +108,8 @@ def run(args: Namespace) -> int:
     images = images_for(args, cells)
     setup = _setup(args, cells, images)
     goes_on = open_folder(setup, args.overwrite, alone=args.cell is None)
-    record_command(args, setup.folder / "run.json", goes_on)
+    inputs = {"cfg": file_input(setup.cfg), "weights": file_input(setup.weights)}
+    write_provenance(setup.folder, inputs, goes_on)
     if isinstance(images, Written):
         images.write()
     with ExitStack() as stack:
@@ -148,12 +151,13 @@ def _seeds(text: str) -> list[int]:
     return seeds
 
 
-def _setup(args: Namespace, cells: Sequence[Cell], images: Source | None) -> Setup:
+def _setup(args: Namespace, cells: Sequence[Cell], images: FileSource | None) -> Setup:
     """Checks what all cells have in common before any of them begins."""
     from darkprune.cli.compare_images import shared, splits
     from darkprune.comparison.setup import Setup
+    from darkprune.compression.sources import Labelled
     from darkprune.evaluation.of_graph import heads_of
-    from darkprune.runs.sources import Labelled, Source
+    from darkprune.runs.digests import digest_of_file
 
     cfg, weights = resolve(args.cfg), resolve(args.weights, "weights")
     graph = read_graph(cfg)
@@ -162,7 +166,7 @@ def _setup(args: Namespace, cells: Sequence[Cell], images: Source | None) -> Set
         parse_budget(args.budget_of, cell.budget, totals(graph))
     runner, _ = load_with_any(graph, weights, args.runner, taps=False, order=FAST_FIRST)
     names = Path(args.names) if args.names else None
-    digests = {"cfg": Source("cfg", cfg).digest(), "weights": Source("weights", weights).digest()}
+    digests = {"cfg": digest_of_file(cfg), "weights": digest_of_file(weights)}
     digests["valid"] = Labelled("data", Path(args.data), names, (args.split,)).digest()
     if any(cell.training not in (None, "distill-unlabelled") for cell in cells):
         train, valid = splits(args)

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from darkprune.comparison.cells import Cell
 from darkprune.comparison.methods import method_of
+from darkprune.compression.sources import Images, list_of
 from darkprune.data import read_dataset
 from darkprune.data.dataset import Dataset
 from darkprune.errors import DataError, UsageError
-from darkprune.runs.sources import Images, Source, list_of
+from darkprune.runs.stages import FileSource
 
 
-def images_for(args: Namespace, cells: Sequence[Cell]) -> Source | None:
+def images_for(args: Namespace, cells: Sequence[Cell]) -> FileSource | None:
     """Finds the images, without their labels, that cells look at.
 
     Returns:

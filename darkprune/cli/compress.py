@@ -7,7 +7,6 @@ import shlex
 import shutil
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,19 +28,20 @@ from darkprune.cli.prune import settings_of
 from darkprune.cli.prune_budget import budget_of, refuse_early
 from darkprune.compression.defaults import COMMANDS, STAGES
 from darkprune.compression.given import Asked, look_at
+from darkprune.compression.manifest import open_manifest
 from darkprune.compression.settings import Flag, Tables, as_flags, read_assignment, read_settings
-from darkprune.compression.stages import Compression, Pair, Wish
+from darkprune.compression.stages import Compression, Pair, Wish, arguments
 from darkprune.compression.summary import advice_for, best_of, rows_of, verdict_on
 from darkprune.darknet.output import atomic_file, check_folder
 from darkprune.data.class_names import names_file
 from darkprune.errors import UsageError
 from darkprune.graph.graph import read_graph
 from darkprune.graph.weights import NetworkWeights
-from darkprune.runs.carry_out import Standing, carry_out, look_ahead
-from darkprune.runs.manifest import Manifest, alone
-from darkprune.runs.sources import Drawn
-from darkprune.runs.stage import Stage
-from darkprune.surgery.plan import hash_file
+from darkprune.progress import reporting
+from darkprune.runs.digests import digest_of_file
+from darkprune.runs.lock import locked
+from darkprune.runs.record_file import RecordFile
+from darkprune.runs.stages import FileSource, Stage, Status, look_ahead, run_stages
 from darkprune.tensorrt.targets import target, targets
 from darkprune.training.records.progress import duration
 from darkprune.zoo import resolve
@@ -99,24 +99,21 @@ def run(args: Namespace) -> int:
     room = Path(args.output)
     check_folder(room, [cfg, weights], overwrite=True)  # what may lie in it is for the manifest to say
     plan = _plan(args, Pair("original", cfg, weights), room)
-    manifest = Manifest.open(room, {"cfg": hash_file(cfg), "weights": hash_file(weights)}, args.overwrite)
+    manifest = open_manifest(room, {"cfg": digest_of_file(cfg), "weights": digest_of_file(weights)}, args.overwrite)
     if args.begin:
         again = (*STAGES[STAGES.index(args.begin) :], "result")
-        manifest.drop({name for name in manifest.entries if name.partition(":")[0] in again})
+        manifest.drop({name for name in manifest.records if name.partition(":")[0] in again})
     if args.dry_run:
         return _dry_run(args, plan, manifest)
     advice = advice_for(plan)
     for line in advice:
         warn(line)
-    with alone(room):
+    with locked(room):
         for source in plan.given.to_write():
-            if isinstance(source, Drawn):
-                with progress(source.count, "drawing", "scene") as bar:
-                    source.write(bar.update)
-            else:
-                source.write()
+            with reporting(None) as report:
+                source.write(report)
         try:
-            carry_out(plan.stages, manifest, partial(_do, plan, manifest, quiet=args.json), _tell)
+            run_stages(plan.stages, manifest, partial(_do, plan, manifest, quiet=args.json), _tell)
         except KeyboardInterrupt:
             print("darkprune: stopped; the same command goes on from here", file=sys.stderr)
             return INTERRUPTED
@@ -124,7 +121,7 @@ def run(args: Namespace) -> int:
     verdict = verdict_on(rows)
     if args.json:
         data = {"run": str(room), "networks": rows, "outputs": _outputs(plan), "advice": [*advice, *verdict]}
-        print_json({**data, "stages": {stage.name: manifest.entries[stage.name].result for stage in plan.stages}})
+        print_json({**data, "stages": {stage.name: manifest.records[stage.name].result for stage in plan.stages}})
         return 0
     _print(rows, plan)
     for line in verdict:
@@ -154,8 +151,8 @@ def _plan(args: Namespace, original: Pair, room: Path) -> Compression:
     )
     plan = Compression(original, room, look_at(asked, graph, room), wish)
     for stage in plan.stages:
-        if not stage.own:
-            checked = compose.check(stage.command, stage.arguments())
+        if stage.command:
+            checked = compose.check(stage.command[1], stage.command[2:])
             if stage.name == "prune":
                 _check_budget(checked, original)
     return plan
@@ -196,34 +193,36 @@ def _into(args: Namespace, tables: Tables, how_much: dict[str, Any]) -> dict[str
     return found
 
 
-def _do(plan: Compression, manifest: Manifest, stage: Stage, more: Sequence[str], quiet: bool) -> dict[str, Any]:
+def _do(plan: Compression, manifest: RecordFile, stage: Stage, resume: bool, quiet: bool) -> dict[str, Any]:
     """Carries a stage out and returns what it reports."""
-    if not stage.own:
-        made = compose.call(stage.command, [*stage.arguments(), *more], quiet and not sys.stderr.isatty())
+    if stage.command:
+        more = ["--resume"] if resume else []
+        made = compose.call(stage.command[1], [*stage.command[2:], *more], quiet and not sys.stderr.isatty())
         for line in made.get("warnings", []):
             warn(line)
         return made
-    paths = {source.role: source.path for source in stage.sources()}
-    if stage.command == "result":
+    paths = {source.role: source.path for source in stage.sources}
+    if stage.step == "result":
         return _put_result(stage, paths, best_of(plan, manifest))
-    if stage.command == "distance":
+    if stage.step == "distance":
         from darkprune.compression.measure import distance_of
 
         before, after = (paths["original cfg"], paths["original weights"]), (paths["cfg"], paths["weights"])
         with progress(0, "output distance", "image") as bar:
             return {"distance": distance_of(before, after, paths["held out"], follow(bar))}
-    return _measure_control(stage, paths, manifest, quiet)
+    return _measure_control(plan, paths, manifest, quiet)
 
 
-def _measure_control(stage: Stage, paths: dict[str, Path], manifest: Manifest, quiet: bool) -> dict[str, Any]:
+def _measure_control(plan: Compression, paths: dict[str, Path], manifest: RecordFile, quiet: bool) -> dict[str, Any]:
     """Measures the unpruned network at the input sizes around the slim one's operations, and interpolates."""
     from darkprune.compression.measure import control_for
     from darkprune.evaluation.control import control_at
 
     macs, networks = control_for(paths["cfg"], paths["slim cfg"])
-    line = [argument for argument in stage.arguments() if argument != str(paths["slim cfg"])]
+    pair = (FileSource("cfg", paths["cfg"]), FileSource("weights", paths["weights"]))
+    line = arguments(pair, plan.measuring, None)
     sizes = [f"{network.net.input.w}x{network.net.input.h}" for network in networks]
-    known = manifest.entries.get("evaluate: original")
+    known = manifest.records.get("evaluate: original")
     values = [float(known.result["map50"])] if known is not None and known.done else []
     values += [compose.call("eval", [*line, "--size", size], quiet)["map50"] for size in sizes[len(values) :]]
     points = [(network.macs, value) for network, value in zip(networks, values, strict=True)]
@@ -244,29 +243,29 @@ def _put_result(stage: Stage, paths: dict[str, Path], best: Pair) -> dict[str, A
     return {"network": best.name}
 
 
-def _tell(stage: Stage, standing: Standing) -> None:
-    line = f"[{stage.name}] {standing.why}"
-    if standing.todo and not stage.own:
+def _tell(stage: Stage, status: Status) -> None:
+    line = f"[{stage.name}] {status.why}"
+    if status.todo and stage.command:
         line += f"\n{_command(stage)}"
     print(line, file=sys.stderr, flush=True)
 
 
 def _command(stage: Stage) -> str:
-    return f"$ {shlex.join(['darkprune', stage.command, *stage.arguments()])}"
+    return f"$ {shlex.join(stage.command)}"
 
 
-def _dry_run(args: Namespace, plan: Compression, manifest: Manifest) -> int:
+def _dry_run(args: Namespace, plan: Compression, manifest: RecordFile) -> int:
     found = look_ahead(plan.stages, manifest)
     if args.json:
-        rows = [{"stage": stage.name, "todo": standing.todo, "why": standing.why} for stage, standing in found]
+        rows = [{"stage": stage.name, "todo": status.todo, "why": status.why} for stage, status in found]
         print_json({"run": str(plan.folder), "stages": rows, "advice": advice_for(plan)})
         return 0
     for line in advice_for(plan):
         warn(line)
-    print_table(("stage", ""), [(stage.name, standing.why) for stage, standing in found], left=2)
+    print_table(("stage", ""), [(stage.name, status.why) for stage, status in found], left=2)
     print()
-    for stage, standing in found:
-        if standing.todo and not stage.own:
+    for stage, status in found:
+        if status.todo and stage.command:
             print(_command(stage))
     return 0
 

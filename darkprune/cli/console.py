@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 import os
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any, Protocol
 
-from darkprune import __version__
-from darkprune.darknet.output import atomic_file
 from darkprune.graph.stats import Totals
 from darkprune.graph.stats import change as change
 from darkprune.graph.stats import count as count
@@ -36,34 +33,6 @@ def add_pair(parser: ArgumentParser, weights_optional: bool = False) -> None:
         nargs="?" if weights_optional else None,
         help="its .weights file, or builtin:NAME likewise",
     )
-
-
-def provenance(args: Namespace) -> dict[str, Any]:
-    """Returns what results say of how they were made: the command, and the versions of what took part."""
-    loaded = {name: getattr(sys.modules.get(name), "__version__", None) for name in ("numpy", "cv2", "torch")}
-    versions = {"Python": sys.version.split()[0], **{name: str(text) for name, text in loaded.items() if text}}
-    command = getattr(args, "command_line", None)  # a call from within the program has none
-    return {"commands": [command] if command else [], "versions": versions}
-
-
-def record_command(args: Namespace, path: Path, goes_on: bool) -> None:
-    """Writes how a folder came about, for the report.
-
-    Args:
-        args: of the command.
-        path: the file, run.json in the folder.
-        goes_on: earlier commands that it tells of had a part in what the folder holds, and stay told.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    made = {"darkprune": __version__, **provenance(args)}
-    if goes_on:
-        with suppress(OSError, ValueError, LookupError, TypeError):  # none, or someone else's: it is replaced
-            earlier = map(str, json.loads(path.read_bytes())["commands"])
-            made["commands"] = list(dict.fromkeys([*earlier, *made["commands"]]))
-    with atomic_file(path, overwrite=True) as file:
-        file.write((json.dumps(made, indent=1) + "\n").encode())
 
 
 def print_json(data: Any) -> None:

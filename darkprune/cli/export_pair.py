@@ -24,7 +24,7 @@ from darkprune.onnx.file import write_onnx
 from darkprune.onnx.model import build_onnx
 from darkprune.onnx.options import ExportOptions
 from darkprune.runners.base import load_with_any
-from darkprune.surgery.plan import hash_file
+from darkprune.runs.digests import digest_of_file
 from darkprune.surgery.plan_file import read_plan
 from darkprune.tensorrt.targets import target
 
@@ -176,9 +176,9 @@ def _images(graph: Graph, options: ExportOptions, files: Sequence[Path]) -> Floa
 def plan_hash(cfg: Path) -> str:
     """Returns the hash of the plan beside a cfg, or nothing where there is none or this cfg is the plan's original."""
     path = cfg.with_name("plan.json")
-    if not path.is_file() or read_plan(path).cfg_sha256 == hash_file(cfg):
+    if not path.is_file() or read_plan(path).cfg_sha256 == digest_of_file(cfg):
         return ""
-    return hash_file(path)
+    return digest_of_file(path)
 
 
 def summary(made: Exported) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from io import TextIOWrapper
 
 from darkprune import __version__
 from darkprune.errors import DarkpruneError, UsageError
+from darkprune.runs.provenance import made_by_command
 
 #: module -> extra that brings it
 EXTRAS = {"torch": "train", "joblib": "train", "onnxruntime": "export", "matplotlib": "report"}
@@ -107,8 +108,8 @@ def _run(given: list[str]) -> int:
     if args.command is None:
         parser.print_help()
         return 2
-    args.command_line = shlex.join(["darkprune", *given])
-    status: int = args.run(args)
+    with made_by_command(shlex.join(["darkprune", *given])):
+        status: int = args.run(args)
     sys.stdout.flush()
     return status
 

@@ -15,7 +15,6 @@ from darkprune.cli.console import (
     following,
     print_json,
     progress,
-    provenance,
     warn,
 )
 from darkprune.cli.image_flags import add_arguments, labelled, open_session, unit_scorer
@@ -28,6 +27,8 @@ from darkprune.graph.graph import build_graph, read_graph
 from darkprune.graph.groups import PRESETS as GROUP_PRESETS
 from darkprune.graph.stats import totals
 from darkprune.graph.weights import NetworkWeights
+from darkprune.runs.digests import digest_of_file
+from darkprune.runs.provenance import provenance
 from darkprune.search.choice import Effort, choose
 from darkprune.selection.allocation import ALLOCATIONS, PRESETS, WIDTH_PRESETS
 from darkprune.selection.budget import UNITS
@@ -36,7 +37,7 @@ from darkprune.selection.settings import PruneSettings
 from darkprune.selection.voting import MERGES
 from darkprune.surgery.apply import slim_cfg
 from darkprune.surgery.constants import CONSTANTS
-from darkprune.surgery.plan import COMPENSATIONS, hash_file
+from darkprune.surgery.plan import COMPENSATIONS
 from darkprune.surgery.plan_file import read_plan
 from darkprune.surgery.replay import prepare, recounted, replay
 from darkprune.surgery.result import ResultNames, write_result
@@ -147,7 +148,7 @@ def run(args: Namespace) -> int:
     measured = Measured(args, lambda: labelled(args))
     budget = budget_of(args, graph)
     with NetworkWeights(graph, weights_path) as weights, ThreadPoolExecutor(1) as pool:
-        hashing = pool.submit(lambda: (hash_file(cfg), hash_file(weights_path)))
+        hashing = pool.submit(lambda: (digest_of_file(cfg), digest_of_file(weights_path)))
         warnings = [*graph.warnings, *(session.warnings() if session else ())]
         figures: list[Figure] = []
         if settings is None:
@@ -179,7 +180,7 @@ def run(args: Namespace) -> int:
             names = ResultNames.of(cfg.stem)
             with result_folder(output, inputs, args.overwrite) as folder:
                 with progress(len(graph), "pruning", "layer") as bar:
-                    found, made_by = measured.report, provenance(args)
+                    found, made_by = measured.report, provenance()
                     data = write_result(
                         folder, names, base, plan, cut, hashing.result, warnings, bar.update, found, made_by
                     )

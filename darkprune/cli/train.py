@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from darkprune.cli.console import INTERRUPTED, add_json, add_pair, print_json, print_totals, record_command
+from darkprune.cli.console import INTERRUPTED, add_json, add_pair, print_json, print_totals
 from darkprune.cli.training_flags import (
     add_data,
     add_pruning,
@@ -24,6 +24,8 @@ from darkprune.graph.graph import Graph, read_graph, resized
 from darkprune.graph.groups import PRESETS as GROUP_PRESETS
 from darkprune.graph.groups import divide
 from darkprune.graph.stats import totals
+from darkprune.runs.provenance import write_provenance
+from darkprune.runs.record import file_input
 from darkprune.zoo import resolve
 
 if TYPE_CHECKING:
@@ -134,11 +136,17 @@ def carry_out(
         return [Sparsity(network, divide(graph, args.groups), sparsity, recipe.steps, folder)]
 
     data, request = requests_of(args)
+
+    def finished(trainer: Trainer, outcome: Outcome) -> None:
+        read = {path.suffix[1:]: file_input(path) for path in inputs}  # of a distillation the student's
+        write_provenance(trainer.options.folder.folder, read, goes_on=args.resume)
+        report(args, graph, trainer, outcome)
+
     backbone = Path(args.backbone) if getattr(args, "backbone", None) else None
     outcome = job.carry_out(
         job.Job(graph, weights, objective, data, changes, request, inputs, backbone, hooks, identity, pruning_of(args)),
         _say,
-        lambda trainer, outcome: report(args, graph, trainer, outcome),
+        finished,
     )
     return INTERRUPTED if outcome.stopped else 0
 
@@ -149,7 +157,6 @@ def report(args: Namespace, graph: Graph, trainer: Trainer, outcome: Outcome) ->
 
     before, after = totals(graph), totals(trainer.network.graph)
     folder = trainer.options.folder
-    record_command(args, folder.folder / "run.json", goes_on=args.resume)
     kinds = ("last", "best", "final")
     files = {kind: str(folder.weights(kind)) for kind in kinds if folder.weights(kind).is_file()}
     speed = outcome.images / outcome.seconds if outcome.seconds else 0.0

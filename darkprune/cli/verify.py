@@ -17,8 +17,8 @@ from darkprune.graph.graph import Graph, read_graph
 from darkprune.graph.weights import NetworkWeights
 from darkprune.runners.base import RUNNERS
 from darkprune.runners.verify import TOLERANCE, Difference, NumericCheck, check_numbers, static_problems
+from darkprune.runs.digests import digest_of_file
 from darkprune.surgery.apply import Cut
-from darkprune.surgery.plan import hash_file
 from darkprune.surgery.plan_file import read_plan
 from darkprune.surgery.replay import prepare, replay
 from darkprune.zoo import resolve
@@ -72,7 +72,7 @@ def _cut(args: Namespace, original: NetworkWeights) -> tuple[NetworkWeights, Cut
     if not args.plan and not path.exists():
         return original, None
     plan = read_plan(path)
-    cut = replay(original, plan, (hash_file(Path(original.graph.cfg.source)), hash_file(original.file.path)))
+    cut = replay(original, plan, (digest_of_file(Path(original.graph.cfg.source)), digest_of_file(original.file.path)))
     return prepare(original, plan), cut
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -24,7 +24,7 @@ from darkprune.processes import in_processes
 from darkprune.runners.base import load_with_any
 from darkprune.runners.timing import Latency, time_alternately
 from darkprune.runs.record import NAME as RECORD
-from darkprune.runs.record import Record, StepError, fill_file, forget_failure, key_of, read_record
+from darkprune.runs.record import Input, Origin, Record, StepError, fill_file, find_record, forget_failure
 
 ABOUT = "network.txt"
 RUNS, WARMUP = 30, 3
@@ -97,8 +97,9 @@ def collect(setup: Setup, cells: Sequence[Cell]) -> dict[Cell, Record]:
     """Returns the records of those cells that are done or failed with the settings as they are."""
     found = {}
     for cell in cells:
-        record = read_record(setup.record_file(cell.name))
-        if record is not None and record.key == setup.measure_key(setup.pair_key(cell)):
+        key = setup.measure_origin(setup.pair_origin(cell).key).key
+        record = find_record(setup.record_file(cell.name), key)
+        if record is not None:
             found[cell] = record
     return found
 
@@ -132,15 +133,14 @@ def times(setup: Setup, networks: Iterable[tuple[Graph, Path]], tell: Tell) -> d
         minute, times that one's median over all of them; so the machine's drift meets all alike.
     """
     by_digest = {cfg_digest(graph): (graph, weights) for graph, weights in networks}
-    taken: dict[str, dict[str, Any]] = {}
+    taken: dict[str, Mapping[str, Any]] = {}
     for number, (digest, (graph, weights)) in enumerate(by_digest.items(), 1):
-        key = key_of(
-            "time", {"runner": setup.runner, "runs": RUNS}, {"network": digest, "unpruned": setup.digests["cfg"]}
-        )
+        inputs = {"network": Input("", digest), "unpruned": Input(str(setup.cfg), setup.digests["cfg"])}
+        origin = Origin("time", {"runner": setup.runner, "runs": RUNS}, inputs)
         path = setup.record_file(f"time_{digest[:16]}")
         forget_failure(path)
         try:
-            taken[digest] = fill_file(path, key, partial(_time, setup, graph, weights)).result
+            taken[digest] = fill_file(path, origin, partial(_time, setup, graph, weights)).result
         except StepError:
             continue
         tell("timing", number, len(by_digest))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from darkprune.comparison.cells import Cell
 from darkprune.comparison.methods import method_of
-from darkprune.runs.record import key_of
+from darkprune.runs.digests import plain
+from darkprune.runs.record import Input, Origin
 from darkprune.surgery.result import ResultNames
 from darkprune.training.recipe.recipe import Changes
 
@@ -69,42 +69,40 @@ class Setup:
         """Where what was measured lies."""
         return self.folder / "cells" / f"{name}.json"
 
-    def cut_key(self, cell: Cell) -> str:
-        """Hash of what decides a cut."""
+    def cut_origin(self, cell: Cell) -> Origin:
+        """Returns what decides a cut."""
         method = method_of(cell.method)
         settings = {
-            "settings": {**_plain(method.settings), **self.common},
+            "settings": {**plain(method.settings), **self.common},
             "layers": [method.units, method.channels],
             "budget": [self.kind, cell.budget],
             "rounds": method.rounds,
             "candidates": self.candidates if method.searches else 0,
             "seed": cell.cut_seed,
         }
-        return key_of("cut", settings, self._inputs("cfg", "weights", *(["images"] if self.looks(cell) else [])))
+        return Origin("cut", settings, self._inputs("cfg", "weights", *(["images"] if self.looks(cell) else [])))
 
-    def pair_key(self, cell: Cell) -> str:
-        """Hash of what decides a slim pair."""
+    def pair_origin(self, cell: Cell) -> Origin:
+        """Returns what decides a slim pair."""
         if cell.training is None:
-            inputs = {"cut": self.cut_key(cell), **self._inputs(*(["images"] if cell.how != "none" else []))}
-            return key_of("recover", {"how": cell.how, "seed": cell.seed}, inputs)
+            cut = Input(str(self.cut_folder(cell)), self.cut_origin(cell).key)
+            inputs = {"cut": cut, **self._inputs(*(["images"] if cell.how != "none" else []))}
+            return Origin("recover", {"how": cell.how, "seed": cell.seed}, inputs)
         read = "images" if cell.training == "distill-unlabelled" else "train"
-        settings = {"training": cell.training, "changes": _plain(self.changes), "seed": cell.seed}
-        return key_of("train", settings, {"start": self.pair_key(cell.untrained), **self._inputs(read)})
+        settings = {"training": cell.training, "changes": plain(self.changes), "seed": cell.seed}
+        start = Input(str(self.pair_folder(cell.untrained)), self.pair_origin(cell.untrained).key)
+        return Origin("train", settings, {"start": start, **self._inputs(read)})
 
-    def measure_key(self, pair: str, width: int = 0, height: int = 0) -> str:
-        """Hash of what decides a measurement of a pair, at another input size if given."""
+    def measure_origin(self, pair: str, width: int = 0, height: int = 0) -> Origin:
+        """Returns what decides a measurement of a pair, given by its key, at another input size if given."""
         settings = {"runner": self.runner, "size": [width, height]}
-        return key_of("measure", settings, {"pair": pair, **self._inputs("valid")})
+        return Origin("measure", settings, {"pair": Input("", pair), **self._inputs("valid")})
 
     def looks(self, cell: Cell) -> bool:
         """Whether a cut looks at images: it has to, or it can and there are some."""
         method = method_of(cell.method)
         return method.images or (self.images is not None and method.settings.similarity > 0)
 
-    def _inputs(self, *names: str) -> dict[str, str]:
-        return {name: self.digests.get(name, "") for name in names}
-
-
-def _plain(settings: Any) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(json.dumps(asdict(settings)))
-    return found
+    def _inputs(self, *names: str) -> dict[str, Input]:
+        paths = {"cfg": self.cfg, "weights": self.weights, "images": self.images}
+        return {name: Input(str(paths.get(name, self.data)), self.digests.get(name, "")) for name in names}

@@ -48,7 +48,7 @@ def cut(setup: Setup, cell: Cell) -> Record:
     Raises:
         StepError: it cannot be made.
     """
-    return fill_folder(setup.cut_folder(cell), setup.cut_key(cell), lambda out: _cut(setup, cell, out))
+    return fill_folder(setup.cut_folder(cell), setup.cut_origin(cell), lambda out: _cut(setup, cell, out))
 
 
 def recover(setup: Setup, cell: Cell) -> Record:
@@ -60,14 +60,14 @@ def recover(setup: Setup, cell: Cell) -> Record:
     cut(setup, cell)
     if cell.training is not None:
         recover(setup, cell.untrained)
-    return fill_folder(setup.pair_folder(cell), setup.pair_key(cell), lambda out: _recover(setup, cell, out))
+    return fill_folder(setup.pair_folder(cell), setup.pair_origin(cell), lambda out: _recover(setup, cell, out))
 
 
 def measure(setup: Setup, cell: Cell) -> Record | None:
     """Does all of a cell; None where that failed and the reason is kept for the table."""
-    key = setup.measure_key(setup.pair_key(cell))
+    origin = setup.measure_origin(setup.pair_origin(cell).key)
     try:
-        return fill_file(setup.record_file(cell.name), key, lambda: _measure(setup, cell))
+        return fill_file(setup.record_file(cell.name), origin, lambda: _measure(setup, cell))
     except StepError:
         return None
 
@@ -78,9 +78,9 @@ def measure_unpruned(setup: Setup, size: tuple[int, int]) -> Record:
     Raises:
         StepError: it cannot be measured.
     """
-    key = setup.measure_key(setup.digests["weights"] + setup.digests["cfg"], *size)
+    origin = setup.measure_origin(setup.digests["weights"] + setup.digests["cfg"], *size)
     path = setup.record_file(f"unpruned_{size[0]}x{size[1]}")
-    return fill_file(path, key, lambda: _figures(setup, unpruned_at(setup, size), setup.weights))
+    return fill_file(path, origin, lambda: _figures(setup, unpruned_at(setup, size), setup.weights))
 
 
 def unpruned_at(setup: Setup, size: tuple[int, int]) -> Graph:

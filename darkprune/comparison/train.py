@@ -41,7 +41,7 @@ def train(setup: Setup, cell: Cell, out: Path) -> dict[str, Any]:
     """
     start, files = setup.pair_folder(cell.untrained), setup.files
     graph = read_graph(start / files.cfg)
-    folder = RunFolder(setup.folder / "runs" / f"{cell.name}_{setup.pair_key(cell)[:12]}", setup.cfg.stem)
+    folder = RunFolder(setup.folder / "runs" / f"{cell.name}_{setup.pair_origin(cell).key[:12]}", setup.cfg.stem)
     resume = folder.state.is_file()
     unlabelled = cell.training == "distill-unlabelled"
     data = DataRequest(None if unlabelled else setup.data, None, setup.names, str(setup.images) if unlabelled else None)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from darkprune.runs.stage import Value
+from darkprune.runs.stages import Source
+
+#: value of a flag: a switch, text, texts of a flag that is repeated, or something that is read
+Value = str | bool | tuple[str, ...] | Source
 
 #: stages in their order, and the command whose flags are their settings
 COMMANDS = {

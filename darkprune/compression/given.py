@@ -8,12 +8,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from darkprune.compression.defaults import FEWEST_UNLABELLED
+from darkprune.compression.sources import Drawn, Images, Labelled, Written, list_of
 from darkprune.data import read_dataset
 from darkprune.data.dataset import Dataset
 from darkprune.data.reading import divide_images, images_of
 from darkprune.errors import DataError, UsageError
 from darkprune.graph.graph import Graph
-from darkprune.runs.sources import Drawn, Images, Labelled, Source, Written, list_of
+from darkprune.runs.stages import FileSource
 
 DRAWN = 320  #: scenes that stand in for images: 64 of them are held out
 MOST_PIXELS = 416  #: side of a drawn scene, at most
@@ -40,12 +41,12 @@ class Given:
     valid: Labelled | None = None
     seen: bool = False
     names: Path | None = None
-    images: Source | None = None
-    learn: tuple[Source, int] | None = None
-    held_out: Source | None = None
+    images: FileSource | None = None
+    learn: tuple[FileSource, int] | None = None
+    held_out: FileSource | None = None
     detector: bool = True
     torch: bool = True
-    class_names: Source | None = None
+    class_names: FileSource | None = None
 
     @property
     def learns_enough(self) -> bool:
@@ -108,9 +109,9 @@ def look_at(asked: Asked, graph: Graph, room: Path) -> Given:
         both = path == Path(asked.data)  # one digest for all stages then
         data = Labelled("data", Path(asked.data), names, ("train", "valid") if both else ("train",))
         labelled, valid = (data, len(train) if train is not None else 0), data if both else valid
-    images: Source | None = None
-    learn: tuple[Source, int] | None = None
-    held_out: Source | None = None
+    images: FileSource | None = None
+    learn: tuple[FileSource, int] | None = None
+    held_out: FileSource | None = None
     if detector and (asked.images or train is not None):
         if asked.images:
             paths: tuple[Path, ...] = images_of(Path(asked.images))
@@ -154,8 +155,8 @@ def _valid(asked: Asked, train: Dataset | None, names: Path | None) -> tuple[Pat
     return Path(asked.data), found.images == train.images
 
 
-def _class_names(asked: Asked, train: Dataset | None, path: Path) -> Source | None:
+def _class_names(asked: Asked, train: Dataset | None, path: Path) -> FileSource | None:
     known = asked.names or asked.class_names
     if known:
-        return Source("names", Path(known))
+        return FileSource("names", Path(known))
     return Written("names", path, train.class_names) if train is not None and train.class_names else None

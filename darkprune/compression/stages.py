@@ -23,13 +23,13 @@ from darkprune.compression.defaults import (
     TUNE_EPOCHS,
     UNLABELLED_EPOCHS,
     UNLABELLED_RATE,
+    Value,
     steps_for,
 )
 from darkprune.compression.given import Given
 from darkprune.errors import UsageError
 from darkprune.kit.schema import ONNX_NAME
-from darkprune.runs.sources import Source
-from darkprune.runs.stage import Stage, Value
+from darkprune.runs.stages import FileSource, Source, Stage
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,9 @@ class Pair:
     weights: Path
     made_by: str = ""
 
-    def sources(self, role: str = "") -> tuple[Source, Source]:
+    def sources(self, role: str = "") -> tuple[FileSource, FileSource]:
         """Returns the files as something to read."""
-        return Source(f"{role}cfg", self.cfg), Source(f"{role}weights", self.weights)
+        return FileSource(f"{role}cfg", self.cfg), FileSource(f"{role}weights", self.weights)
 
 
 class Compression:
@@ -97,6 +97,7 @@ class Compression:
         self.original, self.folder, self.given, self.wish = original, folder, given, wish
         self.stages: list[Stage] = []
         self.networks = [original]
+        self.measuring: dict[str, Value] = {}
         self._check()
         if self._on("sparse", given.train is not None):
             self._sparse()
@@ -146,13 +147,40 @@ class Compression:
         how = {name: flags.pop(name) for name in HOW if name in flags}
         return flags, {**self.wish.how, **how} if COMMANDS[stage] in ("train", "distill") else how
 
+    def _add(
+        self,
+        name: str,
+        step: str,
+        reads: tuple[Source, ...],
+        flags: tuple[Mapping[str, Value], Mapping[str, Value]],
+        output: Path | None = None,
+        files: tuple[Path, ...] = (),
+        own: bool = False,
+    ) -> None:
+        """Adds a stage; `flags` are those that decide its result, and those that do not."""
+        chosen, how = flags
+        words = () if own else ("darkprune", step, *arguments(reads, {**chosen, **how}, output))
+        settings = {key: str(value) for key, value in sorted(chosen.items()) if not isinstance(value, FileSource)}
+        self.stages.append(
+            Stage(
+                name=name,
+                step=step,
+                settings=settings,
+                sources=(*reads, *(value for value in chosen.values() if isinstance(value, FileSource))),
+                command=words,
+                output=output,
+                files=files,
+                state=output / "state.pt" if output is not None and step in ("train", "distill") else None,
+            )
+        )
+
     def _labels(self) -> dict[str, Value]:
         """Returns the flags that say where labelled images are."""
         assert self.given.train is not None
         return {"data": self.given.train[0], **self._named(), **self._valid()}
 
     def _named(self) -> dict[str, Value]:
-        return {} if self.given.names is None else {"names": Source("names", self.given.names)}
+        return {} if self.given.names is None else {"names": FileSource("names", self.given.names)}
 
     def _valid(self) -> dict[str, Value]:
         given = self.given
@@ -165,7 +193,7 @@ class Compression:
         output = self.folder / place
         stem = self.original.cfg.stem
         made = Pair(place, output / f"{stem}.cfg", output / f"{stem}_final.weights", stage)
-        self.stages.append(Stage(stage, command, reads, own, how, output, (made.cfg, made.weights), resumable=True))
+        self._add(stage, command, reads, (own, how), output, (made.cfg, made.weights))
         self.networks.append(made)
 
     def _sparse(self) -> None:
@@ -192,7 +220,7 @@ class Compression:
         assert self.given.images is not None
         before = next(pair for pair in reversed(self.networks) if pair.made_by != "prune")
         flags: dict[str, Value] = {
-            "plan": Source("plan", plan),
+            "plan": FileSource("plan", plan),
             "images": self.given.images,
             "recover": "lsq",
         }
@@ -204,12 +232,12 @@ class Compression:
         stem = self.original.cfg.stem
         made = Pair(place, output / f"{stem}.cfg", output / f"{stem}.weights", stage)
         files = (made.cfg, made.weights, output / "plan.json", output / "report.json")
-        self.stages.append(Stage(stage, "prune", before.sources(), flags, how, output, files))
+        self._add(stage, "prune", before.sources(), (flags, how), output, files)
         self.networks.append(made)
 
     def _distill(self, plan: Path) -> None:
         given = self.given
-        flags: dict[str, Value] = {**RECIPE, "plan": Source("plan", plan)}
+        flags: dict[str, Value] = {**RECIPE, "plan": FileSource("plan", plan)}
         if given.train is not None:
             flags.update(self._labels(), iterations=steps_for(TUNE_EPOCHS, given.train[1]))
         elif given.learn is not None:
@@ -236,14 +264,15 @@ class Compression:
             for pair in self.networks[1:]:
                 flags: dict[str, Value] = {"images": given.held_out}
                 both = (*reads, *pair.sources())
-                self.stages.append(Stage(f"evaluate: {pair.name}", "distance", both, flags, {}, own=True))
+                self._add(f"evaluate: {pair.name}", "distance", both, (flags, {}), own=True)
             return
         flags = {"data": given.valid, **self._named()}
         chosen, how = self._flags("evaluate", flags)
+        self.measuring = {**chosen, **how}
         for pair in self.networks:
-            self.stages.append(Stage(f"evaluate: {pair.name}", "eval", pair.sources(), chosen, how))
-        control = (*self.original.sources(), Source("slim cfg", self.current.cfg))
-        self.stages.append(Stage("evaluate: control", "control", control, chosen, how, own=True))
+            self._add(f"evaluate: {pair.name}", "eval", pair.sources(), (chosen, how))
+        control = (*self.original.sources(), FileSource("slim cfg", self.current.cfg))
+        self._add("evaluate: control", "control", control, (chosen, how), own=True)
 
     def candidates(self) -> list[Pair]:
         """Returns the networks that are as slim as is wanted, in order: from the cut on."""
@@ -263,7 +292,7 @@ class Compression:
         if self.given.class_names is not None:
             reads += (self.given.class_names,)
             files += (made.cfg.with_suffix(".names"),)
-        self.stages.append(Stage("result", "result", reads, flags, {}, None, files, own=True))
+        self._add("result", "result", reads, (flags, {}), None, files, own=True)
         return made
 
     def _export(self) -> None:
@@ -271,10 +300,26 @@ class Compression:
         flags, how = self._flags("export", target)
         reads: tuple[Source, ...] = self.result.sources()
         if self.given.class_names is not None:
-            flags["names"] = Source("names", self.result.cfg.with_suffix(".names"))
+            flags["names"] = FileSource("names", self.result.cfg.with_suffix(".names"))
         if self.wish.board:
             output = self.folder / "kit"
-            self.stages.append(Stage("export", "kit", reads, flags, how, output, (output / ONNX_NAME,)))
+            self._add("export", "kit", reads, (flags, how), output, (output / ONNX_NAME,))
         else:
             output = self.result.cfg.with_suffix(".onnx")
-            self.stages.append(Stage("export", "export", reads, flags, how, output, (output,)))
+            self._add("export", "export", reads, (flags, how), output, (output,))
+
+
+def arguments(reads: tuple[Source, ...], flags: Mapping[str, Value], output: Path | None) -> list[str]:
+    """Returns the words of a command line after the command."""
+    line = [str(source.path) for source in reads]
+    for name, value in flags.items():
+        if value is True:
+            line.append(f"--{name}")
+        elif value is False:
+            line.append(f"--no-{name}")
+        else:
+            for each in value if isinstance(value, tuple) else (value,):
+                text = str(each.path if isinstance(each, FileSource) else each)
+                # a value may begin with a dash
+                line += [f"--{name}={text}"] if text.startswith("-") else [f"--{name}", text]
+    return line if output is None else [*line, "-o", str(output)]

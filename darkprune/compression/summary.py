@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from darkprune.compression.defaults import FEWEST_UNLABELLED
 from darkprune.compression.stages import Compression, Pair
 from darkprune.graph.graph import read_graph
 from darkprune.graph.stats import totals
-from darkprune.runs.manifest import Manifest
+from darkprune.runs.record_file import RecordFile
 
 #: measured with yolo-fastest-1.1-xl on COCO; see docs/RESULTS.md
 WITHOUT_IMAGES = (
@@ -48,14 +49,14 @@ def advice_for(plan: Compression) -> list[str]:
     return found
 
 
-def rows_of(plan: Compression, manifest: Manifest) -> list[dict[str, Any]]:
+def rows_of(plan: Compression, manifest: RecordFile) -> list[dict[str, Any]]:
     """Returns one row per network: its figures, the seconds that its stage took, and whether it is the result."""
     found = []
     best = best_of(plan, manifest)
     for pair in plan.networks:
         total = totals(read_graph(pair.cfg))
         figures = _figures(manifest, pair)
-        made = manifest.entries.get(pair.made_by)
+        made = manifest.records.get(pair.made_by)
         itself = pair is plan.original and plan.given.valid is None and plan.given.held_out is not None
         found.append(
             {
@@ -69,13 +70,13 @@ def rows_of(plan: Compression, manifest: Manifest) -> list[dict[str, Any]]:
                 "result": pair is best,
             }
         )
-    control = manifest.entries.get("evaluate: control")
+    control = manifest.records.get("evaluate: control")
     if control is not None and control.done and control.result.get("map50") is not None:
         found.append({**found[0], **control.result, "distance": None, "seconds": None, "result": False})
     return found
 
 
-def best_of(plan: Compression, manifest: Manifest) -> Pair:
+def best_of(plan: Compression, manifest: RecordFile) -> Pair:
     """Returns the network that is the result: the last one, unless an earlier one that is as slim is better."""
     best = plan.current
     for pair in reversed(plan.candidates()):
@@ -84,7 +85,7 @@ def best_of(plan: Compression, manifest: Manifest) -> Pair:
     return best
 
 
-def _loss(manifest: Manifest, pair: Pair) -> float:
+def _loss(manifest: RecordFile, pair: Pair) -> float:
     """Returns 1 − mAP or the output distance; infinite for what was not measured, as nothing is to be said of it."""
     figures = _figures(manifest, pair)
     if figures.get("map50") is not None:
@@ -92,8 +93,8 @@ def _loss(manifest: Manifest, pair: Pair) -> float:
     return float(figures["distance"]) if figures.get("distance") is not None else math.inf
 
 
-def _figures(manifest: Manifest, pair: Pair) -> dict[str, Any]:
-    entry = manifest.entries.get(f"evaluate: {pair.name}")
+def _figures(manifest: RecordFile, pair: Pair) -> Mapping[str, Any]:
+    entry = manifest.records.get(f"evaluate: {pair.name}")
     return entry.result if entry is not None and entry.done else {}
 
 

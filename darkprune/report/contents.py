@@ -12,7 +12,8 @@ from typing import TypeVar
 
 from darkprune.errors import CfgError, DarkpruneError, DataError
 from darkprune.report.records import Record, read_record
-from darkprune.surgery.plan import PrunePlan, hash_file
+from darkprune.runs.digests import digest_of_file
+from darkprune.surgery.plan import PrunePlan
 from darkprune.surgery.plan_file import read_plan
 from darkprune.training.sparsity.gamma_figure import GammaRecord, read_gammas
 from darkprune.zoo import resolve
@@ -221,7 +222,7 @@ def find_original(contents: Contents) -> Pair | None:
         candidates = [path for path in _told_of(contents) if path.suffix == f".{kind}"]
         if names.get(kind):
             candidates += [place / names[kind] for place in _near(contents.folder)]
-        hashed = (path for path in candidates if path.is_file() and hash_file(path) == wanted.get(kind))
+        hashed = (path for path in candidates if path.is_file() and digest_of_file(path) == wanted.get(kind))
         found[kind] = next(hashed, None)
     if found["cfg"] is None or found["weights"] is None:
         return None

@@ -16,8 +16,8 @@ from darkprune.darknet.cfg import Cfg
 from darkprune.graph.graph import Graph
 from darkprune.graph.weights import NetworkWeights
 from darkprune.runners.base import Maps, load_with_any
+from darkprune.runs.digests import digest_of_file
 from darkprune.surgery.apply import Cut, slim_cfg
-from darkprune.surgery.plan import hash_file
 from darkprune.surgery.removed_units import ReducedWeights, write_silenced
 from darkprune.surgery.replaced_channels import without_similar
 from darkprune.surgery.stand_ins import write_held, write_masked
@@ -233,5 +233,5 @@ def _hash_problems(report: Path, slim: NetworkWeights) -> list[str]:
     return [
         f"{paths[kind]}: is not the file that the report beside it describes (changed since?)"
         for kind in wanted
-        if hash_file(paths[kind]) != wanted[kind]
+        if digest_of_file(paths[kind]) != wanted[kind]
     ]

@@ -17,6 +17,7 @@ from darkprune.graph.stats import Totals, totals
 from darkprune.progress import silent, track
 from darkprune.runners.base import FAST_FIRST, load_with_any
 from darkprune.runners.measure import DISTANCE, MAP, Following, Measure, distance_to, map_of
+from darkprune.runs.digests import digest_of_file
 from darkprune.search.curve_cache import CurveCache, try_to_keep
 from darkprune.selection.budget import HIGHEST, UNITS, Budget
 from darkprune.selection.curves import LOST, RATIOS, Curve, Curves
@@ -24,7 +25,6 @@ from darkprune.selection.decide import Decision, Ranking, decide, voting_channel
 from darkprune.selection.settings import PruneSettings
 from darkprune.selection.trial import slim_pair
 from darkprune.surgery.apply import slim_cfg
-from darkprune.surgery.plan import hash_file
 from darkprune.surgery.removed_units import original_of
 
 #: without labels: the outputs of the unpruned network are kept in memory
@@ -67,7 +67,7 @@ class Material:
         digest = sha256()
         for path in self.paths:
             try:
-                digest.update(bytes.fromhex(hash_file(path)))
+                digest.update(bytes.fromhex(digest_of_file(path)))
             except OSError:  # left out of the measurement too
                 digest.update(b"unreadable")
         if self.dataset is not None:
@@ -98,7 +98,7 @@ def measured_curves(
         RunnerError: no program takes the network.
     """
     original = original_of(ranking.weights)
-    weights_sha256 = hash_file(original.file.path)
+    weights_sha256 = digest_of_file(original.file.path)
     cache = CurveCache(original.file.path, weights_sha256)
     metric = DISTANCE if material.dataset is None else MAP
     voting = voting_channels(ranking)

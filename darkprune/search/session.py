@@ -15,6 +15,7 @@ from darkprune.graph.graph import Graph
 from darkprune.graph.weights import NetworkWeights
 from darkprune.network.samples import read_samples
 from darkprune.refit.recover import Recovery, images_for, recover, steps_of
+from darkprune.runs.digests import digest_of_file
 from darkprune.scores import map_moments, sensitivity, surgeon, thinet
 from darkprune.search import eagle_eye, rounds
 from darkprune.search import plan_search as search
@@ -25,7 +26,7 @@ from darkprune.selection.filter_moments import MomentsOf
 from darkprune.selection.importance import ImageScores
 from darkprune.selection.settings import PruneSettings
 from darkprune.surgery.apply import Cut
-from darkprune.surgery.plan import PrunePlan, hash_file
+from darkprune.surgery.plan import PrunePlan
 from darkprune.surgery.result import ResultNames
 
 STEPS = 100  #: of the bar of a search, whose end is a time
@@ -190,7 +191,7 @@ class Session:
         report = json.loads((folder / names.report).read_text(encoding="utf-8"))
         report["recovery"] = done.to_json()
         report["search"] = self.found.to_json() if self.found else None
-        report["outputs"]["weights"]["sha256"] = hash_file(slim)
+        report["outputs"]["weights"]["sha256"] = digest_of_file(slim)
         (folder / names.report).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
         return done
 

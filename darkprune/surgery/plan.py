@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -234,12 +232,3 @@ def _to_ranges(positions: tuple[int, ...]) -> str:
             start = position
         previous = position
     return ",".join(parts)
-
-
-def hash_file(path: Path) -> str:
-    """Returns the SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
-        while part := file.read(1 << 20):
-            digest.update(part)
-    return digest.hexdigest()

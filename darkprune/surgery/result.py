@@ -17,10 +17,11 @@ from darkprune.graph.graph import Layer, build_graph
 from darkprune.graph.stats import totals
 from darkprune.graph.weights import NetworkWeights
 from darkprune.layers.convolution import Convolutional
+from darkprune.runs.digests import digest_of_file
 from darkprune.surgery.apply import Constants, Cut, constants_of, slim_cfg, write_slim
 from darkprune.surgery.carriers import SMALLEST, Need, find_needs
 from darkprune.surgery.constants import consumers_with_border
-from darkprune.surgery.plan import PrunePlan, hash_file
+from darkprune.surgery.plan import PrunePlan
 from darkprune.surgery.removed_units import ReducedWeights, original_of
 from darkprune.surgery.replaced_channels import replaced_classes, similar_of, with_offsets, without_similar
 
@@ -72,7 +73,7 @@ def write_result(
     constants = with_offsets(weights, constants_of(weights, cut))
     with (folder / names.weights).open("wb", buffering=0) as file, ThreadPoolExecutor(1) as pool:
         slim = write_slim(weights, cut, constants, file, progress)
-        hashing = pool.submit(hash_file, folder / names.weights)
+        hashing = pool.submit(digest_of_file, folder / names.weights)
         os.fsync(file.fileno())  # the disk and the hash need not wait for each other
     (folder / names.cfg).write_bytes(slim.cfg.encode())
     plan = plan.with_hashes(*hashes())
@@ -101,9 +102,9 @@ def write_result(
         },
         "warnings": warnings,
         "outputs": {
-            "cfg": {"name": names.cfg, "sha256": hash_file(folder / names.cfg)},
+            "cfg": {"name": names.cfg, "sha256": digest_of_file(folder / names.cfg)},
             "weights": {"name": names.weights, "sha256": hashing.result()},
-            "plan": {"name": names.plan, "sha256": hash_file(folder / names.plan)},
+            "plan": {"name": names.plan, "sha256": digest_of_file(folder / names.plan)},
         },
     }
     (folder / names.report).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

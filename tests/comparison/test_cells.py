@@ -19,7 +19,7 @@ from darkprune.errors import DarkpruneError, UsageError
 from darkprune.graph.graph import read_graph
 from darkprune.graph.stats import totals
 from darkprune.graph.weights import open_pair
-from darkprune.runs.record import Record, StepError, fill_file, fill_folder, read_record
+from darkprune.runs.record import Origin, Record, StepError, fill_file, fill_folder, read_record
 from darkprune.selection.budget import Budget
 from darkprune.selection.unit_budget import units_above, units_within
 from darkprune.surgery.removed_units import reduced
@@ -92,7 +92,11 @@ def test_a_changed_setting_concerns_what_it_concerns(tmp_path: Path) -> None:
     cells = (group, lsq, tuned, eagle)
 
     def changed(other: Setup) -> list[list[bool]]:
-        keys = [[s.cut_key(c), s.pair_key(c), s.measure_key(s.pair_key(c))] for s in (setup, other) for c in cells]
+        keys = [
+            [s.cut_origin(c).key, s.pair_origin(c).key, s.measure_origin(s.pair_origin(c).key).key]
+            for s in (setup, other)
+            for c in cells
+        ]
         half = len(cells)
         return [[a != b for a, b in zip(keys[i], keys[half + i], strict=True)] for i in range(half)]
 
@@ -118,28 +122,31 @@ def test_a_step_is_done_once_and_its_failure_is_kept(tmp_path: Path) -> None:
         raise ValueError("what?\nwhy?")
 
     for _ in range(2):
-        assert fill_file(tmp_path / "a.json", "k", work).result == {"figure": 1}
+        assert fill_file(tmp_path / "a.json", Origin("k"), work).result == {"figure": 1}
         with pytest.raises(StepError, match=r"ValueError: what\? why\?"):
-            fill_folder(tmp_path / "b", "k", fill)
+            fill_folder(tmp_path / "b", Origin("k"), fill)
     assert done == ["work"]
     assert not (tmp_path / "b" / "pair").exists()
     record = read_record(tmp_path / "b" / "record.json")
     assert record is not None
     assert "in fill" in str(record.trace)
-    fill_file(tmp_path / "a.json", "other", work)
-    (tmp_path / "a.json").write_text('{"key": "other", "result"')
-    fill_file(tmp_path / "a.json", "other", work)
+    fill_file(tmp_path / "a.json", Origin("other"), work)
+    (tmp_path / "a.json").write_text('{"step": "other", "result"')
+    fill_file(tmp_path / "a.json", Origin("other"), work)
     assert done == ["work"] * 3
 
 
 def test_rows_average_over_seeds() -> None:
     def record(value: float, **more: object) -> Record:
         sizes = {"width": 64, "height": 64, "params": 10, "macs": 100, "bytes": 40, "cfg_sha256": "x", "seconds": 2.0}
-        return Record("k", {**sizes, "map50": value, "map": value / 2, **more})
+        return Record(origin=Origin("k"), result={**sizes, "map50": value, "map": value / 2, **more})
+
+    def failed(error: str) -> Record:
+        return Record(origin=Origin("k"), done=False, error=error)
 
     cells = [Cell("thinet", "0.5", "none", seed) for seed in (0, 1, 2)] + [Cell("layer", "0.5", "none", 0)]
     records = dict(
-        zip(cells, [record(0.5), record(0.7), Record("k", error="no"), Record("k", error="none")], strict=True)
+        zip(cells, [record(0.5), record(0.7), failed("no"), failed("none")], strict=True)
     )
     unpruned = [record(0.9, macs=200), record(0.65, macs=150), record(0.4, macs=50)]
     rows = make_rows(cells, records, unpruned, {"x": 3.0})

@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
+import darkprune
 from darkprune.cli.main import main
 from darkprune.darknet.cfg import parse_cfg
 from darkprune.graph.fresh import write_fresh
 from darkprune.graph.graph import build_graph, read_graph
 from darkprune.graph.weights import NetworkWeights
+from darkprune.runs.digests import digest_of_file
 from darkprune.training.loop.step import Stepper
 from tests.training.tiny import CFG, write_images
 
@@ -171,6 +173,32 @@ def test_other_labels_are_other_inputs(place: Path, capsys: pytest.CaptureFixtur
     told = {row["stage"]: row for row in json.loads(capsys.readouterr().out)["stages"]}
     assert told["sparse"]["why"] == "to be done again: other data"
     assert told["prune"]["todo"]
+
+
+def test_an_upgrade_of_the_program_does_everything_again(
+    place: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    run = tmp_path / "old"
+    shutil.copytree(place / "run", run)
+    data = manifest(run)
+    for entry in data["stages"].values():
+        entry["darkprune"] = "0.0.1"
+    (run / "manifest.json").write_text(json.dumps(data))
+    assert compress("--dry-run", "--json", run=str(run)) == 0
+    told = {row["stage"]: row for row in json.loads(capsys.readouterr().out)["stages"]}
+    assert all(row["todo"] for row in told.values())
+    assert told["sparse"]["why"] == f"to be done again: darkprune 0.0.1 → {darkprune.__version__}"
+
+
+def test_records_name_their_inputs(place: Path) -> None:
+    stages = manifest(place / "run")["stages"]
+    for role, path in (("cfg", place / "tiny.cfg"), ("weights", place / "tiny.weights")):
+        assert stages["sparse"]["inputs"][role] == {"path": str(path), "sha256": digest_of_file(path)}
+        assert stages["distill"]["inputs"][f"teacher {role}"]["path"] == str(path)
+    assert stages["recover"]["inputs"]["plan"]["path"] == "pruned/plan.json"
+    assert stages["evaluate: pruned"]["inputs"]["weights"]["sha256"] == digest_of_file(
+        place / "run" / "pruned" / "tiny.weights"
+    )
 
 
 class Killed(BaseException):

@@ -10,7 +10,7 @@ import pytest
 
 from darkprune.compression.stages import Compression, Pair
 from darkprune.compression.summary import best_of, verdict_on
-from darkprune.runs.manifest import Manifest
+from darkprune.runs.record_file import RecordFile
 
 
 def row(network: str, map50: float | None, macs: int, result: bool = False) -> dict[str, Any]:
@@ -25,7 +25,7 @@ def best(**measured: dict[str, float]) -> str:
     pairs = [Pair(name, Path(name), Path(name), name) for name in measured]
     entries = {f"evaluate: {name}": SimpleNamespace(done=True, result=figures) for name, figures in measured.items()}
     plan: Compression = SimpleNamespace(candidates=lambda: pairs, current=pairs[-1])  # type: ignore[assignment]
-    manifest: Manifest = SimpleNamespace(entries=entries)  # type: ignore[assignment]
+    manifest: RecordFile = SimpleNamespace(records=entries)  # type: ignore[assignment]
     return best_of(plan, manifest).name
 
 

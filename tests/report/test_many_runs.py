@@ -141,5 +141,5 @@ def test_without_hashes_no_file_is_read_to_find_the_original(
     run.mkdir()
     (run / "log.csv").write_text("step,loss\n1,2\n")
     shutil.copy(cuts / "cut0.2" / "report.json", run / "run.json")  # a training has no hashes of its input
-    monkeypatch.setattr(contents, "hash_file", pytest.fail)
+    monkeypatch.setattr(contents, "digest_of_file", pytest.fail)
     assert find_original(read_contents(run)) is None

@@ -13,7 +13,7 @@ from tiny import write_images
 
 from darkprune.cli.main import main
 from darkprune.graph.weights import NetworkWeights, open_pair
-from darkprune.surgery.plan import hash_file
+from darkprune.runs.digests import digest_of_file
 
 
 def prune(weights: NetworkWeights, output: Path, *more: object) -> int:
@@ -47,7 +47,7 @@ def test_prune_refit_and_compare(
     assert [row["name"] for row in report["comparison"]] == ["original", "pruned", "recovered"]  # 32 is the smallest
     assert all(row["map50"] is not None for row in report["comparison"] if row["name"] != "pruned")
     assert report["compensation"]["constant"] == "measured"
-    assert report["outputs"]["weights"]["sha256"] == hash_file(output / "net.weights")
+    assert report["outputs"]["weights"]["sha256"] == digest_of_file(output / "net.weights")
     with open_pair(output / "net.cfg", output / "net.weights") as slim:
         assert not slim.non_finite()
         assert abs(slim.graph.macs / weights.graph.macs - 0.9) < 0.01

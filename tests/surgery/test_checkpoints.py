@@ -16,9 +16,10 @@ from darkprune.cli.main import main
 from darkprune.graph.channels import map_channels
 from darkprune.graph.fresh import write_fresh
 from darkprune.graph.graph import Graph, read_graph
+from darkprune.runs.digests import digest_of_file
 from darkprune.selection.constraints import Limits, settle
 from darkprune.selection.settings import PruneSettings
-from darkprune.surgery.plan import PrunePlan, hash_file, make_layers
+from darkprune.surgery.plan import PrunePlan, make_layers
 from darkprune.zoo import resolve
 
 from .cutting import check
@@ -87,7 +88,7 @@ def test_planted_zeros(name: str, tmp_path: Path) -> None:
     graph = read_graph(cfg)
     plan = some_plan(graph, ("", ""), seed=len(name))
     (tmp_path / "net.weights").write_bytes(planted(cfg.read_text(), weights.read_bytes(), plan))
-    plan = plan.with_hashes(hash_file(cfg), hash_file(tmp_path / "net.weights"))
+    plan = plan.with_hashes(digest_of_file(cfg), digest_of_file(tmp_path / "net.weights"))
     (tmp_path / "plan.json").write_text(plan.dumps())
     pair = [str(cfg), str(tmp_path / "net.weights")]
     assert main(["prune", *pair, "--plan", str(tmp_path / "plan.json"), "-o", str(tmp_path / "slim")]) == 0

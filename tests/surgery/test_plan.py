@@ -14,9 +14,10 @@ from darkprune.darknet.cfg import parse_cfg
 from darkprune.errors import PlanError
 from darkprune.graph.graph import build_graph
 from darkprune.graph.weights import NetworkWeights
+from darkprune.runs.digests import digest_of_file
 from darkprune.selection.decide import decide, rank
 from darkprune.selection.settings import PruneSettings
-from darkprune.surgery.plan import PrunePlan, hash_file
+from darkprune.surgery.plan import PrunePlan
 from darkprune.surgery.plan_file import read_plan
 from darkprune.surgery.replay import recounted, replay
 
@@ -248,14 +249,14 @@ def test_constants_must_fit(tmp_path: Path) -> None:
 
 def test_hash(tmp_path: Path) -> None:
     (tmp_path / "abc").write_bytes(b"abc")
-    assert hash_file(tmp_path / "abc").startswith("ba7816bf8f01cfea")
+    assert digest_of_file(tmp_path / "abc").startswith("ba7816bf8f01cfea")
 
 
 def test_plan_is_for_files_on_disk(tmp_path: Path) -> None:
     """The whole way with true hashes, through a file."""
     (tmp_path / "net.cfg").write_text(TEXT)
     (tmp_path / "net.weights").write_bytes(tensors_of(TEXT, {}))
-    hashes = (hash_file(tmp_path / "net.cfg"), hash_file(tmp_path / "net.weights"))
+    hashes = (digest_of_file(tmp_path / "net.cfg"), digest_of_file(tmp_path / "net.weights"))
     with NetworkWeights(build_graph(parse_cfg(TEXT, "net.cfg")), tmp_path / "net.weights") as pair:
         plan: PrunePlan = make(pair, ratio=0.5).plan.with_hashes(*hashes)
         (tmp_path / "plan.json").write_text(plan.dumps())

@@ -22,9 +22,9 @@ from darkprune.graph.graph import read_graph
 from darkprune.graph.groups import divide
 from darkprune.graph.weights import NetworkWeights, open_pair
 from darkprune.network import Network, save_weights, tensor_of
+from darkprune.runs.digests import digest_of_file
 from darkprune.selection.settings import PruneSettings
 from darkprune.surgery.apply import Cut
-from darkprune.surgery.plan import hash_file
 from darkprune.surgery.plan_file import parse_plan
 from darkprune.training.gradual.gradual import GradualPruning, size_of
 from darkprune.training.gradual.timetable import GradualSettings, Stage, make_timetable
@@ -143,7 +143,7 @@ def test_a_cut_is_that_of_prune_and_keeps_the_function(data: Path, tmp_path: Pat
     pair[0].write_text(CFG)
     with pair[1].open("wb") as file:
         save_weights(before, file, Header(seen=32))
-    plan = parse_plan(watch.plan).with_hashes(*map(hash_file, pair))
+    plan = parse_plan(watch.plan).with_hashes(*map(digest_of_file, pair))
     (tmp_path / "plan.json").write_text(plan.dumps())
     assert call(prune, *pair, "--plan", tmp_path / "plan.json", "-o", tmp_path / "slim") == 0
     slim = tmp_path / "slim" / "tiny.weights"

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from darkprune.graph.graph import Graph
-from darkprune.surgery.plan import hash_file
+from darkprune.runs.digests import digest_of_file
 from darkprune.training.distillation.distillation import DistillationObjective, DistillationSettings
 from darkprune.training.distillation.taps import Tap
 from darkprune.training.loop.objective import DetectionObjective, Objective
@@ -47,7 +47,7 @@ class Teacher:
     def identity(self) -> dict[str, Any]:
         """Returns what a run that goes on has to have in common with its beginning."""
         return {
-            "teacher": hash_file(self.weights),
+            "teacher": digest_of_file(self.weights),
             "taps": [list(asdict(tap).values()) for tap in self.taps],
             "distillation": asdict(self.settings),
         }

@@ -1,0 +1,161 @@
+"""JSON files: one reader for what anybody may have written, one writer that leaves whole files."""
+
+from __future__ import annotations
+
+import json
+import math
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NoReturn
+
+from darkprune.darknet.output import atomic_file
+from darkprune.errors import DarkpruneError, DataError
+
+MAX_BYTES = 64 << 20
+MAX_DEPTH = 64  #: objects and lists within each other
+
+
+class JsonValue:
+    """A JSON value of unknown shape: whatever is asked of it has an answer, so that nothing in a file is trusted."""
+
+    def __init__(self, value: object) -> None:
+        self.value = value
+
+    def __getitem__(self, key: str) -> JsonValue:
+        return JsonValue(self.value.get(key) if isinstance(self.value, dict) else None)
+
+    def __bool__(self) -> bool:
+        return bool(self.value)
+
+    @property
+    def items(self) -> list[JsonValue]:
+        """The entries of a list; of anything else none."""
+        return [JsonValue(entry) for entry in self.value] if isinstance(self.value, list) else []
+
+    @property
+    def fields(self) -> dict[str, JsonValue]:
+        """The entries of an object; of anything else none."""
+        return {str(k): JsonValue(v) for k, v in self.value.items()} if isinstance(self.value, dict) else {}
+
+    @property
+    def text(self) -> str:
+        """A text; of anything else ``."""
+        return self.value if isinstance(self.value, str) else ""
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts of a list."""
+        return [entry.text for entry in self.items if entry.text]
+
+    @property
+    def number(self) -> float | None:
+        """A finite number."""
+        value = self.value
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return None
+        try:
+            return float(value) if math.isfinite(value) else None
+        except OverflowError:
+            return None
+
+
+def read_json(
+    path: Path,
+    what: str = "a JSON file of darkprune",
+    max_bytes: int = MAX_BYTES,
+    error: type[DarkpruneError] = DataError,
+) -> JsonValue:
+    """Reads a JSON file.
+
+    Args:
+        path: the file.
+        what: what it should be, for the error ("a plan").
+        max_bytes: size above which it cannot be that.
+        error: what is raised.
+
+    Raises:
+        DarkpruneError: it cannot be read, is too large, is not JSON, or is nested deeper than `MAX_DEPTH`.
+    """
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # a pipe would never end
+            raise error(f"{path}: is no file; expected {what}")
+        if found.st_size > max_bytes:
+            raise error(f"{path}: larger than {max_bytes >> 20} MiB; this is not {what}")
+        with path.open("rb") as file:
+            raw = file.read(found.st_size)
+    except FileNotFoundError:
+        raise error(f"{path}: no such file; expected {what}") from None
+    except OSError as trouble:
+        raise error(f"{path}: cannot be read ({trouble.strerror})") from None
+    return parse_json(raw, str(path), error)
+
+
+def parse_json(raw: bytes | str, source: str, error: type[DarkpruneError] = DataError) -> JsonValue:
+    """Reads JSON text.
+
+    Args:
+        raw: the text.
+        source: where it comes from, for the error.
+        error: what is raised.
+
+    Raises:
+        DarkpruneError: it is not JSON, holds NaN or Infinity, or is nested deeper than `MAX_DEPTH`.
+    """
+    try:
+        text = raw.decode("utf-8-sig") if isinstance(raw, bytes) else raw
+        value: object = json.loads(text, parse_constant=_refuse)
+        _check_depth(value)
+    except RecursionError:
+        raise error(f"{source}: is nested too deeply") from None
+    except ValueError as trouble:
+        raise error(f"{source}: is not JSON ({str(trouble)[:80]})") from None
+    return JsonValue(value)
+
+
+def find_json(path: Path, max_bytes: int = MAX_BYTES) -> JsonValue | None:
+    """Reads a JSON file that may be missing or damaged, such as a cache; None where it is."""
+    try:
+        return read_json(path, max_bytes=max_bytes)
+    except DataError:
+        return None
+
+
+def write_json(path: Path, data: Mapping[str, object]) -> None:
+    """Writes a JSON file as a whole: until it is complete, an earlier one stays.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    with atomic_file(path, overwrite=True) as file:
+        file.write(encode_json(data))
+
+
+def encode_json(data: Mapping[str, object]) -> bytes:
+    """Returns an object as the bytes of a file.
+
+    Raises:
+        ValueError: it holds a number that JSON has no form for (NaN, infinity).
+    """
+    return (json.dumps(data, indent=1, allow_nan=False) + "\n").encode()
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no number")
+
+
+def _check_depth(value: object) -> None:
+    """Raises ValueError where containers are nested deeper than `MAX_DEPTH`."""
+    level: list[object] = [value]
+    for _ in range(MAX_DEPTH):
+        inside: list[object] = []
+        for entry in level:
+            if isinstance(entry, dict):
+                inside += [part for part in entry.values() if isinstance(part, dict | list)]
+            elif isinstance(entry, list):
+                inside += [part for part in entry if isinstance(part, dict | list)]
+        if not inside:
+            return
+        level = inside
+    raise ValueError(f"nested deeper than {MAX_DEPTH}")

@@ -1,0 +1,44 @@
+"""One lock per folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from darkprune.errors import OutputError
+
+NAME = ".lock"
+
+
+@contextmanager
+def locked(folder: Path, shared: bool = False) -> Iterator[None]:
+    """Keeps other processes out of a folder, which is made if need be.
+
+    The lock ends with the process, however that ends. On Windows nobody is kept out.
+
+    Args:
+        folder: the folder.
+        shared: let others in that share it too, such as jobs that each do a part of one comparison.
+
+    Raises:
+        OutputError: another process works in it, or it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        number = os.open(folder / NAME, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written ({error.strerror})") from None
+    try:
+        try:
+            import fcntl
+
+            fcntl.flock(number, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except ImportError:
+            pass
+        except OSError:
+            raise OutputError(f"{folder}: another darkprune is at work in it") from None
+        yield
+    finally:
+        os.close(number)

@@ -1,0 +1,255 @@
+"""Stages: pieces of work that follow one another in the folder of a run.
+
+A stage that is done stays as it is; one that was interrupted goes on; one for which anything that decides its result
+has changed (settings, content of what it reads, the program's version, a file that it made) is done again.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+
+from darkprune.errors import DarkpruneError, OutputError
+from darkprune.runs.digests import digest_of_file
+from darkprune.runs.record import Input, Origin, Record, path_text
+from darkprune.runs.record_file import RecordFile
+
+
+class Source(Protocol):
+    """Something that a stage reads."""
+
+    @property
+    def role(self) -> str:
+        """What it is to the stage: cfg, weights, plan, …"""
+        ...
+
+    @property
+    def path(self) -> Path:
+        """Where it lies."""
+        ...
+
+    def digest(self) -> str:
+        """Returns the digest of its content.
+
+        Raises:
+            OSError, DataError: it is not there, or cannot be read.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """A file that a stage reads.
+
+    Attributes:
+        role: what it is to the stage: cfg, weights, plan, …
+        path: where it lies.
+    """
+
+    role: str
+    path: Path
+
+    def digest(self) -> str:
+        """Returns the digest of its content.
+
+        Raises:
+            OSError: it is not there.
+        """
+        return digest_of_file(self.path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One step of a run.
+
+    Attributes:
+        name: unique in the run, `evaluate` or `evaluate: pruned`; the part before the colon is what users know it by.
+        step: what is done: the name of a function.
+        settings: those that change the result.
+        sources: everything that it reads.
+        command: the command line that does the same, as words; empty where there is none.
+        output: folder or file that it makes; None for figures alone.
+        files: what has to be there afterwards.
+        state: the file that an interrupted stage goes on from, if it can.
+    """
+
+    name: str
+    step: str
+    settings: Mapping[str, object] = field(default_factory=dict)
+    sources: tuple[Source, ...] = ()
+    command: tuple[str, ...] = ()
+    output: Path | None = None
+    files: tuple[Path, ...] = ()
+    state: Path | None = None
+
+    @property
+    def kind(self) -> str:
+        """The name that users know it by."""
+        return self.name.partition(":")[0]
+
+    def origin(self, folder: Path) -> Origin:
+        """Returns everything that decides the result.
+
+        Args:
+            folder: of the run.
+
+        Raises:
+            OSError, DataError: something that it reads is not there.
+        """
+        inputs = {source.role: Input(path_text(source.path, folder), source.digest()) for source in self.sources}
+        return Origin(self.step, self.settings, inputs)
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where a stage stands.
+
+    Attributes:
+        todo: whether there is anything to do.
+        why: in words.
+        resume: whether it goes on where it stopped.
+        origin: what decides its result now; None where something that it reads is yet to be made.
+    """
+
+    todo: bool
+    why: str
+    resume: bool = False
+    origin: Origin | None = None
+
+
+#: does a stage, or goes on with it where told to, and returns its figures
+Work = Callable[[Stage, bool], Mapping[str, object]]
+
+
+def run_stages(
+    stages: Sequence[Stage], records: RecordFile, work: Work, before: Callable[[Stage, Status], None]
+) -> None:
+    """Does what is to be done, in order; the records are up to date whenever this returns or raises.
+
+    Args:
+        stages: of the run.
+        records: of the run, in its folder.
+        work: does a stage.
+        before: called before each, also where nothing is to be done.
+
+    Raises:
+        DarkpruneError: a stage failed, or left no file that it should have.
+        KeyboardInterrupt: a stage was interrupted; training has saved its state.
+    """
+    for stage in stages:
+        status = status_of(stage, records)
+        before(stage, status)
+        if status.todo:
+            _do(stage, status, records, work)
+
+
+def look_ahead(stages: Iterable[Stage], records: RecordFile) -> list[tuple[Stage, Status]]:
+    """Returns where every stage stands, without doing any."""
+    found: list[tuple[Stage, Status]] = []
+    pending: dict[Path, str] = {}
+    for stage in stages:
+        after = next((pending[path] for source in stage.sources if (path := source.path) in pending), None)
+        if after is None:
+            status = status_of(stage, records)
+        else:
+            known = "to be done" if stage.name not in records.records else "done, to be looked at again"
+            status = Status(True, f"{known} after {after}")
+        if status.todo:
+            pending.update(dict.fromkeys(stage.files, stage.name))
+        found.append((stage, status))
+    return found
+
+
+def status_of(stage: Stage, records: RecordFile) -> Status:
+    """Compares a stage with its record.
+
+    Raises:
+        DarkpruneError: something that it reads cannot be read.
+    """
+    folder = records.path.parent
+    try:
+        origin = stage.origin(folder)
+    except OSError as error:
+        what = f"cannot be read ({error.strerror}), and stage {stage.name} needs it"
+        raise DarkpruneError(f"{error.filename}: {what}") from None
+    record = records.records.get(stage.name)
+    if record is None:
+        return Status(True, "to be done", origin=origin)
+    if record.key != origin.key:
+        return Status(True, f"to be done again: {_difference(record.origin, origin)}", origin=origin)
+    if not record.done:
+        if stage.state is not None and stage.state.is_file():
+            return Status(True, "to go on where it stopped", True, origin)
+        return Status(True, "to be done: it was interrupted", origin=origin)
+    for name, digest in record.outputs.items():
+        path = folder / name
+        if not path.is_file():
+            return Status(True, f"to be done: {name} is gone", origin=origin)
+        if digest_of_file(path) != digest:
+            return Status(True, f"to be done: {name} was changed", origin=origin)
+    return Status(False, "up to date", origin=origin)
+
+
+def _do(stage: Stage, status: Status, records: RecordFile, work: Work) -> None:
+    assert status.origin is not None
+    folder = records.path.parent
+    earlier = records.records.get(stage.name)
+    spent = earlier.seconds if earlier is not None and status.resume else 0.0
+    if earlier is not None and status.resume and stage.state is not None and not spent:
+        # killed outright: what counts is the time up to the state that is left
+        spent = max(0.0, stage.state.stat().st_mtime - earlier.started)
+    if not status.resume:
+        _clear(stage, folder)
+    began = time.time()
+    command = (*stage.command, "--resume") if status.resume and stage.command else stage.command
+    record = Record(origin=status.origin, done=False, command=command, started=began, seconds=spent)
+    records.keep(stage.name, record)
+    try:
+        result = work(stage, status.resume)
+    except KeyboardInterrupt:
+        records.keep(stage.name, replace(record, seconds=spent + time.time() - began))
+        raise
+    missing = next((path for path in stage.files if not path.is_file()), None)
+    if missing is not None:
+        raise OutputError(f"{missing}: {stage.name} was to write it, and did not")
+    outputs = {path_text(path, folder): digest_of_file(path) for path in stage.files}
+    seconds = spent + time.time() - began
+    records.keep(stage.name, replace(record, done=True, outputs=outputs, result=result, seconds=seconds))
+
+
+def _clear(stage: Stage, folder: Path) -> None:
+    """Removes what an earlier attempt left: a stage begins with nothing."""
+    if stage.output is None:
+        return
+    try:
+        if stage.output.is_dir() and not stage.output.is_symlink():
+            shutil.rmtree(stage.output)
+        else:
+            stage.output.unlink(missing_ok=True)
+        for path in folder.glob(f".{stage.output.name}.partial-*"):  # of a process that was killed
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    except OSError as error:
+        raise OutputError(f"{error.filename}: cannot be removed ({error.strerror})") from None
+
+
+def _difference(then: Origin, now: Origin) -> str:
+    """Returns the first of what differs between two origins, in words."""
+    differing = [name for name in sorted({*then.settings, *now.settings})
+                 if then.settings.get(name) != now.settings.get(name)]  # fmt: skip
+    if differing:
+        name = differing[0]
+        before, after = (str(part.settings.get(name, "unset"))[:40] for part in (then, now))
+        more = f" and {len(differing) - 1} more" if len(differing) > 1 else ""
+        return f"{name} {before} → {after}{more}"
+    roles = [
+        role
+        for role in sorted({*then.inputs, *now.inputs})
+        if getattr(then.inputs.get(role), "sha256", None) != getattr(now.inputs.get(role), "sha256", None)
+    ]
+    if not roles and then.program != now.program:
+        return f"darkprune {then.program} → {now.program}"
+    return f"other {', '.join(roles[:3]) or 'command'}"
