@@ -24,11 +24,20 @@ if TYPE_CHECKING:
     from darkprune.api.detect import FoundObject as FoundObject
     from darkprune.api.detect import ImageObjects as ImageObjects
     from darkprune.api.detect import detect as detect
+    from darkprune.api.engine import EngineResult as EngineResult
+    from darkprune.api.engine import EngineSettings as EngineSettings
+    from darkprune.api.engine import build_engine as build_engine
     from darkprune.api.evaluate import EvaluateSettings as EvaluateSettings
     from darkprune.api.evaluate import evaluate as evaluate
+    from darkprune.api.export import ExportResult as ExportResult
+    from darkprune.api.export import ExportSettings as ExportSettings
+    from darkprune.api.export import export as export
     from darkprune.api.init import InitResult as InitResult
     from darkprune.api.init import InitSettings as InitSettings
     from darkprune.api.init import init as init
+    from darkprune.api.kit import KitResult as KitResult
+    from darkprune.api.kit import KitSettings as KitSettings
+    from darkprune.api.kit import write_kit as write_kit
     from darkprune.api.pair import Pair as Pair
     from darkprune.api.pair import load as load
     from darkprune.errors import DarkpruneError as DarkpruneError
@@ -45,20 +54,29 @@ _HOME = {
     "DarkpruneError": "darkprune.errors",
     "DetectResult": "darkprune.api.detect",
     "DetectSettings": "darkprune.api.detect",
+    "EngineResult": "darkprune.api.engine",
+    "EngineSettings": "darkprune.api.engine",
     "EvaluateResult": "darkprune.evaluation.results",
     "EvaluateSettings": "darkprune.api.evaluate",
+    "ExportResult": "darkprune.api.export",
+    "ExportSettings": "darkprune.api.export",
     "FoundObject": "darkprune.api.detect",
     "ImageObjects": "darkprune.api.detect",
     "InitResult": "darkprune.api.init",
     "InitSettings": "darkprune.api.init",
+    "KitResult": "darkprune.api.kit",
+    "KitSettings": "darkprune.api.kit",
     "Pair": "darkprune.api.pair",
     "Progress": "darkprune.progress",
     "ProgressEvent": "darkprune.progress",
     "bench": "darkprune.api.bench",
+    "build_engine": "darkprune.api.engine",
     "detect": "darkprune.api.detect",
     "evaluate": "darkprune.api.evaluate",
+    "export": "darkprune.api.export",
     "init": "darkprune.api.init",
     "load": "darkprune.api.pair",
+    "write_kit": "darkprune.api.kit",
 }
 __all__ = sorted(_HOME)
 

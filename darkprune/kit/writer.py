@@ -18,7 +18,7 @@ from darkprune.kit.board.runtime.compare import REFERENCE, reference_input
 from darkprune.kit.readme import readme
 from darkprune.kit.schema import ONNX_NAME, KitDescription
 from darkprune.tensorrt import operators
-from darkprune.tensorrt.targets import Target, target
+from darkprune.tensorrt.targets import Target
 
 _BOARD = Path(__file__).parent / "board"
 #: in the kit the folder lies beside the scripts, so its name is all that an import needs
@@ -28,7 +28,40 @@ _CACHE_NAME = "calibration.cache"
 
 
 @dataclass(frozen=True)
-class KitReport:
+class KitParts:
+    """The files that a kit is made of.
+
+    Attributes:
+        onnx: the network with its raw heads as outputs.
+        calibration_cache: of TensorRT, for INT8 without Q/DQ nodes.
+        cfg, weights: the pair, for DeepStream; both or none.
+        deepstream_onnx: the network with the `deepstream` output (batch, boxes, 6).
+    """
+
+    onnx: Path
+    calibration_cache: Path | None = None
+    cfg: Path | None = None
+    weights: Path | None = None
+    deepstream_onnx: Path | None = None
+
+    def given(self) -> list[Path]:
+        """Lists the files that there are.
+
+        Raises:
+            ExportError: one that does not exist, or half a pair.
+        """
+        files = [self.onnx, self.calibration_cache, self.cfg, self.weights, self.deepstream_onnx]
+        given = [path for path in files if path is not None]
+        for path in given:
+            if not path.is_file():
+                raise ExportError(f"{path}: no such file")
+        if (self.cfg is None) != (self.weights is None):
+            raise ExportError("kit: give both the .cfg and the .weights for DeepStream, or neither")
+        return given
+
+
+@dataclass(frozen=True)
+class WrittenKit:
     """What was written: the folder, its files relative to it, and remarks for the user."""
 
     folder: Path
@@ -36,79 +69,65 @@ class KitReport:
     remarks: tuple[str, ...]
 
 
-def write_kit(
+def write_folder(
     folder: Path,
-    onnx_path: Path,
+    parts: KitParts,
     description: KitDescription,
-    where: Target | str,
-    calibration_cache: Path | None = None,
-    cfg: Path | None = None,
-    weights: Path | None = None,
+    place: Target,
     *,
-    deepstream_onnx: Path | None = None,
     reference: bool = True,
     overwrite: bool = False,
-) -> KitReport:
-    """Write a kit.
+) -> WrittenKit:
+    """Writes a kit's folder, whole or not at all.
 
     Args:
-        folder: to be made; whole or not at all.
-        onnx_path: the network with its raw heads as outputs.
-        description: what the scripts have to know; checked against the ONNX file.
-        where: target or its name; the ONNX file has to suit it.
-        calibration_cache: of TensorRT, for INT8 without Q/DQ nodes.
-        cfg: with `weights`, for DeepStream.
-        weights: with `cfg`.
-        deepstream_onnx: the network with the `deepstream` output (batch, boxes, 6).
+        folder: to be made.
+        parts: the files that go into it; checked against the description and the target.
+        description: what the scripts have to know.
+        place: the target.
         reference: compute what the board compares its engine with, where onnxruntime is installed.
         overwrite: whether the folder may exist; its other files (an engine, say) are kept.
 
     Raises:
-        ExportError: the file does not suit the target or the description.
+        ExportError: a file does not suit the target or the description.
         OutputError: the folder exists or cannot be written.
     """
-    place = target(where) if isinstance(where, str) else where
-    inputs = [path for path in (onnx_path, calibration_cache, cfg, weights, deepstream_onnx) if path is not None]
-    for path in inputs:
-        if not path.is_file():
-            raise ExportError(f"{path}: no such file")
+    inputs = parts.given()
     check_folder(folder, inputs, overwrite)
-    model = load_onnx(onnx_path)
-    _check_target(description, place, calibration_cache)
-    _check_file(model, onnx_path, description, place)
-    if (cfg is None) != (weights is None):
-        raise ExportError("kit: give both the .cfg and the .weights for DeepStream, or neither")
-    if deepstream_onnx is not None:
-        _check_deepstream(load_onnx(deepstream_onnx), deepstream_onnx, place)
+    model = load_onnx(parts.onnx)
+    _check_target(description, place, parts.calibration_cache)
+    _check_file(model, parts.onnx, description, place)
+    if parts.deepstream_onnx is not None:
+        _check_deepstream(load_onnx(parts.deepstream_onnx), parts.deepstream_onnx, place)
 
     remarks: list[str] = []
-    with result_folder(folder, inputs, overwrite) as room:
-        shutil.copyfile(onnx_path, room / ONNX_NAME)
-        digest = hashlib.sha256((room / ONNX_NAME).read_bytes()).hexdigest()
-        (room / "model.json").write_text(description.to_json(place, digest), encoding="utf-8")
-        (room / "names.txt").write_text("".join(f"{name}\n" for name in description.names), encoding="utf-8")
-        if calibration_cache is not None:
-            shutil.copyfile(calibration_cache, room / _CACHE_NAME)
-        copy_scripts(room)
+    with result_folder(folder, inputs, overwrite) as partial:
+        shutil.copyfile(parts.onnx, partial / ONNX_NAME)
+        digest = hashlib.sha256((partial / ONNX_NAME).read_bytes()).hexdigest()
+        (partial / "model.json").write_text(description.to_json(place, digest), encoding="utf-8")
+        (partial / "names.txt").write_text("".join(f"{name}\n" for name in description.names), encoding="utf-8")
+        if parts.calibration_cache is not None:
+            shutil.copyfile(parts.calibration_cache, partial / _CACHE_NAME)
+        copy_scripts(partial)
         if reference:
-            remarks += _write_reference(room, description)
-        _write_deepstream(room, description, place, calibration_cache is not None, cfg, weights, deepstream_onnx)
-        files = sorted(path.relative_to(room).as_posix() for path in room.rglob("*") if path.is_file())
-        (room / "README.md").write_text(readme(description, place, files, remarks), encoding="utf-8")
-    return KitReport(folder, ("README.md", *files), tuple(remarks))
+            remarks += _write_reference(partial, description)
+        _write_deepstream(partial, description, place, parts)
+        files = sorted(path.relative_to(partial).as_posix() for path in partial.rglob("*") if path.is_file())
+        (partial / "README.md").write_text(readme(description, place, files, remarks), encoding="utf-8")
+    return WrittenKit(folder, ("README.md", *files), tuple(remarks))
 
 
-def copy_scripts(room: Path) -> None:
-    """Put the scripts and what they share into a folder, with their imports shortened to what lies there."""
-    (room / "runtime").mkdir()
+def copy_scripts(folder: Path) -> None:
+    """Puts the scripts and what they share into a folder, with their imports shortened to what lies there."""
+    (folder / "runtime").mkdir()
     for path in (_BOARD / "runtime").glob("*.py"):
-        (room / "runtime" / path.name).write_bytes(path.read_bytes())
+        (folder / "runtime" / path.name).write_bytes(path.read_bytes())
     for name in SCRIPTS:
-        (room / name).write_bytes((_BOARD / name).read_bytes().replace(*_IMPORTS))
+        (folder / name).write_bytes((_BOARD / name).read_bytes().replace(*_IMPORTS))
 
 
 def load_onnx(path: Path) -> onnx.ModelProto:
-    """Read an ONNX file that holds its weights itself.
+    """Reads an ONNX file that holds its weights itself.
 
     Raises:
         ExportError: it is not one, or keeps weights in other files.
@@ -188,8 +207,8 @@ def _shapes(values: onnx.ValueInfoProto, skip: set[str]) -> Mapping[str, tuple[i
     }
 
 
-def _write_reference(room: Path, description: KitDescription) -> list[str]:
-    """Compute what onnxruntime makes of a fixed input; a remark where it cannot."""
+def _write_reference(partial: Path, description: KitDescription) -> list[str]:
+    """Computes what onnxruntime makes of a fixed input; a remark where it cannot."""
     try:
         import onnxruntime
     except ImportError:
@@ -197,7 +216,7 @@ def _write_reference(room: Path, description: KitDescription) -> list[str]:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     try:
-        session = onnxruntime.InferenceSession(str(room / ONNX_NAME), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(str(partial / ONNX_NAME), options, providers=["CPUExecutionProvider"])
         fact = session.get_inputs()[0]
         batch = description.batch[1] if description.batch is not None else fact.shape[0]
         feed = reference_input((batch, description.channels, description.height, description.width))
@@ -206,29 +225,21 @@ def _write_reference(room: Path, description: KitDescription) -> list[str]:
     except Exception as error:  # onnxruntime raises its own classes, of which none is public
         raise ExportError(f"{ONNX_NAME}: onnxruntime refuses it: {' '.join(str(error).split())[:160]}") from None
     arrays = {f"output{index}": array for index, array in enumerate(outputs)}
-    np.savez_compressed(room / REFERENCE, names=np.array(description.outputs), **arrays)
+    np.savez_compressed(partial / REFERENCE, names=np.array(description.outputs), **arrays)
     return []
 
 
-def _write_deepstream(
-    room: Path,
-    description: KitDescription,
-    place: Target,
-    calibrated: bool,
-    cfg: Path | None,
-    weights: Path | None,
-    onnx_path: Path | None,
-) -> None:
-    if cfg is None and onnx_path is None:
+def _write_deepstream(partial: Path, description: KitDescription, place: Target, parts: KitParts) -> None:
+    if parts.cfg is None and parts.deepstream_onnx is None:
         return
-    inside = room / "deepstream"
+    inside = partial / "deepstream"
     inside.mkdir()
-    if cfg is not None and weights is not None:
-        shutil.copyfile(cfg, inside / deepstream.CFG_NAME)
-        shutil.copyfile(weights, inside / deepstream.WEIGHTS_NAME)
+    if parts.cfg is not None and parts.weights is not None:
+        shutil.copyfile(parts.cfg, inside / deepstream.CFG_NAME)
+        shutil.copyfile(parts.weights, inside / deepstream.WEIGHTS_NAME)
         text = deepstream.for_pair(description, place.workspace_mb)
         (inside / "config_infer_darknet.txt").write_text(text, encoding="utf-8")
-    if onnx_path is not None:
-        shutil.copyfile(onnx_path, inside / deepstream.ONNX_NAME)
-        text = deepstream.for_onnx(description, place.workspace_mb, calibrated)
+    if parts.deepstream_onnx is not None:
+        shutil.copyfile(parts.deepstream_onnx, inside / deepstream.ONNX_NAME)
+        text = deepstream.for_onnx(description, place.workspace_mb, parts.calibration_cache is not None)
         (inside / "config_infer_onnx.txt").write_text(text, encoding="utf-8")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -26,7 +26,6 @@ from darkprune.onnx.network import OnnxNetwork
 from darkprune.tensorrt.targets import Target
 
 Floats = NDArray[np.float32]
-Prepare = Callable[[Path], Floats]
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".tif", ".tiff", ".webp"})
 METHODS = ("minmax", "entropy", "percentile")
 _SMALLEST = 1e-6  #: range of a tensor that is always 0
@@ -50,17 +49,11 @@ def calibration_files(folder: Path, limit: int = 300) -> list[Path]:
     return [files[place] for place in places]
 
 
-def calibration_batches(files: Iterable[Path], prepare: Prepare, batch: int = 1) -> Iterator[Floats]:
-    """Prepares images and puts them into batches of the file's size; a last part is filled up with its last image.
-
-    Args:
-        files: images.
-        prepare: gives (c, h, w) in 0…1.
-        batch: images per call.
-    """
+def calibration_batches(images: Iterable[Floats], batch: int = 1) -> Iterator[Floats]:
+    """Puts images (c, h, w) into batches of the file's size; the last one is filled up with its last image."""
     waiting: list[Floats] = []
-    for file in files:
-        waiting.append(np.asarray(prepare(file), np.float32))
+    for image in images:
+        waiting.append(np.asarray(image, np.float32))
         if len(waiting) == batch:
             yield np.stack(waiting)
             waiting = []

@@ -8,7 +8,6 @@ first convolution, nor those that feed heads, whose errors cost most.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,26 +25,12 @@ from darkprune.layers.merge import Shortcut
 from darkprune.onnx.emit.scope import layer_name
 from darkprune.onnx.facts import set_facts
 from darkprune.onnx.network import OnnxNetwork
+from darkprune.onnx.options import LeftOut
 from darkprune.tensorrt.operators import check_model
 from darkprune.tensorrt.targets import Target
 
 _LOWEST_OPSET = 13  #: DequantizeLinear per channel
 _STEPS = ("conv", "connect", "add")  #: what the quantised nodes of a layer are called
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """Which layers stay in higher precision.
-
-    Attributes:
-        first: the first convolution.
-        heads: the layers that heads, or the outputs of a classifier, read.
-        layers: further ones, by darknet's number.
-    """
-
-    first: bool = True
-    heads: bool = True
-    layers: frozenset[int] = frozenset()
 
 
 def left_out_layers(graph: Graph, choice: LeftOut) -> list[Layer]:

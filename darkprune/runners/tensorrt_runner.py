@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 
 from darkprune.errors import ExportError, RunnerError
 from darkprune.graph.graph import Graph
+from darkprune.kit.board.runtime.build import BuildOptions
 from darkprune.runners.base import LoadedNetwork, Maps, Runner
 from darkprune.runners.onnxruntime_runner import by_layer, in_parts, tensors_of_heads, write_heads
-from darkprune.tensorrt.engine import build_engine
+from darkprune.tensorrt import engine
 from darkprune.tensorrt.run import Engine
+from darkprune.tensorrt.targets import target
 
 
 class TensorRtRunner(Runner):
@@ -36,7 +38,8 @@ class TensorRtRunner(Runner):
                 source, path = Path(room) / "network.onnx", Path(room) / "network.engine"
                 try:
                     write_heads(graph, weights, source, "workstation", 1)
-                    build_engine(source, path, say=lambda line: None)
+                    place = target("workstation")
+                    engine.build(source, path, BuildOptions(workspace_mb=place.workspace_mb), place)
                 except ExportError as error:
                     raise RunnerError(f"TensorRT: {error}") from None
             return _TensorRtNetwork(graph, path)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,14 @@ import darkprune
 from darkprune.errors import ExportError, OutputError
 from darkprune.kit.board.runtime import RuntimeFailure, metadata
 from darkprune.kit.board.runtime import build as building
+from darkprune.kit.board.runtime.build import BuildOptions
 from darkprune.kit.board.runtime.command import import_tensorrt
 from darkprune.kit.board.runtime.cuda import Cuda
 from darkprune.kit.board.runtime.files import sha256_of
-from darkprune.kit.board.runtime.sources import picture_files
+from darkprune.progress import Progress, say, silent
 from darkprune.tensorrt import operators
 from darkprune.tensorrt.run import Floats, failures_as
-from darkprune.tensorrt.targets import PRECISIONS, Target, target, trtexec_command
+from darkprune.tensorrt.targets import PRECISIONS, Target, trtexec_command
 
 PRODUCER = "darkprune"  #: `producer_name` of the files that this project writes
 # as TensorRT spells the types of a layer's output: "Row major linear FP16 format", "Half"
@@ -35,32 +36,7 @@ _SAME = {"FLOAT": "FP32", "HALF": "FP16"}
 
 
 @dataclass(frozen=True)
-class EngineOptions:
-    """How an engine is built.
-
-    Attributes:
-        precision: one of `PRECISIONS`; INT8 also allows FP16 for layers that have no ranges.
-        workspace_mb: MiB of scratch memory; the target's own by default.
-        tf32: let FP32 convolutions round their factors to 10 bits on GPUs that can.
-        batch: smallest, usual and largest batch size, for a file that leaves it open.
-        timing_cache: file with tactic timings, read if it exists and written after.
-        calibration_cache: ranges for INT8: read, or written when there are `calibration_images`.
-        calibration_images: folder with pictures to measure the ranges on.
-        preprocess: makes the network's input, (channels, height, width) float32, from a picture's path.
-    """
-
-    precision: str = "fp32"
-    workspace_mb: int | None = None
-    tf32: bool = True
-    batch: tuple[int, int, int] | None = None
-    timing_cache: Path | None = None
-    calibration_cache: Path | None = None
-    calibration_images: Path | None = None
-    preprocess: Callable[[Path], Floats] | None = None
-
-
-@dataclass(frozen=True)
-class EngineReport:
+class BuiltEngine:
     """A built engine.
 
     Attributes:
@@ -78,7 +54,7 @@ class EngineReport:
     seconds: float
 
     def summary(self) -> list[str]:
-        """One line per layer type: how many layers, in which precision their outputs are."""
+        """Returns one line per layer type: how many layers, in which precision their outputs are."""
         kinds: dict[str, Counter[str]] = {}
         for layer in self.layers:
             found = _TYPE.search(layer["format"])
@@ -90,57 +66,40 @@ class EngineReport:
         ]
 
 
-def build_engine(
+def build(
     onnx_path: Path,
     engine_path: Path,
-    options: EngineOptions | None = None,
+    options: BuildOptions,
+    place: Target,
     *,
-    where: Target | str = "workstation",
+    images: Iterable[Floats] | None = None,
     overwrite: bool = False,
-    say: Callable[[str], None] = print,
-) -> EngineReport:
-    """Build an engine with the `tensorrt` module of this machine.
+    progress: Progress = silent,
+) -> BuiltEngine:
+    """Builds an engine with the `tensorrt` module of this machine.
 
     Args:
         onnx_path: a file that darkprune wrote.
         engine_path: where to; `<engine_path>.json` is written beside it.
-        options: precision, memory, caches.
-        where: target or its name; decides the default memory and, without TensorRT, the command in the message.
+        options: precision, memory, caches; the precision of the file is filled in.
+        place: the target; without TensorRT here its `trtexec` command is in the message.
+        images: calibration images as the network takes them, (channels, height, width) each.
         overwrite: whether the engine may exist.
-        say: takes one line of progress.
+        progress: gets TensorRT's own lines.
 
     Raises:
         ExportError: no TensorRT here (the message has the `trtexec` command), or it refuses the file.
         OutputError: the engine exists or cannot be written.
-        DataError: a calibration picture cannot be used (from `preprocess`).
     """
-    options = options or EngineOptions()
-    place = target(where) if isinstance(where, str) else where
     if options.precision not in PRECISIONS:
         raise ExportError(f"precision {options.precision!r}: choose one of {', '.join(PRECISIONS)}")
-    written = _inspect(onnx_path)
+    options = options._replace(file_precision=_inspect(onnx_path))
     _check_output(engine_path, overwrite)
-    workspace_mb = place.workspace_mb if options.workspace_mb is None else options.workspace_mb
     trt = _tensorrt(onnx_path, engine_path, options, place)
     with failures_as(ExportError):
         cuda = Cuda()
         gpu, capability = cuda.device()
-        result = building.build(
-            trt,
-            cuda,
-            str(onnx_path),
-            building.BuildOptions(
-                precision=options.precision,
-                file_precision=written,
-                workspace_mb=workspace_mb,
-                batch=options.batch,
-                tf32=options.tf32,
-                timing_cache=str(options.timing_cache or ""),
-                calibration_cache=str(options.calibration_cache or ""),
-            ),
-            _calibration(options) if options.calibration_images is not None else None,
-            say,
-        )
+        result = building.build(trt, cuda, str(onnx_path), options, images, lambda line: say(progress, line))
         facts = metadata.save(
             str(engine_path),
             result.engine,
@@ -149,9 +108,9 @@ def build_engine(
                 "gpu": gpu,
                 "capability": capability,
                 "precision": options.precision,
-                "file_precision": written,
+                "file_precision": options.file_precision,
                 "tf32": options.tf32,
-                "workspace_mb": workspace_mb,
+                "workspace_mb": options.workspace_mb,
                 "onnx": onnx_path.name,
                 "onnx_sha256": sha256_of(str(onnx_path)),
                 "made_by": f"darkprune {darkprune.__version__}",
@@ -159,7 +118,7 @@ def build_engine(
                 "layers": result.layers,
             },
         )
-    return EngineReport(engine_path, facts, result.layers, tuple(result.remarks), result.seconds)
+    return BuiltEngine(engine_path, facts, result.layers, tuple(result.remarks), result.seconds)
 
 
 def _inspect(onnx_path: Path) -> str:
@@ -192,7 +151,7 @@ def _check_output(engine_path: Path, overwrite: bool) -> None:
         raise OutputError(f"{engine_path}: cannot be written, {folder} is no folder to write to")
 
 
-def _tensorrt(onnx_path: Path, engine_path: Path, options: EngineOptions, place: Target) -> Any:
+def _tensorrt(onnx_path: Path, engine_path: Path, options: BuildOptions, place: Target) -> Any:
     try:
         return import_tensorrt()
     except RuntimeFailure:
@@ -204,14 +163,7 @@ def _tensorrt(onnx_path: Path, engine_path: Path, options: EngineOptions, place:
             engine_path,
             precision=options.precision,
             workspace_mb=options.workspace_mb,
-            calibration_cache=options.calibration_cache,
-            timing_cache=options.timing_cache,
+            calibration_cache=Path(options.calibration_cache) if options.calibration_cache else None,
+            timing_cache=Path(options.timing_cache) if options.timing_cache else None,
         )
         raise ExportError(f"tensorrt is not installed here; on {place.boards} run: {command}") from None
-
-
-def _calibration(options: EngineOptions) -> Iterator[Floats]:
-    if options.preprocess is None or options.calibration_images is None:
-        raise ExportError("calibration: nothing says how pictures become the network's input")
-    for path in picture_files(str(options.calibration_images)):
-        yield options.preprocess(Path(path))

@@ -126,10 +126,10 @@ def tensorrt(monkeypatch: pytest.MonkeyPatch) -> FakeTensorRT:
     fake = FakeTensorRT("10.3", VERSIONS["generations"]["10.3"], cudart)
     monkeypatch.setitem(sys.modules, "tensorrt", fake)
 
-    def load(name: str, *rest: object, **more: object) -> FakeCudart:
-        if "libcudart" not in str(name):
-            raise OSError(name)
-        return cudart
+    real = ctypes.CDLL
+
+    def load(name: Any, *rest: Any, **more: Any) -> Any:  # torch may be imported for the first time meanwhile
+        return cudart if "libcudart" in str(name) else real(name, *rest, **more)
 
     monkeypatch.setattr(ctypes, "CDLL", load)
     return fake
@@ -187,7 +187,7 @@ class TestExport:
     def test_without_a_reference(
         self, run_json: Run, pair: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("darkprune.cli.export_pair.REFERENCES", ("nothing",))
+        monkeypatch.setattr("darkprune.runners.exported.REFERENCES", ("nothing",))
         monkeypatch.setitem(__import__("darkprune.runners.base").runners.base.RUNNERS, "nothing", ("nowhere", "No"))
         made = run_json("export", *pair, "-o", tmp_path / "x.onnx")
         assert made["compared_with"] is None
@@ -198,7 +198,7 @@ class TestExport:
     def test_against_opencv(
         self, run_json: Run, pair: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("darkprune.cli.export_pair.REFERENCES", ("opencv",))
+        monkeypatch.setattr("darkprune.runners.exported.REFERENCES", ("opencv",))
         made = run_json("export", *pair, "-o", tmp_path / "x.onnx")
         assert made["compared_with"] == "opencv"
         assert max(made["deviations"].values()) < 1e-3
@@ -275,7 +275,7 @@ class TestExport:
             (["--data", "x"], "give --fp16 or --int8 too"),
             (["--data", "x", "--fp16", "--outputs", "nms"], "raw heads"),
             (["--keep-fp32", "1"], "--keep-fp32 goes with --fp16"),
-            (["--fp16", "--keep-fp32", "one"], "--keep-fp32 one: give layer numbers"),
+            (["--fp16", "--keep-fp32", "one"], "--keep-fp32 one: give whole numbers"),
             (["--nms", "2"], "are 0 to 1"),
         ],
     )
@@ -339,7 +339,7 @@ class TestEngine:
         from darkprune.tensorrt.run import Comparison
 
         run_json("export", *pair, "-o", tmp_path / "x.onnx", "--target", "orin")
-        monkeypatch.setattr("darkprune.cli.engine.compare_engine", lambda *a: Comparison({"x": 0.5}, 1e-2))
+        monkeypatch.setattr("darkprune.api.engine.compare_engine", lambda *a: Comparison({"x": 0.5}, 1e-2))
         assert main(["engine", str(tmp_path / "x.onnx"), "-o", str(tmp_path / "x.engine")]) == 1
         assert "off from onnxruntime's by 5.0e-01" in capsys.readouterr().err
 

@@ -18,7 +18,10 @@ from fake_tensorrt import FakeTensorRT
 from onnx import TensorProto, helper, numpy_helper
 
 from darkprune.evaluation.heads import Head
-from darkprune.kit import KitDescription
+from darkprune.kit.board.runtime.build import BuildOptions
+from darkprune.kit.schema import KitDescription
+from darkprune.kit.writer import KitParts, WrittenKit, write_folder
+from darkprune.tensorrt import engine
 from darkprune.tensorrt import targets as tensorrt_targets
 
 TABLE = json.loads((Path(tensorrt_targets.__file__).parent / "tensorrt_versions.json").read_text(encoding="utf-8"))
@@ -103,6 +106,17 @@ def description(**fields: object) -> KitDescription:
     names = tuple(f"thing {index}" for index in range(CLASSES))
     whole = {"width": SIZE, "height": SIZE, "channels": 3, "heads": HEADS, "outputs": OUTPUTS, "names": names}
     return KitDescription("tiny", **{**whole, **fields})  # type: ignore[arg-type]
+
+
+def write_kit(folder: Path, onnx_path: Path, what: KitDescription, where: str, **how: Any) -> WrittenKit:
+    parts = {name: how.pop(name) for name in ("calibration_cache", "cfg", "weights", "deepstream_onnx") if name in how}
+    return write_folder(folder, KitParts(onnx_path, **parts), what, tensorrt_targets.target(where), **how)
+
+
+def build(source: Path, path: Path, where: str = "workstation", **options: Any) -> engine.BuiltEngine:
+    place = tensorrt_targets.target(where)
+    how = {name: options.pop(name) for name in ("images", "overwrite") if name in options}
+    return engine.build(source, path, BuildOptions(workspace_mb=place.workspace_mb, **options), place, **how)
 
 
 class Machine:

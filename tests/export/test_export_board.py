@@ -14,12 +14,11 @@ import cv2
 import numpy as np
 import onnxruntime
 import pytest
-from conftest import GENERATIONS, HEADS, OUTPUTS, SIZE, Machine, description
+from conftest import GENERATIONS, HEADS, OUTPUTS, SIZE, Machine, description, write_kit
 
 from darkprune.data import images
 from darkprune.evaluation import heads as evaluation_heads
 from darkprune.evaluation import nms as evaluation_nms
-from darkprune.kit import write_kit
 from darkprune.kit.board.runtime.sources import Camera, csi_pipeline
 
 Make = Callable[..., Path]
@@ -155,7 +154,9 @@ def test_half_and_int8(machine: Machine, run: Run, picture: Path, tmp_path: Path
     assert "IBuilderConfig.set_flag(FP16)" in trt._calls
 
     (tmp_path / "cache").write_bytes(b"ranges")
-    int8 = write_kit(tmp_path / "i", onnx_file(), description(precision="int8"), "orin", tmp_path / "cache").folder
+    int8 = write_kit(
+        tmp_path / "i", onnx_file(), description(precision="int8"), "orin", calibration_cache=tmp_path / "cache"
+    ).folder
     assert run(int8 / "build_engine.py")[0] == 0
     assert "calibration from a cache of 6 bytes" in trt._calls
     (int8 / "calibration.cache").write_text("TRT-8500-EntropyCalibration2\n")  # made for another JetPack

@@ -10,17 +10,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from conftest import GENERATIONS, OUTPUTS, SIZE, Machine, network
+from conftest import GENERATIONS, OUTPUTS, SIZE, Machine, build, network
 
 from darkprune.errors import ExportError, OutputError, RunnerError
-from darkprune.tensorrt.engine import EngineOptions, build_engine
 from darkprune.tensorrt.run import Engine, compare_engine
 
 Make = Callable[..., Path]
-
-
-def quiet(line: str) -> None:
-    pass
 
 
 @pytest.mark.parametrize("generation", GENERATIONS)
@@ -28,7 +23,7 @@ class TestEveryGeneration:
     def test_build_run_compare(self, generation: str, machine: Machine, onnx_file: Make, tmp_path: Path) -> None:
         trt = machine.install(generation, gpu="NVIDIA Tegra X1")
         source, engine = onnx_file(), tmp_path / "x.engine"
-        report = build_engine(source, engine, where="jetson-nano", say=quiet)
+        report = build(source, engine, where="jetson-nano")
         facts = json.loads((tmp_path / "x.engine.json").read_text())
         assert facts == report.facts
         assert facts["tensorrt"] == trt.__version__
@@ -43,7 +38,7 @@ class TestEveryGeneration:
 
     def test_open_batch(self, generation: str, machine: Machine, onnx_file: Make, tmp_path: Path) -> None:
         trt = machine.install(generation)
-        build_engine(onnx_file(batch="n"), tmp_path / "x.engine", EngineOptions(batch=(1, 2, 4)), say=quiet)
+        build(onnx_file(batch="n"), tmp_path / "x.engine", batch=(1, 2, 4))
         engine = Engine(tmp_path / "x.engine")
         assert engine.shape == (-1, 3, SIZE, SIZE)
         trt._calls.clear()
@@ -64,7 +59,7 @@ class TestEveryGeneration:
 
     def test_calls_of_a_run(self, generation: str, machine: Machine, onnx_file: Make, tmp_path: Path) -> None:
         trt = machine.install(generation)
-        build_engine(onnx_file(), tmp_path / "x.engine", say=quiet)
+        build(onnx_file(), tmp_path / "x.engine")
         trt._calls.clear()
         engine = Engine(tmp_path / "x.engine")
         engine.run(np.zeros((1, 3, SIZE, SIZE), np.float32))
@@ -86,7 +81,7 @@ class TestEveryGeneration:
 
     def test_layer_times(self, generation: str, machine: Machine, onnx_file: Make, tmp_path: Path) -> None:
         machine.install(generation)
-        build_engine(onnx_file(), tmp_path / "x.engine", say=quiet)
+        build(onnx_file(), tmp_path / "x.engine")
         engine = Engine(tmp_path / "x.engine")
         times = engine.layer_times(np.zeros((1, 3, SIZE, SIZE), np.float32), runs=4)
         assert times[0] == ("conv_0", 0.25)
@@ -96,7 +91,7 @@ class TestEveryGeneration:
         self, generation: str, machine: Machine, onnx_file: Make, tmp_path: Path
     ) -> None:
         trt = machine.install(generation)
-        build_engine(onnx_file(), tmp_path / "x.engine", say=quiet)
+        build(onnx_file(), tmp_path / "x.engine")
         built = trt.__version__
         trt.__version__ = "9.9.9"
         with pytest.raises(RunnerError, match=f"built by TensorRT {built}, here is 9.9.9: build it again"):
@@ -107,7 +102,7 @@ class TestEveryGeneration:
 
     def test_an_engine_of_another_gpu(self, generation: str, machine: Machine, onnx_file: Make, tmp_path: Path) -> None:
         machine.install(generation, gpu="NVIDIA Tegra X1")
-        build_engine(onnx_file(), tmp_path / "x.engine", say=quiet)
+        build(onnx_file(), tmp_path / "x.engine")
         machine.install(generation, gpu="Orin")
         with pytest.raises(RunnerError, match=r"built for NVIDIA Tegra X1 \(5\.3\), here is Orin \(5\.3\)"):
             Engine(tmp_path / "x.engine")
@@ -116,12 +111,12 @@ class TestEveryGeneration:
 def test_precision_of_a_comparison(machine: Machine, onnx_file: Make, tmp_path: Path) -> None:
     machine.install("10.3")
     source, engine = onnx_file(), tmp_path / "x.engine"
-    build_engine(source, engine, EngineOptions(precision="fp16"), say=quiet)
+    build(source, engine, precision="fp16")
     assert compare_engine(engine, source).allowed == float("inf")
-    build_engine(source, engine, EngineOptions(tf32=False), overwrite=True, say=quiet)
+    build(source, engine, tf32=False, overwrite=True)
     assert compare_engine(engine, source).allowed == 1e-3
     half = onnx_file("half.onnx", half=True)
-    build_engine(half, engine, overwrite=True, say=quiet)
+    build(half, engine, overwrite=True)
     assert compare_engine(engine, half).agrees
     with pytest.raises(RunnerError, match=r"not made from .*tiny\.onnx but from another half\.onnx"):
         compare_engine(engine, source)
@@ -130,7 +125,7 @@ def test_precision_of_a_comparison(machine: Machine, onnx_file: Make, tmp_path: 
 def test_a_wrong_engine_does_not_agree(machine: Machine, onnx_file: Make, tmp_path: Path) -> None:
     machine.install("8.2")
     source, engine = onnx_file(), tmp_path / "x.engine"
-    build_engine(source, engine, say=quiet)
+    build(source, engine)
     onnx.save(network(), str(source))
     model = onnx.load(str(source))
     model.graph.node[1].attribute[0].f = 0.5  # leaky slope
@@ -144,7 +139,7 @@ def test_a_wrong_engine_does_not_agree(machine: Machine, onnx_file: Make, tmp_pa
 def test_an_engine_that_does_not_belong_to_its_description(machine: Machine, onnx_file: Make, tmp_path: Path) -> None:
     machine.install("8.5")
     engine = tmp_path / "x.engine"
-    build_engine(onnx_file(), engine, say=quiet)
+    build(onnx_file(), engine)
     engine.write_bytes(engine.read_bytes() + b" ")
     with pytest.raises(RunnerError, match=r"x\.engine\.json describes another engine"):
         Engine(engine)
@@ -156,26 +151,13 @@ def test_an_engine_that_does_not_belong_to_its_description(machine: Machine, onn
         Engine(engine)
 
 
-def test_int8_from_a_folder(machine: Machine, onnx_file: Make, tmp_path: Path) -> None:
-    import cv2
-
+def test_int8_from_images(machine: Machine, onnx_file: Make, tmp_path: Path) -> None:
     trt = machine.install("8.6")
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    for index in range(3):
-        cv2.imwrite(str(folder / f"{index}.png"), np.full((5, 5, 3), index, np.uint8))
-    (folder / "notes.txt").write_text("not a picture")
-
-    def preprocess(path: Path) -> np.ndarray:
-        return np.full((3, SIZE, SIZE), float(path.stem), np.float32)
-
-    options = EngineOptions(precision="int8", calibration_images=folder, preprocess=preprocess)
-    build_engine(onnx_file(), tmp_path / "x.engine", options, say=quiet)
+    images = (np.full((3, SIZE, SIZE), index, np.float32) for index in range(3))
+    build(onnx_file(), tmp_path / "x.engine", precision="int8", images=images)
     assert "calibration with 3 batches of 1" in trt._calls
-    (tmp_path / "empty").mkdir()
-    options = EngineOptions(precision="int8", calibration_images=tmp_path / "empty", preprocess=preprocess)
-    with pytest.raises(ExportError, match="no pictures there"):
-        build_engine(onnx_file(), tmp_path / "y.engine", options, say=quiet)
+    with pytest.raises(ExportError, match="there are no images"):
+        build(onnx_file(), tmp_path / "y.engine", precision="int8", images=())
     assert not (tmp_path / "y.engine").exists()
 
 
@@ -183,7 +165,7 @@ class TestBadInput:
     def test_without_tensorrt_the_command_is_told(self, machine: Machine, onnx_file: Make, tmp_path: Path) -> None:
         machine.remove()
         with pytest.raises(ExportError) as error:
-            build_engine(onnx_file(), tmp_path / "x.engine", EngineOptions(precision="fp16"), where="jetson-nano")
+            build(onnx_file(), tmp_path / "x.engine", precision="fp16", where="jetson-nano")
         assert str(error.value) == (
             "tensorrt is not installed here; on Jetson Nano, TX1 run: /usr/src/tensorrt/bin/trtexec "
             f"--onnx={tmp_path}/tiny.onnx --saveEngine={tmp_path}/x.engine --workspace=512 --fp16 --buildOnly"
@@ -195,31 +177,31 @@ class TestBadInput:
         machine.install("10.3")
         monkeypatch.setattr("ctypes.CDLL", lambda name: (_ for _ in ()).throw(OSError(name)))
         with pytest.raises(ExportError, match="libcudart: not found"):
-            build_engine(onnx_file(), tmp_path / "x.engine", say=quiet)
+            build(onnx_file(), tmp_path / "x.engine")
 
     def test_foreign_files(self, machine: Machine, onnx_file: Make, tmp_path: Path) -> None:
         machine.install("10.3")
         engine = tmp_path / "x.engine"
         with pytest.raises(ExportError, match="written by pytorch, not by darkprune"):
-            build_engine(onnx_file(producer="pytorch"), engine)
+            build(onnx_file(producer="pytorch"), engine)
         (tmp_path / "bad.onnx").write_bytes(b"\x00nonsense")
         with pytest.raises(ExportError, match=r"bad\.onnx: not an ONNX file"):
-            build_engine(tmp_path / "bad.onnx", engine)
+            build(tmp_path / "bad.onnx", engine)
         with pytest.raises(ExportError, match=r"none\.onnx: cannot be read \(No such file"):
-            build_engine(tmp_path / "none.onnx", engine)
+            build(tmp_path / "none.onnx", engine)
         model = network(producer="onnx.quantize")
         onnx.helper.set_model_props(model, {"darkprune.cfg_sha256": "0"})
         onnx.save(model, str(tmp_path / "q.onnx"))
-        build_engine(tmp_path / "q.onnx", engine, say=quiet)
+        build(tmp_path / "q.onnx", engine)
 
     def test_outputs_are_not_overwritten(self, machine: Machine, onnx_file: Make, tmp_path: Path) -> None:
         machine.install("10.3")
         engine = tmp_path / "x.engine"
         engine.write_bytes(b"precious")
         with pytest.raises(OutputError, match="exists; give --overwrite"):
-            build_engine(onnx_file(), engine)
+            build(onnx_file(), engine)
         with pytest.raises(OutputError, match="is no folder to write to"):
-            build_engine(onnx_file(), tmp_path / "none" / "x.engine")
+            build(onnx_file(), tmp_path / "none" / "x.engine")
         assert engine.read_bytes() == b"precious"
 
     def test_a_failed_build_leaves_nothing(self, machine: Machine, onnx_file: Make, tmp_path: Path) -> None:
@@ -227,27 +209,27 @@ class TestBadInput:
         trt._refuse_build = "out of memory"
         source = onnx_file()
         with pytest.raises(ExportError, match="could not build it: out of memory"):
-            build_engine(source, tmp_path / "x.engine", say=quiet)
+            build(source, tmp_path / "x.engine")
         assert list(tmp_path.iterdir()) == [source]
 
     def test_precision_and_target(self, machine: Machine, onnx_file: Make, tmp_path: Path) -> None:
         machine.install("10.3")
         with pytest.raises(ExportError, match="choose one of fp32, fp16, int8"):
-            build_engine(onnx_file(), tmp_path / "x.engine", EngineOptions(precision="fp8"))
+            build(onnx_file(), tmp_path / "x.engine", precision="fp8")
         machine.remove()
         with pytest.raises(ExportError, match="has no TensorRT"):
-            build_engine(onnx_file(), tmp_path / "x.engine", where="onnxruntime")
+            build(onnx_file(), tmp_path / "x.engine", where="onnxruntime")
 
     def test_inputs_that_do_not_fit(self, machine: Machine, onnx_file: Make, tmp_path: Path) -> None:
         machine.install("8.2")
-        build_engine(onnx_file(), tmp_path / "x.engine", say=quiet)
+        build(onnx_file(), tmp_path / "x.engine")
         engine = Engine(tmp_path / "x.engine")
         with pytest.raises(RunnerError, match=r"has shape \(1, 3, 8, 8\), the engine takes"):
             engine.run(np.zeros((1, 3, 8, 8), np.float32))
 
     def test_gpu_memory_runs_out(self, machine: Machine, onnx_file: Make, tmp_path: Path) -> None:
         machine.install("8.2")
-        build_engine(onnx_file(), tmp_path / "x.engine", say=quiet)
+        build(onnx_file(), tmp_path / "x.engine")
         machine.cudart.memory = 100
         with pytest.raises(RunnerError, match=r"CUDA: cudaHostAlloc failed with 2 \(out of memory\)"):
             Engine(tmp_path / "x.engine").run(np.zeros((1, 3, SIZE, SIZE), np.float32))
@@ -264,7 +246,7 @@ def test_a_real_engine(onnx_file: Make, tmp_path: Path) -> None:
     except Exception as error:
         pytest.skip(f"needs a CUDA device: {error}")
     source, engine = onnx_file(), tmp_path / "x.engine"
-    report = build_engine(source, engine, EngineOptions(tf32=False))
+    report = build(source, engine, tf32=False)
     assert report.facts["gpu"] == name
     assert report.facts["capability"] == capability
     assert compare_engine(engine, source).agrees

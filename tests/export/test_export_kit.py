@@ -16,15 +16,16 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from conftest import CLASSES, HEADS, OUTPUTS, SIZE, description, network
+from conftest import CLASSES, HEADS, OUTPUTS, SIZE, description, network, write_kit
 from onnx import helper
 
 from darkprune.errors import ExportError, OutputError
 from darkprune.evaluation.heads import Head
 from darkprune.graph.graph import read_graph
-from darkprune.kit import KitReport, describe, write_kit
 from darkprune.kit.board.runtime.compare import load_reference
 from darkprune.kit.board.runtime.model import load_model
+from darkprune.kit.schema import describe
+from darkprune.kit.writer import WrittenKit
 
 Make = Callable[..., Path]
 TARGETS = ("jetson-nano", "tx2", "xavier", "orin", "thor", "workstation")
@@ -58,15 +59,15 @@ def pair(tmp_path: Path) -> tuple[Path, Path]:
 
 
 @pytest.fixture
-def kit(tmp_path: Path, onnx_file: Make, pair: tuple[Path, Path]) -> KitReport:
+def kit(tmp_path: Path, onnx_file: Make, pair: tuple[Path, Path]) -> WrittenKit:
     return write_kit(tmp_path / "kit", onnx_file(), description(), "jetson-nano", cfg=pair[0], weights=pair[1])
 
 
-def scripts(kit: KitReport) -> list[Path]:
+def scripts(kit: WrittenKit) -> list[Path]:
     return sorted(kit.folder.rglob("*.py"))
 
 
-def test_files_of_a_kit(kit: KitReport, onnx_file: Make) -> None:
+def test_files_of_a_kit(kit: WrittenKit, onnx_file: Make) -> None:
     files = {path.relative_to(kit.folder).as_posix() for path in kit.folder.rglob("*") if path.is_file()}
     assert files == set(kit.files)
     assert {name for name in files if not name.startswith("runtime/")} == {
@@ -87,7 +88,7 @@ def test_files_of_a_kit(kit: KitReport, onnx_file: Make) -> None:
     assert (kit.folder / "names.txt").read_text().split("\n") == ["thing 0", "thing 1", "thing 2", ""]
 
 
-def test_description(kit: KitReport) -> None:
+def test_description(kit: WrittenKit) -> None:
     model = load_model(str(kit.folder))
     assert model == {
         "format": 1,
@@ -120,7 +121,7 @@ def test_description(kit: KitReport) -> None:
     }
 
 
-def test_reference_is_what_onnxruntime_computes(kit: KitReport) -> None:
+def test_reference_is_what_onnxruntime_computes(kit: WrittenKit) -> None:
     reference = load_reference(str(kit.folder))
     assert {name: array.shape for name, array in reference.items()} == {
         OUTPUTS[0]: (1, 16, 8, 8),
@@ -142,7 +143,7 @@ def test_readme_of_each_target(name: str, tmp_path: Path, onnx_file: Make) -> No
     assert "reference.npz`:" not in text
 
 
-def test_deepstream_of_the_pair(kit: KitReport) -> None:
+def test_deepstream_of_the_pair(kit: WrittenKit) -> None:
     text = (kit.folder / "deepstream" / "config_infer_darknet.txt").read_text()
     for line in (
         "custom-network-config=model.cfg",
@@ -179,7 +180,12 @@ def test_deepstream_of_the_onnx_file(tmp_path: Path, onnx_file: Make) -> None:
     (tmp_path / "cache").write_bytes(b"ranges")
     how = description(precision="int8", letterbox=True)
     report = write_kit(
-        tmp_path / "kit", onnx_file(), how, "xavier", tmp_path / "cache", deepstream_onnx=tmp_path / "ds.onnx"
+        tmp_path / "kit",
+        onnx_file(),
+        how,
+        "xavier",
+        calibration_cache=tmp_path / "cache",
+        deepstream_onnx=tmp_path / "ds.onnx",
     )
     text = (report.folder / "deepstream" / "config_infer_onnx.txt").read_text()
     for line in (
@@ -205,13 +211,13 @@ def test_int8_of_the_pair_falls_back(tmp_path: Path, onnx_file: Make, pair: tupl
 
 
 @pytest.mark.parametrize("version", [(3, 6)])
-def test_scripts_have_the_grammar_of_python_36(kit: KitReport, version: tuple[int, int]) -> None:
+def test_scripts_have_the_grammar_of_python_36(kit: WrittenKit, version: tuple[int, int]) -> None:
     assert len(scripts(kit)) > 12
     for path in scripts(kit):
         ast.parse(path.read_text(encoding="utf-8"), feature_version=version)
 
 
-def test_scripts_need_no_newer_library_than_python_36(kit: KitReport) -> None:
+def test_scripts_need_no_newer_library_than_python_36(kit: WrittenKit) -> None:
     vermin = shutil.which("vermin", path=str(Path(sys.executable).parent))
     assert vermin, "vermin belongs to the test extra"
     command = [vermin, "-t=3.6", "--eval-annotations", "--no-tips", "-vv", str(kit.folder)]
@@ -228,7 +234,7 @@ def python36() -> str | None:
     return None
 
 
-def test_scripts_compile_under_a_real_python_36(kit: KitReport) -> None:
+def test_scripts_compile_under_a_real_python_36(kit: WrittenKit) -> None:
     found = python36()
     if found is None:
         pytest.skip("no Python 3.6 here")
@@ -236,7 +242,7 @@ def test_scripts_compile_under_a_real_python_36(kit: KitReport) -> None:
     subprocess.run([found, "-c", code, *map(str, scripts(kit))], check=True)
 
 
-def test_scripts_import_only_what_jetpack_ships(kit: KitReport) -> None:
+def test_scripts_import_only_what_jetpack_ships(kit: WrittenKit) -> None:
     local = {path.stem for path in (kit.folder / "runtime").glob("*.py")}
     for path in scripts(kit):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -256,7 +262,7 @@ def test_scripts_import_only_what_jetpack_ships(kit: KitReport) -> None:
         assert b"darkprune." not in path.read_bytes(), "a board has no darkprune"
 
 
-def test_no_dataclasses_no_walrus_no_later_annotations(kit: KitReport) -> None:
+def test_no_dataclasses_no_walrus_no_later_annotations(kit: WrittenKit) -> None:
     for path in scripts(kit):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             assert not isinstance(node, (ast.NamedExpr, ast.Match)), path

@@ -26,9 +26,9 @@ from darkprune.onnx.emit.outputs import FORMS
 from darkprune.onnx.file import write_onnx
 from darkprune.onnx.model import build_onnx
 from darkprune.onnx.network import OnnxNetwork
-from darkprune.onnx.options import ExportOptions
+from darkprune.onnx.options import ExportOptions, LeftOut
 from darkprune.onnx.precision import to_half
-from darkprune.onnx.quantize import LeftOut, left_out_layers, quantised_share, quantize_onnx, write_model
+from darkprune.onnx.quantize import left_out_layers, quantised_share, quantize_onnx, write_model
 from darkprune.tensorrt.operators import check_model, file_precision, tensor_types
 from darkprune.tensorrt.targets import target
 
@@ -213,8 +213,8 @@ def test_images_of_a_folder(tmp_path: Path) -> None:
         cv2.imwrite(str(inside / f"{index}.png"), np.full((2, 2, 3), index, np.uint8))
     (tmp_path / "notes.txt").write_text("no image")
     assert [path.stem for path in calibration_files(tmp_path, limit=3)] == ["0", "2", "4"]
-    files = calibration_files(tmp_path)
-    batches = list(calibration_batches(files, lambda path: np.full((3, 2, 2), int(path.stem), np.float32), 2))
+    images = (np.full((3, 2, 2), int(path.stem), np.float32) for path in calibration_files(tmp_path))
+    batches = list(calibration_batches(images, 2))
     assert [batch[:, 0, 0, 0].tolist() for batch in batches] == [[0, 1], [2, 3], [4, 4]]
 
 

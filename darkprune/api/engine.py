@@ -1,0 +1,187 @@
+"""`build_engine`: a TensorRT engine of an ONNX file, built and compared on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from darkprune.data.loading import InputShape, load_image
+from darkprune.errors import ExportError, UsageError
+from darkprune.kit.board.runtime.build import BuildOptions
+from darkprune.onnx.calibration import Floats, calibration_files
+from darkprune.onnx.check import facts_of_file
+from darkprune.progress import Progress, reporting
+from darkprune.settings import PathLike, setting
+from darkprune.tensorrt import engine
+from darkprune.tensorrt.run import compare_engine
+from darkprune.tensorrt.targets import Target, target, targets
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSettings:
+    """How a TensorRT engine is built."""
+
+    target: str | None = setting(
+        None, "the machine this is (default: what the file was made for)", choices=tuple(targets())
+    )
+    fp16: bool = setting(False, "half precision where it is faster", exclusive="precision")
+    int8: bool = setting(False, "8-bit integers and half precision where they are faster", exclusive="precision")
+    calibrate: PathLike | None = setting(None, "with --int8: images to measure ranges on", metavar="DIR")
+    calibration_cache: PathLike | None = setting(
+        None, "with --int8: ranges, read; or written, with --calibrate", metavar="F"
+    )
+    workspace: int | None = setting(None, "scratch memory (default: what suits the target)", metavar="MB")
+    timing_cache: PathLike | None = setting(None, "timings of earlier builds: read if there, then written", metavar="F")
+    batch: tuple[int, ...] = setting((), "batch sizes, for a file that leaves them open", metavar="MIN,USUAL,MAX")
+    tf32: bool = setting(True, "let GPUs that can round the factors of FP32 convolutions to 10 bits")
+    overwrite: bool = setting(False, "replace an existing engine")
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        if self.fp16 and self.int8:
+            raise UsageError("--fp16 does not go with --int8")
+        if (self.calibrate or self.calibration_cache) and not self.int8:
+            raise UsageError("--calibrate and --calibration-cache go with --int8")
+        if self.workspace is not None and self.workspace < 1:
+            raise UsageError(f"--workspace {self.workspace}: give MiB, 1 or more")
+        text = ",".join(map(str, self.batch))
+        if len(self.batch) not in (0, 1, 3):
+            raise UsageError(f"--batch {text[:40]}: give the smallest, usual and largest number, such as 1,4,8")
+        if self.batch and not 1 <= self.batch[0] <= self.batch[len(self.batch) // 2] <= self.batch[-1]:
+            raise UsageError(f"--batch {text[:40]}: the numbers have to ascend from 1 or more")
+
+    @property
+    def precision(self) -> str:
+        """fp32, fp16 or int8."""
+        return "fp16" if self.fp16 else "int8" if self.int8 else "fp32"
+
+    @property
+    def batch_range(self) -> tuple[int, int, int] | None:
+        """Smallest, usual and largest batch size; None where none was given."""
+        return (self.batch[0], self.batch[len(self.batch) // 2], self.batch[-1]) if self.batch else None
+
+
+@dataclass(frozen=True)
+class EngineResult:
+    """A TensorRT engine that was built and compared.
+
+    Attributes:
+        engine: the file; what it belongs to stands in `<engine>.json`.
+        facts: the content of that file.
+        summary: a line per layer type: how many, in which precision.
+        seconds: how long the build took.
+        deviations: per output the largest difference from onnxruntime's over the largest magnitude.
+        allowed: how large that may be; infinite for lower precisions.
+        skipped: why nothing was compared.
+        warnings: what a user should know of the engine.
+    """
+
+    engine: Path
+    facts: Mapping[str, Any]
+    summary: tuple[str, ...]
+    seconds: float
+    deviations: Mapping[str, float]
+    allowed: float
+    skipped: str = ""
+    warnings: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the result as JSON values."""
+        return {
+            "engine": str(self.engine),
+            "facts": dict(self.facts),
+            "summary": list(self.summary),
+            "seconds": round(self.seconds, 1),
+            "deviations": dict(self.deviations),
+            "allowed": self.allowed if np.isfinite(self.allowed) else None,
+            "skipped": self.skipped or None,
+            "remarks": list(self.warnings),
+        }
+
+
+def build_engine(
+    onnx: PathLike, output: PathLike, settings: EngineSettings | None = None, *, progress: Progress | None = None
+) -> EngineResult:
+    """Builds an engine with the `tensorrt` module of this machine and compares it with onnxruntime.
+
+    Args:
+        onnx: a file that `export` wrote.
+        output: the engine to write; what it belongs to is written to `<output>.json`.
+        settings: how; by default FP32 with the memory that suits the file's target.
+        progress: gets the events of the work.
+
+    Raises:
+        ExportError: no TensorRT here, TensorRT refuses the file, or the engine's numbers are off.
+        DataError: calibration images that cannot be used.
+        OutputError: the engine exists or cannot be written.
+        RunnerError: the engine does not run here, or onnxruntime is missing.
+    """
+    settings = settings or EngineSettings()
+    source, path = Path(onnx), Path(output)
+    facts = _facts(source)
+    has_ranges = settings.calibrate or settings.calibration_cache or facts.get("precision") == "int8"
+    if settings.int8 and facts and not has_ranges:
+        raise UsageError("--int8: the file has no Q/DQ nodes, so give --calibrate DIR or --calibration-cache F")
+    if settings.calibration_cache and not settings.calibrate and not Path(settings.calibration_cache).is_file():
+        raise ExportError(f"{settings.calibration_cache}: no such calibration cache; give --calibrate DIR to write it")
+    place = target(settings.target) if settings.target else _place(facts)
+    options = BuildOptions(
+        precision=settings.precision,
+        workspace_mb=settings.workspace or place.workspace_mb,
+        batch=settings.batch_range,
+        tf32=settings.tf32,
+        timing_cache=str(settings.timing_cache or ""),
+        calibration_cache=str(settings.calibration_cache or ""),
+    )
+    images = None if settings.calibrate is None else _images(Path(settings.calibrate), facts)
+    with reporting(progress) as report:
+        built = engine.build(source, path, options, place, images=images, overwrite=settings.overwrite, progress=report)
+    compared = compare_engine(path, source)
+    if not compared.agrees:
+        worst = max(compared.deviations.values())
+        raise ExportError(
+            f"{path}: its numbers are off from onnxruntime's by {worst:.1e} of their range, "
+            f"{compared.allowed:.0e} is allowed: build it again with --no-tf32"
+        )
+    return EngineResult(
+        engine=path,
+        facts=built.facts,
+        summary=tuple(built.summary()),
+        seconds=built.seconds,
+        deviations=compared.deviations,
+        allowed=compared.allowed,
+        skipped=compared.skipped,
+        warnings=built.remarks,
+    )
+
+
+def _facts(source: Path) -> dict[str, Any]:
+    """Reads what the file says about itself; nothing for a foreign file, which the build refuses."""
+    try:
+        return facts_of_file(source)
+    except ExportError:
+        return {}
+
+
+def _place(facts: dict[str, Any]) -> Target:
+    """Returns the target that the file was made for, if it has TensorRT."""
+    name = facts.get("target", "")
+    return target(name if name in targets() and target(name).tensorrt else "workstation")
+
+
+def _images(folder: Path, facts: dict[str, Any]) -> Iterator[Floats]:
+    """Reads calibration images as the file's metadata say.
+
+    Raises:
+        DataError: a folder without images, or one that cannot be read.
+    """
+    files = calibration_files(folder)  # refuses an empty folder before anything is built
+    image = facts.get("input")
+    if not isinstance(image, dict):
+        raise ExportError("calibration: the file does not say how images become its input")
+    shape = InputShape(image["width"], image["height"], image["channels"], bool(image["letterbox"]))
+    return (load_image(path, shape)[0] for path in files)

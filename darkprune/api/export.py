@@ -1,0 +1,230 @@
+"""`export`: a pair as an ONNX file, checked before it is called done."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from darkprune.api.pair import Pair
+from darkprune.darknet.output import checked_file
+from darkprune.data import read_dataset
+from darkprune.data.class_names import class_names
+from darkprune.errors import UsageError
+from darkprune.graph.graph import resized
+from darkprune.onnx.calibration import METHODS, calibration_files
+from darkprune.onnx.emit.outputs import FORMS, Suppression
+from darkprune.onnx.export import OnnxFile
+from darkprune.onnx.options import Calibration, ExportOptions, LeftOut, Precision
+from darkprune.progress import Progress, reporting
+from darkprune.runners.exported import Comparison, PrecisionCost, export_and_compare, precision_cost
+from darkprune.settings import PathLike, setting
+from darkprune.surgery.plan import hash_file
+from darkprune.surgery.plan_file import read_plan
+from darkprune.tensorrt.targets import targets
+
+_SUPPRESSION = "suppression inside the file (--outputs nms, efficientnms)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrecisionSettings:
+    """What `export` and `write_kit` have in common about lower precisions."""
+
+    fp16: bool = setting(False, "half precision", group="precision", exclusive="precision")
+    int8: bool = setting(False, "8-bit integers; needs --calibrate", group="precision", exclusive="precision")
+    calibrate: PathLike | None = setting(
+        None, "images like those to come, to measure ranges on", group="precision", metavar="DIR"
+    )
+    calibration_method: str = setting("minmax", "how a range follows from values", group="precision", choices=METHODS)
+    calibration_images: int = setting(300, "most images", group="precision")
+    leave_out: tuple[str, ...] = setting(
+        ("first", "heads"), "not quantised: first, heads, layer numbers, or none", group="precision", metavar="WHAT"
+    )
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        if self.fp16 and self.int8:
+            raise UsageError("--fp16 does not go with --int8")
+        if self.int8 and not self.calibrate:
+            raise UsageError("--int8 needs --calibrate DIR: a folder of images like those to come")
+        for part in self.leave_out:
+            if part not in ("", "none", "first", "heads") and not (part.isascii() and part.isdigit() and len(part) < 9):
+                raise UsageError(f"--leave-out {part[:60]}: give first, heads, layer numbers, or none")
+
+    @property
+    def precision(self) -> str:
+        """fp32, fp16 or int8."""
+        return "fp16" if self.fp16 else "int8" if self.int8 else "fp32"
+
+    def calibration(self, cache: Path | None = None) -> Calibration | None:
+        """Returns how ranges are measured; None without images.
+
+        Args:
+            cache: where to write the ranges for TensorRT, if anywhere.
+
+        Raises:
+            DataError: a folder without images.
+        """
+        if self.calibrate is None:
+            return None
+        layers = frozenset(int(part) for part in self.leave_out if part.isdigit())
+        left_out = LeftOut("first" in self.leave_out, "heads" in self.leave_out, layers)
+        images = calibration_files(Path(self.calibrate), max(1, self.calibration_images))
+        return Calibration(images, self.calibration_method, left_out, cache)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportSettings(PrecisionSettings):
+    """What an ONNX file is made for, and how it is checked."""
+
+    target: str = setting("onnxruntime", "what will read it", choices=tuple(targets()))
+    outputs: str = setting("heads", "what it gives; heads: raw maps", choices=FORMS)
+    opset: int | None = setting(None, "ONNX opset (default 13, or what the target reads)")
+    batch: int | str = setting(1, "images per call", metavar="N|dynamic")
+    size: str | None = setting(None, "another input size than the cfg's", metavar="WxH")
+    names: PathLike | None = setting(
+        None, "names of the classes (default: the cfg's own .names beside it)", metavar="F"
+    )
+    overwrite: bool = setting(False, "replace an existing file")
+    thresh: float = setting(0.25, "lowest score", group=_SUPPRESSION)
+    nms: float = setting(0.45, "overlap threshold", group=_SUPPRESSION)
+    most: int = setting(100, "most detections", group=_SUPPRESSION)
+    calibration_cache: PathLike | None = setting(
+        None, "also write the ranges as TensorRT 8 to 10 read them", group="precision", metavar="F"
+    )
+    keep_fp32: tuple[int, ...] = setting((), "with --fp16: layers that stay FP32", group="precision", metavar="L1,L2,…")
+    static: bool = setting(False, "check structure and shapes only, run nothing", group="checks")
+    image: tuple[str, ...] = setting(
+        (), "an image to compare with (default: noise)", group="checks", metavar="F", repeated=True
+    )
+    data: PathLike | None = setting(
+        None, "labelled images: measure what --fp16 or --int8 costs", group="checks", metavar="F"
+    )
+    split: str = setting("valid", "which part of the data", group="checks")
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        super().__post_init__()
+        if self.calibrate and not (self.int8 or self.calibration_cache):
+            raise UsageError("--calibrate is for --int8, or for --calibration-cache F")
+        if self.calibration_cache and not self.calibrate:
+            raise UsageError("--calibration-cache needs --calibrate DIR: a folder of images like those to come")
+        if self.data and self.precision == "fp32":
+            raise UsageError("--data measures what a lower precision costs: give --fp16 or --int8 too")
+        if self.data and self.outputs != "heads":
+            raise UsageError(f"--data measures files with raw heads, not --outputs {self.outputs}")
+        if self.keep_fp32 and not self.fp16:
+            raise UsageError("--keep-fp32 goes with --fp16; for INT8 there is --leave-out")
+        if not (0 <= self.thresh <= 1 and 0 <= self.nms <= 1 and self.most > 0):
+            raise UsageError("--thresh and --nms are 0 to 1, --most is 1 or more")
+        text = str(self.batch)
+        if text != "dynamic" and not (text.isascii() and text.isdigit() and len(text) < 9):
+            raise UsageError(f"--batch {text[:40]}: give a number of images, or dynamic")
+
+    @property
+    def images_per_call(self) -> int | None:
+        """The batch size; None where it is open."""
+        return None if self.batch == "dynamic" else int(self.batch)
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """An ONNX file that was written and checked.
+
+    Attributes:
+        onnx: the file.
+        file: what is in it.
+        comparison: how far its outputs are off from those of the pair in another program.
+        accuracy: what a lower precision costs, where labelled images were given.
+    """
+
+    onnx: Path
+    file: OnnxFile
+    comparison: Comparison
+    accuracy: PrecisionCost | None = None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a user should know of the file."""
+        return self.file.remarks
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the result as JSON values."""
+        file, agreement = self.file, self.comparison.agreement
+        deviations = {} if agreement is None else agreement.deviations
+        return {
+            "onnx": str(self.onnx),
+            "bytes": file.bytes,
+            "target": file.facts["target"],
+            "form": file.facts["outputs"],
+            "precision": file.facts["precision"],
+            "opset": file.opset,
+            "ir": file.ir,
+            "plan_hash": file.facts["plan_hash"],
+            "inputs": file.inputs,
+            "outputs": file.outputs,
+            "operators": file.operators,
+            "compared_with": self.comparison.program or None,
+            "deviations": {name: value if np.isfinite(value) else None for name, value in deviations.items()},
+            "skipped": self.comparison.skipped or None,
+            "remarks": list(self.warnings),
+            "accuracy": None if self.accuracy is None else {**asdict(self.accuracy), "text": self.accuracy.text},
+        }
+
+
+def export(
+    network: Pair, output: PathLike, settings: ExportSettings | None = None, *, progress: Progress | None = None
+) -> ExportResult:
+    """Writes a network as an ONNX file, which takes its place once it is checked.
+
+    Args:
+        network: the pair.
+        output: the file to write.
+        settings: what it is made for; by default FP32 for onnxruntime.
+        progress: gets the events of the work.
+
+    Raises:
+        ExportError: settings that do not fit, a layer that ONNX cannot express, or numbers that are off.
+        DataError: images that cannot be used.
+        OutputError: the file exists or cannot be written.
+        RunnerError: onnxruntime is missing where it is needed.
+    """
+    settings = settings or ExportSettings()
+    output, graph = Path(output), resized(network.graph, settings.size)
+    inputs = [network.cfg, network.weights_file]
+    names = None if settings.names is None else str(settings.names)
+    options = ExportOptions(
+        target=settings.target,
+        opset=settings.opset,
+        batch=settings.images_per_call,
+        outputs=settings.outputs,
+        names=class_names(names, graph),
+        limits=Suppression(settings.thresh, settings.nms, settings.most),
+        plan_hash=plan_hash(network.cfg),
+    )
+    images = None if settings.static else [Path(image) for image in settings.image]
+    dataset = read_dataset(str(settings.data), settings.split, names) if settings.data else None
+    accuracy = None
+    with ExitStack() as stack:
+        report = stack.enter_context(reporting(progress))
+        path = stack.enter_context(checked_file(output, inputs, settings.overwrite))
+        cache = None
+        if settings.calibration_cache is not None:
+            place = checked_file(Path(settings.calibration_cache), [*inputs, output], settings.overwrite)
+            cache = stack.enter_context(place)
+        precision = Precision(settings.precision, settings.keep_fp32, settings.calibration(cache))
+        file, comparison = export_and_compare(graph, inputs[1], options, precision, path, images, report)
+        if dataset is not None:
+            accuracy = precision_cost(file, graph, inputs[1], dataset, report)
+    return ExportResult(output, file, comparison, accuracy)
+
+
+def plan_hash(cfg: Path) -> str:
+    """Returns the hash of the plan beside a cfg, or nothing where there is none or this cfg is the plan's original."""
+    path = cfg.with_name("plan.json")
+    if not path.is_file() or read_plan(path).cfg_sha256 == hash_file(cfg):
+        return ""
+    return hash_file(path)

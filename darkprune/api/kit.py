@@ -1,0 +1,189 @@
+"""`write_kit`: a folder to copy to a board."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from darkprune.api.export import ExportResult, PrecisionSettings, plan_hash
+from darkprune.api.pair import Pair
+from darkprune.darknet.output import check_folder
+from darkprune.data.class_names import class_names
+from darkprune.errors import ExportError, UsageError
+from darkprune.graph.graph import Graph, resized
+from darkprune.kit.schema import ONNX_NAME, describe
+from darkprune.kit.writer import KitParts, write_folder
+from darkprune.layers.heads import Head
+from darkprune.onnx.options import ExportOptions, Precision
+from darkprune.progress import Progress, reporting
+from darkprune.runners.exported import export_and_compare
+from darkprune.settings import PathLike, setting
+from darkprune.tensorrt.targets import Target, target, targets
+
+BOARDS = tuple(name for name, place in targets().items() if place.tensorrt)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KitSettings(PrecisionSettings):
+    """What a kit is made for."""
+
+    target: str = setting("", "the board", choices=BOARDS)
+    names: PathLike | None = setting(
+        None, "names of the classes (default: the cfg's own .names beside it)", metavar="F"
+    )
+    size: str | None = setting(None, "another input size than the cfg's", metavar="WxH")
+    opset: int | None = setting(None, "ONNX opset (default 13, or what the target reads)")
+    thresh: float = setting(0.25, "lowest score of a detection")
+    nms: float = setting(0.45, "overlap threshold")
+    fp32: bool = setting(
+        False,
+        "single precision (default: half where the board has it)",
+        group="precision",
+        exclusive="precision",
+    )
+    deepstream: bool = setting(True, "write what DeepStream needs")
+    static: bool = setting(False, "run nothing here")
+    overwrite: bool = setting(False, "replace an earlier kit; an engine in it stays")
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        super().__post_init__()
+        if not self.target:
+            raise UsageError(f"--target: name the board: {', '.join(BOARDS)}")
+        if self.fp32 and (self.fp16 or self.int8):
+            raise UsageError("--fp32 does not go with --fp16 or --int8")
+        if self.calibrate and not self.int8:
+            raise UsageError("--calibrate is for --int8")
+
+
+@dataclass(frozen=True)
+class KitResult:
+    """A kit that was written.
+
+    Attributes:
+        kit: the folder.
+        target: the board.
+        precision: what the engine will be built in.
+        files: bytes of each file by its path in the folder.
+        onnx: the network's file in it.
+        warnings: what a user should know of the kit.
+    """
+
+    kit: Path
+    target: str
+    precision: str
+    files: Mapping[str, int]
+    onnx: ExportResult
+    warnings: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the result as JSON values."""
+        return {
+            "kit": str(self.kit),
+            "target": self.target,
+            "precision": self.precision,
+            "files": dict(self.files),
+            "onnx": self.onnx.to_json(),
+            "remarks": list(self.warnings),
+        }
+
+
+def write_kit(network: Pair, output: PathLike, settings: KitSettings, *, progress: Progress | None = None) -> KitResult:
+    """Writes a folder with the network and all that a board needs to build and run it.
+
+    Args:
+        network: the pair.
+        output: the folder to write.
+        settings: the board, and what the engine is built in there.
+        progress: gets the events of the work.
+
+    Raises:
+        ExportError: the network or the settings do not suit the board.
+        DataError: images or names that cannot be used.
+        OutputError: the folder exists or cannot be written.
+        RunnerError: onnxruntime is missing where it is needed.
+    """
+    output, place = Path(output), target(settings.target)
+    wanted, in_file = _precisions(settings, place)
+    inputs = [network.cfg, network.weights_file]
+    check_folder(output, inputs, settings.overwrite)
+    graph = resized(network.graph, settings.size)
+    names = _names(settings, graph)
+    options = ExportOptions(place.name, settings.opset, 1, "heads", names, plan_hash=plan_hash(network.cfg))
+    images: list[Path] | None = None if settings.static else []
+    with tempfile.TemporaryDirectory(prefix="darkprune-") as name, reporting(progress) as report:
+        folder = Path(name)
+        parts = KitParts(onnx=folder / ONNX_NAME)
+        if wanted == "int8" and in_file == "fp32":
+            parts = replace(parts, calibration_cache=folder / "calibration.cache")
+        precision = Precision(in_file, calibration=settings.calibration(parts.calibration_cache))
+        file, comparison = export_and_compare(graph, inputs[1], options, precision, parts.onnx, images, report)
+        remarks = list(file.remarks)
+        if settings.deepstream:
+            parts = replace(parts, cfg=folder / "model.cfg", weights=inputs[1])
+            (folder / "model.cfg").write_bytes(graph.cfg.encode())
+            path = folder / "deepstream.onnx"
+            form, single = replace(options, outputs="deepstream"), Precision("fp16" if in_file == "fp16" else "fp32")
+            try:
+                export_and_compare(graph, inputs[1], form, single, path, images, report)
+                parts = replace(parts, deepstream_onnx=path)
+            except ExportError as error:
+                remarks.append(f"no ONNX file for DeepStream: {error}")
+        description = describe(
+            graph,
+            names,
+            list(file.outputs),
+            network.cfg.stem,
+            threshold=settings.thresh,
+            nms_threshold=settings.nms,
+            precision=wanted,
+            file_precision=in_file,
+        )
+        written = write_folder(
+            output, parts, description, place, reference=not settings.static, overwrite=settings.overwrite
+        )
+    sizes = {name: (output / name).stat().st_size for name in written.files}
+    made = ExportResult(output / ONNX_NAME, file, comparison)
+    return KitResult(output, place.name, wanted, sizes, made, (*remarks, *written.remarks))
+
+
+def _precisions(settings: KitSettings, place: Target) -> tuple[str, str]:
+    """Returns what the engine is built in, and what the ONNX file is written in.
+
+    TensorRT before 11 chooses half precision while it builds, so one FP32 file serves all; 11 builds what the file
+    says. INT8 comes from Q/DQ pairs in the file; where every TensorRT is older than 10, from a calibration cache: it
+    leaves TensorRT the choice of FP16 for a layer that is faster so, and DeepStream reads it too.
+    """
+    wanted = settings.precision
+    if wanted == "fp32" and not settings.fp32 and "fp16" in place.precisions:
+        wanted = "fp16"
+    if wanted not in place.precisions:
+        choices = ", ".join(place.precisions)
+        raise ExportError(f"{place.name} does not compute in {wanted.upper()}; choose one of {choices}")
+    newest = max(int(version.split(".")[0]) for version in place.tensorrt)
+    if (wanted == "fp16" and newest < 11) or (wanted == "int8" and newest < 10):
+        return wanted, "fp32"
+    return wanted, wanted
+
+
+def _names(settings: KitSettings, graph: Graph) -> tuple[str, ...]:
+    """Returns the class names, which a kit cannot do without.
+
+    Raises:
+        ExportError: there are none.
+    """
+    names = class_names(None if settings.names is None else str(settings.names), graph)
+    counts = sorted({layer.kind.classes for layer in graph.heads if isinstance(layer.kind, Head)})
+    if not counts:
+        raise ExportError(
+            f"{graph.cfg.source}: has no detection head, and a kit is for detectors; use darkprune export"
+        )
+    if not names:
+        raise ExportError(
+            f"{graph.cfg.source}: no .names file beside it; give --names F with {'/'.join(map(str, counts))} names, "
+            "one per line"
+        )
+    return names
