@@ -38,12 +38,7 @@ class KitSettings(PrecisionSettings):
     opset: int | None = setting(None, "ONNX opset (default 13, or what the target reads)")
     thresh: float = setting(0.25, "lowest score of a detection")
     nms: float = setting(0.45, "overlap threshold")
-    fp32: bool = setting(
-        False,
-        "single precision (default: half where the board has it)",
-        group="precision",
-        exclusive="precision",
-    )
+    fp32: bool = setting(False, "single precision (default: half where the board has it)", group="precision")
     deepstream: bool = setting(True, "write what DeepStream needs")
     static: bool = setting(False, "run nothing here")
     overwrite: bool = setting(False, "replace an earlier kit; an engine in it stays")

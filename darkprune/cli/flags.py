@@ -20,15 +20,19 @@ def add_flags(parser: ArgumentParser, kind: type[Any], leave_out: Collection[str
         kind: the settings class.
         leave_out: names of fields that this command has no flag for.
     """
-    groups: dict[str, Any] = {}
+    groups: dict[str, Any] = {"": parser}
     exclusive: dict[str, _MutuallyExclusiveGroup] = {}
     for entry in declared(kind).values():
         if entry.name in leave_out:
             continue
-        heading = entry.setting.group
-        place = groups.setdefault(heading, parser.add_argument_group(heading) if heading else parser)
-        if entry.setting.exclusive:
-            place = exclusive.setdefault(entry.setting.exclusive, place.add_mutually_exclusive_group())
+        heading, contradicting = entry.setting.group, entry.setting.exclusive
+        if heading not in groups:
+            groups[heading] = parser.add_argument_group(heading)
+        place = groups[heading]
+        if contradicting:
+            if contradicting not in exclusive:
+                exclusive[contradicting] = place.add_mutually_exclusive_group()
+            place = exclusive[contradicting]
         place.add_argument(*entry.setting.short, f"--{entry.flag}", **_options_of(entry))
 
 

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from darkprune.data.dataset import Dataset
 from darkprune.data.loading import load_image
 from darkprune.errors import ExportError, RunnerError
-from darkprune.evaluation import evaluate
-from darkprune.evaluation.of_graph import heads_of, input_shape
+from darkprune.evaluation.detector import Detector
+from darkprune.evaluation.evaluate import evaluate_detector
+from darkprune.evaluation.of_graph import input_shape
 from darkprune.graph.graph import Graph
 from darkprune.graph.weights import NetworkWeights
 from darkprune.onnx.check import Agreement, verify_onnx
@@ -173,8 +174,8 @@ def precision_cost(
     figures = []
     for name, source in (("the pair", weights), (file.facts["precision"].upper(), file.path)):
         network = get_runner("onnxruntime").load(graph, source, taps=False)
-        step = track(progress, f"evaluating {name}", len(dataset), "image")
-        found, _ = evaluate(network.head_maps, heads_of(graph), dataset, input_shape(graph), progress=step.at)
+        detector = Detector.of(graph, network.head_maps)
+        found, _ = evaluate_detector(detector, dataset, task=f"evaluating {name}", progress=progress)
         figures.append(found)
     before, after = figures
     return PrecisionCost(before.images, before.map50, after.map50, before.map, after.map)
