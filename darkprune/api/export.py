@@ -21,8 +21,8 @@ from darkprune.onnx.export import OnnxFile
 from darkprune.onnx.options import Calibration, ExportOptions, LeftOut, Precision
 from darkprune.progress import Progress, reporting
 from darkprune.runners.exported import Comparison, PrecisionCost, export_and_compare, precision_cost
+from darkprune.runs.digests import digest_of_file
 from darkprune.settings import PathLike, setting
-from darkprune.surgery.plan import hash_file
 from darkprune.surgery.plan_file import read_plan
 from darkprune.tensorrt.targets import targets
 
@@ -225,6 +225,6 @@ def export(
 def plan_hash(cfg: Path) -> str:
     """Returns the hash of the plan beside a cfg, or nothing where there is none or this cfg is the plan's original."""
     path = cfg.with_name("plan.json")
-    if not path.is_file() or read_plan(path).cfg_sha256 == hash_file(cfg):
+    if not path.is_file() or read_plan(path).cfg_sha256 == digest_of_file(cfg):
         return ""
-    return hash_file(path)
+    return digest_of_file(path)
