@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from darkprune.api.kit import write_kit as write_kit
     from darkprune.api.pair import Pair as Pair
     from darkprune.api.pair import load as load
+    from darkprune.api.report import ReportResult as ReportResult
+    from darkprune.api.report import ReportSettings as ReportSettings
+    from darkprune.api.report import report as report
     from darkprune.errors import DarkpruneError as DarkpruneError
     from darkprune.evaluation.results import EvaluateResult as EvaluateResult
     from darkprune.progress import Progress as Progress
@@ -69,6 +72,8 @@ _HOME = {
     "Pair": "darkprune.api.pair",
     "Progress": "darkprune.progress",
     "ProgressEvent": "darkprune.progress",
+    "ReportResult": "darkprune.api.report",
+    "ReportSettings": "darkprune.api.report",
     "bench": "darkprune.api.bench",
     "build_engine": "darkprune.api.engine",
     "detect": "darkprune.api.detect",
@@ -76,6 +81,7 @@ _HOME = {
     "export": "darkprune.api.export",
     "init": "darkprune.api.init",
     "load": "darkprune.api.pair",
+    "report": "darkprune.api.report",
     "write_kit": "darkprune.api.kit",
 }
 __all__ = sorted(_HOME)

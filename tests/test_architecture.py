@@ -30,7 +30,7 @@ LEVELS = [
     {"scores"},
     {"search"},
     {"training"},
-    {"compression", "comparison", "report"},
+    {"compression", "comparison", "pages"},
     {"api"},
     {"cli", "__main__", "__init__"},
 ]

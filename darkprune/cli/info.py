@@ -60,8 +60,8 @@ def run(args: Namespace) -> int:
 
 def _draw(args: Namespace, graph: Graph) -> None:
     """Writes the page."""
-    from darkprune.report.network_page import network_page
-    from darkprune.report.structure import Structure, read_slim
+    from darkprune.pages.network_page import network_page
+    from darkprune.pages.structure import Structure, read_slim
 
     slim_file = resolve(args.against) if args.against else None
     slim = read_slim(graph, slim_file) if slim_file else None

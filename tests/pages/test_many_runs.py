@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from darkprune.cli.main import main
-from darkprune.report import contents, plots
-from darkprune.report.contents import find_original, read_contents
-from darkprune.report.told import MOST_DRAWN
+from darkprune.pages import contents, plots
+from darkprune.pages.contents import find_original, read_contents
+from darkprune.pages.context import MOST_DRAWN
 from tests.conftest import SmallPair
-from tests.report.page import Page
+from tests.pages.page import Page
 
 drawn = pytest.mark.skipif(not plots.available(), reason="matplotlib is not installed")
 
@@ -40,7 +40,7 @@ def test_all_cuts_are_beside_each_other_and_the_newest_is_told_of(cuts: Path) ->
     text = page_of(cuts).text
     assert "All cuts" in text
     assert "bn_gamma, uniform, ratio 0.2" in text
-    assert "The page tells of cut0.6" in text
+    assert "The page shows cut0.6" in text
     own = json.loads((cuts / "cut0.6" / "report.json").read_text())["warnings"]
     other = json.loads((cuts / "cut0.2" / "report.json").read_text())["warnings"]
     assert own

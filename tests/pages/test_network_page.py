@@ -13,12 +13,12 @@ from darkprune.cli.main import main
 from darkprune.darknet.cfg import parse_cfg
 from darkprune.graph.graph import build_graph, read_graph
 from darkprune.graph.groups import divide
-from darkprune.report.network_page import network_page
-from darkprune.report.structure import Structure, read_slim
-from darkprune.report.wiring import lay_lanes
+from darkprune.pages.network_page import network_page
+from darkprune.pages.structure import Structure, read_slim
+from darkprune.pages.wiring import lay_lanes
 from darkprune.zoo import folder
 from tests.conftest import SMALL_CFG, SmallPair
-from tests.report.page import Page
+from tests.pages.page import Page
 
 
 @pytest.mark.parametrize("name", ["yolov4-tiny", "yolov2-tiny", "mobilenet-yolov3-voc", "yolov4"])

@@ -1,11 +1,10 @@
-"""Reading the JSON of result folders, which may have been written by anyone: bounded, and nothing in it is trusted."""
+"""JSON of result folders, which anyone may have written: bounded, and of unknown shape."""
 
 from __future__ import annotations
 
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 from darkprune.data.files import read_bytes
 from darkprune.errors import DataError
@@ -13,27 +12,27 @@ from darkprune.errors import DataError
 MAX_BYTES = 64 << 20
 
 
-class Record:
+class JsonValue:
     """A JSON value of unknown shape: every question has an answer, if only None."""
 
-    def __init__(self, value: Any) -> None:
+    def __init__(self, value: object = None) -> None:
         self.value = value
 
-    def __getitem__(self, key: str) -> Record:
-        return Record(self.value.get(key) if isinstance(self.value, dict) else None)
+    def __getitem__(self, key: str) -> JsonValue:
+        return JsonValue(self.value.get(key) if isinstance(self.value, dict) else None)
 
     def __bool__(self) -> bool:
         return bool(self.value)
 
     @property
-    def items(self) -> list[Record]:
+    def items(self) -> list[JsonValue]:
         """The entries of a list; of anything else none."""
-        return [Record(entry) for entry in self.value] if isinstance(self.value, list) else []
+        return [JsonValue(entry) for entry in self.value] if isinstance(self.value, list) else []
 
     @property
-    def fields(self) -> dict[str, Record]:
+    def fields(self) -> dict[str, JsonValue]:
         """The entries of an object; of anything else none."""
-        return {str(k): Record(v) for k, v in self.value.items()} if isinstance(self.value, dict) else {}
+        return {str(k): JsonValue(v) for k, v in self.value.items()} if isinstance(self.value, dict) else {}
 
     @property
     def text(self) -> str:
@@ -57,7 +56,7 @@ class Record:
             return None
 
 
-def read_record(path: Path) -> Record:
+def read_json(path: Path) -> JsonValue:
     """Reads a JSON file.
 
     Raises:
@@ -65,6 +64,6 @@ def read_record(path: Path) -> Record:
     """
     data = read_bytes(path, MAX_BYTES, "a JSON file of darkprune")
     try:
-        return Record(json.loads(data))
+        return JsonValue(json.loads(data))
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: is not JSON ({str(error)[:80]})") from None

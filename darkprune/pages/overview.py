@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from xml.etree.ElementTree import Element
 
 from darkprune.graph.graph import Layer
-from darkprune.report.markup import tag
-from darkprune.report.structure import Structure
+from darkprune.pages.markup import tag
+from darkprune.pages.structure import Structure
 
 _WIDE = 1200.0
 _LEFT = 34.0

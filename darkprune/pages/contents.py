@@ -1,4 +1,4 @@
-"""What lies in a folder that a report is asked about: cuts, training runs, sweeps, comparisons."""
+"""Contents of a run's folder: cuts, training runs, sweeps, comparisons."""
 
 from __future__ import annotations
 
@@ -11,60 +11,60 @@ from pathlib import Path
 from typing import TypeVar
 
 from darkprune.errors import CfgError, DarkpruneError, DataError
-from darkprune.report.records import Record, read_record
+from darkprune.pages.json_value import JsonValue, read_json
 from darkprune.runs.digests import digest_of_file
 from darkprune.surgery.plan import PrunePlan
 from darkprune.surgery.plan_file import read_plan
 from darkprune.training.sparsity.gamma_figure import GammaRecord, read_gammas
 from darkprune.zoo import resolve
 
-MOST_FOLDERS = 40  #: of results in a run that are told of
+MOST_FOLDERS = 40  #: results in a run that a report shows
 MOST_WORDS = 200  #: of a command
 MOST_LOOKED_AT = 400  #: entries of a folder in which an original is looked for
-MARKS = ("report.json", "log.csv", "cliff.json", "compare.json")  #: what tells a folder with results
+RESULT_FILES = ("report.json", "log.csv", "cliff.json", "compare.json")  #: a folder with one of them holds a result
 
 _Found = TypeVar("_Found")
 
 
 @dataclass(frozen=True)
-class Pair:
-    """A network on disk."""
+class PairFiles:
+    """Files of a network."""
 
     cfg: Path
     weights: Path
 
 
 @dataclass(frozen=True)
-class Cut:
+class CutFolder:
     """A result of `darkprune prune`.
 
     Attributes:
-        name: how the report calls it.
+        name: of the folder.
         pair: the slim network.
-        plan: what was kept.
-        record: report.json.
+        plan: channels that were kept.
+        report: content of report.json.
     """
 
     name: str
-    pair: Pair
+    pair: PairFiles
     plan: PrunePlan
-    record: Record
+    report: JsonValue
 
 
 @dataclass(frozen=True)
-class Training:
-    """A folder of `darkprune train` or `distill`.
+class TrainingFolder:
+    """A result of `darkprune train` or `distill`.
 
     Attributes:
-        name: how the report calls it.
+        name: of the folder.
         log: its table.
-        pair: the trained network, as far as it is.
-        gammas: what was recorded of γ.
+        pair: the trained network; None before the first weights are saved.
+        gammas: histograms of γ over the epochs, if they were recorded.
     """
 
     name: str
     log: Path
-    pair: Pair | None
+    pair: PairFiles | None
     gammas: GammaRecord | None
 
 
@@ -75,28 +75,28 @@ class Contents:
     Attributes:
         folder: of the run.
         cuts, trainings: in the order in which they were made.
-        cliffs, comparisons: name -> what `darkprune cliff` and `compare` wrote.
-        made: how each of these was made: its name, and what it says of commands and versions.
-        manifest: what `darkprune compress` wrote, else nothing.
-        problems: what could not be read.
+        cliffs, comparisons: folder name -> results of `darkprune cliff` and `compare`.
+        made: for every result its folder's name and the record of how it was made: commands, versions.
+        manifest: of `darkprune compress`, else empty.
+        problems: files that could not be read.
     """
 
     folder: Path
-    cuts: tuple[Cut, ...]
-    trainings: tuple[Training, ...]
-    cliffs: dict[str, Record]
-    comparisons: dict[str, Record]
-    made: tuple[tuple[str, Record], ...]
-    manifest: Record
+    cuts: tuple[CutFolder, ...]
+    trainings: tuple[TrainingFolder, ...]
+    cliffs: dict[str, JsonValue]
+    comparisons: dict[str, JsonValue]
+    made: tuple[tuple[str, JsonValue], ...]
+    manifest: JsonValue
     problems: tuple[str, ...]
 
     @property
-    def results(self) -> tuple[Cut | Training, ...]:
+    def results(self) -> tuple[CutFolder | TrainingFolder, ...]:
         """Cuts, then training runs."""
         return (*self.cuts, *self.trainings)
 
     @property
-    def slim(self) -> Pair | None:
+    def slim(self) -> PairFiles | None:
         """The network that the run ends with."""
         if self.manifest:
             own = _pair_in(self.folder)
@@ -106,13 +106,13 @@ class Contents:
         return max(made, key=lambda pair: pair.weights.stat().st_mtime, default=None)
 
     @property
-    def cut(self) -> Cut | None:
+    def cut(self) -> CutFolder | None:
         """The last cut."""
         return self.cuts[-1] if self.cuts else None
 
 
 def read_contents(folder: Path) -> Contents:
-    """Looks through a run's folder: itself, and the folders in it.
+    """Reads the results in a run's folder and in the folders directly below it.
 
     Raises:
         DataError: there is no such folder, or nothing in it is a result.
@@ -122,10 +122,10 @@ def read_contents(folder: Path) -> Contents:
             f"{folder}: no such folder; give a folder that prune, train, distill, cliff, compare or compress wrote"
         )
     places, left_out = _places(folder)
-    left = f"{left_out} older results in {folder} are left out: a report tells of the newest {MOST_FOLDERS}"
+    left = f"{left_out} older results in {folder} are left out: a report shows the newest {MOST_FOLDERS}"
     problems: dict[str, None] = dict.fromkeys([left] if left_out else [])
 
-    def all_of(read: Callable[[Path], _Found | None]) -> list[tuple[str, _Found]]:
+    def read_each(read: Callable[[Path], _Found | None]) -> list[tuple[str, _Found]]:
         found = []
         for name, place in places:
             try:
@@ -137,10 +137,10 @@ def read_contents(folder: Path) -> Contents:
                 found.append((name, part))
         return found
 
-    cuts = tuple(replace(cut, name=name) for name, cut in all_of(_cut))
-    trainings = tuple(replace(training, name=name) for name, training in all_of(_training))
-    cliffs, comparisons = dict(all_of(_record_in("cliff.json"))), dict(all_of(_record_in("compare.json")))
-    made = tuple((name, record) for kind in ("report.json", "run.json") for name, record in all_of(_record_in(kind)))
+    cuts = tuple(replace(cut, name=name) for name, cut in read_each(_read_cut))
+    trainings = tuple(replace(training, name=name) for name, training in read_each(_read_training))
+    cliffs, comparisons = dict(read_each(_json_file("cliff.json"))), dict(read_each(_json_file("compare.json")))
+    made = tuple(part for name in ("report.json", "run.json") for part in read_each(_json_file(name)))
     if not (cuts or trainings or cliffs or comparisons):
         if problems:
             raise DataError(f"{next(iter(problems))}; nothing else in {folder} is a result of darkprune")
@@ -148,97 +148,106 @@ def read_contents(folder: Path) -> Contents:
             f"{folder}: holds no report.json, log.csv, cliff.json or compare.json; give a folder that "
             "darkprune prune, train, distill, cliff, compare or compress wrote, or a folder of such folders"
         )
-    manifest = _record_in("manifest.json")(folder) or Record(None)
-    return Contents(folder, cuts, trainings, cliffs, comparisons, made, manifest, tuple(problems))
+    manifest = _json_file("manifest.json")(folder) or JsonValue()
+    return Contents(
+        folder=folder,
+        cuts=cuts,
+        trainings=trainings,
+        cliffs=cliffs,
+        comparisons=comparisons,
+        made=made,
+        manifest=manifest,
+        problems=tuple(problems),
+    )
 
 
 def _places(folder: Path) -> tuple[list[tuple[str, Path]], int]:
-    """Returns the folder and the folders in it by name, the oldest results first, and how many are left out."""
+    """Returns the folders with results by name, the oldest results first, and how many are left out."""
     inside = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
     dated = [
-        (max(files), path)
+        (max(times), path)
         for path in (folder, *inside)
-        if (files := [(path / mark).stat().st_mtime for mark in MARKS if (path / mark).is_file()])
+        if (times := [(path / name).stat().st_mtime for name in RESULT_FILES if (path / name).is_file()])
     ]
     named = [(Path(os.path.abspath(path)).name, path) for _, path in sorted(dated)]
     return named[-MOST_FOLDERS:], max(0, len(named) - MOST_FOLDERS)
 
 
-def _record_in(name: str) -> Callable[[Path], Record | None]:
-    """Returns what reads a JSON file of that name in a folder, where there is one."""
+def _json_file(name: str) -> Callable[[Path], JsonValue | None]:
+    """Returns a function that reads a JSON file of that name in a folder, if it is there."""
 
-    def read(folder: Path) -> Record | None:
+    def read(folder: Path) -> JsonValue | None:
         path = folder / name
-        return read_record(path) if path.is_file() else None
+        return read_json(path) if path.is_file() else None
 
     return read
 
 
-def _cut(folder: Path) -> Cut | None:
+def _read_cut(folder: Path) -> CutFolder | None:
     path = folder / "report.json"
     if not path.is_file():
         return None
-    record = read_record(path)
-    outputs = record["outputs"]
+    report = read_json(path)
+    outputs = report["outputs"]
     names = [outputs[kind]["name"].text for kind in ("cfg", "weights", "plan")]
     if not all(names) or any(Path(part).name != part for part in names):
         raise DataError(f"{path}: is not a report of darkprune prune")
     cfg, weights, plan = (folder / part for part in names)
     for file in (cfg, weights):
         if not file.is_file():
-            raise DataError(f"{file}: no such file, though {path} speaks of it; prune again")
-    return Cut("", Pair(cfg, weights), read_plan(plan), record)
+            raise DataError(f"{file}: no such file, though {path} names it; prune again")
+    return CutFolder("", PairFiles(cfg, weights), read_plan(plan), report)
 
 
-def _training(folder: Path) -> Training | None:
+def _read_training(folder: Path) -> TrainingFolder | None:
     log, gammas = folder / "log.csv", folder / "gamma.npz"
     if not log.is_file():
         return None
-    return Training("", log, _pair_in(folder), read_gammas(gammas) if gammas.is_file() else None)
+    return TrainingFolder("", log, _pair_in(folder), read_gammas(gammas) if gammas.is_file() else None)
 
 
-def _pair_in(folder: Path) -> Pair | None:
-    """Returns a folder's cfg with its weights: of a run the final, else the best, else the last ones."""
+def _pair_in(folder: Path) -> PairFiles | None:
+    """Returns a folder's cfg with its weights: those of the result, else the final, the best or the last ones."""
     for cfg in sorted(folder.glob("*.cfg")):
         for kind in ("", "_final", "_best", "_last"):
             weights = folder / f"{cfg.stem}{kind}.weights"
             if weights.is_file():
-                return Pair(cfg, weights)
+                return PairFiles(cfg, weights)
     return None
 
 
-def find_original(contents: Contents) -> Pair | None:
-    """Looks for the pair that the run began with, by its hashes: in the commands that it tells, near it, and here."""
+def find_original(contents: Contents) -> PairFiles | None:
+    """Finds the pair that the run began with, by its hashes: among the run's inputs, near its folder, and here."""
     wanted = {kind: text for kind, part in contents.manifest["network"].fields.items() if (text := part.text)}
     names: dict[str, str] = {}
     if contents.cuts and not wanted:
-        inputs = _first_of(contents.cuts).record["inputs"]
+        inputs = _first_cut(contents.cuts).report["inputs"]
         wanted = {kind: inputs[kind]["sha256"].text for kind in ("cfg", "weights")}
         names = {kind: Path(inputs[kind]["name"].text).name for kind in wanted}
     if not wanted:
         return None
     found = {}
     for kind in ("cfg", "weights"):
-        candidates = [path for path in _told_of(contents) if path.suffix == f".{kind}"]
+        candidates = [path for path in _named_files(contents) if path.suffix == f".{kind}"]
         if names.get(kind):
-            candidates += [place / names[kind] for place in _near(contents.folder)]
+            candidates += [place / names[kind] for place in _places_near(contents.folder)]
         hashed = (path for path in candidates if path.is_file() and digest_of_file(path) == wanted.get(kind))
         found[kind] = next(hashed, None)
     if found["cfg"] is None or found["weights"] is None:
         return None
-    return Pair(found["cfg"], found["weights"])
+    return PairFiles(found["cfg"], found["weights"])
 
 
-def _first_of(cuts: tuple[Cut, ...]) -> Cut:
+def _first_cut(cuts: tuple[CutFolder, ...]) -> CutFolder:
     """Returns the first of the cuts that led to the last one; others in the folder may be of other networks."""
-    last = cuts[-1]
+    first = cuts[-1]
     for cut in reversed(cuts[:-1]):
-        if cut.record["outputs"]["cfg"]["sha256"].text == last.record["inputs"]["cfg"]["sha256"].text:
-            last = cut
-    return last
+        if cut.report["outputs"]["cfg"]["sha256"].text == first.report["inputs"]["cfg"]["sha256"].text:
+            first = cut
+    return first
 
 
-def _told_of(contents: Contents) -> list[Path]:
+def _named_files(contents: Contents) -> list[Path]:
     """Returns the files that the run's commands name."""
     lines = [stage["command"].texts for stage in contents.manifest["stages"].fields.values()]
     for _, record in contents.made:
@@ -253,7 +262,7 @@ def _told_of(contents: Contents) -> list[Path]:
     return list(paths)
 
 
-def _near(folder: Path) -> Iterator[Path]:
+def _places_near(folder: Path) -> Iterator[Path]:
     above = Path(os.path.abspath(folder)).parent
     yield from (folder, above, Path())
     for place in (folder, above):

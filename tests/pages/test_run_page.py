@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from darkprune.cli.main import main
-from darkprune.report import plots
-from darkprune.report.contents import find_original, read_contents
-from darkprune.report.measure import attention
+from darkprune.pages import plots
+from darkprune.pages.contents import find_original, read_contents
+from darkprune.pages.measure import attention
 from tests.conftest import SmallPair
-from tests.report.page import Page
+from tests.pages.page import Page
 
 EVIL = "<script>alert(1)</script>"
 drawn = pytest.mark.skipif(not plots.available(), reason="matplotlib is not installed")
@@ -154,7 +154,7 @@ def test_refuses_in_one_line(tmp_path: Path, slim: Path, capsys: pytest.CaptureF
         ([slim, "--runs", "-1"], 2, "--runs"),
         ([slim, "--images", tmp_path / "none"], 1, "no such folder"),
         ([slim, "-o", slim / "plan.json"], 2, "exists"),
-        ([slim, "--original", "builtin:scenes", "builtin:scenes"], 2, "what another network was cut to"),
+        ([slim, "--original", "builtin:scenes", "builtin:scenes"], 2, "the result of cutting another network"),
     ):
         empty = tmp_path / "empty"
         empty.mkdir(exist_ok=True)

@@ -8,10 +8,10 @@ from xml.etree.ElementTree import Element
 
 from darkprune.graph.graph import Layer
 from darkprune.graph.stats import change, count, layer_detail, megabytes, totals
-from darkprune.report.markup import Node, document, table, tag
-from darkprune.report.overview import MOST_SETS, draw_overview
-from darkprune.report.structure import Structure
-from darkprune.report.wiring import SIGNS, Gutter, draw_sign
+from darkprune.pages.markup import Node, document, table, tag
+from darkprune.pages.overview import MOST_SETS, draw_overview
+from darkprune.pages.structure import Structure
+from darkprune.pages.wiring import SIGNS, Gutter, draw_sign
 
 _BAR = 128.0  #: length of the bar of the widest layer that makes channels
 

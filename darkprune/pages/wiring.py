@@ -10,7 +10,7 @@ from darkprune.layers.convolution import Convolutional
 from darkprune.layers.merge import Route, Shortcut
 from darkprune.layers.resample import Upsample
 from darkprune.layers.simple import Final
-from darkprune.report.markup import tag
+from darkprune.pages.markup import tag
 
 MOST_LANES = 20  #: connections beyond them are only named in the list
 ROW = 22  #: height of a row, as in style.css

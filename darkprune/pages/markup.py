@@ -97,7 +97,7 @@ def picture(data: bytes, kind: str, alt: str, **attributes: str | float | bool |
 def document(title: str, *body: Node) -> bytes:
     """Makes a whole page: one file, which loads and runs nothing."""
     style = tag("style")
-    style.text = files("darkprune.report").joinpath("style.css").read_text(encoding="utf-8")
+    style.text = files("darkprune.pages").joinpath("style.css").read_text(encoding="utf-8")
     head = tag(
         "head",
         tag("meta", charset="utf-8"),

@@ -1,11 +1,11 @@
-"""The report's diagrams: matplotlib draws them, as SVG for the page and as PNG and SVG beside it."""
+"""Diagrams of a report, drawn by matplotlib."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,13 +13,36 @@ from numpy.typing import NDArray
 from darkprune.graph.stats import count
 from darkprune.training.records.curves import new_figure
 
-#: groups in turn, as in style.css
+#: of the groups in turn, as in style.css
 COLOURS = ("#2b6a99", "#c98a2d", "#3d7f5c", "#a37ab5", "#93363a", "#6b7380", "#2f8f95", "#94743d")
 MARKERS, LINES = "osD^vPX<>", ("-", "--", "-.", ":")
 FILLS = ("full", "none", "left", "bottom", "right", "top")
 MOST_LINES = 40
 BEFORE, AFTER = "#b9c4ce", "#1b4f7a"
 MISSING = "diagrams are left out: matplotlib is not installed (pip install 'darkprune[report]')"
+
+
+class LayerWidth(NamedTuple):
+    """Channels of a layer.
+
+    Attributes:
+        layer: its index.
+        before, after: channels.
+        group: position of its group; None outside all.
+    """
+
+    layer: int
+    before: int
+    after: int
+    group: int | None
+
+
+class ClassPrecision(NamedTuple):
+    """Average precision of a class as a fraction; `after` is None where there is one network only."""
+
+    name: str
+    before: float
+    after: float | None
 
 
 def available() -> bool:
@@ -37,37 +60,29 @@ def render(figure: Any, kind: str) -> bytes:
     return buffer.getvalue()
 
 
-def channels(layers: Sequence[tuple[int, int, int, int | None]]) -> Any:
-    """Draws the width of every layer that makes channels.
-
-    Args:
-        layers: index, channels before and after, position of its group.
-    """
+def channels(layers: Sequence[LayerWidth]) -> Any:
+    """Draws the width of every layer that makes channels."""
     figure = _new(max(6.0, min(13.0, 2.5 + 0.13 * len(layers))), 2.8)
     axis = figure.add_subplot()
     place = np.arange(len(layers))
-    colours = ["#5c6670" if group is None else COLOURS[group % len(COLOURS)] for *_, group in layers]
-    axis.bar(place, [before for _, before, _, _ in layers], 0.86, color=colours, alpha=0.28, label="before")
-    axis.bar(place, [after for _, _, after, _ in layers], 0.86, color=colours, label="after")
+    colours = ["#5c6670" if layer.group is None else COLOURS[layer.group % len(COLOURS)] for layer in layers]
+    axis.bar(place, [layer.before for layer in layers], 0.86, color=colours, alpha=0.28, label="before")
+    axis.bar(place, [layer.after for layer in layers], 0.86, color=colours, label="after")
     step = max(1, len(layers) // 28)
-    axis.set_xticks(place[::step], [str(index) for index, *_ in layers[::step]], fontsize=7)
+    axis.set_xticks(place[::step], [str(row.layer) for row in layers[::step]], fontsize=7)
     axis.margins(x=0.005)
     axis.set(xlabel="layer", ylabel="channels")
     _quiet(axis)
     return figure
 
 
-def classes(rows: Sequence[tuple[str, float, float | None]]) -> Any:
-    """Draws the average precision of every class, before and after, the best on top.
-
-    Args:
-        rows: name, before, after (None: one network only), as fractions.
-    """
+def classes(rows: Sequence[ClassPrecision]) -> Any:
+    """Draws the average precision of every class, before and after, in the order from top to bottom."""
     figure = _new(5.4, 0.8 + 0.17 * len(rows))
     axis = figure.add_subplot()
     place = np.arange(len(rows))[::-1]
-    first = [100 * before for _, before, _ in rows]
-    second = [None if after is None else 100 * after for _, _, after in rows]
+    first = [100 * row.before for row in rows]
+    second = [None if row.after is None else 100 * row.after for row in rows]
     for y, a, b in zip(place, first, second, strict=True):
         if b is not None:
             axis.plot([a, b], [y, y], color="#8b98a5", linewidth=1)
@@ -75,7 +90,7 @@ def classes(rows: Sequence[tuple[str, float, float | None]]) -> Any:
     if rows and second[0] is not None:
         axis.plot(second, place, "o", color=AFTER, markersize=5, label="after")
         axis.legend(fontsize=8, loc="lower right")
-    axis.set_yticks(place, [name[:28].replace("$", r"\$") for name, *_ in rows], fontsize=7)
+    axis.set_yticks(place, [row.name[:28].replace("$", r"\$") for row in rows], fontsize=7)
     axis.set_ylim(-0.8, len(rows) - 0.2)
     axis.set(xlabel="average precision, %", xlim=(-2, 102))
     _quiet(axis, "x")
@@ -124,14 +139,14 @@ def latency(times: Mapping[str, Sequence[float]]) -> Any:
 def tradeoff(
     rows: Sequence[tuple[str, float, float]], base: tuple[float, float], label: str = "mAP@0.5, %", factor: float = 100
 ) -> Any:
-    """Draws what networks are worth over their operations.
+    """Draws the quality of networks over their operations.
 
     Args:
-        rows: name, multiply-adds, value; what stands before a comma in a name decides colour and marker, what stands
-            behind it dashes and filling.
+        rows: name, multiply-adds, value; the part of a name before a comma decides colour and marker, the part after
+            it dashes and filling.
         base: multiply-adds and value of the original.
         label: of the upright axis.
-        factor: from values to that axis; mAP is a fraction and shown in percent.
+        factor: from values to that axis: 100 for fractions in percent.
     """
     figure = _new(9.0, 3.6)
     axis = figure.add_subplot()
