@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from darkprune.errors import CfgError, DarkpruneError, DataError
-from darkprune.pages.json_value import JsonValue, read_json
+from darkprune.errors import DarkpruneError, DataError
 from darkprune.runs.digests import digest_of_file
+from darkprune.runs.json_file import JsonValue, read_json
 from darkprune.surgery.plan import PrunePlan
 from darkprune.surgery.plan_file import read_plan
 from darkprune.training.sparsity.gamma_figure import GammaRecord, read_gammas
-from darkprune.zoo import resolve
 
 MOST_FOLDERS = 40  #: results in a run that a report shows
-MOST_WORDS = 200  #: of a command
 MOST_LOOKED_AT = 400  #: entries of a folder in which an original is looked for
 RESULT_FILES = ("report.json", "log.csv", "cliff.json", "compare.json")  #: a folder with one of them holds a result
 
@@ -69,6 +65,21 @@ class TrainingFolder:
 
 
 @dataclass(frozen=True)
+class Made:
+    """How a result was made.
+
+    Attributes:
+        name: of its folder.
+        folder: its path; recorded paths may be relative to it.
+        record: report.json or run.json: commands, versions, inputs.
+    """
+
+    name: str
+    folder: Path
+    record: JsonValue
+
+
+@dataclass(frozen=True)
 class Contents:
     """A run.
 
@@ -76,7 +87,7 @@ class Contents:
         folder: of the run.
         cuts, trainings: in the order in which they were made.
         cliffs, comparisons: folder name -> results of `darkprune cliff` and `compare`.
-        made: for every result its folder's name and the record of how it was made: commands, versions.
+        made: how the results were made.
         manifest: of `darkprune compress`, else empty.
         problems: files that could not be read.
     """
@@ -86,7 +97,7 @@ class Contents:
     trainings: tuple[TrainingFolder, ...]
     cliffs: dict[str, JsonValue]
     comparisons: dict[str, JsonValue]
-    made: tuple[tuple[str, JsonValue], ...]
+    made: tuple[Made, ...]
     manifest: JsonValue
     problems: tuple[str, ...]
 
@@ -140,7 +151,12 @@ def read_contents(folder: Path) -> Contents:
     cuts = tuple(replace(cut, name=name) for name, cut in read_each(_read_cut))
     trainings = tuple(replace(training, name=name) for name, training in read_each(_read_training))
     cliffs, comparisons = dict(read_each(_json_file("cliff.json"))), dict(read_each(_json_file("compare.json")))
-    made = tuple(part for name in ("report.json", "run.json") for part in read_each(_json_file(name)))
+    folders = dict(places)
+    made = tuple(
+        Made(name, folders[name], record)
+        for file in ("report.json", "run.json")
+        for name, record in read_each(_json_file(file))
+    )
     if not (cuts or trainings or cliffs or comparisons):
         if problems:
             raise DataError(f"{next(iter(problems))}; nothing else in {folder} is a result of darkprune")
@@ -148,7 +164,7 @@ def read_contents(folder: Path) -> Contents:
             f"{folder}: holds no report.json, log.csv, cliff.json or compare.json; give a folder that "
             "darkprune prune, train, distill, cliff, compare or compress wrote, or a folder of such folders"
         )
-    manifest = _json_file("manifest.json")(folder) or JsonValue()
+    manifest = _json_file("manifest.json")(folder) or JsonValue(None)
     return Contents(
         folder=folder,
         cuts=cuts,
@@ -217,25 +233,38 @@ def _pair_in(folder: Path) -> PairFiles | None:
 
 
 def find_original(contents: Contents) -> PairFiles | None:
-    """Finds the pair that the run began with, by its hashes: among the run's inputs, near its folder, and here."""
+    """Finds the pair that the run began with: files of the recorded digests, at their recorded paths or near the run.
+
+    Returns:
+        The pair; None where it is not recorded, or not found.
+    """
     wanted = {kind: text for kind, part in contents.manifest["network"].fields.items() if (text := part.text)}
     names: dict[str, str] = {}
     if contents.cuts and not wanted:
         inputs = _first_cut(contents.cuts).report["inputs"]
         wanted = {kind: inputs[kind]["sha256"].text for kind in ("cfg", "weights")}
         names = {kind: Path(inputs[kind]["name"].text).name for kind in wanted}
-    if not wanted:
-        return None
-    found = {}
-    for kind in ("cfg", "weights"):
-        candidates = [path for path in _named_files(contents) if path.suffix == f".{kind}"]
-        if names.get(kind):
-            candidates += [place / names[kind] for place in _places_near(contents.folder)]
-        hashed = (path for path in candidates if path.is_file() and digest_of_file(path) == wanted.get(kind))
-        found[kind] = next(hashed, None)
-    if found["cfg"] is None or found["weights"] is None:
-        return None
-    return PairFiles(found["cfg"], found["weights"])
+    found = {kind: _find_file(contents, digest, names.get(kind, "")) for kind, digest in wanted.items()}
+    cfg, weights = found.get("cfg"), found.get("weights")
+    return None if cfg is None or weights is None else PairFiles(cfg, weights)
+
+
+def _find_file(contents: Contents, digest: str, name: str) -> Path | None:
+    """Finds a file by its digest: among the recorded inputs, else by its name near the run's folder."""
+    candidates = [path for path, recorded in _recorded_inputs(contents) if recorded == digest]
+    if name:
+        candidates += [place / name for place in _places_near(contents.folder)]
+    return next((path for path in candidates if path.is_file() and digest_of_file(path) == digest), None)
+
+
+def _recorded_inputs(contents: Contents) -> Iterator[tuple[Path, str]]:
+    """Yields path and digest of everything that the run's records name as an input."""
+    records = [(made.folder, made.record) for made in contents.made]
+    records += [(contents.folder, stage) for stage in contents.manifest["stages"].fields.values()]
+    for folder, record in records:
+        for entry in record["inputs"].fields.values():
+            if entry["path"].text and "\0" not in entry["path"].text:
+                yield folder / entry["path"].text, entry["sha256"].text
 
 
 def _first_cut(cuts: tuple[CutFolder, ...]) -> CutFolder:
@@ -245,21 +274,6 @@ def _first_cut(cuts: tuple[CutFolder, ...]) -> CutFolder:
         if cut.report["outputs"]["cfg"]["sha256"].text == first.report["inputs"]["cfg"]["sha256"].text:
             first = cut
     return first
-
-
-def _named_files(contents: Contents) -> list[Path]:
-    """Returns the files that the run's commands name."""
-    lines = [stage["command"].texts for stage in contents.manifest["stages"].fields.values()]
-    for _, record in contents.made:
-        for line in record["commands"].texts:
-            with suppress(ValueError):  # an unclosed quote
-                lines.append(shlex.split(line))
-    paths: dict[Path, None] = {}
-    for word in (word for line in lines for word in line[:MOST_WORDS]):
-        for kind in ("cfg", "weights"):
-            with suppress(CfgError):  # darkprune brings no such file
-                paths[resolve(word, kind)] = None
-    return list(paths)
 
 
 def _places_near(folder: Path) -> Iterator[Path]:

@@ -86,12 +86,21 @@ def write_result(
         "stages": _stages(weights, cut, size),
         **(measured or {}),
     }
+    original = original_of(weights)
     report = {
         "darkprune": __version__,
         **(made_by or {}),
         "inputs": {
-            "cfg": {"name": plan.names[0], "sha256": plan.cfg_sha256},
-            "weights": {"name": plan.names[1], "sha256": plan.weights_sha256},
+            "cfg": {
+                "name": plan.names[0],
+                "path": os.path.abspath(original.graph.cfg.source),
+                "sha256": plan.cfg_sha256,
+            },
+            "weights": {
+                "name": plan.names[1],
+                "path": os.path.abspath(original.file.path),
+                "sha256": plan.weights_sha256,
+            },
         },
         **data,
         "compensation": {

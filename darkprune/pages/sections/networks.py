@@ -12,10 +12,10 @@ from darkprune.graph.stats import change, count, megabytes, totals
 from darkprune.pages import plots
 from darkprune.pages.contents import CutFolder
 from darkprune.pages.context import Missing, ReportContext, Section
-from darkprune.pages.json_value import JsonValue
 from darkprune.pages.markup import Node, table, tag
 from darkprune.pages.plots import ClassPrecision
 from darkprune.pages.sections.results import warnings_of
+from darkprune.runs.json_file import JsonValue
 
 
 class _Size(NamedTuple):

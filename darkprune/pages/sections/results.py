@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from darkprune.graph.stats import change, count, megabytes
 from darkprune.pages.contents import CutFolder
 from darkprune.pages.context import ReportContext, Section
-from darkprune.pages.json_value import JsonValue
 from darkprune.pages.markup import Node, table, tag
+from darkprune.runs.json_file import JsonValue
 
 MOST_WARNINGS = 100
 
@@ -77,7 +77,7 @@ def _setting(name: str, settings: JsonValue) -> str:
 def _measured(cut: CutFolder) -> tuple[float | None, float | None]:
     """Returns output distance and mAP of the result, where `prune` has measured them."""
     lines = {line["network"].text or line["name"].text: line for line in cut.report["comparison"].items}
-    last = lines.get("recovered", lines.get("pruned", JsonValue()))
+    last = lines.get("recovered", lines.get("pruned", JsonValue(None)))
     return last["distance"].number, last["map50"].number
 
 

@@ -14,8 +14,8 @@ from darkprune.graph.stats import count
 from darkprune.pages import plots
 from darkprune.pages.contents import TrainingFolder
 from darkprune.pages.context import MOST_DRAWN, Missing, ReportContext, Section, not_drawn_note
-from darkprune.pages.json_value import JsonValue
 from darkprune.pages.markup import Node, table, tag
+from darkprune.runs.json_file import JsonValue
 from darkprune.training.records.curves import PERCENT, curves_figure
 from darkprune.training.records.log import column, read_log
 
@@ -115,7 +115,7 @@ def _sweep_table(record: JsonValue) -> Node:
             count(row["macs"].number or 0),
             f"{100 * (row['macs_removed'].number or 0):.1f} %",
             shown(row, "value"),
-            *([shown(recovered.get(row["ratio"].number, JsonValue()), "value")] if recovered else []),
+            *([shown(recovered.get(row["ratio"].number, JsonValue(None)), "value")] if recovered else []),
             shown(row, "control"),
         )
         for row in record["pruned"].items[:MOST_ROWS]
@@ -221,7 +221,7 @@ def stages(context: ReportContext) -> Section | None:
 def commands(context: ReportContext) -> Section:
     """Shows how the run was made: commands, files, versions."""
     contents = context.contents
-    recorded = [line for _, record in contents.made for line in record["commands"].texts]
+    recorded = [line for made in contents.made for line in made.record["commands"].texts]
     recorded += [shlex.join(stage["command"].texts) for stage in contents.manifest["stages"].fields.values()]
     lines = [line for line in dict.fromkeys(recorded) if line]
     nodes: list[Node] = [
@@ -238,14 +238,14 @@ def commands(context: ReportContext) -> Section:
     if files:
         whole = table(("", "file", "SHA-256"), files, left=3)
         nodes.append(tag("details", tag("summary", "files and their SHA-256"), whole))
-    made: dict[tuple[str, str], list[str]] = {}
-    for name, record in contents.made:
-        programs = {"darkprune": record["darkprune"], **record["versions"].fields}
+    versions: dict[tuple[str, str], list[str]] = {}
+    for made in contents.made:
+        programs = {"darkprune": made.record["darkprune"], **made.record["versions"].fields}
         for program, value in programs.items():
             if value.text:
-                made.setdefault((program, value.text), []).append(name)
+                versions.setdefault((program, value.text), []).append(made.name)
     used: list[list[Node]] = [
-        [program, text, tag("span", ", ".join(names), class_="list")] for (program, text), names in made.items()
+        [program, text, tag("span", ", ".join(names), class_="list")] for (program, text), names in versions.items()
     ]
     used += [[program, text, "this report"] for program, text in _versions_here().items()]
     nodes.append(table(("program", "version", "made"), used, left=3))
