@@ -43,10 +43,15 @@ if TYPE_CHECKING:
     from darkprune.api.report import ReportResult as ReportResult
     from darkprune.api.report import ReportSettings as ReportSettings
     from darkprune.api.report import report as report
+    from darkprune.api.train import distill as distill
+    from darkprune.api.train import train as train
     from darkprune.errors import DarkpruneError as DarkpruneError
     from darkprune.evaluation.results import EvaluateResult as EvaluateResult
     from darkprune.progress import Progress as Progress
     from darkprune.progress import ProgressEvent as ProgressEvent
+    from darkprune.training.result import TrainResult as TrainResult
+    from darkprune.training.settings import DistillSettings as DistillSettings
+    from darkprune.training.settings import TrainSettings as TrainSettings
 
 __version__ = "0.1.0"
 
@@ -57,6 +62,7 @@ _HOME = {
     "DarkpruneError": "darkprune.errors",
     "DetectResult": "darkprune.api.detect",
     "DetectSettings": "darkprune.api.detect",
+    "DistillSettings": "darkprune.training.settings",
     "EngineResult": "darkprune.api.engine",
     "EngineSettings": "darkprune.api.engine",
     "EvaluateResult": "darkprune.evaluation.results",
@@ -74,14 +80,18 @@ _HOME = {
     "ProgressEvent": "darkprune.progress",
     "ReportResult": "darkprune.api.report",
     "ReportSettings": "darkprune.api.report",
+    "TrainResult": "darkprune.training.result",
+    "TrainSettings": "darkprune.training.settings",
     "bench": "darkprune.api.bench",
     "build_engine": "darkprune.api.engine",
     "detect": "darkprune.api.detect",
+    "distill": "darkprune.api.train",
     "evaluate": "darkprune.api.evaluate",
     "export": "darkprune.api.export",
     "init": "darkprune.api.init",
     "load": "darkprune.api.pair",
     "report": "darkprune.api.report",
+    "train": "darkprune.api.train",
     "write_kit": "darkprune.api.kit",
 }
 __all__ = sorted(_HOME)

@@ -30,19 +30,15 @@ from darkprune.evaluation.evaluate import evaluate_detector
 from darkprune.evaluation.of_graph import input_shape
 from darkprune.graph.graph import Graph, read_graph
 from darkprune.network import Network
-from darkprune.training.data.run_data import DataRequest, open_data
-from darkprune.training.loop.distributed import Ranks
+from darkprune.training.data.run_data import open_data
+from darkprune.training.loop.checkpoint import RunFolder
 from darkprune.training.loop.objective import DetectionObjective
-from darkprune.training.loop.session import (
-    RunRequest,
-    choose_device,
-    make_recipe,
-    make_trainer,
-    open_folder,
-    open_network,
-)
+from darkprune.training.loop.start import choose_device, open_network
+from darkprune.training.loop.step import Stepper
 from darkprune.training.loop.validation import runner_of
-from darkprune.training.recipe.recipe import Changes
+from darkprune.training.recipe.recipe import read_recipe
+from darkprune.training.run import make_trainer
+from darkprune.training.settings import RunSettings
 from darkprune.zoo import resolve
 
 WARM_UP = 3  #: steps that are not counted: workers start, memory is allocated
@@ -51,21 +47,20 @@ WARM_UP = 3  #: steps that are not counted: workers start, memory is allocated
 def bench_steps(graph: Graph, args: argparse.Namespace, folder: Path, data: str) -> tuple[dict[str, float], Network]:
     """Trains some steps."""
     device = choose_device(args.device)
-    request = RunRequest(
-        folder / "run", args.device, workers=args.workers, save_every=10**9, keep_every=10**9, eval_every=10**9,
-        board=False, quiet=True,
+    settings = RunSettings(
+        device=args.device, workers=args.workers, iterations=args.steps + WARM_UP, batch=args.batch,
+        subdivisions=args.subdivisions, save_every=10**9, keep_every=10**9, eval_every=10**9, no_tensorboard=True,
     )  # fmt: skip
-    found = open_data(DataRequest(data), graph, lambda message: None)
-    changes = Changes(steps=args.steps + WARM_UP, batch=args.batch, parts=args.subdivisions)
-    recipe = make_recipe(graph, found, changes, request, Ranks(), device)
+    found = open_data(graph, data, settings)
+    recipe = read_recipe(graph, len(found.images), settings, cuda=device.type == "cuda")
     network = open_network(graph, None, device, 0)
-    trainer = make_trainer(
-        network, DetectionObjective(graph), found, recipe, request, open_folder(request, "bench", []), Ranks()
-    )
+    stepper = Stepper(network=network, objective=DetectionObjective(graph), recipe=recipe)
+    (folder / "run").mkdir()
+    trainer = make_trainer(stepper, found, RunFolder(folder / "run", "bench"), settings, {})
     batches = trainer.loader.start(0)
     trainer.stepper.train_from(1)
     waited, began = 0.0, 0.0
-    for step in range(1, recipe.steps + 1):
+    for step in range(1, trainer.recipe.steps + 1):
         if step == WARM_UP + 1:
             waited, began = 0.0, time.perf_counter()
         waited += trainer.stepper.step(batches, step, lambda: False).waited

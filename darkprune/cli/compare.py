@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from darkprune.cli.compare_output import show, write
 from darkprune.cli.console import INTERRUPTED, add_json, add_pair, print_json, progress
-from darkprune.cli.training_flags import add_keys, changes_of
+from darkprune.cli.flags import add_flags, read_flags
 from darkprune.comparison.cells import RECOVERIES, Cell, grid, share
 from darkprune.comparison.methods import DEFAULT, METHODS
 from darkprune.errors import UsageError
@@ -23,6 +23,7 @@ from darkprune.runs.provenance import write_provenance
 from darkprune.runs.record import file_input
 from darkprune.selection.budget import UNITS, parse_budget
 from darkprune.surgery.plan import COMPENSATIONS
+from darkprune.training.settings import TrainingKeys
 from darkprune.zoo import resolve
 
 if TYPE_CHECKING:  # these import torch, which --help can do without
@@ -90,7 +91,7 @@ def configure(parser: ArgumentParser) -> None:
     run.add_argument("--device", default="auto", help="to train on: cpu, cuda, cuda:1 (default: a GPU if there is one)")
     run.add_argument("--no-times", action="store_true", help="leave out milliseconds")
     run.add_argument("--overwrite", action="store_true", help="take a folder that holds another network's comparison")
-    add_keys(parser)
+    add_flags(parser, TrainingKeys)
     add_json(parser)
 
 
@@ -190,7 +191,7 @@ def _setup(args: Namespace, cells: Sequence[Cell], images: FileSource | None) ->
         runner,
         args.candidates,
         {name: getattr(args, name) for name in _COMMON if getattr(args, name) is not None},
-        changes_of(args),
+        read_flags(TrainingKeys, args),
         args.device,
         max(1, (os.cpu_count() or 1) // args.jobs) if args.jobs > 1 else None,
         digests=digests,

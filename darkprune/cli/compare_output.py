@@ -29,7 +29,7 @@ def write(setup: Setup, cells: Sequence[Cell], rows: Sequence[Row]) -> list[str]
         names.append(str(setup.folder / name))
 
     about = {"cfg": setup.cfg.name, "weights": setup.weights.name, "data": setup.data, "runner": setup.runner,
-             "budget_of": setup.kind, "digests": dict(setup.digests), "changes": asdict(setup.changes)}  # fmt: skip
+             "budget_of": setup.kind, "digests": dict(setup.digests), "changes": asdict(setup.keys)}  # fmt: skip
     whole = {"about": about, "rows": [row.to_json() for row in rows], "cells": [asdict(cell) for cell in cells]}
     save("compare.json", (json.dumps(whole, indent=1) + "\n").encode())
     save("compare.csv", to_csv(rows).encode())

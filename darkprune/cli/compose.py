@@ -11,8 +11,10 @@ from io import StringIO
 from typing import Any, NoReturn
 
 from darkprune.cli.console import INTERRUPTED
+from darkprune.cli.flags import read_flags
 from darkprune.compression.settings import Flag
 from darkprune.errors import DarkpruneError, UsageError
+from darkprune.training.settings import DistillSettings, TrainSettings
 
 
 class _Parser(ArgumentParser):
@@ -46,7 +48,11 @@ def check(command: str, arguments: Sequence[str]) -> Namespace:
     Raises:
         UsageError: the command does not take it.
     """
-    return parser_of(command).parse_args(list(arguments))
+    args = parser_of(command).parse_args(list(arguments))
+    settings = {"train": TrainSettings, "distill": DistillSettings}.get(command)
+    if settings is not None:
+        read_flags(settings, args)
+    return args
 
 
 def call(command: str, arguments: Sequence[str], quiet: bool) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from darkprune.cli.console import (
     add_json,
     add_pair,
     count,
+    duration,
     follow,
     megabytes,
     print_json,
@@ -43,7 +44,6 @@ from darkprune.runs.lock import locked
 from darkprune.runs.record_file import RecordFile
 from darkprune.runs.stages import FileSource, Stage, Status, look_ahead, run_stages
 from darkprune.tensorrt.targets import target, targets
-from darkprune.training.records.progress import duration
 from darkprune.zoo import resolve
 
 BUDGETS = ("target-macs", "target-params", "target-size", "ratio")

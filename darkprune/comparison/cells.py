@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from darkprune.comparison.methods import method_of
 from darkprune.compression.settings import nearest
 from darkprune.errors import UsageError
 from darkprune.selection.settings import RECOVERIES as BY_IMAGES
+from darkprune.training.settings import DistillPreset
 
-#: recoveries that train -> preset of the distillation ([GCP]'s for `distill`)
-TRAINED = {"finetune": "", "distill": "paper", "distill-objectness": "objectness", "distill-unlabelled": "objectness"}
+#: recoveries that train -> preset of the distillation (that of Chu et al. 2023 for `distill`); None without a teacher
+TRAINED: Mapping[str, DistillPreset | None] = {
+    "finetune": None,
+    "distill": "paper",
+    "distill-objectness": "objectness",
+    "distill-unlabelled": "objectness",
+}
 #: recoveries by name; `A+B` is a recovery from images, then training
 RECOVERIES = (*BY_IMAGES, *TRAINED)
 

@@ -12,7 +12,7 @@ from darkprune.comparison.methods import method_of
 from darkprune.runs.digests import plain
 from darkprune.runs.record import Input, Origin
 from darkprune.surgery.result import ResultNames
-from darkprune.training.recipe.recipe import Changes
+from darkprune.training.settings import TrainingKeys
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Setup:
         runner: program that measures.
         candidates: how many EagleEye tries.
         common: settings of `darkprune prune` that hold for every method.
-        changes: training keys.
+        keys: training keys.
         device: to train on.
         workers: processes or threads that prepare images for one cell.
         jobs: processes that the candidates of a search are tried in.
@@ -46,7 +46,7 @@ class Setup:
     runner: str
     candidates: int
     common: Mapping[str, Any] = field(default_factory=dict)
-    changes: Changes = field(default_factory=Changes)
+    keys: TrainingKeys = field(default_factory=TrainingKeys)
     device: str = "auto"
     workers: int | None = None
     jobs: int = 1
@@ -89,7 +89,7 @@ class Setup:
             inputs = {"cut": cut, **self._inputs(*(["images"] if cell.how != "none" else []))}
             return Origin("recover", {"how": cell.how, "seed": cell.seed}, inputs)
         read = "images" if cell.training == "distill-unlabelled" else "train"
-        settings = {"training": cell.training, "changes": plain(self.changes), "seed": cell.seed}
+        settings = {"training": cell.training, "keys": plain(self.keys), "seed": cell.seed}
         start = Input(str(self.pair_folder(cell.untrained)), self.pair_origin(cell.untrained).key)
         return Origin("train", settings, {"start": start, **self._inputs(read)})
 

@@ -24,7 +24,7 @@ from darkprune.selection.budget import Budget
 from darkprune.selection.unit_budget import units_above, units_within
 from darkprune.surgery.removed_units import reduced
 from darkprune.surgery.units import choose_units
-from darkprune.training.recipe.recipe import Changes
+from darkprune.training.settings import TrainingKeys
 from darkprune.zoo import resolve
 
 lists = st.lists(st.sampled_from(["0.9", "0.5", "12G"]), min_size=1, unique=True)
@@ -102,7 +102,7 @@ def test_a_changed_setting_concerns_what_it_concerns(tmp_path: Path) -> None:
 
     nothing, measured, pair, all_three = [False] * 3, [False, False, True], [False, True, True], [True] * 3
     assert changed(replace(setup, runner="opencv")) == [measured] * 4
-    assert changed(replace(setup, changes=Changes(epochs=3))) == [nothing, nothing, pair, nothing]
+    assert changed(replace(setup, keys=TrainingKeys(epochs=3))) == [nothing, nothing, pair, nothing]
     assert changed(replace(setup, candidates=6)) == [nothing, nothing, nothing, all_three]
     assert changed(replace(setup, common={"round_to": 8})) == [all_three] * 4
     assert changed(replace(setup, digests={**digests, "images": "j"})) == [nothing, pair, pair, all_three]

@@ -331,7 +331,7 @@ def test_images_alone_are_divided_and_measured(
         (["--set", "distil.epochs=3"], "no section [distil]; the nearest is distill"),
         (["--set", "distill.epoch=3"], "no key epoch in [distill]; the nearest is epochs"),
         (["--set", "prune.epochs=3"], "no key epochs in [prune]"),
-        (["--set", "distill.epochs=many"], "invalid float value: 'many'"),
+        (["--set", "distill.lr=many"], "--lr many: give a number"),
         (["--set", "distill.adam=3"], "adam in [distill] is true or false"),
         (["--set", "prune.merge=true"], "takes text or numbers"),
         (["--set", "prune.output=x"], "compress gives that itself"),

@@ -30,7 +30,7 @@ from darkprune.training.distillation.soft_head import SoftHead, class_loss
 from darkprune.training.distillation.taps import CHU2022, Tap, choose_taps, match_taps, parse_taps
 from darkprune.training.loop.objective import DetectionObjective
 from darkprune.training.losses import make_truths
-from darkprune.training.recipe.recipe import Changes
+from darkprune.training.settings import RunSettings
 from darkprune.zoo import resolve
 from tests.training.tiny import CFG, fresh_network, make_trainer, tiny_graph, write_images
 
@@ -212,7 +212,7 @@ def test_the_teacher_stays_as_it_is(tmp_path: Path) -> None:
     before = {name: tensor.clone() for name, tensor in distilled.teacher.state_dict().items()}
     data = write_images(tmp_path / "data", 6)
     trainer = make_trainer(
-        tiny_graph(), data, tmp_path / "run", objective=distilled, changes=Changes(steps=3, rate=1e-4)
+        tiny_graph(), data, tmp_path / "run", objective=distilled, settings=RunSettings(iterations=3, lr=1e-4)
     )
     outcome = trainer.run()
     assert outcome.steps == 3

@@ -13,10 +13,10 @@ import torch
 
 from darkprune.network import tensor_of
 from darkprune.training.loop.distributed import Ranks, join_ranks
-from darkprune.training.recipe.recipe import Changes
+from darkprune.training.settings import RunSettings
 from tests.training.tiny import fresh_network, make_trainer, tiny_graph, write_images
 
-CHANGES = Changes(steps=3, parts=2)
+CHANGES = RunSettings(iterations=3, subdivisions=2)
 
 
 @pytest.fixture(scope="module")
@@ -54,12 +54,12 @@ def in_two_processes(action: Callable[[Ranks], object]) -> None:
 @pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="torch without gloo")
 def test_two_processes_are_two_parts(data: Path, tmp_path: Path) -> None:
     alone = fresh_network(tiny_graph())
-    make_trainer(tiny_graph(), data, tmp_path / "alone", network=alone, changes=CHANGES).run()
+    make_trainer(tiny_graph(), data, tmp_path / "alone", network=alone, settings=CHANGES).run()
 
     def share(ranks: Ranks) -> None:
         network = fresh_network(tiny_graph())
         trainer = make_trainer(
-            tiny_graph(), data, tmp_path / "shared", network=network, changes=CHANGES, ranks=ranks, validate=True
+            tiny_graph(), data, tmp_path / "shared", network=network, settings=CHANGES, ranks=ranks, validate=True
         )
         outcome = trainer.run()
         assert outcome.measured is not None

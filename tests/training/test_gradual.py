@@ -23,18 +23,17 @@ from darkprune.graph.groups import divide
 from darkprune.graph.weights import NetworkWeights, open_pair
 from darkprune.network import Network, save_weights, tensor_of
 from darkprune.runs.digests import digest_of_file
-from darkprune.selection.settings import PruneSettings
 from darkprune.surgery.apply import Cut
 from darkprune.surgery.plan_file import parse_plan
 from darkprune.training.gradual.gradual import GradualPruning, size_of
-from darkprune.training.gradual.timetable import GradualSettings, Stage, make_timetable
+from darkprune.training.gradual.timetable import Stage, make_timetable
 from darkprune.training.loop.checkpoint import RunFolder
 from darkprune.training.loop.distributed import Ranks
 from darkprune.training.loop.hooks import Hook
 from darkprune.training.loop.loop import Trainer
-from darkprune.training.recipe.recipe import Changes
 from darkprune.training.records.log import read_log
-from darkprune.training.sparsity.sparsity import Sparsity, SparsitySettings
+from darkprune.training.settings import GradualSettings, RunSettings, SparsitySettings
+from darkprune.training.sparsity.sparsity import Sparsity
 from tests.training.test_distributed import in_two_processes
 from tests.training.test_resume import Trap, die, in_a_child
 from tests.training.test_training_commands import FAST, call
@@ -42,7 +41,7 @@ from tests.training.tiny import CFG, fresh_network, make_trainer, tiny_graph, wr
 
 STAGES = (Stage(1, 3, 0.8), Stage(3, 5, 0.6))
 #: the tiny network has 10 to 16 channels a layer
-PRUNE = PruneSettings(min_channels=2)
+PRUNE = GradualSettings(prune_to=0.6, prune_min_channels=2)
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +53,9 @@ def trainer(
     data: Path,
     folder: Path,
     *,
-    changes: Changes | None = None,
+    settings: RunSettings | None = None,
     hook: Hook | None = None,
     ranks: Ranks | None = None,
-    settings: GradualSettings | None = None,
     sparse: bool = True,
     resume: bool = False,
 ) -> Trainer:
@@ -65,12 +63,12 @@ def trainer(
     network = fresh_network(graph)
     hooks: list[Hook] = [hook] if hook else []
     if sparse:
-        dynamic = SparsitySettings("dynamic", 0.01, switch=0.1)
+        dynamic = SparsitySettings(sparsity="dynamic", s=0.01, switch=0.1)
         hooks.append(Sparsity(network, divide(graph, "auto"), dynamic, 8, RunFolder(folder, "tiny")))
-    hooks.append(GradualPruning(network, settings or GradualSettings(0.6, prune=PRUNE), STAGES, ranks or Ranks()))
-    changes = changes or Changes(ema=0.9)
+    hooks.append(GradualPruning(network, PRUNE, STAGES, ranks or Ranks()))
+    settings = settings or RunSettings(ema=0.9)
     return make_trainer(
-        graph, data, folder, network=network, hooks=tuple(hooks), changes=changes, ranks=ranks, validate=True,
+        graph, data, folder, network=network, hooks=tuple(hooks), settings=settings, ranks=ranks, validate=True,
         resume=resume,
     )  # fmt: skip
 
@@ -120,16 +118,16 @@ class Watch(Hook):
             self.after = self._now()
 
 
-def watched(data: Path, folder: Path, changes: Changes) -> Watch:
+def watched(data: Path, folder: Path, settings: RunSettings) -> Watch:
     run: list[Trainer] = []
     watch = Watch(run, 4)
     # ten images in batches of 8: an epoch has 2 steps, and step 4 ends one
     graph = tiny_graph()
     network = fresh_network(graph)
-    dynamic = SparsitySettings("dynamic", 0.01, switch=0.1)
+    dynamic = SparsitySettings(sparsity="dynamic", s=0.01, switch=0.1)
     sparse = Sparsity(network, divide(graph, "auto"), dynamic, 8)
-    pruning = GradualPruning(network, GradualSettings(0.6, prune=PRUNE), (Stage(1, 4, 0.6),), Ranks())
-    run.append(make_trainer(graph, data, folder, network=network, hooks=(watch, sparse, pruning), changes=changes))
+    pruning = GradualPruning(network, PRUNE, (Stage(1, 4, 0.6),), Ranks())
+    run.append(make_trainer(graph, data, folder, network=network, hooks=(watch, sparse, pruning), settings=settings))
     run[0].run()
     assert watch.cut is not None
     return watch
@@ -137,7 +135,7 @@ def watched(data: Path, folder: Path, changes: Changes) -> Watch:
 
 @pytest.mark.parametrize("adam", [False, True])
 def test_a_cut_is_that_of_prune_and_keeps_the_function(data: Path, tmp_path: Path, adam: bool) -> None:
-    watch = watched(data, tmp_path / "run", Changes(steps=4, ema=0.9, adam=adam))
+    watch = watched(data, tmp_path / "run", RunSettings(iterations=4, ema=0.9, adam=adam))
     before, after = watch.before["network"], watch.after["network"]
     pair = (tmp_path / "tiny.cfg", tmp_path / "tiny.weights")
     pair[0].write_text(CFG)
@@ -160,7 +158,7 @@ def test_a_cut_is_that_of_prune_and_keeps_the_function(data: Path, tmp_path: Pat
 
 @pytest.mark.parametrize("adam", [False, True])
 def test_moments_average_and_selection_lose_the_same_channels(data: Path, tmp_path: Path, adam: bool) -> None:
-    watch = watched(data, tmp_path / "run", Changes(steps=4, ema=0.9, adam=adam))
+    watch = watched(data, tmp_path / "run", RunSettings(iterations=4, ema=0.9, adam=adam))
     cut = watch.cut
     assert cut is not None
     graph = watch.before["network"].graph
@@ -188,20 +186,22 @@ def test_moments_average_and_selection_lose_the_same_channels(data: Path, tmp_pa
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["sgd", "adam"])
-def whole(data: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> tuple[Path, Changes]:
+def whole(
+    data: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> tuple[Path, RunSettings]:
     folder = tmp_path_factory.mktemp("whole") / "run"
-    changes = Changes(ema=0.9, adam=request.param, multi_scale=1.5)
-    trainer(data, folder, hook=Trap(0, die), changes=changes).run()
-    return folder, changes
+    settings = RunSettings(ema=0.9, adam=request.param, multi_scale=1.5)
+    trainer(data, folder, hook=Trap(0, die), settings=settings).run()
+    return folder, settings
 
 
 @pytest.mark.parametrize("step", [3, 4, 6])
-def test_a_run_goes_on_across_cuts(data: Path, whole: tuple[Path, Changes], tmp_path: Path, step: int) -> None:
-    folder, (uninterrupted, changes) = tmp_path / "run", whole
-    killed = in_a_child(lambda: trainer(data, folder, hook=Trap(step, die), changes=changes).run())
+def test_a_run_goes_on_across_cuts(data: Path, whole: tuple[Path, RunSettings], tmp_path: Path, step: int) -> None:
+    folder, (uninterrupted, settings) = tmp_path / "run", whole
+    killed = in_a_child(lambda: trainer(data, folder, hook=Trap(step, die), settings=settings).run())
     assert killed == signal.SIGKILL
     assert RunFolder(folder, "tiny").read_state()["step"] == {3: 2, 4: 3, 6: 5}[step]
-    outcome = trainer(data, folder, hook=Trap(0, die), changes=changes, resume=True).run()
+    outcome = trainer(data, folder, hook=Trap(0, die), settings=settings, resume=True).run()
     assert outcome.steps == 8
     for name in ("tiny_final.weights", "tiny_last.weights", "tiny_best.weights", "tiny.cfg"):
         assert (folder / name).read_bytes() == (uninterrupted / name).read_bytes(), name
@@ -212,7 +212,7 @@ def test_a_run_goes_on_across_cuts(data: Path, whole: tuple[Path, Changes], tmp_
     assert rows[0] == rows[1]
 
 
-def test_what_is_written_fits_together_and_shrinks(whole: tuple[Path, Changes]) -> None:
+def test_what_is_written_fits_together_and_shrinks(whole: tuple[Path, RunSettings]) -> None:
     folder = whole[0]
     for kind in ("last", "best", "final"):
         with open_pair(folder / "tiny.cfg", folder / f"tiny_{kind}.weights") as weights:
@@ -243,12 +243,12 @@ def check_fit(folder: Path) -> None:
 
 @pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="torch without gloo")
 def test_two_processes_cut_the_same(data: Path, tmp_path: Path) -> None:
-    changes = Changes(steps=6, parts=2)
-    alone = trainer(data, tmp_path / "alone", changes=changes, sparse=False)
+    settings = RunSettings(iterations=6, subdivisions=2)
+    alone = trainer(data, tmp_path / "alone", settings=settings, sparse=False)
     alone.run()
 
     def share(ranks: Ranks) -> None:
-        run = trainer(data, tmp_path / "shared", changes=changes, ranks=ranks, sparse=False)
+        run = trainer(data, tmp_path / "shared", settings=settings, ranks=ranks, sparse=False)
         run.run()
         torch.save(run.network.state_dict(), tmp_path / f"{ranks.rank}.pt")
 
@@ -267,9 +267,9 @@ def test_every_quantity_and_criterion_comes_close_to_its_goal(
 ) -> None:
     graph = tiny_graph()
     network = fresh_network(graph)
-    settings = GradualSettings(0.6, of, prune=replace(PRUNE, criterion=criterion))
+    settings = replace(PRUNE, prune_of=of, prune_criterion=criterion)
     hook = GradualPruning(network, settings, (Stage(0, 1, 0.6),), Ranks())
-    run = make_trainer(graph, data, tmp_path, network=network, hooks=(hook,), changes=Changes(steps=1))
+    run = make_trainer(graph, data, tmp_path, network=network, hooks=(hook,), settings=RunSettings(iterations=1))
     run.run()
     left = size_of(run.network.graph, of) / size_of(graph, of)
     assert abs(left - 0.6) < 0.06, left  # one channel of this network is some percent
@@ -279,7 +279,7 @@ def test_every_quantity_and_criterion_comes_close_to_its_goal(
 def test_a_goal_below_the_floors_is_refused_before_training() -> None:
     network = fresh_network(tiny_graph())
     with pytest.raises(PlanError, match=r"--prune-to 0\.1 cannot be met"):
-        GradualPruning(network, GradualSettings(0.1), (Stage(0, 4, 0.1),), Ranks())
+        GradualPruning(network, GradualSettings(prune_to=0.1), (Stage(0, 4, 0.1),), Ranks())
 
 
 @given(
@@ -296,9 +296,15 @@ def test_timetables_rise(
 ) -> None:
     steps = epoch_steps * epochs
     first, until = start * epochs, min(epochs, (start + length) * epochs)
-    settings = GradualSettings(remaining, "macs", first, until, every, schedule)
+    settings = GradualSettings(
+        prune_to=remaining,
+        prune_from=first,
+        prune_until=until,
+        prune_every=every,
+        prune_schedule=schedule,  # type: ignore[arg-type]
+    )
     if round(until * epoch_steps) <= round(first * epoch_steps):
-        with pytest.raises(UsageError, match="must lie behind"):
+        with pytest.raises(UsageError, match="must be after"):
             make_timetable(settings, epoch_steps, steps)
         return
     stages = make_timetable(settings, epoch_steps, steps)
@@ -318,10 +324,10 @@ def test_timetables_rise(
 
 
 def test_a_schedule_as_published() -> None:
-    stages = make_timetable(GradualSettings(0.5, "macs", 2, 6, 1), 10, 100)
+    stages = make_timetable(GradualSettings(prune_to=0.5, prune_from=2, prune_until=6, prune_every=1), 10, 100)
     assert [(s.marked, s.cut) for s in stages] == [(20, 30), (30, 40), (40, 50), (50, 60)]
     np.testing.assert_allclose([s.remaining for s in stages], [0.7109375, 0.5625, 0.5078125, 0.5])
-    defaults = make_timetable(GradualSettings(0.5), 10, 1000)
+    defaults = make_timetable(GradualSettings(prune_to=0.5), 10, 1000)
     assert (defaults[0].marked, defaults[-1].cut, len(defaults)) == (100, 600, 10)
 
 
@@ -374,7 +380,7 @@ def test_frozen_layers_stay_as_they_are(place: Path) -> None:
         (["--prune-to", "2"], "what shall remain"),
         (["--prune-to", "0.5", "--prune-every", "0"], "larger than 0"),
         (["--prune-to", "0.5", "--prune-from", "-1"], "must not be negative"),
-        (["--prune-to", "0.5", "--prune-from", "3", "--prune-until", "2"], "must lie behind"),
+        (["--prune-to", "0.5", "--prune-from", "3", "--prune-until", "2"], "must be after"),
         (["--prune-to", "0.5", "--prune-until", "99"], "the run has 8 epochs"),
         (["--prune-to", "0.5", "--prune-exclude", "a"], "separated by commas"),
         (["--prune-to", "0.5", "--prune-exclude", "77"], "--exclude 77"),

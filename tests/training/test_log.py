@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from darkprune.errors import TrainingError
-from darkprune.training.records.curves import Board, draw_curves
+from darkprune.training.records.board import Board
+from darkprune.training.records.curves import draw_curves
 from darkprune.training.records.log import Log, column, read_log
 from darkprune.training.sparsity.gammas import GammaHistory
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,13 +13,15 @@ from darkprune.darknet.cfg import parse_cfg
 from darkprune.errors import TrainingError
 from darkprune.graph.graph import build_graph
 from darkprune.network import Network, NetworkOutput, tensor_of
+from darkprune.progress import ProgressEvent
 from darkprune.training.data.batches import Batch, SizeSettings
 from darkprune.training.loop import memory
 from darkprune.training.loop.memory import advice, is_out_of_memory
 from darkprune.training.loop.objective import DetectionObjective, Loss
-from darkprune.training.recipe.recipe import Changes, read_recipe
+from darkprune.training.recipe.recipe import read_recipe
 from darkprune.training.records.log import column, read_log
-from darkprune.training.records.progress import Progress, duration
+from darkprune.training.records.progress import StatusLine
+from darkprune.training.settings import RunSettings
 from tests.training.tiny import CFG, fresh_network, make_trainer, tiny_graph, write_images
 
 
@@ -38,8 +39,8 @@ class Poisoned(DetectionObjective):
 
 
 def test_it_learns(data: Path, tmp_path: Path) -> None:
-    changes = Changes(steps=60, rate=0.02, mosaic=False)
-    trainer = make_trainer(tiny_graph(), data, tmp_path / "run", changes=changes, save_every=100, validate=True)
+    settings = RunSettings(iterations=60, lr=0.02, mosaic=False)
+    trainer = make_trainer(tiny_graph(), data, tmp_path / "run", settings=settings, save_every=100, validate=True)
     outcome = trainer.run()
     rows = read_log(tmp_path / "run" / "log.csv")
     assert len(rows) == 60
@@ -65,8 +66,8 @@ HEADS = {
 def test_other_heads_learn_too(kind: str, data: Path, tmp_path: Path) -> None:
     filters, section = HEADS[kind]
     text = CFG[: CFG.index("[yolo]")].replace("filters=14", f"filters={filters}") + f"[{kind}]\n{section}\n"
-    changes = Changes(steps=30, rate=0.005, mosaic=False, adam=True, policy="cosine")
-    make_trainer(build_graph(parse_cfg(text, "x.cfg")), data, tmp_path, changes=changes, save_every=100).run()
+    settings = RunSettings(iterations=30, lr=0.005, mosaic=False, adam=True, policy="cosine")
+    make_trainer(build_graph(parse_cfg(text, "x.cfg")), data, tmp_path, settings=settings, save_every=100).run()
     losses = [float(row["loss"]) for row in read_log(tmp_path / "log.csv")]
     assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
 
@@ -80,7 +81,7 @@ def test_a_loss_that_is_no_number_stops_and_names_its_images(data: Path, tmp_pat
     used = [plan.image_of(position, 12) for position in range(20, 24)]
     assert all(str(trainer.loader.maker.images.paths[index]) in str(caught.value) for index in used)
     assert "\n" not in str(caught.value)
-    assert trainer.options.folder.read_state()["step"] == 2
+    assert trainer.folder.read_state()["step"] == 2
 
 
 def test_gradients_that_are_no_numbers_stop_too(data: Path, tmp_path: Path) -> None:
@@ -94,7 +95,7 @@ def test_frozen_layers_stay_exactly_as_they_are(data: Path, tmp_path: Path) -> N
     graph = tiny_graph()
     network = fresh_network(graph)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    recipe = read_recipe(graph, 12, Changes(steps=3), freeze=3)
+    recipe = read_recipe(graph, 12, RunSettings(iterations=3, freeze=3))
     make_trainer(graph, data, tmp_path / "run", network=network, recipe=recipe, validate=True).run()
     same = {name for name, tensor in network.state_dict().items() if torch.equal(tensor, before[name])}
     assert {name for name in before if int(name.split(".")[1]) < 3} == same
@@ -105,7 +106,8 @@ def test_frozen_batch_normalisation_keeps_its_statistics(data: Path, tmp_path: P
     network = fresh_network(graph)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     statistics = {name for name, _ in network.named_buffers()}
-    make_trainer(graph, data, tmp_path / "run", network=network, changes=Changes(steps=3, frozen_bn=True)).run()
+    settings = RunSettings(iterations=3, frozen_bn=True)
+    make_trainer(graph, data, tmp_path / "run", network=network, settings=settings).run()
     same = {name for name, tensor in network.state_dict().items() if torch.equal(tensor, before[name])}
     assert statistics
     assert same == statistics  # everything else has learnt, γ and β too
@@ -118,8 +120,8 @@ def test_parts_are_one_step(data: Path, tmp_path: Path) -> None:
     results = []
     for parts in (1, 4):
         network = fresh_network(graph)
-        changes = Changes(steps=3, parts=parts, rate=0.001)
-        make_trainer(graph, data, tmp_path / f"run{parts}", network=network, changes=changes).run()
+        settings = RunSettings(iterations=3, subdivisions=parts, lr=0.001)
+        make_trainer(graph, data, tmp_path / f"run{parts}", network=network, settings=settings).run()
         results.append(network.state_dict())
     for name, tensor in results[0].items():
         torch.testing.assert_close(tensor, results[1][name], rtol=1e-5, atol=1e-6)
@@ -128,19 +130,19 @@ def test_parts_are_one_step(data: Path, tmp_path: Path) -> None:
 def test_unreadable_images_are_counted(tmp_path: Path) -> None:
     data = write_images(tmp_path / "data", 6)
     (tmp_path / "data" / "images" / "002.png").write_bytes(b"nothing")
-    outcome = make_trainer(tiny_graph(), data, tmp_path / "run", changes=Changes(steps=3)).run()
+    outcome = make_trainer(tiny_graph(), data, tmp_path / "run", settings=RunSettings(iterations=3)).run()
     assert [Path(name).name for name in outcome.unreadable] == ["002.png"]
 
 
 def test_mixed_precision_on_the_cpu(data: Path, tmp_path: Path) -> None:
-    recipe = replace(read_recipe(tiny_graph(), 12, Changes(steps=2)), precision="bf16")
+    recipe = replace(read_recipe(tiny_graph(), 12, RunSettings(iterations=2)), precision="bf16")
     outcome = make_trainer(tiny_graph(), data, tmp_path / "run", recipe=recipe).run()
     assert np.isfinite(list(outcome.figures.values())).all()
 
 
 def test_out_of_memory_says_what_would_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = tiny_graph()
-    recipe = read_recipe(graph, 12, Changes(batch=16, parts=1))
+    recipe = read_recipe(graph, 12, RunSettings(batch=16, subdivisions=1))
     objective = DetectionObjective(graph)
     network = fresh_network(graph)
     device = torch.device("cpu")
@@ -174,7 +176,7 @@ def test_a_lack_of_memory_in_a_step_becomes_advice(data: Path, tmp_path: Path, m
     def short(*args: object) -> Loss:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr(trainer.objective, "compute", short)
+    monkeypatch.setattr(trainer.stepper.objective, "compute", short)
     monkeypatch.setattr(memory, "_fits", lambda *args: args[2] == 1)
     with pytest.raises(TrainingError, match="1 at a time fit: give --subdivisions 8"):
         trainer.run()
@@ -191,13 +193,32 @@ def test_sizes_of_parts_change_together() -> None:
     assert SizeSettings(64, 32, 2.0, 32).largest == (160, 96)
 
 
-def test_the_progress_line() -> None:
-    stream = io.StringIO()
-    progress = Progress(100, 10, quiet=False, stream=stream)
-    figures = {"loss": 3.0, "objectness": 1.0, "matched": 4.0}
-    progress.update(25, figures, 0.001, 2.0, 8, 0.1, "|γ| small")
-    text = stream.getvalue()
-    assert text == "25/100 epoch 2.5  loss 3 obj 1  rate 0.001  4.0 img/s wait 10 %  |γ| small  2 min left\n"
-    progress.update(26, figures, 0.001, 2.0, 8, 0.1, "")
-    assert stream.getvalue() == text  # not so soon again
-    assert [duration(s) for s in (5, 600, 3600 * 3 + 300)] == ["5 s", "10 min", "3 h 05 min"]
+def test_every_step_is_an_event() -> None:
+    events: list[ProgressEvent] = []
+    line = StatusLine(events.append, 100, 10, 24)
+    speed = {"rate": 0.001, "images_per_s": 4.0, "wait": 0.1}
+    line.quality = "mAP@0.5 41.20 %"
+    line.update(25, {"loss": 3.0, "objectness": 1.0, "matched": 4.0}, speed, ["|γ| small", ""])
+    assert [(event.task, event.done, event.total, event.unit) for event in events] == [
+        ("training", 0, 100, "step"),
+        ("training", 24, 100, "step"),
+        ("training", 25, 100, "step"),
+    ]
+    assert events[-1].details == (
+        "loss 3 obj 1  mAP@0.5 41.20 %  epoch 2.5  rate 0.001  4.0 img/s wait 10 %  |γ| small"
+    )
+    line.update(26, {"loss": 4.0}, speed, [])
+    assert events[-1].details.startswith("loss 3.1 ")  # smoothed as darknet does
+
+
+def test_a_run_reports_steps_measurements_and_prints_nothing(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    events: list[ProgressEvent] = []
+    trainer = make_trainer(tiny_graph(), data, tmp_path, settings=RunSettings(iterations=5), validate=True)
+    trainer.run(events.append)
+    assert [event.done for event in events if event.details] == [1, 2, 3, 4, 5]
+    said = [event.message for event in events if event.message]
+    assert [text.split(":")[0] for text in said] == ["step 4", "step 5"]
+    assert "mAP@0.5" in events[-2].details
+    assert capsys.readouterr() == ("", "")

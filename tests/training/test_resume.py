@@ -21,12 +21,12 @@ from darkprune.graph.weights import NetworkWeights
 from darkprune.training.loop.checkpoint import RunFolder
 from darkprune.training.loop.hooks import Hook
 from darkprune.training.loop.loop import Trainer
-from darkprune.training.recipe.recipe import Changes
 from darkprune.training.records.log import read_log
-from darkprune.training.sparsity.sparsity import Sparsity, SparsitySettings
+from darkprune.training.settings import RunSettings, SparsitySettings
+from darkprune.training.sparsity.sparsity import Sparsity
 from tests.training.tiny import fresh_network, make_trainer, tiny_graph, write_images
 
-CHANGES = Changes(ema=0.9, multi_scale=1.5)
+CHANGES = RunSettings(ema=0.9, multi_scale=1.5)
 
 
 class Trap(Hook):
@@ -50,11 +50,11 @@ def die() -> None:
 def trainer(data: Path, folder: Path, *, resume: bool = False, hook: Hook | None = None, **more: Any) -> Trainer:
     graph = tiny_graph()
     network = fresh_network(graph)
-    settings = SparsitySettings("dynamic", 0.01, switch=0.3)
+    settings = SparsitySettings(sparsity="dynamic", s=0.01, switch=0.3)
     sparse = Sparsity(network, divide(graph, "auto"), settings, 8, RunFolder(folder, "tiny"))
     hooks = (sparse, *([hook] if hook else []))
     return make_trainer(
-        graph, data, folder, network=network, hooks=hooks, changes=CHANGES, resume=resume, validate=True, **more
+        graph, data, folder, network=network, hooks=hooks, settings=CHANGES, resume=resume, validate=True, **more
     )
 
 
@@ -213,7 +213,7 @@ def test_pictures_without_room_do_not_end_a_run(data: Path, tmp_path: Path, monk
     monkeypatch.setattr("darkprune.training.loop.loop.draw_curves", full)
     run = trainer(data, tmp_path / "run", hook=Trap(0, die))
     assert run.run().steps == 8
-    assert run.options.folder.weights("final").is_file()
+    assert run.folder.weights("final").is_file()
 
 
 def test_a_full_disk_inside_torchs_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,7 +269,7 @@ def test_what_is_no_state_is_refused_and_nothing_is_executed(tmp_path: Path, con
 
 
 def test_another_run_is_not_taken_up(data: Path, whole: Path, tmp_path: Path) -> None:
-    other = make_trainer(tiny_graph(), data, whole, changes=Changes(ema=0.9, multi_scale=1.5, rate=0.5), resume=True)
+    other = make_trainer(tiny_graph(), data, whole, settings=RunSettings(ema=0.9, multi_scale=1.5, lr=0.5), resume=True)
     with pytest.raises(TrainingError, match=r"recipe\.schedule\.rate: 0\.01 → 0\.5"):
         other.run()
     with pytest.raises(TrainingError, match="no run"):

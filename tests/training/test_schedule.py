@@ -11,8 +11,9 @@ from darkprune.darknet.cfg import parse_cfg
 from darkprune.darknet.options import Options
 from darkprune.errors import CfgError, DarkpruneError
 from darkprune.training.data.batches import SizeSettings
-from darkprune.training.recipe.recipe import Changes, read_recipe
+from darkprune.training.recipe.recipe import read_recipe
 from darkprune.training.recipe.schedule import Schedule, read_schedule
+from darkprune.training.settings import RunSettings
 from tests.training.tiny import tiny_graph
 
 
@@ -71,7 +72,7 @@ def test_another_length_stretches_the_steps() -> None:
 
 def test_changes_go_before_the_cfg() -> None:
     graph = tiny_graph()
-    recipe = read_recipe(graph, 20, Changes(epochs=10, rate=0.5, policy="cosine", adam=True, mosaic=False, batch=4))
+    recipe = read_recipe(graph, 20, RunSettings(epochs=10, lr=0.5, policy="cosine", adam=True, mosaic=False, batch=4))
     assert recipe.steps == 50
     assert recipe.epoch_steps == 5
     assert recipe.optimizer.adam
@@ -85,12 +86,12 @@ def test_changes_go_before_the_cfg() -> None:
     [(8, 2, 1, 2), (8, 2, 2, 2), (8, 1, 4, 4), (12, 5, 1, 6), (12, 1, 3, 3), (6, 1, 4, None), (4, 8, 1, None)],
 )
 def test_parts_suit_the_processes(batch: int, parts: int, ranks: int, expected: int | None) -> None:
-    changes = Changes(batch=batch, parts=parts)
+    settings = RunSettings(batch=batch, subdivisions=parts)
     if expected is None:
         with pytest.raises(DarkpruneError):
-            read_recipe(tiny_graph(), 10, changes, ranks=ranks)
+            read_recipe(tiny_graph(), 10, settings, ranks=ranks)
     else:
-        assert read_recipe(tiny_graph(), 10, changes, ranks=ranks).parts == expected
+        assert read_recipe(tiny_graph(), 10, settings, ranks=ranks).parts == expected
 
 
 def test_input_sizes_are_darknets() -> None:

@@ -14,8 +14,9 @@ from darkprune.graph.graph import build_graph
 from darkprune.graph.groups import divide
 from darkprune.network import tensor_of
 from darkprune.training.loop.checkpoint import RunFolder
-from darkprune.training.recipe.recipe import Changes
-from darkprune.training.sparsity.sparsity import PRESETS, Sparsity, SparsitySettings, sparse_layers
+from darkprune.training.presets import SPARSITY_PRESETS
+from darkprune.training.settings import RunSettings, SparsitySettings
+from darkprune.training.sparsity.sparsity import Sparsity, sparse_layers
 from tests.training.tiny import fresh_network, make_trainer, tiny_graph, write_images
 
 
@@ -37,7 +38,7 @@ def added(sparse: Sparsity, layer: int) -> list[float]:
 
 
 def test_the_sub_gradient_is_s_times_the_sign() -> None:
-    sparse = sparsity(mode="constant", s=0.003)
+    sparse = sparsity(sparsity="constant", s=0.003)
     sparse.before_step(1)
     gamma = tensor_of(sparse.network, 1, "scales").detach()
     assert added(sparse, 1) == pytest.approx((0.003 * gamma.sign()).tolist(), abs=1e-7)
@@ -47,7 +48,7 @@ def test_the_sub_gradient_is_s_times_the_sign() -> None:
 
 
 def test_a_gamma_of_zero_is_not_pushed() -> None:
-    sparse = sparsity(mode="constant", s=0.1)
+    sparse = sparsity(sparsity="constant", s=0.1)
     with torch.no_grad():
         tensor_of(sparse.network, 0, "scales").zero_()
     sparse.before_step(1)
@@ -55,7 +56,7 @@ def test_a_gamma_of_zero_is_not_pushed() -> None:
 
 
 def test_dynamic_spares_the_largest_after_the_switch() -> None:
-    sparse = sparsity(steps=10, mode="dynamic", s=0.01, switch=0.5, keep_fraction=0.3)
+    sparse = sparsity(steps=10, sparsity="dynamic", s=0.01, switch=0.5, keep_fraction=0.3)
     sizes = torch.cat([tensor_of(sparse.network, layer, "scales").detach().abs() for layer in (0, 1, 2, 4)])
     for step in range(1, 6):
         sparse.before_step(step)
@@ -75,7 +76,7 @@ def test_dynamic_spares_the_largest_after_the_switch() -> None:
 
 
 def test_selection_can_follow() -> None:
-    sparse = sparsity(steps=2, mode="dynamic", s=0.01, switch=0.0, reselect=True)
+    sparse = sparsity(steps=2, sparsity="dynamic", s=0.01, switch=0.0, reselect=True)
     sparse.before_step(1)
     before = torch.cat(sparse.weights())
     with torch.no_grad():
@@ -85,10 +86,10 @@ def test_selection_can_follow() -> None:
 
 
 def test_state_brings_the_selection_back() -> None:
-    sparse = sparsity(steps=4, mode="dynamic", switch=0.0)
+    sparse = sparsity(steps=4, sparsity="dynamic", switch=0.0)
     sparse.before_step(1)
     sparse.after_epoch(1)
-    again = sparsity(steps=4, mode="dynamic", switch=0.0)
+    again = sparsity(steps=4, sparsity="dynamic", switch=0.0)
     with torch.no_grad():
         tensor_of(again.network, 4, "scales").zero_()
     again.load_state_dict(sparse.state_dict())
@@ -118,7 +119,7 @@ def test_pinned_channels_are_left_alone() -> None:
 
 
 def test_the_ratio_is_shown_with_its_threshold() -> None:
-    sparse = sparsity(mode="constant", ratio=0.5)
+    sparse = sparsity(sparsity="constant", target_ratio=0.5)
     sizes = np.sort(
         np.concatenate([np.abs(tensor_of(sparse.network, i, "scales").detach().numpy()) for i in (0, 1, 2, 4)])
     )
@@ -128,19 +129,19 @@ def test_the_ratio_is_shown_with_its_threshold() -> None:
     assert "of 50 % wanted" in sparse.status()
 
 
-@pytest.mark.parametrize("wrong", [{"s": -1.0}, {"switch": 1.5}, {"keep_fraction": -0.1}, {"ratio": 2.0}])
+@pytest.mark.parametrize("wrong", [{"s": -1.0}, {"switch": 1.5}, {"keep_fraction": -0.1}, {"target_ratio": 2.0}])
 def test_settings_are_checked(wrong: dict[str, float]) -> None:
     with pytest.raises(UsageError):
-        SparsitySettings(**wrong)  # type: ignore[arg-type]
+        SparsitySettings(sparsity="constant", **wrong)  # type: ignore[arg-type]
 
 
 def test_published_settings() -> None:
-    assert {name: (p.s, p.batch) for name, p in PRESETS.items()} == {
+    assert {name: (p.s, p.batch) for name, p in SPARSITY_PRESETS.items()} == {
         "yolov4": (0.00075, 16),
         "yolov3": (0.003, 32),
         "mobilenet-yolov3": (0.005, 32),
     }
-    assert all((p.rate, p.epochs, p.size) == (0.002, 200, 416) for p in PRESETS.values())
+    assert all((p.lr, p.epochs, p.size) == (0.002, 200, 416) for p in SPARSITY_PRESETS.values())
 
 
 def test_a_run_becomes_sparse_and_keeps_its_histograms(tmp_path: Path) -> None:
@@ -149,9 +150,9 @@ def test_a_run_becomes_sparse_and_keeps_its_histograms(tmp_path: Path) -> None:
     network = fresh_network(graph)
     folder = RunFolder(tmp_path / "run", "tiny")
     before = torch.cat([tensor_of(network, i, "scales").detach().abs() for i in (0, 1, 2, 4)]).mean()
-    hook = Sparsity(network, divide(graph, "auto"), SparsitySettings("constant", 0.3), 12, folder)
+    hook = Sparsity(network, divide(graph, "auto"), SparsitySettings(sparsity="constant", s=0.3), 12, folder)
     trainer = make_trainer(
-        graph, data, tmp_path / "run", network=network, hooks=(hook,), changes=Changes(steps=12, rate=0.02)
+        graph, data, tmp_path / "run", network=network, hooks=(hook,), settings=RunSettings(iterations=12, lr=0.02)
     )
     trainer.run()
     after = torch.cat([tensor_of(network, i, "scales").detach().abs() for i in (0, 1, 2, 4)]).mean()

@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 import torch
 
+import darkprune as dp
 from darkprune.cli import distill, train
+from darkprune.cli.flags import read_flags
 from darkprune.errors import DarkpruneError
 from darkprune.graph.graph import read_graph
 from darkprune.graph.weights import NetworkWeights
 from darkprune.network import tensor_of
-from darkprune.training.loop.session import open_network
+from darkprune.training.loop.start import open_network
 from tests.training.tiny import CFG, write_images
 
 FAST = ["--workers", "0", "--no-tensorboard", "--eval-every", "4", "--save-every", "2"]
@@ -173,3 +175,28 @@ def test_a_backbone_is_the_first_layers(place: Path) -> None:
     (place / "cut.conv").write_bytes(whole[: 20 + 4 * floats - 40])
     with pytest.raises(DarkpruneError, match="end inside layer 1"):
         call(train, "tiny.cfg", "--backbone", "cut.conv", "--data", "x.data", "-o", "c", *FAST)
+
+
+def test_the_api_trains_and_distils(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    events: list[dp.ProgressEvent] = []
+    quick = {"workers": 0, "no_tensorboard": True, "iterations": 3}
+    wide = dp.train(dp.load("tiny.cfg"), "x.data", "run", dp.TrainSettings(**quick), progress=events.append)
+    assert (wide.steps, wide.stopped, wide.measure) == (3, False, "map50")
+    assert wide.map50 == wide.measured
+    assert wide.to_json()["map50"] == wide.map50
+    assert max(event.done for event in events) == 3
+    pair = dp.load(wide.cfg, wide.weights["final"])
+    soft = dp.distill(pair, pair, "soft", dp.DistillSettings(**quick, unlabelled="images", data="x.data"))
+    assert set(soft.figures) == {"loss", "attention", "soft_class", "soft_box"}
+    assert soft.map50 is not None
+    assert capfd.readouterr() == ("", "")  # pytest's streams are no terminal
+
+
+def test_flags_are_the_settings(place: Path) -> None:
+    parser = ArgumentParser()
+    train.configure(parser)
+    words = "tiny.cfg --data x.data -o run --epochs 2.5 --no-adam --prune-to 0.5 --prune-exclude 1,2 --sparsity dynamic"
+    args = parser.parse_args(words.split())
+    assert read_flags(dp.TrainSettings, args) == dp.TrainSettings(
+        epochs=2.5, adam=False, prune_to=0.5, prune_exclude=(1, 2), sparsity="dynamic"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -19,9 +20,10 @@ from darkprune.training.loop.distributed import Ranks
 from darkprune.training.loop.hooks import Hook
 from darkprune.training.loop.loop import Trainer
 from darkprune.training.loop.objective import DetectionObjective, Objective
-from darkprune.training.loop.outcome import RunOptions
+from darkprune.training.loop.step import Stepper
 from darkprune.training.loop.validation import Validation
-from darkprune.training.recipe.recipe import Changes, Recipe, read_recipe
+from darkprune.training.recipe.recipe import Recipe, read_recipe
+from darkprune.training.settings import RunSettings
 
 CFG = """[net]
 batch=8
@@ -148,7 +150,7 @@ def make_trainer(
     *,
     network: Network | None = None,
     recipe: Recipe | None = None,
-    changes: Changes | None = None,
+    settings: RunSettings | None = None,
     objective: Objective | None = None,
     hooks: tuple[Hook, ...] = (),
     ranks: Ranks | None = None,
@@ -162,26 +164,33 @@ def make_trainer(
     torch.set_num_threads(1)
     dataset = read_dataset(data, "train")
     images, _ = image_set(dataset, 2, 3)
-    recipe = recipe or read_recipe(graph, len(images), changes or Changes(), ranks=ranks.count if ranks else 1)
+    ranks = ranks or Ranks()
+    settings = replace(
+        settings or RunSettings(), save_every=save_every, keep_every=1000, eval_every=4, resume=resume,
+        no_tensorboard=True,
+    )  # fmt: skip
+    recipe = recipe or read_recipe(graph, len(images), settings, ranks=ranks.count)
     plan = BatchPlan(
-        recipe.batch,
-        recipe.parts,
-        recipe.steps,
-        recipe.seed,
-        recipe.sizes,
-        ranks.rank if ranks else 0,
-        ranks.count if ranks else 1,
+        batch=recipe.batch,
+        parts=recipe.parts,
+        steps=recipe.steps,
+        seed=recipe.seed,
+        sizes=recipe.sizes,
+        rank=ranks.rank,
+        ranks=ranks.count,
     )
     folder.mkdir(parents=True, exist_ok=True)
-    options = RunOptions(RunFolder(folder, "tiny"), save_every, 1000, 4, resume=resume, board=False, quiet=True)
     return Trainer(
-        network or fresh_network(graph),
-        objective or DetectionObjective(graph),
-        BatchLoader(ExampleMaker(images, recipe.augmentation, strict), plan, workers),
-        recipe,
-        options,
-        ranks=ranks,
+        stepper=Stepper(
+            network=network or fresh_network(graph),
+            objective=objective or DetectionObjective(graph),
+            recipe=recipe,
+            ranks=ranks,
+            hooks=hooks,
+            paths=images.paths,
+        ),
+        loader=BatchLoader(ExampleMaker(images, recipe.augmentation, strict), plan, workers),
+        folder=RunFolder(folder, "tiny"),
+        settings=settings,
         validation=Validation(read_dataset(data, "valid"), workers=1) if validate else None,
-        hooks=hooks,
-        sparse=bool(hooks),
     )

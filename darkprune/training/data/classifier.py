@@ -24,6 +24,7 @@ from darkprune.errors import DataError
 from darkprune.evaluation.of_graph import input_shape
 from darkprune.graph.graph import Graph
 from darkprune.network import Network, NetworkOutput
+from darkprune.settings import PathLike
 from darkprune.training.data.augment import Augmentation, Labels, draw_colours, shift_colours
 from darkprune.training.data.batches import Batch
 from darkprune.training.data.examples import Example, ExampleMaker, ImageSet
@@ -192,7 +193,7 @@ def read_classes(data: DataFile, split: str, classes: int) -> tuple[tuple[Path, 
     return paths, tuple(each[0] for each in found)
 
 
-def class_images(path: str, classes: int, channels: int) -> tuple[ImageSet, Accuracy | None]:
+def class_images(path: PathLike, classes: int, channels: int) -> tuple[ImageSet, Accuracy | None]:
     """Reads a classifier's .data file: images to train on, and the measure on `valid`, if it has one.
 
     Raises:

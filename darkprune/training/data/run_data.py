@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,32 +12,14 @@ from darkprune.data.dataset import Dataset
 from darkprune.data.reading import images_of
 from darkprune.errors import DataError, TrainingError, UsageError
 from darkprune.graph.graph import Graph
+from darkprune.runs.digests import digest_of_images, digest_of_labels, digest_of_lines
+from darkprune.settings import PathLike
 from darkprune.training.data.classifier import Accuracy, class_images
 from darkprune.training.data.examples import ImageSet, image_set, unlabelled_set
 from darkprune.training.losses.softmax import SoftmaxLoss
+from darkprune.training.settings import RunSettings
 
 SHOWN_PROBLEMS = 5
-
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class DataRequest:
-    """Where the images come from.
-
-    Attributes:
-        data: a set in any form, or None.
-        valid: another set to measure on; None for the validation split of `data`.
-        names: a names file.
-        unlabelled: a folder or a list of images without labels, instead of labelled ones.
-        strict: stop at anything wrong instead of going around it.
-    """
-
-    data: str | None
-    valid: str | None = None
-    names: str | None = None
-    unlabelled: str | None = None
-    strict: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,12 +29,14 @@ class RunData:
     Attributes:
         images: to train on.
         validation: to measure on, if there are some.
-        digest: hash of paths and labels.
+        digest: of the images that are trained on, and of their labels.
+        warnings: what is wrong with them.
     """
 
     images: ImageSet
     validation: Dataset | Accuracy | None
     digest: str
+    warnings: tuple[str, ...] = ()
 
 
 def classes_of(graph: Graph) -> int:
@@ -69,31 +51,48 @@ def classes_of(graph: Graph) -> int:
     return int(found.pop())
 
 
-def open_data(request: DataRequest, graph: Graph, say: Say) -> RunData:
-    """Reads and checks the images, and says what is wrong with them.
+def open_data(
+    graph: Graph, data: PathLike | None, settings: RunSettings, *, unlabelled: PathLike | None = None
+) -> RunData:
+    """Reads and checks the images.
+
+    Args:
+        graph: the network.
+        data: a set in any form that `read_dataset` knows; None without labels.
+        settings: names of the classes, another set to measure on, whether any problem ends the run.
+        unlabelled: a folder or a list of images to train on, instead of labelled ones.
 
     Raises:
         DataError, TrainingError: they cannot be trained on, or `strict` and anything is wrong.
     """
     channels = graph.net.input.c
-    if not graph.heads and request.data is not None:
+    if not graph.heads and data is not None:
         softmax = SoftmaxLoss(graph)
-        images, accuracy = class_images(request.data, softmax.classes, channels)
-        return RunData(images, accuracy, _digest(images))
-    if request.unlabelled is not None:
-        images = unlabelled_set(images_of(Path(request.unlabelled)), channels)
-        dataset = None
+        images, accuracy = class_images(data, softmax.classes, channels)
+        lines = [f"{path} {int(label[0, 0])}" for path, label in zip(images.paths, images.labels, strict=True)]
+        return RunData(images, accuracy, digest_of_lines(lines))
+    warnings: list[str] = []
+    dataset = None
+    if unlabelled is not None:
+        images = unlabelled_set(images_of(Path(unlabelled)), channels)
+        digest = digest_of_images(images.paths)
     else:
-        if request.data is None:
+        if data is None:
             raise UsageError("say what to train on: --data F")
-        dataset = read_dataset(request.data, "train", request.names)
+        dataset = read_dataset(data, "train", settings.names)
         classes = classes_of(graph)
-        _check(dataset, classes, request.strict, say)
+        warnings += _check(dataset, classes, settings.strict)
         images, _ = image_set(dataset, classes, channels)
-    return RunData(images, _validation(request, dataset, graph, say), _digest(images))
+        digest = digest_of_labels(dataset)
+    validation = None
+    if graph.heads and (settings.valid or data) is not None:
+        validation, problem = _validation(data, settings, dataset)
+        warnings += problem
+    return RunData(images, validation, digest, tuple(warnings))
 
 
-def _check(dataset: Dataset, classes: int, strict: bool, say: Say) -> None:
+def _check(dataset: Dataset, classes: int, strict: bool) -> list[str]:
+    """Returns what is wrong with names, images and labels."""
     duplicates = check_names(dataset.class_names, None, dataset)
     for problem in check_names(dataset.class_names, classes, dataset):
         if problem not in duplicates:  # another number of names than of classes
@@ -104,32 +103,23 @@ def _check(dataset: Dataset, classes: int, strict: bool, say: Say) -> None:
     missing = sum(problem.kind == "image" for problem in problems)
     if missing == len(dataset.images):
         raise DataError(f"{dataset.source}: not one of its {missing} images is there; {problems[0]}")
-    for problem in problems[:SHOWN_PROBLEMS]:
-        say(f"warning: {problem}")
+    shown = [str(problem) for problem in problems[:SHOWN_PROBLEMS]]
     if len(problems) > SHOWN_PROBLEMS:
         kinds = ", ".join(f"{count} × {kind}" for kind, count in Counter(p.kind for p in problems).most_common())
-        say(f"warning: {len(problems)} problems in all ({kinds}); `darkprune check` lists them")
+        shown.append(f"{len(problems)} problems in all ({kinds}); `darkprune check` lists them")
+    return shown
 
 
-def _validation(request: DataRequest, dataset: Dataset | None, graph: Graph, say: Say) -> Dataset | None:
-    """Finds the set to measure on; a form with one split only would be the training set again."""
-    if not graph.heads or (request.valid is None and request.data is None):
-        return None
+def _validation(
+    data: PathLike | None, settings: RunSettings, trained: Dataset | None
+) -> tuple[Dataset | None, list[str]]:
+    """Finds the set to measure on, or why there is none; a form with one split would be the training set again."""
     try:
-        found = read_dataset(request.valid or str(request.data), "valid", request.names)
+        found = read_dataset(settings.valid or str(data), "valid", settings.names)
     except DataError as error:
-        if request.valid is not None:
+        if settings.valid is not None:
             raise
-        say(f"no validation set ({error}); mAP is not measured")
-        return None
-    if request.valid is None and dataset is not None and found.images == dataset.images:
-        say("the data has no validation split; mAP is not measured (--valid gives one)")
-        return None
-    return found
-
-
-def _digest(images: ImageSet) -> str:
-    digest = hashlib.sha256()
-    for path, labels in zip(images.paths, images.labels, strict=True):
-        digest.update(str(path).encode("utf-8", "surrogateescape") + b"\0" + labels.tobytes())
-    return digest.hexdigest()
+        return None, [f"no validation set ({error}); mAP is not measured"]
+    if settings.valid is None and trained is not None and found.images == trained.images:
+        return None, ["the data has no validation split; mAP is not measured (--valid gives one)"]
+    return found, []

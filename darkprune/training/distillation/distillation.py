@@ -18,7 +18,7 @@ second*, arXiv 1805.06361 (scaling by objectness).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -33,6 +33,7 @@ from darkprune.training.data.batches import Batch
 from darkprune.training.distillation.soft_head import SoftHead, class_loss
 from darkprune.training.distillation.taps import Tap
 from darkprune.training.loop.objective import DetectionObjective, Loss, Objective
+from darkprune.training.settings import DistillSettings
 
 _TINY = 1e-12
 
@@ -74,6 +75,13 @@ PRESETS = {
     ),
     "objectness": DistillationSettings(classes="objectness"),
 }
+
+
+def settings_of(settings: DistillSettings) -> DistillationSettings:
+    """Returns a preset with what the user sets instead."""
+    names = ("temperature", "class_weight", "box_weight", "box_threshold", "hard_weight")
+    given = {name: value for name in names if (value := getattr(settings, name)) is not None}
+    return replace(PRESETS[settings.preset], **given)
 
 
 def attention(features: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from darkprune.runs.digests import digest_of_file
 from darkprune.training.distillation.distillation import DistillationObjective, DistillationSettings
 from darkprune.training.distillation.taps import Tap
 from darkprune.training.loop.objective import DetectionObjective, Objective
-from darkprune.training.loop.session import open_network
+from darkprune.training.loop.start import open_network
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ every step is cheaper.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,9 +26,10 @@ from darkprune.surgery.apply import Cut, slim_cfg
 from darkprune.surgery.plan import PrunePlan
 from darkprune.surgery.plan_file import parse_plan
 from darkprune.training.gradual.slimming import as_weights
-from darkprune.training.gradual.timetable import GradualSettings, Stage
+from darkprune.training.gradual.timetable import Stage
 from darkprune.training.loop.distributed import Ranks
 from darkprune.training.loop.hooks import Hook
+from darkprune.training.settings import GradualSettings
 
 BISECTIONS = 20
 
@@ -62,12 +62,19 @@ class GradualPruning(Hook):
         self.settings = settings
         self.stages = stages
         self.ranks = ranks
-        self.whole = size_of(network.graph, settings.of)
+        self.whole = size_of(network.graph, settings.prune_of)
         self.cuts: list[dict[str, int]] = []
         self._plan: PrunePlan | None = None
         self._fading: list[tuple[Tensor, Tensor]] = []
         if ranks.first:
             self._check_floors()
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What makes a run this one, as plain values."""
+        stages = [[stage.marked, stage.cut, stage.remaining] for stage in self.stages]
+        chosen = self.settings.prune_settings(0).described()
+        return {"of": self.settings.prune_of, "stages": stages, "prune": chosen}
 
     def before_step(self, step: int) -> None:
         """Chooses the channels of a stage when it begins."""
@@ -96,7 +103,8 @@ class GradualPruning(Hook):
             return None
         channels = map_channels(self.network.graph)
         keep, carriers = plan.classes(channels)
-        return Cut(channels, keep, carriers, self.settings.prune.compensate, self.settings.prune.constant)
+        chosen = self.settings.prune_settings(0)
+        return Cut(channels, keep, carriers, chosen.compensate, chosen.constant)
 
     def use(self, network: Network, cut: Cut | None = None) -> None:
         """Goes on with the slim network."""
@@ -108,7 +116,7 @@ class GradualPruning(Hook):
         self.cuts.append({"step": step, "macs": graph.macs, "params": graph.params})
         return (
             f"step {step}: pruned to {count(graph.macs)} MACs, {count(graph.params)} parameters "
-            f"({self._share():.1f} % of {self.settings.of}, goal {100 * self.stages[-1].remaining:.0f} %)"
+            f"({self._share():.1f} % of {self.settings.prune_of}, goal {100 * self.stages[-1].remaining:.0f} %)"
         )
 
     def figures(self) -> dict[str, float]:
@@ -117,7 +125,7 @@ class GradualPruning(Hook):
 
     def status(self) -> str:
         """Says how much is left."""
-        return f"{self._share():.0f} % of {self.settings.of}"
+        return f"{self._share():.0f} % of {self.settings.prune_of}"
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the channels that fade now, and the cuts so far."""
@@ -134,7 +142,7 @@ class GradualPruning(Hook):
         return next((stage for stage in self.stages if stage.marked < step <= stage.cut), None)
 
     def _share(self) -> float:
-        return 100 * size_of(self.network.graph, self.settings.of) / self.whole
+        return 100 * size_of(self.network.graph, self.settings.prune_of) / self.whole
 
     def _choose(self, stage: Stage) -> PrunePlan:
         """Finds the ratio that leaves what is nearest to a stage's share, by bisection."""
@@ -145,7 +153,7 @@ class GradualPruning(Hook):
         for _ in range(BISECTIONS):
             ratio = (low + high) / 2
             decision = self._decide(ranking, ratio)
-            left = _size_behind(decision, self.settings.of)
+            left = _size_behind(decision, self.settings.prune_of)
             if best is None or abs(left - target) < best[0]:
                 best = (abs(left - target), decision.plan)
             low, high = (ratio, high) if left > target else (low, ratio)
@@ -154,17 +162,18 @@ class GradualPruning(Hook):
 
     def _rank(self) -> Ranking:
         with as_weights(self.network.graph, self.network.state_dict()) as weights:
-            return rank(weights, self.settings.prune)
+            return rank(weights, self.settings.prune_settings(0))
 
     def _decide(self, ranking: Ranking, ratio: float) -> Decision:
-        return decide(ranking, replace(self.settings.prune, ratio=ratio), ("", ""))
+        return decide(ranking, self.settings.prune_settings(ratio), ("", ""))
 
     def _check_floors(self) -> None:
-        least = _size_behind(self._decide(self._rank(), HIGHEST), self.settings.of)
+        least = _size_behind(self._decide(self._rank(), HIGHEST), self.settings.prune_of)
         if least > self.stages[-1].remaining * self.whole:
             raise PlanError(
                 f"--prune-to {self.stages[-1].remaining:g} cannot be met: with every layer at its floor "
-                f"{least / self.whole:.3f} of the {self.settings.of} remain; lower --prune-min-channels, or give more"
+                f"{least / self.whole:.3f} of the {self.settings.prune_of} remain; lower --prune-min-channels, or "
+                "give more"
             )
 
     def _mask(self, plan: PrunePlan) -> None:

@@ -1,8 +1,7 @@
-"""What can be hung into a run: sparse training, pruning while training."""
+"""Base of what happens beside the steps of a run: sparse training, pruning while training."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from darkprune.network import Network
@@ -16,11 +15,13 @@ class Hook:
         name: under which its state is kept.
         columns: names of its figures in the log.
         slims: whether it makes the network smaller.
+        spares_batch_norm: whether γ and β take no weight decay, whatever the optimiser.
     """
 
     name: str
     columns: tuple[str, ...] = ()
     slims = False
+    spares_batch_norm = False
 
     def before_step(self, step: int) -> None:
         """Is called when the gradients of a step (from 1) are complete, before the weights change."""
@@ -29,7 +30,7 @@ class Hook:
         """Is called when the weights have changed."""
 
     def cut_after(self, step: int) -> Cut | None:
-        """Returns what is to be cut out of the network behind a step."""
+        """Returns what is to be cut out of the network after a step."""
         return None
 
     def use(self, network: Network, cut: Cut | None = None) -> None:
@@ -64,8 +65,3 @@ class Hook:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores it."""
-
-
-def join_status(hooks: Sequence[Hook]) -> str:
-    """Returns the words of all hooks."""
-    return "  ".join(text for text in (hook.status() for hook in hooks) if text)

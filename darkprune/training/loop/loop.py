@@ -3,105 +3,93 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from darkprune.darknet.cfg import parse_cfg
 from darkprune.errors import OutputError, TrainingError
 from darkprune.graph.graph import build_graph
 from darkprune.network import Network
+from darkprune.progress import Progress, silent
 from darkprune.training.data.batches import Batch, BatchLoader, died
-from darkprune.training.loop.checkpoint import differences
-from darkprune.training.loop.distributed import Ranks
-from darkprune.training.loop.hooks import Hook, join_status
+from darkprune.training.loop.checkpoint import RunFolder, differences
 from darkprune.training.loop.interruption import Interruption
-from darkprune.training.loop.objective import Objective
-from darkprune.training.loop.outcome import Outcome, RunOptions
-from darkprune.training.loop.step import Stepper
+from darkprune.training.loop.outcome import Outcome
+from darkprune.training.loop.step import Step, Stepper
 from darkprune.training.loop.validation import Measure
-from darkprune.training.recipe.recipe import Recipe
-from darkprune.training.records.curves import Board, draw_curves
+from darkprune.training.records.board import Board
+from darkprune.training.records.curves import draw_curves
 from darkprune.training.records.log import Log
-from darkprune.training.records.progress import Progress
+from darkprune.training.records.progress import StatusLine
+from darkprune.training.settings import RunSettings
 
 SECONDS_BETWEEN_PICTURES = 60.0
+FEWEST_STEPS_BETWEEN_MEASUREMENTS = 100
 
 
+@dataclass(kw_only=True, eq=False)
 class Trainer:
-    """Trains a network."""
+    """Trains a network.
 
-    def __init__(
-        self,
-        network: Network,
-        objective: Objective,
-        loader: BatchLoader,
-        recipe: Recipe,
-        options: RunOptions,
-        *,
-        ranks: Ranks | None = None,
-        validation: Measure | None = None,
-        hooks: Sequence[Hook] = (),
-        identity: dict[str, Any] | None = None,
-        sparse: bool = False,
-    ) -> None:
-        """Puts the parts together.
+    Attributes:
+        stepper: does the steps; holds network, objective and recipe.
+        loader: gives the batches.
+        folder: where files go.
+        settings: when files are written and what is measured; nothing here that changes the result.
+        validation: the set to measure on.
+        identity: what the run was started with (hashes of cfg, data, …), so that no other one goes on with it.
+        outcome: what has happened so far.
+    """
 
-        Args:
-            network: with its starting weights, on the device to train on.
-            objective: what to minimise.
-            loader: gives the batches.
-            recipe: what decides the result.
-            options: how it is carried out.
-            ranks: the processes that share the run.
-            validation: the set to measure on.
-            hooks: what else happens.
-            identity: what the run was started with (hashes of cfg, data, …), so that no other one goes on with it.
-            sparse: γ and β take no decay, whatever the optimiser.
-        """
-        self.objective = objective
-        self.loader = loader
-        self.recipe = recipe
-        self.options = options
-        self.ranks = ranks or Ranks()
-        self.validation = validation
-        self.measured = validation.column if validation is not None else "map50"
-        self.hooks = tuple(hooks)
-        self.identity = {**(identity or {}), "recipe": recipe.to_plain()}
-        paths = loader.maker.images.paths
-        self.stepper = Stepper(network, objective, recipe, self.ranks, self.hooks, paths, sparse)
+    stepper: Stepper
+    loader: BatchLoader
+    folder: RunFolder
+    settings: RunSettings
+    validation: Measure | None = None
+    identity: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Takes from the stepper what is needed at every step."""
+        self.recipe, self.ranks, self.hooks = self.stepper.recipe, self.stepper.ranks, self.stepper.hooks
+        self.columns = self.stepper.objective.columns
+        self.measure = self.validation.column if self.validation is not None else "map50"
+        self.identity = {**self.identity, "recipe": self.recipe.to_plain()}
         self.outcome = Outcome()
+        self._log: Log | None = None
         self._drawn_at = time.monotonic()
+        epoch = self.recipe.epoch_steps
+        self._eval_every = self.settings.eval_every or -(-FEWEST_STEPS_BETWEEN_MEASUREMENTS // epoch) * epoch
+        self._keep_every = self.settings.keep_every or (1000 if self.recipe.steps < 10_000 else 10_000)
 
     @property
     def network(self) -> Network:
-        """The network in training: another one behind every cut."""
+        """The network in training: another one after every cut."""
         return self.stepper.network
 
-    def run(self) -> Outcome:
+    def run(self, progress: Progress = silent) -> Outcome:
         """Trains to the end, or until interrupted.
+
+        Args:
+            progress: gets an event after every step; give it in the first process alone.
 
         Raises:
             TrainingError: the loss is no number any more, memory ran out, the folder's run is another one.
             DataError: images cannot be read.
             OutputError: files cannot be written.
         """
-        recipe, outcome = self.recipe, self.outcome
-        outcome.steps = self._restore() if self.options.resume else 0
+        outcome = self.outcome
+        outcome.steps = self._restore() if self.settings.resume else 0
+        self._line = StatusLine(progress, self.recipe.steps, self.recipe.epoch_steps, outcome.steps)
         if self.ranks.first:
             self._write_pair()
-        progress = Progress(recipe.steps, recipe.epoch_steps, self.options.quiet or not self.ranks.first)
-        columns = ("rate", *self.objective.columns, *(c for hook in self.hooks for c in hook.columns))
-        log = board = None
-        if self.ranks.first:
-            folder = self.options.folder.folder
-            log = Log(folder / "log.csv", (*columns, "images_per_s", "wait", self.measured), outcome.steps)
-            board = Board(folder / "tensorboard" if self.options.board else None, outcome.steps)
+            self._log = self._open_log()
         self.stepper.train_from(outcome.steps + 1)
         batches = self.loader.start(outcome.steps)
         try:
             with Interruption() as interruption:
-                while outcome.steps < recipe.steps and not outcome.stopped:
-                    self._one_step(batches, progress, log, board, interruption)
+                while outcome.steps < self.recipe.steps and not outcome.stopped:
+                    self._one_step(batches, interruption)
         except RuntimeError as error:
             if not died(error):
                 raise
@@ -111,22 +99,22 @@ class Trainer:
             ) from None
         finally:
             batches.close()  # ends the workers
-            progress.finish()
-            if log is not None and board is not None:
-                log.close()
-                board.close()
-        self._finish(progress)
+            if self._log is not None:
+                self._log.close()
+        if self.ranks.first:
+            if outcome.steps >= self.recipe.steps:
+                self._write_average("final")
+            self._draw(always=True)
         return outcome
 
-    def _one_step(
-        self,
-        batches: Generator[Batch],
-        progress: Progress,
-        log: Log | None,
-        board: Board | None,
-        interruption: Interruption,
-    ) -> None:
-        """Does a step and all that falls due behind it."""
+    def _open_log(self) -> Log:
+        folder, steps = self.folder.folder, self.outcome.steps
+        board = None if self.settings.no_tensorboard else Board(folder / "tensorboard", steps)
+        columns = ("rate", *self.columns, *(column for hook in self.hooks for column in hook.columns))
+        return Log(folder / "log.csv", (*columns, "images_per_s", "wait", self.measure), steps, board)
+
+    def _one_step(self, batches: Generator[Batch], interruption: Interruption) -> None:
+        """Does a step and all that is due after it."""
         recipe, outcome = self.recipe, self.outcome
         number = outcome.steps + 1
         started = time.monotonic()
@@ -136,30 +124,32 @@ class Trainer:
         outcome.stopped = done.asked and number < recipe.steps
         for problem in done.unreadable:
             outcome.unreadable.setdefault(str(problem.file), problem)
-        cut = self._cut(number, progress)
+        cut = self._cut(number)
         if number % recipe.epoch_steps == 0 or number == recipe.steps:
             for hook in self.hooks:
                 hook.after_epoch(-(-number // recipe.epoch_steps))
-        row: dict[str, float | None] = {"rate": done.rate, **done.figures}
-        for hook in self.hooks:
-            row.update(hook.figures())
-        wait = done.waited / seconds
-        row.update({"images_per_s": recipe.batch / seconds, "wait": wait})
-        progress.update(number, done.figures, done.rate, seconds, recipe.batch, wait, join_status(self.hooks))
-        if self.validation is not None and (number % self.options.eval_every == 0 or number == recipe.steps):
-            row[self.measured] = self._measure(progress)
-        if log is not None and board is not None:
-            log.add(number, row)
-            board.add(number, row)
-        if number % self.options.save_every == 0 or number == recipe.steps or outcome.stopped or cut:
-            self._save(log)
-        if self.ranks.first and number % self.options.keep_every == 0:
+        self._record(number, done, seconds)
+        if number % self.settings.save_every == 0 or number == recipe.steps or outcome.stopped or cut:
+            self._save()
+        if self.ranks.first and number % self._keep_every == 0:
             self._write_average(str(number))
             if any(hook.slims for hook in self.hooks):
-                self.options.folder.write_cfg(self.network.graph.cfg, str(number))
+                self.folder.write_cfg(self.network.graph.cfg, str(number))
 
-    def _cut(self, step: int, progress: Progress) -> bool:
-        """Carries out what hooks want cut behind a step, and forgets the best weights: they fit another cfg."""
+    def _record(self, number: int, done: Step, seconds: float) -> None:
+        """Shows a step, measures where that is due, and writes the log."""
+        speed = {"rate": done.rate, "images_per_s": self.recipe.batch / seconds, "wait": done.waited / seconds}
+        row: dict[str, float | None] = {**speed, **done.figures}
+        for hook in self.hooks:
+            row.update(hook.figures())
+        self._line.update(number, done.figures, speed, [hook.status() for hook in self.hooks])
+        if self.validation is not None and (number % self._eval_every == 0 or number == self.recipe.steps):
+            row[self.measure] = self._measure(self.validation)
+        if self._log is not None:
+            self._log.add(number, row)
+
+    def _cut(self, step: int) -> bool:
+        """Carries out what hooks want cut after a step, and forgets the best weights: they fit another cfg."""
         done = False
         for hook in self.hooks:
             cut = hook.cut_after(step)
@@ -170,94 +160,86 @@ class Trainer:
             self.outcome.best, self.outcome.best_step = -1.0, 0
             if self.ranks.first:
                 self._write_pair()
-            progress.say(hook.after_cut(step))
+            self._line.say(hook.after_cut(step))
             self.stepper.train_from(step + 1)
         return done
 
-    def _measure(self, progress: Progress) -> float:
+    def _measure(self, validation: Measure) -> float:
         """Measures on the validation set, in the first process, and keeps the best weights."""
         self.ranks.average_statistics(self.network)
-        value = 0.0
-        if self.ranks.first and self.validation is not None:
+        outcome, value = self.outcome, 0.0
+        if self.ranks.first:
             with self.stepper.ema.in_place():
-                value = self.validation.measure(self.network)
-                if value >= self.outcome.best:
+                value = validation.measure(self.network)
+                if value >= outcome.best:
                     self._write("best")
-            self._draw(progress)
+            self._draw()
         value = self.ranks.share(value)
-        if value >= self.outcome.best:
-            self.outcome.best, self.outcome.best_step = value, self.outcome.steps
-        self.outcome.measured = value
-        title = self.validation.title if self.validation is not None else ""
-        progress.say(
-            f"step {self.outcome.steps}: {title} {100 * value:.2f} %, "
-            f"best {100 * self.outcome.best:.2f} % at step {self.outcome.best_step}"
+        if value >= outcome.best:
+            outcome.best, outcome.best_step = value, outcome.steps
+        outcome.measured = value
+        self._line.quality = f"{validation.title} {100 * value:.2f} %"
+        self._line.say(
+            f"step {outcome.steps}: {self._line.quality}, best {100 * outcome.best:.2f} % at step {outcome.best_step}"
         )
-        self.stepper.train_from(self.outcome.steps + 1)
+        self.stepper.train_from(outcome.steps + 1)
         return value
 
-    def _save(self, log: Log | None) -> None:
+    def _save(self) -> None:
         """Writes `last` weights and the state."""
         self.ranks.average_statistics(self.network)
-        if log is not None:
-            log.sync()
+        if self._log is not None:
+            self._log.sync()
             self._write("last")
-            self.options.folder.write_state(self._state())
+            self.folder.write_state(self._state())
         self.ranks.wait()
 
     def _write_pair(self) -> None:
-        """Writes the cfg; weights that were there and are of other widths do not stay beside it."""
-        folder = self.options.folder
-        folder.write_cfg(self.network.graph.cfg)
+        """Writes the cfg; weights of other widths do not stay beside it."""
+        self.folder.write_cfg(self.network.graph.cfg)
         if self.outcome.steps:
             for kind in ("best", "final"):
-                folder.forget_unfit(kind, self.network.graph)
+                self.folder.forget_unfit(kind, self.network.graph)
             self._write("last")
 
     def _write(self, kind: str) -> None:
-        self.options.folder.write_weights(self.network, kind, self.outcome.steps * self.recipe.batch)
+        self.folder.write_weights(self.network, kind, self.outcome.steps * self.recipe.batch)
 
     def _write_average(self, kind: str) -> None:
         """Writes weights that are meant to be used: the average where there is one."""
         with self.stepper.ema.in_place():
             self._write(kind)
 
-    def _finish(self, progress: Progress) -> None:
-        if self.ranks.first:
-            if self.outcome.steps >= self.recipe.steps:
-                self._write_average("final")
-            self._draw(progress, always=True)
-
-    def _draw(self, progress: Progress, always: bool = False) -> None:
+    def _draw(self, always: bool = False) -> None:
         """Draws the pictures, not too often; a run goes on without them where they cannot be written."""
         if not always and time.monotonic() - self._drawn_at < SECONDS_BETWEEN_PICTURES:
             return
         self._drawn_at = time.monotonic()
-        folder = self.options.folder.folder
+        folder = self.folder.folder
         try:
-            draw_curves(folder / "log.csv", folder / "curves.png", (*self.objective.columns, self.measured, "rate"))
+            draw_curves(folder / "log.csv", folder / "curves.png", (*self.columns, self.measure, "rate"))
             for hook in self.hooks:
                 hook.draw()
         except OutputError as error:
-            progress.say(f"warning: {error}")
+            self._line.say(f"warning: {error}")
 
     def _state(self) -> dict[str, Any]:
         return {
             "step": self.outcome.steps,
             "best": self.outcome.best,
             "best_step": self.outcome.best_step,
-            "identity": self.identity,
+            "identity": dict(self.identity),
             "cfg": str(self.network.graph.cfg),
             **self.stepper.state_dict(),
         }
 
     def _restore(self) -> int:
         """Takes up the run in the folder; returns the steps that it has done."""
-        state = self.options.folder.read_state()
-        changed = differences(state["identity"], self.identity)
+        state = self.folder.read_state()
+        changed = differences(state["identity"], dict(self.identity))
         if changed:
             raise TrainingError(
-                f"{self.options.folder.state}: belongs to a run with other settings; {'; '.join(changed[:4])}. "
+                f"{self.folder.state}: belongs to a run with other settings; {'; '.join(changed[:4])}. "
                 "Give the same settings to go on, or start anew with --overwrite"
             )
         own = self.network.graph.cfg

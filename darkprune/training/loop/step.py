@@ -53,45 +53,33 @@ class Step:
     unreadable: tuple[DataProblem, ...] = field(default=())
 
 
+@dataclass(kw_only=True, eq=False)
 class Stepper:
     """Does the steps of a run; holds everything that they change.
 
     Attributes:
-        network, objective, recipe, ranks, hooks: of the run.
+        network: with its starting weights, on the device to train on; another one after every cut.
+        objective: what to minimise.
+        recipe: what decides the result.
+        ranks: the processes that share the run.
+        hooks: what else happens.
+        paths: image files, to be named in errors.
         ema: the average of the weights.
     """
 
-    def __init__(
-        self,
-        network: Network,
-        objective: Objective,
-        recipe: Recipe,
-        ranks: Ranks,
-        hooks: Sequence[Hook],
-        paths: Sequence[Path],
-        sparse: bool,
-    ) -> None:
-        """Prepares.
+    network: Network
+    objective: Objective
+    recipe: Recipe
+    ranks: Ranks = field(default_factory=Ranks)
+    hooks: Sequence[Hook] = ()
+    paths: Sequence[Path] = ()
 
-        Args:
-            network: with its starting weights, on the device to train on.
-            objective: what to minimise.
-            recipe: what decides the result.
-            ranks: the processes that share the run.
-            hooks: what else happens.
-            paths: image files, to be named in errors.
-            sparse: γ and β take no decay, whatever the optimiser.
-        """
-        self.objective = objective
-        self.recipe = recipe
-        self.ranks = ranks
-        self.hooks = tuple(hooks)
-        self.paths = paths
-        self.device = next(network.parameters()).device
-        self.sparse = sparse
-        self._prepare(network)
-        self.ema = Ema(network, recipe.ema)
-        self.scaler = torch.amp.GradScaler(self.device.type) if recipe.precision == "fp16" else None
+    def __post_init__(self) -> None:
+        """Makes optimiser, average and scaler."""
+        self.device = next(self.network.parameters()).device
+        self._prepare(self.network)
+        self.ema = Ema(self.network, self.recipe.ema)
+        self.scaler = torch.amp.GradScaler(self.device.type) if self.recipe.precision == "fp16" else None
 
     def cut(self, cut: Cut) -> None:
         """Takes channels out of the network, and with them out of everything that goes along with its weights."""
@@ -113,7 +101,8 @@ class Stepper:
     def _prepare(self, network: Network) -> None:
         recipe = self.recipe
         self.network = network
-        self.optimizer = Optimizer(network, recipe.optimizer, recipe.batch, spare_batch_norm=self.sparse)
+        spare = any(hook.spares_batch_norm for hook in self.hooks)
+        self.optimizer = Optimizer(network, recipe.optimizer, recipe.batch, spare_batch_norm=spare)
         self.freezing = Freezing(network.graph, recipe.freeze, recipe.schedule.burn_in, recipe.frozen_bn)
 
     def train_from(self, step: int) -> None:

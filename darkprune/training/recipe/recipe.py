@@ -1,10 +1,10 @@
-"""Everything about a run that decides its result, read from the cfg and what the user changed."""
+"""Everything that decides the result of a run, read from the cfg and the settings."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 from darkprune.darknet.options import Options
 from darkprune.errors import TrainingError, UsageError
@@ -14,51 +14,12 @@ from darkprune.training.data.batches import SizeSettings
 from darkprune.training.recipe.ema import EmaSettings
 from darkprune.training.recipe.optimizer import OptimizerSettings
 from darkprune.training.recipe.schedule import Schedule, read_schedule
+from darkprune.training.settings import Precision, RunSettings, TrainingKeys
 
-Precision = Literal["full", "bf16", "fp16"]
-
-
-@dataclass(frozen=True)
-class Changes:
-    """What the user wants otherwise than the cfg; None leaves it.
-
-    Attributes:
-        steps, epochs: length of the run; what the schedule gives in steps is stretched with it.
-        batch, parts: images per step, and into how many parts they are divided.
-        rate: learning rate.
-        policy: schedule; `cosine` falls over the whole run to `rate_floor` times the rate.
-        rate_floor: see `policy`.
-        burn_in: steps in which the rate rises.
-        momentum, decay: of the optimiser.
-        adam: use Adam.
-        multi_scale: as `random=` of the head; 0 switches it off.
-        mosaic, mixup, flip: augmentation.
-        augment: False switches all augmentation off.
-        ema: share of the old average.
-        frozen_bn: see `Recipe`; None is no.
-    """
-
-    steps: int | None = None
-    epochs: float | None = None
-    batch: int | None = None
-    parts: int | None = None
-    rate: float | None = None
-    policy: str | None = None
-    rate_floor: float = 0.05
-    burn_in: int | None = None
-    momentum: float | None = None
-    decay: float | None = None
-    adam: bool | None = None
-    multi_scale: float | None = None
-    mosaic: bool | None = None
-    mixup: bool | None = None
-    flip: bool | None = None
-    augment: bool = True
-    ema: float | None = None
-    frozen_bn: bool | None = None
+RATE_FLOOR = 0.05  #: where `--policy cosine` ends, as a share of the learning rate
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """What decides the result of a run, together with network, data and start.
 
@@ -98,48 +59,46 @@ class Recipe:
         return asdict(self)
 
 
-def read_recipe(
-    graph: Graph, images: int, changes: Changes, *, ranks: int = 1, seed: int = 0, freeze: int = 0
-) -> Recipe:
-    """Puts cfg and changes together.
+def read_recipe(graph: Graph, images: int, settings: RunSettings, *, ranks: int = 1, cuda: bool = False) -> Recipe:
+    """Combines cfg and settings.
 
     Args:
         graph: the network.
         images: of the data set.
-        changes: what the user wants otherwise.
+        settings: what replaces the cfg's keys.
         ranks: processes that share each step.
-        seed: of everything random.
-        freeze: see `Recipe`.
+        cuda: whether the run is on a GPU.
 
     Raises:
         CfgError, UsageError, TrainingError: values that cannot be trained with.
     """
     net = graph.net_options()
-    batch = changes.batch or graph.net.batch
-    parts = _parts(batch, changes.parts or graph.net.subdivisions, ranks)
+    batch = settings.batch or graph.net.batch
     schedule = read_schedule(net)
-    steps = _steps(schedule, changes, images, batch, graph.cfg.source)
-    schedule = _schedule(schedule.over(steps), changes)
+    steps = _steps(schedule, settings, images, batch, graph.cfg.source)
     optimizer = OptimizerSettings.read(net)
-    optimizer = replace(
-        optimizer,
-        momentum=optimizer.momentum if changes.momentum is None else changes.momentum,
-        decay=optimizer.decay if changes.decay is None else changes.decay,
-        adam=optimizer.adam if changes.adam is None else changes.adam,
-    )
+    precision = settings.precision or ("fp16" if cuda else "full")
+    if precision == "fp16" and not cuda:
+        raise UsageError("--precision fp16 needs a GPU; the CPU can do bf16")
     return Recipe(
-        batch,
-        parts,
-        steps,
-        images,
-        seed,
-        schedule,
-        optimizer,
-        _augmentation(read_augmentation(graph), changes),
-        _sizes(graph, net, changes),
-        _ema(net, changes, steps),
-        freeze,
-        bool(changes.frozen_bn),
+        batch=batch,
+        parts=_parts(batch, settings.subdivisions or graph.net.subdivisions, ranks),
+        steps=steps,
+        images=images,
+        seed=settings.seed,
+        schedule=_schedule(schedule.over(steps), settings),
+        optimizer=replace(
+            optimizer,
+            momentum=optimizer.momentum if settings.momentum is None else settings.momentum,
+            decay=optimizer.decay if settings.decay is None else settings.decay,
+            adam=optimizer.adam if settings.adam is None else settings.adam,
+        ),
+        augmentation=_augmentation(read_augmentation(graph), settings),
+        sizes=_sizes(graph, net, settings),
+        ema=_ema(net, settings, steps),
+        freeze=settings.freeze,
+        frozen_bn=bool(settings.frozen_bn),
+        precision=precision,
     )
 
 
@@ -158,57 +117,55 @@ def _parts(batch: int, parts: int, ranks: int) -> int:
     return fitting[0]
 
 
-def _steps(schedule: Schedule, changes: Changes, images: int, batch: int, source: str) -> int:
+def _steps(schedule: Schedule, keys: TrainingKeys, images: int, batch: int, source: str) -> int:
     steps = schedule.max_batches
-    if changes.steps is not None:
-        steps = changes.steps
-    elif changes.epochs is not None:
-        steps = math.ceil(changes.epochs * math.ceil(images / batch))
+    if keys.iterations is not None:
+        steps = keys.iterations
+    elif keys.epochs is not None:
+        steps = math.ceil(keys.epochs * math.ceil(images / batch))
     if steps < 1:
         raise TrainingError(f"{source}: max_batches={steps} is no length of a run; give --iterations or --epochs")
     return steps
 
 
-def _schedule(schedule: Schedule, changes: Changes) -> Schedule:
-    if changes.rate is not None:
-        schedule = replace(schedule, rate=changes.rate)
-    if changes.burn_in is not None:
-        schedule = replace(schedule, burn_in=changes.burn_in)
-    if changes.policy == "cosine":
-        return replace(schedule, policy="sgdr", minimum=schedule.rate * changes.rate_floor, cycle=schedule.max_batches)
-    if changes.policy == "constant":
+def _schedule(schedule: Schedule, keys: TrainingKeys) -> Schedule:
+    if keys.lr is not None:
+        schedule = replace(schedule, rate=keys.lr)
+    if keys.burn_in is not None:
+        schedule = replace(schedule, burn_in=keys.burn_in)
+    if keys.policy == "cosine":
+        return replace(schedule, policy="sgdr", minimum=schedule.rate * RATE_FLOOR, cycle=schedule.max_batches)
+    if keys.policy == "constant":
         return replace(schedule, policy="constant")
     return schedule
 
 
-def _augmentation(what: Augmentation, changes: Changes) -> Augmentation:
-    if not changes.augment:
+def _augmentation(what: Augmentation, keys: TrainingKeys) -> Augmentation:
+    if keys.no_augment:
         return Augmentation(jitter=0.0, flip=False, letterbox=what.letterbox, limit=what.limit)
-    mosaic = what.mosaic if changes.mosaic is None else changes.mosaic
+    mosaic = what.mosaic if keys.mosaic is None else keys.mosaic
     if mosaic and what.letterbox:
         raise UsageError("--mosaic does not go together with letter_box=1 of the cfg")
     return replace(
         what,
         mosaic=mosaic,
-        mixup=what.mixup if changes.mixup is None else changes.mixup,
-        flip=what.flip if changes.flip is None else changes.flip,
+        mixup=what.mixup if keys.mixup is None else keys.mixup,
+        flip=what.flip if keys.flip is None else keys.flip,
     )
 
 
-def _sizes(graph: Graph, net: Options, changes: Changes) -> SizeSettings:
+def _sizes(graph: Graph, net: Options, keys: TrainingKeys) -> SizeSettings:
     width, height = graph.net.input.w, graph.net.input.h
-    spread = changes.multi_scale
+    spread = keys.multi_scale
     if spread is None:
-        spread = graph.options(graph.heads[-1]).float("random") if graph.heads and changes.augment else 0.0
+        spread = graph.options(graph.heads[-1]).float("random") if graph.heads and not keys.no_augment else 0.0
     multiple = max(1, int(net.float("resize_step", 32)))
     # darknet takes random=1 for 1.4
     return SizeSettings(width, height, 1.4 if spread == 1 else max(0.0, spread), multiple)
 
 
-def _ema(net: Options, changes: Changes, steps: int) -> EmaSettings:
-    if changes.ema is not None:
-        if not 0 <= changes.ema < 1:
-            raise UsageError(f"--ema {changes.ema:g} is out of range; it must be at least 0 and below 1, such as 0.999")
-        return EmaSettings(changes.ema, ramp=True)
+def _ema(net: Options, keys: TrainingKeys, steps: int) -> EmaSettings:
+    if keys.ema is not None:
+        return EmaSettings(keys.ema, ramp=True)
     alpha = net.float("ema_alpha")
     return EmaSettings(alpha, start=steps // 2, apply_at=max(0, steps - 1000))

@@ -1,4 +1,4 @@
-"""Curves of a run as a picture, and as TensorBoard events, where those programs are installed."""
+"""Curves of a run as a picture, where matplotlib is installed."""
 
 from __future__ import annotations
 
@@ -121,38 +121,6 @@ def new_figure(**options: Any) -> Any:
     """Returns a figure, or None without matplotlib."""
     figure_class = _figure_class()
     return None if figure_class is None else figure_class(**options)
-
-
-class Board:
-    """Writes TensorBoard events; does nothing where it is not installed."""
-
-    def __init__(self, folder: Path | None, step: int) -> None:
-        """Opens the events.
-
-        Args:
-            folder: where; None for none.
-            step: events of later steps are void: the run goes on from here.
-        """
-        self._writer: Any = None
-        if folder is None:
-            return
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            return
-        self._writer = SummaryWriter(str(folder), purge_step=step)
-
-    def add(self, step: int, values: Mapping[str, float | None]) -> None:
-        """Adds values of a step."""
-        if self._writer is not None:
-            for name, value in values.items():
-                if value is not None:
-                    self._writer.add_scalar(name, value, step)
-
-    def close(self) -> None:
-        """Writes what is left."""
-        if self._writer is not None:
-            self._writer.close()
 
 
 def _figure_class() -> Any:

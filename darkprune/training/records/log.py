@@ -10,6 +10,7 @@ from pathlib import Path
 
 from darkprune.darknet.output import atomic_file
 from darkprune.errors import OutputError, TrainingError
+from darkprune.training.records.board import Board
 
 FIRST = "step"
 MAX_FIELD = 64
@@ -22,13 +23,14 @@ class Log:
         columns: `step` first.
     """
 
-    def __init__(self, path: Path, columns: Sequence[str], keep: int) -> None:
+    def __init__(self, path: Path, columns: Sequence[str], keep: int, board: Board | None = None) -> None:
         """Opens the table.
 
         Args:
             path: the file.
-            columns: names behind `step`.
+            columns: names after `step`.
             keep: steps whose rows stay; those of a run that was killed may reach further than its state.
+            board: takes the values as well.
 
         Raises:
             OutputError: it cannot be written.
@@ -36,6 +38,7 @@ class Log:
         """
         self.path = path
         self.columns = (FIRST, *columns)
+        self._board = board
         kept = [row for row in read_log(path) if int(row[FIRST]) <= keep] if keep and path.exists() else []
         if kept and tuple(kept[0]) != self.columns:
             raise TrainingError(f"{path}: has other columns than this run would write; remove it to go on")
@@ -51,6 +54,8 @@ class Log:
         """Adds a row; what is missing stays empty."""
         cells = [str(step), *(_cell(values.get(name)) for name in self.columns[1:])]
         self._write(",".join(cells) + "\n")
+        if self._board is not None:
+            self._board.add(step, values)
 
     def sync(self) -> None:
         """Makes sure that the rows so far are on the disk."""
@@ -63,6 +68,8 @@ class Log:
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
+        if self._board is not None:
+            self._board.close()
 
     def _write(self, text: str) -> None:
         try:

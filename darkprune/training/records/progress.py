@@ -1,91 +1,58 @@
-"""The progress line."""
+"""What is shown of a run while it trains: loss, quality, speed and the words of the hooks, beside the bar."""
 
 from __future__ import annotations
 
-import sys
-import time
-from collections.abc import Mapping
-from typing import TextIO
+from collections.abc import Mapping, Sequence
 
-SECONDS_BETWEEN_LINES = 10.0  #: where there is no terminal to write over
-SECONDS_BETWEEN_UPDATES = 0.2
+from darkprune.progress import Progress, say, track
+
 MEMORY = 0.9  #: share of the old average in what is shown, as in darknet
 _SHORT = {"objectness": "obj", "class": "cls"}
 _HIDDEN = ("matched",)
 
 
-class Progress:
-    """Shows how a run gets on: one line that is written over on a terminal, a line now and then elsewhere."""
+class StatusLine:
+    """Reports every step of a run, with smoothed figures.
 
-    def __init__(self, steps: int, epoch_steps: int, quiet: bool, stream: TextIO = sys.stderr) -> None:
-        self.steps = steps
-        self.epoch_steps = epoch_steps
-        self.quiet = quiet
-        self.stream = stream
-        self._terminal = stream.isatty()
-        self._shown_at = 0.0
-        self._width = 0
+    Attributes:
+        quality: the last measurement on the validation set ("mAP@0.5 41.20 %"); empty before the first.
+    """
+
+    def __init__(self, progress: Progress, steps: int, epoch_steps: int, done: int) -> None:
+        """Begins at a number of completed steps."""
+        self._progress = progress
+        self._epoch_steps = epoch_steps
+        self._at = track(progress, "training", steps, "step").at
+        self._at(done)
         self._averages: dict[str, float] = {}
+        self.quality = ""
 
-    def update(
-        self, step: int, figures: Mapping[str, float], rate: float, seconds: float, images: int, wait: float, more: str
-    ) -> None:
-        """Shows a step.
+    def update(self, step: int, figures: Mapping[str, float], speed: Mapping[str, float], more: Sequence[str]) -> None:
+        """Reports a step.
 
         Args:
             step: steps done.
             figures: of the objective, `loss` first.
-            rate: learning rate.
-            seconds: that the step took.
-            images: that it was made of.
-            wait: share of the time in which the network waited for data.
-            more: further words.
+            speed: `rate` of learning, `images_per_s`, and `wait`, the share of the time spent waiting for data.
+            more: words of the hooks.
         """
-        for name, value in {**figures, " seconds": seconds, " wait": wait}.items():
-            old = self._averages.get(name, value)
-            self._averages[name] = MEMORY * old + (1 - MEMORY) * value
-        now = time.monotonic()
-        due = SECONDS_BETWEEN_UPDATES if self._terminal else SECONDS_BETWEEN_LINES
-        if self.quiet or (now - self._shown_at < due and step < self.steps):
-            return
-        self._shown_at = now
-        each = self._averages[" seconds"]
-        parts = [f"{_SHORT.get(name, name)} {self._averages[name]:.3g}" for name in figures if name not in _HIDDEN]
-        line = (
-            f"{step}/{self.steps} epoch {step / self.epoch_steps:.1f}  {' '.join(parts)}  rate {rate:.2g}  "
-            f"{images / each:.1f} img/s wait {100 * self._averages[' wait']:.0f} %  {more}{'  ' if more else ''}"
-            f"{duration((self.steps - step) * each)} left"
-        )
-        self._write(line)
+        smooth = {name: self._smoothed(name, value) for name, value in {**figures, **speed}.items() if name != "rate"}
+        losses = [f"{_SHORT.get(name, name)} {smooth[name]:.3g}" for name in figures if name not in _HIDDEN]
+        parts = [
+            " ".join(losses),
+            self.quality,
+            f"epoch {step / self._epoch_steps:.1f}",
+            f"rate {speed['rate']:.2g}",
+            f"{smooth['images_per_s']:.1f} img/s wait {100 * smooth['wait']:.0f} %",
+            *more,
+        ]
+        self._at(step, details="  ".join(part for part in parts if part))
 
     def say(self, message: str) -> None:
         """Shows a line that stays."""
-        if self.quiet:
-            return
-        if self._terminal and self._width:
-            self.stream.write("\r" + " " * self._width + "\r")
-            self._width = 0
-        self.stream.write(message + "\n")
-        self.stream.flush()
+        say(self._progress, message)
 
-    def finish(self) -> None:
-        """Leaves the last line standing."""
-        if self._width:
-            self.stream.write("\n")
-            self._width = 0
-
-    def _write(self, line: str) -> None:
-        if self._terminal:
-            self.stream.write("\r" + line.ljust(self._width))
-            self._width = len(line)
-        else:
-            self.stream.write(line + "\n")
-        self.stream.flush()
-
-
-def duration(seconds: float) -> str:
-    """Formats a time: 45 s, 12 min, 3 h 05 min."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+    def _smoothed(self, name: str, value: float) -> float:
+        old = self._averages.get(name, value)
+        self._averages[name] = MEMORY * old + (1 - MEMORY) * value
+        return self._averages[name]

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from darkprune.errors import TrainingError, UsageError
+from darkprune.errors import TrainingError
 from darkprune.graph.channels import ChannelMap, depthwise_layers, map_channels
 from darkprune.graph.graph import Graph
 from darkprune.graph.groups import PruneGroup, group_of
@@ -27,72 +27,12 @@ from darkprune.network import Network, tensor_of
 from darkprune.surgery.apply import Cut
 from darkprune.training.loop.checkpoint import RunFolder
 from darkprune.training.loop.hooks import Hook
+from darkprune.training.settings import SparsitySettings
 from darkprune.training.sparsity.gammas import GammaHistory
 
-Mode = Literal["constant", "dynamic"]
+DEFAULT_S = 0.00075
 KEPT_SHARE = 0.01  #: part of s that the channels that matter still get (`dynamic`)
 NEGLIGIBLE = 0.01  #: |γ| below this counts as gone in the progress line
-
-
-@dataclass(frozen=True)
-class SparsitySettings:
-    """How to make a network sparse.
-
-    Attributes:
-        mode: `constant`: s for every channel, all the time; `dynamic`: from `switch` on, the `keep_fraction` of the
-            channels with the largest |γ| get 0.01·s.
-        s: weight of Σ|γ| per step.
-        switch: fraction of the run at which `dynamic` chooses.
-        keep_fraction: fraction of the channels that are spared then.
-        reselect: choose again after every epoch.
-        coupled: whether convolutions that are added by shortcuts are drawn to zero too.
-        ratio: fraction of the channels that is to be pruned later; for the progress line only.
-    """
-
-    mode: Mode = "dynamic"
-    s: float = 0.00075
-    switch: float = 0.5
-    keep_fraction: float = 0.3
-    reselect: bool = False
-    coupled: bool = True
-    ratio: float = 0.65
-
-    def __post_init__(self) -> None:
-        """Checks the values.
-
-        Raises:
-            UsageError: one makes no sense.
-        """
-        if not (self.s >= 0 and math.isfinite(self.s)):
-            raise UsageError(f"--s {self.s:g} must not be negative")
-        for name, value in (("switch", self.switch), ("keep-fraction", self.keep_fraction), ("ratio", self.ratio)):
-            if not 0 <= value <= 1:
-                raise UsageError(f"--{name} {value:g} is outside 0 to 1")
-
-
-@dataclass(frozen=True)
-class Preset:
-    """A published setting for sparse training.
-
-    Attributes:
-        s: as published.
-        batch: images per step.
-        rate, epochs, size: learning rate at the start (cosine), length, input size in pixels.
-    """
-
-    s: float
-    batch: int
-    rate: float = 0.002
-    epochs: int = 200
-    size: int = 416
-
-
-#: [GCP] §5.2
-PRESETS = {
-    "yolov4": Preset(0.00075, 16),
-    "yolov3": Preset(0.003, 32),
-    "mobilenet-yolov3": Preset(0.005, 32),
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,6 +97,7 @@ class Sparsity(Hook):
 
     name = "sparsity"
     columns = ("sparsity", "gamma_mean", "gamma_small", "gamma_at_ratio")
+    spares_batch_norm = True
 
     def __init__(
         self,
@@ -179,6 +120,7 @@ class Sparsity(Hook):
             TrainingError: the network has no γ to work on.
         """
         self.settings = settings
+        self.s = DEFAULT_S if settings.s is None else settings.s
         self.groups = groups
         self.switch_step = math.ceil(settings.switch * steps)
         self.folder = folder
@@ -194,14 +136,14 @@ class Sparsity(Hook):
             kept = [torch.from_numpy(cut.kept(cut.channels.of_layer[layer.layer])) for layer in self.layers]
             self._spared = [spared[rows.to(spared.device)] for spared, rows in zip(self._spared, kept, strict=True)]
         self.network = network
-        self.layers = sparse_layers(network.graph, self.groups, self.settings.coupled)
+        self.layers = sparse_layers(network.graph, self.groups, not self.settings.no_coupled)
         device = tensor_of(network, self.layers[0].layer, "scales").device
         self._free = [layer.free.to(device) for layer in self.layers]
         self._figures: dict[str, float] = {}
 
     def weights(self) -> list[Tensor]:
         """Returns for every layer what is added per channel: s, 0.01·s or 0; (c,) each."""
-        s = self.settings.s
+        s = self.s
         if self._spared is None:
             return [free * s for free in self._free]
         return [
@@ -211,7 +153,7 @@ class Sparsity(Hook):
     def before_step(self, step: int) -> None:
         """Adds s·sign(γ) to the gradients; at the switch, chooses the channels to spare."""
         self._step = step
-        if self.settings.mode == "dynamic" and self._spared is None and step > self.switch_step:
+        if self.settings.sparsity == "dynamic" and self._spared is None and step > self.switch_step:
             self._select()
         for layer, weight in zip(self.layers, self.weights(), strict=True):
             gamma = tensor_of(self.network, layer.layer, "scales")
@@ -233,7 +175,7 @@ class Sparsity(Hook):
             penalty = torch.stack(
                 [(w * self._gamma(layer).abs()).sum() for layer, w in zip(self.layers, self.weights(), strict=True)]
             ).sum()
-            rank = min(len(sizes), max(1, math.floor(self.settings.ratio * len(sizes) + 0.5)))
+            rank = min(len(sizes), max(1, math.floor(self.settings.target_ratio * len(sizes) + 0.5)))
             at_ratio = sizes.kthvalue(rank).values
             small = (sizes < NEGLIGIBLE).to(sizes.dtype).mean()
             values = torch.stack([penalty, sizes.mean(), small, at_ratio]).tolist()
@@ -243,7 +185,7 @@ class Sparsity(Hook):
     def status(self) -> str:
         """Says how much is negligible, and how large |γ| still is where the ratio would cut."""
         found = self.figures()
-        ratio = self.settings.ratio
+        ratio = self.settings.target_ratio
         return (
             f"|γ|<{NEGLIGIBLE:g}: {100 * found['gamma_small']:.0f} of {100 * ratio:.0f} % wanted, "
             f"at {100 * ratio:.0f} %: {found['gamma_at_ratio']:.3g}"

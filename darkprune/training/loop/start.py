@@ -1,0 +1,76 @@
+"""What a run starts from: the device, and the network with its weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from darkprune.darknet.weights import WeightsFile
+from darkprune.errors import TrainingError, UsageError, WeightsError
+from darkprune.graph.graph import Graph
+from darkprune.graph.weights import NetworkWeights, stored_tensors
+from darkprune.network import Network, initialise, load_weights, tensor_of
+
+
+def choose_device(text: str, local: int = 0) -> torch.device:
+    """Returns the device to train on.
+
+    Raises:
+        UsageError: it does not exist here.
+    """
+    if text == "auto":
+        return torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
+    try:
+        device = torch.device(text)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"--device {text[:40]}: {(str(error).splitlines() or ['?'])[0][:100]}") from None
+    return device
+
+
+def open_network(
+    graph: Graph, weights: Path | None, device: torch.device, seed: int, backbone: Path | None = None
+) -> Network:
+    """Makes a network with the weights of a file, or fresh ones.
+
+    Args:
+        graph: the network.
+        weights: a whole file; None for fresh weights.
+        device: where to put it.
+        seed: of fresh weights.
+        backbone: a file of the first layers alone (`darknet partial`, such as yolov4.conv.137); the others are fresh.
+
+    Raises:
+        WeightsError: a file does not fit.
+        TrainingError: a layer that cannot be trained here, or weights that are no numbers.
+    """
+    network = Network(graph, channels_last=device.type == "cuda" and graph.net.input.is_map)
+    initialise(network, seed)  # also what `dontload` keeps out of a file
+    if weights is not None:
+        with NetworkWeights(graph, weights) as stored:
+            load_weights(network, stored)
+            bad = stored.non_finite()
+        if bad:
+            raise TrainingError(f"{weights}: {bad[0]}; training cannot start from it")
+    elif backbone is not None:
+        _load_backbone(network, backbone)
+    return network.to(device)
+
+
+def _load_backbone(network: Network, path: Path) -> None:
+    """Loads the layers that a partial file holds: it has to end where a layer ends."""
+    tensors = stored_tensors(network.graph)
+    with WeightsFile(path, tensors) as file:
+        ends = [blob.offset + 4 * blob.floats for blob in file.blobs.values()]
+        held = [place for place, end in zip(tensors, ends, strict=True) if end <= file.size]
+        whole = len(held) == len(tensors) or (bool(held) and tensors[len(held)][0] != held[-1][0])
+        if not held or not whole or ends[len(held) - 1] != file.size:
+            layer = tensors[min(len(held), len(tensors) - 1)][0]
+            raise WeightsError(
+                f"{path}: {file.size} bytes end inside layer {layer} of {network.graph.cfg.source}; "
+                "a partial file has to hold whole layers of the same network"
+            )
+        with torch.no_grad():
+            for layer, name, _ in held:
+                tensor_of(network, layer, name).copy_(torch.from_numpy(file.read(layer, name)))

@@ -1,0 +1,228 @@
+"""A training run from end to end: folder, data, recipe, network, loop."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from darkprune.darknet.output import check_folder
+from darkprune.data.dataset import Dataset
+from darkprune.errors import OutputError, TrainingError
+from darkprune.graph.graph import Graph
+from darkprune.graph.stats import totals
+from darkprune.network import Network
+from darkprune.progress import Progress, say, silent
+from darkprune.runs.provenance import write_provenance
+from darkprune.runs.record import file_input
+from darkprune.settings import PathLike
+from darkprune.training.data.batches import BatchLoader, BatchPlan, default_workers
+from darkprune.training.data.classifier import CropMaker, Crops
+from darkprune.training.data.examples import ExampleMaker
+from darkprune.training.data.run_data import RunData, open_data
+from darkprune.training.gradual.gradual import GradualPruning
+from darkprune.training.gradual.timetable import make_timetable
+from darkprune.training.loop.checkpoint import STATE, RunFolder
+from darkprune.training.loop.distributed import Ranks, join_ranks
+from darkprune.training.loop.hooks import Hook
+from darkprune.training.loop.loop import Trainer
+from darkprune.training.loop.objective import Objective
+from darkprune.training.loop.start import choose_device, open_network
+from darkprune.training.loop.step import Stepper
+from darkprune.training.loop.validation import Measure, Validation
+from darkprune.training.recipe.recipe import Recipe, read_recipe
+from darkprune.training.result import TrainResult
+from darkprune.training.settings import RunSettings
+
+CACHE_SHARE = 0.1  #: of the memory, for decoded images
+SHOWN_UNREADABLE = 20
+
+#: makes hooks from network, recipe and the run's folder (None in all processes but the first)
+MakeHooks = Callable[[Network, Recipe, RunFolder | None], Sequence[Hook]]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Task:
+    """What a run trains.
+
+    Attributes:
+        graph: the network.
+        weights: its starting weights; None for fresh ones.
+        backbone: a file of the first layers alone, instead of `weights`.
+        data: labelled images, see `open_data`.
+        unlabelled: images without labels to train on instead.
+        objective: makes what to minimise, for a device.
+        hooks: makes what else happens.
+        inputs: files that are read, by role; the run's folder must not hold them.
+        identity: what makes the run this one, besides recipe, cfg, images and pruning.
+    """
+
+    graph: Graph
+    weights: Path | None
+    backbone: Path | None = None
+    data: PathLike | None
+    unlabelled: PathLike | None = None
+    objective: Callable[[torch.device], Objective]
+    hooks: MakeHooks = lambda network, recipe, folder: ()
+    inputs: Mapping[str, Path] = field(default_factory=dict)
+    identity: Mapping[str, Any] = field(default_factory=dict)
+
+
+def run_task(task: Task, output: Path, settings: RunSettings, progress: Progress = silent) -> TrainResult:
+    """Trains; under `torchrun` every process calls this.
+
+    Args:
+        task: what is trained.
+        output: folder of the run.
+        settings: how.
+        progress: gets an event after every step, in the first process.
+
+    Raises:
+        DarkpruneError: of whatever cannot be read, trained or written.
+    """
+    graph = task.graph
+    ranks = join_ranks(choose_device(settings.device).type == "cuda")
+    try:
+        device = choose_device(settings.device, ranks.local)
+        folder = RunFolder(output, Path(graph.cfg.source).stem)
+        if ranks.first:
+            _open_folder(folder, list(task.inputs.values()), settings)
+        else:
+            progress = silent
+        ranks.wait()
+        data = open_data(graph, task.data, settings, unlabelled=task.unlabelled)
+        for warning in data.warnings:
+            say(progress, f"warning: {warning}")
+        recipe = read_recipe(graph, len(data.images), settings, ranks=ranks.count, cuda=device.type == "cuda")
+        network = open_network(graph, task.weights, device, settings.seed, task.backbone)
+        hooks = list(task.hooks(network, recipe, folder if ranks.first else None))
+        if settings.prune_to is not None:
+            hooks.append(_gradual(network, recipe, settings, ranks))
+        stepper = Stepper(
+            network=network,
+            objective=task.objective(device),
+            recipe=recipe,
+            ranks=ranks,
+            hooks=hooks,
+            paths=data.images.paths,
+        )
+        trainer = make_trainer(stepper, data, folder, settings, task.identity)
+        if ranks.first:
+            read = {role: file_input(path) for role, path in task.inputs.items()}
+            write_provenance(output, read, goes_on=settings.resume)
+        trainer.run(progress)
+        return _result(trainer, graph, data)
+    finally:
+        ranks.close()
+
+
+def make_trainer(
+    stepper: Stepper, data: RunData, folder: RunFolder, settings: RunSettings, identity: Mapping[str, Any]
+) -> Trainer:
+    """Connects what does the steps with images, files and measurements.
+
+    Args:
+        stepper: does the steps.
+        data: images.
+        folder: of the run.
+        settings: how.
+        identity: what makes the run this one, besides recipe, cfg and images.
+    """
+    recipe, ranks, graph = stepper.recipe, stepper.ranks, stepper.network.graph
+    if not settings.no_cache:
+        data.images.keep_in_memory(int(CACHE_SHARE * _memory()))
+    maker = ExampleMaker(data.images, recipe.augmentation, settings.strict)
+    if not graph.heads:
+        maker = CropMaker(data.images, recipe.augmentation, settings.strict, Crops.read(graph))
+    plan = BatchPlan(
+        batch=recipe.batch,
+        parts=recipe.parts,
+        steps=recipe.steps,
+        seed=recipe.seed,
+        sizes=recipe.sizes,
+        rank=ranks.rank,
+        ranks=ranks.count,
+    )
+    workers = default_workers() if settings.workers is None else settings.workers
+    at_a_time = max(1, min(16, plan.part))
+    validation: Measure | None = None
+    if isinstance(data.validation, Dataset):
+        validation = Validation(data.validation, batch=at_a_time, workers=max(1, workers))
+    elif data.validation is not None:
+        validation = replace(data.validation, batch=at_a_time)
+    whole = {"cfg": hashlib.sha256(graph.cfg.encode()).hexdigest(), "images": data.digest, **identity}
+    for hook in stepper.hooks:
+        if isinstance(hook, GradualPruning):
+            whole[hook.name] = hook.identity
+    return Trainer(
+        stepper=stepper,
+        loader=BatchLoader(maker, plan, workers, pin=stepper.device.type == "cuda"),
+        folder=folder,
+        settings=settings,
+        validation=validation,
+        identity=whole,
+    )
+
+
+def _open_folder(folder: RunFolder, inputs: Sequence[Path], settings: RunSettings) -> None:
+    """Makes the run's folder, or finds the one to go on with.
+
+    Raises:
+        OutputError: it exists without `resume` or `overwrite`, holds an input, or cannot be written.
+        TrainingError: there is no run to resume.
+    """
+    path = folder.folder
+    if settings.resume:
+        if not folder.state.is_file():
+            raise TrainingError(f"{path}: has no {STATE} to go on from; leave out --resume to start")
+        return
+    check_folder(path, inputs, settings.overwrite)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        for name in (STATE, "log.csv"):
+            (path / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def _gradual(network: Network, recipe: Recipe, settings: RunSettings, ranks: Ranks) -> GradualPruning:
+    """Makes the hook that prunes inside the run; frozen layers keep all their channels."""
+    kept = replace(settings, prune_exclude=(*settings.prune_exclude, *range(settings.freeze)))
+    return GradualPruning(network, kept, make_timetable(kept, recipe.epoch_steps, recipe.steps), ranks)
+
+
+def _result(trainer: Trainer, before: Graph, data: RunData) -> TrainResult:
+    outcome, folder = trainer.outcome, trainer.folder
+    warnings = [*data.warnings, *map(str, list(outcome.unreadable.values())[:SHOWN_UNREADABLE])]
+    if outcome.unreadable:
+        warnings.append(f"{len(outcome.unreadable)} images could not be read; others took their places")
+    measured = outcome.best >= 0
+    return TrainResult(
+        output=folder.folder,
+        cfg=folder.cfg,
+        weights={kind: path for kind in ("last", "best", "final") if (path := folder.weights(kind)).is_file()},
+        steps=outcome.steps,
+        stopped=outcome.stopped,
+        measure=trainer.measure,
+        measured=outcome.measured,
+        best=outcome.best if measured else None,
+        best_step=outcome.best_step if measured else None,
+        figures=outcome.figures,
+        images_per_second=outcome.images / outcome.seconds if outcome.seconds else 0.0,
+        waited=outcome.waited / outcome.seconds if outcome.seconds else 0.0,
+        unreadable=tuple(sorted(outcome.unreadable)),
+        before=totals(before),
+        after=totals(trainer.network.graph),
+        cuts=tuple(cut for hook in trainer.hooks if isinstance(hook, GradualPruning) for cut in hook.cuts),
+        warnings=tuple(warnings),
+    )
+
+
+def _memory() -> int:
+    """Returns the bytes of this machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 8 << 30

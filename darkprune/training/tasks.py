@@ -1,0 +1,144 @@
+"""The two training tasks: on labels, and from a teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from darkprune.errors import UsageError
+from darkprune.graph.graph import Graph, resized
+from darkprune.graph.groups import divide
+from darkprune.layers.heads import Detection
+from darkprune.network import Network
+from darkprune.progress import Progress, silent
+from darkprune.settings import PathLike
+from darkprune.surgery.plan_file import read_plan
+from darkprune.training.data.classifier import ClassifierObjective
+from darkprune.training.distillation.distillation import settings_of
+from darkprune.training.distillation.taps import choose_taps, match_taps, parse_taps
+from darkprune.training.distillation.teacher import Teacher
+from darkprune.training.loop.checkpoint import RunFolder
+from darkprune.training.loop.hooks import Hook
+from darkprune.training.loop.objective import DetectionObjective, Objective
+from darkprune.training.presets import with_preset
+from darkprune.training.recipe.recipe import Recipe
+from darkprune.training.result import TrainResult
+from darkprune.training.run import Task, run_task
+from darkprune.training.settings import DistillSettings, TrainSettings
+from darkprune.training.sparsity.sparsity import Sparsity
+
+
+def train_network(
+    graph: Graph,
+    weights: Path | None,
+    data: PathLike,
+    output: Path,
+    settings: TrainSettings,
+    progress: Progress = silent,
+) -> TrainResult:
+    """Trains a network on labelled images.
+
+    Args:
+        graph: the network.
+        weights: its starting weights; None for fresh ones.
+        data: images in any form that `read_dataset` knows, or a classifier's .data file.
+        output: folder for weights, state, log and curves.
+        settings: how.
+        progress: gets an event after every step.
+
+    Raises:
+        DarkpruneError: of whatever cannot be read, trained or written.
+    """
+    settings = with_preset(settings)
+    graph = resized(graph, settings.size)
+    backbone = Path(settings.backbone) if settings.backbone is not None else None
+    if weights is not None and backbone is not None:
+        raise UsageError("give WEIGHTS or --backbone, not both")
+    objective = _objective_of(graph)  # refuses before a folder is made
+
+    def hooks(network: Network, recipe: Recipe, folder: RunFolder | None) -> list[Hook]:
+        if settings.sparsity is None:
+            return []
+        return [Sparsity(network, divide(graph, settings.groups), settings, recipe.steps, folder)]
+
+    task = Task(
+        graph=graph,
+        weights=weights,
+        backbone=backbone,
+        data=data,
+        objective=lambda device: objective,
+        hooks=hooks,
+        inputs=_inputs({"cfg": Path(graph.cfg.source), "weights": weights, "backbone": backbone}),
+    )
+    return run_task(task, output, settings, progress)
+
+
+def distil_network(
+    teacher: tuple[Graph, Path],
+    student: tuple[Graph, Path],
+    output: Path,
+    settings: DistillSettings,
+    progress: Progress = silent,
+) -> TrainResult:
+    """Trains a pruned network to compute what its original does.
+
+    Args:
+        teacher: the original and its weights.
+        student: the pruned network and its weights.
+        output: folder for weights, state, log and curves.
+        settings: on which images, and how.
+        progress: gets an event after every step.
+
+    Raises:
+        DarkpruneError: of whatever cannot be read, trained or written.
+    """
+    graph = resized(student[0], settings.size)
+    original = resized(teacher[0], f"{graph.net.input.w}x{graph.net.input.h}")
+    plan = read_plan(Path(settings.plan)) if settings.plan is not None else None
+    if settings.taps:
+        chosen = parse_taps(settings.taps, len(original))
+    else:
+        chosen = choose_taps(original, divide(original, settings.groups), settings.preset)
+    taps = match_taps(chosen, original, graph, plan)
+    taps = tuple(replace(tap, weight=tap.weight * settings.attention_weight) for tap in taps)
+    labelled = settings.unlabelled is None
+    guide = Teacher(original, teacher[1], taps, settings_of(settings), labelled)
+    if labelled:
+        DetectionObjective(graph)  # refuses before a folder is made
+    elif settings.frozen_bn is None:
+        settings = replace(settings, frozen_bn=True)
+    task = Task(
+        graph=graph,
+        weights=student[1],
+        data=settings.data,
+        unlabelled=settings.unlabelled,
+        objective=partial(guide.objective, graph),
+        inputs=_inputs(
+            {
+                "cfg": Path(graph.cfg.source),
+                "weights": student[1],
+                "teacher cfg": Path(original.cfg.source),
+                "teacher weights": teacher[1],
+            }
+        ),
+        identity=guide.identity(),
+    )
+    return run_task(task, output, settings, progress)
+
+
+def _objective_of(graph: Graph) -> Objective:
+    """Returns the loss that a network asks for: of its detection heads, or of its [softmax].
+
+    Raises:
+        TrainingError: it has neither.
+        CfgError: a training key that makes no sense.
+    """
+    if graph.heads or any(isinstance(layer.kind, Detection) for layer in graph):
+        return DetectionObjective(graph)
+    return ClassifierObjective(graph)
+
+
+def _inputs(files: Mapping[str, Path | None]) -> dict[str, Path]:
+    return {role: path for role, path in files.items() if path is not None}
