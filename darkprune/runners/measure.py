@@ -1,4 +1,4 @@
-"""One number for a loaded network: mAP where there are labels, else the distance from the unpruned one's outputs."""
+"""One number for a loaded network: mAP where there are labels, else its agreement with, or distance from, another."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from darkprune.data.dataset import Dataset
+from darkprune.evaluation.agreement import Agreement
 from darkprune.evaluation.detector import Detector, Loading
 from darkprune.evaluation.evaluate import evaluate_detector
 from darkprune.evaluation.of_graph import heads_of, input_shape
 from darkprune.evaluation.output_distance import OutputDistance
-from darkprune.progress import Progress, track
+from darkprune.progress import Progress, silent, track
 from darkprune.runners.base import LoadedNetwork
 
 #: measures a loaded network
@@ -21,6 +22,7 @@ Following = Callable[[int, str], AbstractContextManager[Progress]]
 BATCH = 8  #: images at a time
 MAP = "mAP@0.5"  #: more is better
 DISTANCE = "distance"  #: less is better
+AGREEMENT = "agreement"  #: more is better
 
 
 def map_of(dataset: Dataset, batch: int = BATCH) -> Measure:
@@ -31,6 +33,22 @@ def map_of(dataset: Dataset, batch: int = BATCH) -> Measure:
         loading = Loading(max(1, batch))
         figures, _ = evaluate_detector(detector, dataset, loading=loading, coco=False, progress=progress)
         return figures.map50
+
+    return measure
+
+
+def agreement_with(
+    original: LoadedNetwork, paths: Sequence[Path], batch: int = BATCH, progress: Progress = silent
+) -> Measure:
+    """Measures how well a network finds what another one finds, see `Agreement`.
+
+    Raises:
+        DataError: no image can be read, or the original finds nothing.
+    """
+    agreement = Agreement(Detector.of(original.graph, original.head_maps), paths, Loading(max(1, batch)), progress)
+
+    def measure(network: LoadedNetwork, progress: Progress) -> float:
+        return agreement.of(Detector.of(network.graph, network.head_maps), progress)
 
     return measure
 

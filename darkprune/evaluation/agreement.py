@@ -1,0 +1,81 @@
+"""How well a network finds what another one finds: a yardstick that needs no labels.
+
+The confident detections of the original network on unlabelled images count as the objects there, and a network that
+was made of it is scored against them like any detector. Unlike a distance between maps this compares networks of
+different input sizes, and is as easy to read as mAP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from darkprune.data.dataset import Dataset, ImageRecord, LabelReading, StoredLabels, make_objects
+from darkprune.errors import DataError
+from darkprune.evaluation.detector import PLAIN, Detector, Loading, find_objects
+from darkprune.evaluation.evaluate import evaluate_detector
+from darkprune.evaluation.nms import Detections
+from darkprune.progress import Progress, silent
+
+CONFIDENT = 0.25  #: score from which on a detection of the original counts as an object
+
+
+class Agreement:
+    """The agreement of networks with an original on some images.
+
+    It is the average precision at IoU 0.5 over the classes that the original finds, each weighted by the number of its
+    objects: of the many classes that a handful of images shows once or twice, none can decide alone. The original
+    itself has nearly 1.
+    """
+
+    def __init__(
+        self, original: Detector, paths: Sequence[Path], loading: Loading = PLAIN, progress: Progress = silent
+    ) -> None:
+        """Finds the objects.
+
+        Args:
+            original: the network to agree with.
+            paths: images that were not used to make the networks.
+            loading: how they are read.
+            progress: gets an event per batch.
+
+        Raises:
+            DataError: not one image can be read, or the original finds nothing in them.
+        """
+        found = find_objects(original, paths, loading, threshold=CONFIDENT, task="original detections",
+                             progress=progress)  # fmt: skip
+        readable = np.flatnonzero(found.sizes[:, 0]).tolist()
+        if not readable:
+            problem = next(iter(found.problems), "there are none")
+            raise DataError(f"not one of {len(paths)} images can be read; {problem}")
+        if not len(found.detections):
+            raise DataError(
+                f"the original network finds nothing in {len(readable)} images (from {paths[0]} on), so that nothing "
+                "can be said of how others agree with it: give images of what it was trained for"
+            )
+        self._loading = loading
+        self.objects = len(found.detections)
+        self.images = Dataset("agreement", (), tuple(_record(paths[i], found.of_image(i)) for i in readable))
+
+    def of(self, network: Detector, progress: Progress = silent) -> float:
+        """Measures a network; its input size may be another one.
+
+        Args:
+            network: with the original's classes.
+            progress: gets an event per batch.
+
+        Returns:
+            The agreement, 0 to 1.
+        """
+        figures, _ = evaluate_detector(
+            network, self.images, loading=self._loading, coco=False, task="agreement", progress=progress
+        )
+        total = sum(entry.truths for entry in figures.per_class)
+        return sum(entry.ap * entry.truths for entry in figures.per_class) / total
+
+
+def _record(path: Path, detections: Detections) -> ImageRecord:
+    objects = make_objects(detections.boxes, detections.classes)
+    return ImageRecord(path, StoredLabels(path, LabelReading(objects)))

@@ -1,0 +1,95 @@
+"""Agreement: the original's confident detections are the objects that others are scored against."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_evaluation_whole import SEER, make_set, seer
+
+from darkprune.data.loading import InputShape
+from darkprune.errors import DataError
+from darkprune.evaluation.agreement import Agreement
+from darkprune.evaluation.detector import Detector, Run
+from darkprune.evaluation.heads import Head
+
+Floats = np.ndarray
+
+
+def paths_of(folder: Path, count: int = 5) -> list[Path]:
+    make_set(folder, count)
+    return [folder / f"{number}.png" for number in range(count)]
+
+
+def detector(change: Callable[[Floats, int], None]) -> Detector:
+    """The network of `seer`, changed from image to image."""
+    seen = [0]
+
+    def run(images: Floats) -> list[Floats]:
+        (out,) = seer(images)
+        for each in out:
+            change(each, seen[0])
+            seen[0] += 1
+        return [out]
+
+    return replace(SEER, run=run)
+
+
+def test_the_original_agrees_with_itself(tmp_path: Path) -> None:
+    agreement = Agreement(SEER, paths_of(tmp_path))
+    assert (agreement.objects, len(agreement.images)) == (5, 5)
+    assert agreement.of(SEER) == 1
+
+
+def test_a_network_is_scored_by_the_share_that_it_finds(tmp_path: Path) -> None:
+    def blind(out: Floats, number: int) -> None:
+        if number % 5 in (1, 3):
+            out[4] = -9
+
+    assert Agreement(SEER, paths_of(tmp_path)).of(detector(blind)) == pytest.approx(3 / 5)
+
+
+def test_what_the_original_is_not_sure_of_is_no_object(tmp_path: Path) -> None:
+    def unsure(out: Floats, number: int) -> None:
+        if number < 2:
+            out[4] = np.where(out[4] > 0, -1.2, out[4])  # 0.23
+
+    agreement = Agreement(detector(unsure), paths_of(tmp_path))
+    assert agreement.objects == 3
+    assert agreement.of(SEER) < 1  # the other two are false detections
+
+
+def test_classes_count_by_their_objects(tmp_path: Path) -> None:
+    def second(out: Floats, number: int) -> None:
+        if number % 5 == 0:
+            out[5:7] = out[6:4:-1].copy()  # the first image shows class 1
+
+    def lost(out: Floats, number: int) -> None:
+        if number % 5 == 0:
+            out[4] = -9
+
+    assert Agreement(detector(second), paths_of(tmp_path)).of(detector(lost)) == pytest.approx(4 / 5)
+
+
+def test_another_input_size_is_compared_by_boxes(tmp_path: Path) -> None:
+    def at_half(images: Floats) -> list[Floats]:
+        return seer(images.repeat(2, axis=2).repeat(2, axis=3))
+
+    head = Head("yolo", 2, ((32.0, 32.0),), 64, 64)
+    half: Run = at_half
+    assert Agreement(SEER, paths_of(tmp_path)).of(Detector(half, (head,), InputShape(32, 32))) == 1
+
+
+def test_images_without_detections_say_nothing(tmp_path: Path) -> None:
+    def nothing(out: Floats, number: int) -> None:
+        out[4] = -9
+
+    paths = paths_of(tmp_path)
+    with pytest.raises(DataError, match="finds nothing in 5 images"):
+        Agreement(detector(nothing), paths)
+    with pytest.raises(DataError, match="not one of 1 images can be read"):
+        Agreement(SEER, [tmp_path / "list.txt"])
+    assert len(Agreement(SEER, [*paths, tmp_path / "list.txt"]).images) == 5
