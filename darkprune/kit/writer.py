@@ -7,16 +7,18 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 
 from darkprune.darknet.output import check_folder, result_folder
-from darkprune.errors import ExportError
+from darkprune.errors import ExportError, RunnerError
 from darkprune.kit import deepstream
 from darkprune.kit.board.runtime.compare import REFERENCE, reference_input
 from darkprune.kit.readme import readme
 from darkprune.kit.schema import ONNX_NAME, KitDescription
+from darkprune.onnx.session import OnnxSession, is_installed
 from darkprune.tensorrt import operators
 from darkprune.tensorrt.targets import Target
 
@@ -208,23 +210,17 @@ def _shapes(values: onnx.ValueInfoProto, skip: set[str]) -> Mapping[str, tuple[i
 
 
 def _write_reference(partial: Path, description: KitDescription) -> list[str]:
-    """Computes what onnxruntime makes of a fixed input; a remark where it cannot."""
-    try:
-        import onnxruntime
-    except ImportError:
+    """Computes what onnxruntime makes of a fixed input; a remark where it is not installed."""
+    if not is_installed():
         return [f"onnxruntime is not installed, so there is no {REFERENCE} to compare the engine with"]
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
     try:
-        session = onnxruntime.InferenceSession(str(partial / ONNX_NAME), options, providers=["CPUExecutionProvider"])
-        fact = session.get_inputs()[0]
-        batch = description.batch[1] if description.batch is not None else fact.shape[0]
+        session = OnnxSession(partial / ONNX_NAME, ONNX_NAME)
+        batch = description.batch[1] if description.batch is not None else session.batch or 1
         feed = reference_input((batch, description.channels, description.height, description.width))
-        feed = feed.astype(np.float16 if fact.type == "tensor(float16)" else np.float32)
-        outputs = session.run(list(description.outputs), {description.input_name: feed})
-    except Exception as error:  # onnxruntime raises its own classes, of which none is public
-        raise ExportError(f"{ONNX_NAME}: onnxruntime refuses it: {' '.join(str(error).split())[:160]}") from None
-    arrays = {f"output{index}": array for index, array in enumerate(outputs)}
+        outputs = session.run(feed, description.outputs)
+    except RunnerError as error:
+        raise ExportError(str(error)) from None
+    arrays: dict[str, Any] = {f"output{index}": array for index, array in enumerate(outputs.values())}
     np.savez_compressed(partial / REFERENCE, names=np.array(description.outputs), **arrays)
     return []
 

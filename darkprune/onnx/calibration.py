@@ -9,10 +9,7 @@ from __future__ import annotations
 import struct
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import redirect_stdout
-from io import StringIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +20,12 @@ from darkprune.onnx.emit.base import INPUT_NAME
 from darkprune.onnx.emit.scope import layer_name
 from darkprune.onnx.file import write_onnx
 from darkprune.onnx.network import OnnxNetwork
+from darkprune.onnx.session import onnxruntime, silenced
 from darkprune.tensorrt.targets import Target
 
 Floats = NDArray[np.float32]
+#: smallest and largest value of a tensor by its name
+Ranges = Mapping[str, tuple[float, float]]
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".tif", ".tiff", ".webp"})
 METHODS = ("minmax", "entropy", "percentile")
 _SMALLEST = 1e-6  #: range of a tensor that is always 0
@@ -61,8 +61,8 @@ def calibration_batches(images: Iterable[Floats], batch: int = 1) -> Iterator[Fl
         yield np.stack([*waiting, *[waiting[-1]] * (batch - len(waiting))])
 
 
-def measure_ranges(network: OnnxNetwork, batches: Iterable[Floats], method: str = "percentile") -> Any:
-    """Runs images through the network and returns onnxruntime's `TensorsData`: a range per float tensor.
+def measure_ranges(network: OnnxNetwork, batches: Iterable[Floats], method: str = "percentile") -> Ranges:
+    """Runs images through the network and returns the range of every float tensor.
 
     Args:
         network: in FP32; EfficientNMS cannot be run here.
@@ -73,21 +73,20 @@ def measure_ranges(network: OnnxNetwork, batches: Iterable[Floats], method: str 
         RunnerError: onnxruntime is missing or refuses the network.
         DataError: there were no images.
     """
-    try:
-        from onnxruntime.quantization import CalibrationMethod, create_calibrator
-    except ImportError:
-        raise RunnerError("onnxruntime is not installed: pip install 'darkprune[export]'") from None
+    onnxruntime()
+    from onnxruntime.quantization import CalibrationMethod, create_calibrator
+
     if method not in METHODS:
         raise ExportError(f"calibration method {method!r}: unknown; choose one of {', '.join(METHODS)}")
     kinds = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile"}
-    with tempfile.TemporaryDirectory(prefix="darkprune-") as room:
-        path = Path(room) / "network.onnx"
+    with tempfile.TemporaryDirectory(prefix="darkprune-") as folder:
+        path = Path(folder) / "network.onnx"
         write_onnx(network, path)
         try:
             calibrator = create_calibrator(
                 str(path),
                 None,
-                augmented_model_path=str(Path(room) / "augmented.onnx"),
+                augmented_model_path=str(Path(folder) / "augmented.onnx"),
                 calibrate_method=getattr(CalibrationMethod, kinds[method]),
                 extra_options={"symmetric": True},
             )
@@ -95,13 +94,14 @@ def measure_ranges(network: OnnxNetwork, batches: Iterable[Floats], method: str 
             raise RunnerError(f"onnxruntime refuses the network: {' '.join(str(error).split())[:300]}") from None
         empty = True
         for images in batches:
-            with redirect_stdout(StringIO()):  # it reports every step
+            with silenced():
                 calibrator.collect_data(_Once({INPUT_NAME: images}))
             empty = False
         if empty:
             raise DataError("there are no images to calibrate with")
-        with redirect_stdout(StringIO()):
-            return calibrator.compute_data()
+        with silenced():
+            found = calibrator.compute_data()
+    return {name: (_number(data.range_value[0]), _number(data.range_value[1])) for name, data in found.items()}
 
 
 class _Once:
@@ -115,13 +115,13 @@ class _Once:
         return self._feeds.pop() if self._feeds else None
 
 
-def scales(ranges: Any) -> dict[str, float]:
+def _number(value: object) -> float:
+    return float(np.asarray(value, np.float64).reshape(-1)[0])
+
+
+def scales(ranges: Ranges) -> dict[str, float]:
     """Returns the step of 8-bit symmetric quantisation per tensor: the largest magnitude over 127."""
-    found = {}
-    for name, data in ranges.items():
-        low, high = (float(np.asarray(value).reshape(-1)[0]) for value in data.range_value)
-        found[name] = max(abs(low), abs(high), _SMALLEST) / 127
-    return found
+    return {name: max(abs(low), abs(high), _SMALLEST) / 127 for name, (low, high) in ranges.items()}
 
 
 def calibration_cache(

@@ -14,13 +14,14 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
-from darkprune.errors import ExportError, RunnerError
+from darkprune.errors import ExportError
 from darkprune.graph.graph import Graph
 from darkprune.onnx.emit.outputs import Suppression
 from darkprune.onnx.emit.scope import layer_name
 from darkprune.onnx.expect import expected_boxes
 from darkprune.onnx.facts import read_facts
 from darkprune.onnx.network import OnnxNetwork
+from darkprune.onnx.session import OnnxSession
 from darkprune.onnx.suppression import suppression_fault
 
 Floats = NDArray[np.float32]
@@ -97,11 +98,11 @@ def verify_onnx(path: Path, graph: Graph, reference: Reference, images: Floats) 
     allowed = TOLERANCE if facts["precision"] == "fp32" else float("inf")
     maps = [np.asarray(output) for output in reference(images)]
     if facts["outputs"] == "heads":
-        got = run_onnx(path, images)
+        got = OnnxSession(path).run(images)
         return Agreement({name: deviation(got[name], want) for name, want in zip(got, maps, strict=True)}, allowed)
     boxes, scores = expected_boxes(graph, maps, pixels=facts["outputs"] == "deepstream")
     with _opened(path, facts["outputs"]) as opened:
-        got = run_onnx(opened, images)
+        got = OnnxSession(opened).run(images)
     fault = ""
     if facts["outputs"] == "nms":
         fault = suppression_fault(got["detections"], got["boxes"], got["scores"], Suppression(**facts["limits"]))
@@ -122,28 +123,6 @@ def facts_of_file(path: Path) -> dict[str, Any]:
         ExportError: it cannot be read, is not ONNX, or another program made it.
     """
     return read_facts(_load(path), str(path))
-
-
-def run_onnx(model: Path | onnx.ModelProto, images: Floats) -> dict[str, Any]:
-    """Runs a file in onnxruntime on the CPU and returns its outputs by name.
-
-    Raises:
-        RunnerError: onnxruntime is missing or refuses the file.
-    """
-    try:
-        import onnxruntime
-    except ImportError:
-        raise RunnerError("onnxruntime is not installed: pip install 'darkprune[export]'") from None
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    source = str(model) if isinstance(model, Path) else model.SerializeToString()
-    try:
-        session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-        names = [output.name for output in session.get_outputs()]
-        values = session.run(names, {session.get_inputs()[0].name: images})
-    except Exception as error:  # onnxruntime raises classes of its own, none of them public
-        raise RunnerError(f"onnxruntime refuses the file: {' '.join(str(error).split())[:300]}") from None
-    return dict(zip(names, values, strict=True))
 
 
 def deviation(ours: Floats, theirs: Floats, least: float = 1e-30) -> float:

@@ -9,23 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
 from darkprune.darknet.output import atomic_file
-from darkprune.errors import ExportError, RunnerError
+from darkprune.errors import ExportError
 from darkprune.graph.graph import Graph, Layer
 from darkprune.layers.convolution import Convolutional
 from darkprune.layers.dense import Connected
 from darkprune.layers.heads import Head
 from darkprune.layers.merge import Shortcut
+from darkprune.onnx.calibration import Ranges
 from darkprune.onnx.emit.scope import layer_name
 from darkprune.onnx.facts import set_facts
 from darkprune.onnx.network import OnnxNetwork
 from darkprune.onnx.options import LeftOut
+from darkprune.onnx.session import onnxruntime, silenced
 from darkprune.tensorrt.operators import check_model
 from darkprune.tensorrt.targets import Target
 
@@ -51,13 +52,15 @@ def left_out_layers(graph: Graph, choice: LeftOut) -> list[Layer]:
     return [graph[index] for index in sorted(left) if index >= 0]
 
 
-def quantize_onnx(network: OnnxNetwork, graph: Graph, ranges: Any, choice: LeftOut, place: Target) -> onnx.ModelProto:
+def quantize_onnx(
+    network: OnnxNetwork, graph: Graph, ranges: Ranges, choice: LeftOut, place: Target
+) -> onnx.ModelProto:
     """Returns the model with Q/DQ pairs.
 
     Args:
         network: in FP32, of opset 13 or later.
         graph: the network it was made from.
-        ranges: of `measure_ranges`.
+        ranges: smallest and largest value of every tensor.
         choice: layers that are not quantised.
         place: target that has to read it.
 
@@ -65,10 +68,10 @@ def quantize_onnx(network: OnnxNetwork, graph: Graph, ranges: Any, choice: LeftO
         ExportError: a target without INT8, an opset below 13, or a file that the target could not read.
         RunnerError: onnxruntime is missing.
     """
-    try:
-        from onnxruntime.quantization import QDQQuantizer, QuantType
-    except ImportError:
-        raise RunnerError("onnxruntime is not installed: pip install 'darkprune[export]'") from None
+    onnxruntime()
+    from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType
+    from onnxruntime.quantization.calibrate import TensorsData
+
     if "int8" not in place.precisions:
         raise ExportError(f"{place.name} does not compute in INT8; choose one of {', '.join(place.precisions)}")
     if network.opset < _LOWEST_OPSET:
@@ -83,7 +86,10 @@ def quantize_onnx(network: OnnxNetwork, graph: Graph, ranges: Any, choice: LeftO
         reduce_range=False,
         weight_qType=QuantType.QInt8,
         activation_qType=QuantType.QInt8,
-        tensors_range=ranges,
+        tensors_range=TensorsData(
+            CalibrationMethod.MinMax,
+            {name: tuple(np.array(value, np.float32) for value in range_) for name, range_ in ranges.items()},
+        ),
         nodes_to_quantize=nodes,
         nodes_to_exclude=[],
         op_types_to_quantize=["Conv", "Gemm", "Add"],
@@ -97,7 +103,8 @@ def quantize_onnx(network: OnnxNetwork, graph: Graph, ranges: Any, choice: LeftO
             "DedicatedQDQPair": False,
         },
     )
-    quantizer.quantize_model()
+    with silenced():
+        quantizer.quantize_model()
     quantizer.model.topological_sort()  # it appends the pairs at the end
     result = _as_it_was(quantizer.model.model, network)
     _check(result, place)

@@ -5,17 +5,14 @@ Where a `.onnx` file is given for the weights, that file is run as it is: so hal
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
 
@@ -26,8 +23,10 @@ from darkprune.onnx.check import facts_of_file
 from darkprune.onnx.file import write_onnx
 from darkprune.onnx.model import build_onnx
 from darkprune.onnx.options import ExportOptions
+from darkprune.onnx.session import OnnxSession
 from darkprune.runners.base import LoadedNetwork, Maps, Runner
 
+Floats = NDArray[np.float32]
 _LAYER = re.compile(r"(\d{3,})_[a-zA-Z]")  #: how the names of a layer's nodes and tensors begin
 _TIMED_RUNS = 3
 
@@ -43,12 +42,12 @@ class OnnxRuntimeRunner(Runner):
             if weights.suffix == ".onnx":
                 check_file(graph, weights)
                 return _OnnxRuntimeNetwork(graph, weights)
-            room = TemporaryDirectory(prefix="darkprune-")
-            path = Path(room.name) / "network.onnx"
+            folder = TemporaryDirectory(prefix="darkprune-")
+            path = Path(folder.name) / "network.onnx"
             tapped = write_heads(graph, weights, path, "onnxruntime", None, taps)
         except ExportError as error:
             raise RunnerError(f"onnxruntime: {error}") from None
-        return _OnnxRuntimeNetwork(graph, path, tapped, room)
+        return _OnnxRuntimeNetwork(graph, path, tapped, folder)
 
 
 class _OnnxRuntimeNetwork(LoadedNetwork):
@@ -57,66 +56,46 @@ class _OnnxRuntimeNetwork(LoadedNetwork):
         graph: Graph,
         path: Path,
         tapped: Mapping[int, str] | None = None,
-        room: TemporaryDirectory[str] | None = None,
+        folder: TemporaryDirectory[str] | None = None,
     ) -> None:
         self.graph = graph
         self.tapped = tapped or {}
         self._path = path
-        self._room = room  # keeps the file for `layer_times`
-        self._session = self._open(_options())
-        self._input = self._session.get_inputs()[0]
-        self._names = [output.name for output in self._session.get_outputs()]
+        self._folder = folder  # keeps the file for `layer_times`
+        self._session = OnnxSession(path, graph.cfg.source)
+        self._heads = tensors_of_heads(graph, self._session.outputs)
 
-    def head_maps(self, images: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        names = tensors_of_heads(self.graph, self._names)
-        size = self._input.shape[0]
-        if not isinstance(size, int):
-            return self._run(self._session, names, images)
-        return in_parts(lambda part: self._run(self._session, names, part), images, size)
+    def head_maps(self, images: Floats) -> list[Floats]:
+        size = self._session.batch
+        return self._maps(images) if size is None else in_parts(self._maps, images, size)
 
-    def layer_times(self, images: NDArray[np.float32]) -> dict[int, float]:
-        size = self._input.shape[0]
-        batch = images if not isinstance(size, int) else np.resize(images, (size, *images.shape[1:]))
-        names = tensors_of_heads(self.graph, self._names)
-        with TemporaryDirectory(prefix="darkprune-") as room:
-            options = _options()
-            options.enable_profiling = True
-            options.profile_file_prefix = str(Path(room) / "profile")
-            session = self._open(options)
+    def layer_times(self, images: Floats) -> dict[int, float]:
+        size = self._session.batch
+        batch = images if size is None else np.resize(images, (size, *images.shape[1:]))
+        with TemporaryDirectory(prefix="darkprune-") as folder:
+            session = OnnxSession(self._path, self._session.name, profile=Path(folder) / "profile")
             for _ in range(1 + _TIMED_RUNS):
-                self._run(session, names, batch)
-            events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+                session.run(batch, self._heads)
+            events = session.end_profile()
         started = sorted(event["ts"] for event in events if event.get("name") == "model_run")
         nodes = [event for event in events if event.get("cat") == "Node" and event["ts"] >= started[1]]
         return by_layer(((event["name"], event["dur"] / 1e3 / _TIMED_RUNS) for event in nodes), len(self.graph))
 
-    def outputs(self, image: NDArray[np.float32]) -> Maps:
+    def outputs(self, image: Floats) -> Maps:
         tensors = dict(self.tapped)
-        if self.graph.heads:
-            heads = zip(self.graph.heads, tensors_of_heads(self.graph, self._names), strict=True)
-            tensors |= {head.sources[0]: name for head, name in heads if head.sources[0] >= 0}
-        values = self._run(self._session, list(tensors.values()), image[None])
+        heads = zip(self.graph.heads, self._heads, strict=True)
+        tensors |= {head.sources[0]: name for head, name in heads if head.sources[0] >= 0}
+        values = self._session.run(image[None], list(tensors.values()))
         shown = {}
-        for index, found in zip(tensors, values, strict=True):
-            shape = self.graph[index].output
+        for index, name in tensors.items():
+            shape, found = self.graph[index].output, values[name]
             if found.size == shape.c * shape.h * shape.w:
                 shown[index] = found.reshape(shape.c, shape.h, shape.w)
         return shown
 
-    def _run(
-        self, session: onnxruntime.InferenceSession, names: list[str], images: NDArray[np.float32]
-    ) -> list[NDArray[np.float32]]:
-        try:
-            found: list[NDArray[np.float32]] = session.run(names, {self._input.name: np.asarray(images, np.float32)})
-        except Exception as error:  # onnxruntime raises classes of its own, none of them public
-            raise RunnerError(f"onnxruntime cannot run {self.graph.cfg.source}: {_reason(error)}") from None
-        return found
-
-    def _open(self, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
-        try:
-            return onnxruntime.InferenceSession(str(self._path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:
-            raise RunnerError(f"onnxruntime refuses {self.graph.cfg.source}: {_reason(error)}") from None
+    def _maps(self, images: Floats) -> list[Floats]:
+        values = self._session.run(images, self._heads)
+        return [values[name] for name in self._heads]
 
 
 def write_heads(
@@ -190,7 +169,7 @@ def by_layer(times: Iterable[tuple[str, float]], layers: int) -> dict[int, float
     return found
 
 
-def in_parts(run: Any, images: NDArray[np.float32], size: int) -> list[NDArray[np.float32]]:
+def in_parts(run: Callable[[Floats], Sequence[Floats]], images: Floats, size: int) -> list[Floats]:
     """Runs images through a network with a fixed batch size; the last part is filled up with zeros.
 
     Args:
@@ -221,15 +200,3 @@ def _with_outputs(model: ModelProto, names: Iterable[str]) -> ModelProto:
         if name not in given:
             copy.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
     return copy
-
-
-def _options() -> onnxruntime.SessionOptions:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    # threads that spin while they wait starve everything else on a small machine
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return options
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

@@ -19,6 +19,7 @@ from darkprune.kit.board.runtime.compare import deviation, reference_input, tole
 from darkprune.kit.board.runtime.cuda import Cuda
 from darkprune.kit.board.runtime.files import sha256_of
 from darkprune.kit.board.runtime.session import Session, open_engine
+from darkprune.onnx.session import OnnxSession
 from darkprune.tensorrt.targets import operator_facts
 
 Floats = npt.NDArray[np.float32]
@@ -123,18 +124,11 @@ def compare_engine(engine_path: Path, onnx_path: Path, images: Floats | None = N
     plugins = {node.op_type for node in model.graph.node} & set(operator_facts()["plugins"])
     if plugins:
         return Comparison({}, 0.0, f"onnxruntime has no {', '.join(sorted(plugins))}")
-    try:
-        import onnxruntime
-    except ImportError:
-        raise RunnerError("onnxruntime: not installed, pip install 'darkprune[export]' to compare with it") from None
+    reference = OnnxSession(onnx_path)
     with Engine(engine_path) as engine:
         feed = reference_input((max(engine.shape[0], 1), *engine.shape[1:])) if images is None else images
         actual = engine.run(feed)
-        reference = onnxruntime.InferenceSession(str(onnx_path), providers=["CPUExecutionProvider"])
-        half = reference.get_inputs()[0].type == "tensor(float16)"
-        names = [item.name for item in reference.get_outputs()]
-        expected = reference.run(names, {engine.name: feed.astype(np.float16) if half else feed})
-        deviations = {name: deviation(want, actual[name]) for name, want in zip(names, expected, strict=True)}
+        deviations = {name: deviation(want, actual[name]) for name, want in reference.run(feed).items()}
     exact = facts.get("precision", "fp32") == "fp32" and facts.get("file_precision", "fp32") == "fp32"
     return Comparison(deviations, tolerance(bool(facts.get("tf32", True))) if exact else float("inf"))
 

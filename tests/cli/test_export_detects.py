@@ -13,7 +13,7 @@ from darkprune.cli.main import main
 from darkprune.data.scenes import draw_scene
 from darkprune.evaluation.heads import Candidates
 from darkprune.evaluation.nms import suppress
-from darkprune.onnx.check import run_onnx
+from darkprune.onnx.session import OnnxSession
 from darkprune.zoo import resolve
 
 SIZE = 160
@@ -53,7 +53,7 @@ def tensors(room: Path, pair: list[str], form: str) -> list[dict[str, np.ndarray
     assert main(["export", *pair, "--outputs", form, "-o", str(path), *limits]) == 0
     pictures = [cv2.imread(str(room / "pictures" / f"{n}.png"))[..., ::-1] for n in range(SCENES)]
     planes = [picture.transpose(2, 0, 1)[None].astype(np.float32) / 255 for picture in pictures]
-    return [run_onnx(path, values) for values in planes]
+    return [OnnxSession(path).run(values) for values in planes]
 
 
 def suppressed(number: int, boxes: np.ndarray, scores: np.ndarray) -> list[list[float]]:
