@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from darkprune.api.kit import write_kit as write_kit
     from darkprune.api.pair import Pair as Pair
     from darkprune.api.pair import load as load
+    from darkprune.api.prune import PruneSettings as PruneSettings
+    from darkprune.api.prune import prune as prune
     from darkprune.api.report import ReportResult as ReportResult
     from darkprune.api.report import ReportSettings as ReportSettings
     from darkprune.api.report import report as report
@@ -49,6 +51,9 @@ if TYPE_CHECKING:
     from darkprune.evaluation.results import EvaluateResult as EvaluateResult
     from darkprune.progress import Progress as Progress
     from darkprune.progress import ProgressEvent as ProgressEvent
+    from darkprune.surgery.plan import Plan as Plan
+    from darkprune.surgery.result import PruneResult as PruneResult
+    from darkprune.surgery.surgery import Surgery as Surgery
     from darkprune.training.result import TrainResult as TrainResult
     from darkprune.training.settings import DistillSettings as DistillSettings
     from darkprune.training.settings import TrainSettings as TrainSettings
@@ -76,12 +81,16 @@ _HOME = {
     "KitResult": "darkprune.api.kit",
     "KitSettings": "darkprune.api.kit",
     "Pair": "darkprune.api.pair",
+    "Plan": "darkprune.surgery.plan",
     "Progress": "darkprune.progress",
     "ProgressEvent": "darkprune.progress",
     "ReportResult": "darkprune.api.report",
     "ReportSettings": "darkprune.api.report",
     "TrainResult": "darkprune.training.result",
     "TrainSettings": "darkprune.training.settings",
+    "PruneResult": "darkprune.surgery.result",
+    "PruneSettings": "darkprune.api.prune",
+    "Surgery": "darkprune.surgery.surgery",
     "bench": "darkprune.api.bench",
     "build_engine": "darkprune.api.engine",
     "detect": "darkprune.api.detect",
@@ -93,6 +102,7 @@ _HOME = {
     "report": "darkprune.api.report",
     "train": "darkprune.api.train",
     "write_kit": "darkprune.api.kit",
+    "prune": "darkprune.api.prune",
 }
 __all__ = sorted(_HOME)
 

@@ -87,10 +87,14 @@ class Declared:
         if not self.many:
             return self.parse_one(text)
         parts = [text] if self.setting.repeated else [part.strip() for part in text.split(",")]
-        return tuple(self.parse_one(part) for part in parts)
+        return tuple(self.parse_one(part, text) for part in parts)
 
-    def parse_one(self, text: str) -> Any:
+    def parse_one(self, text: str, whole: str = "") -> Any:
         """Reads a value, one of many where there are many.
+
+        Args:
+            text: the value.
+            whole: the list that it is from, for errors.
 
         Raises:
             UsageError: see `parse`.
@@ -106,7 +110,7 @@ class Declared:
         except ValueError:
             what = "whole number" if self.type is int else "number"
             wanted = f"{what}s separated by commas" if self.many else f"a {what}"
-            raise UsageError(f"--{self.flag} {text[:40]}: give {wanted}") from None
+            raise UsageError(f"--{self.flag} {(whole or text)[:60]}: give {wanted}") from None
 
 
 def setting(default: _T, help: str, **details: Any) -> _T:

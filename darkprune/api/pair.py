@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,10 +12,11 @@ from darkprune.errors import WeightsError
 from darkprune.graph.graph import Graph, read_graph
 from darkprune.graph.weights import NetworkWeights
 from darkprune.settings import PathLike
+from darkprune.surgery.surgery import Surgery
 from darkprune.zoo import resolve
 
 if TYPE_CHECKING:
-    from darkprune.network import Network
+    from darkprune.network import Network as Module
 
 
 class Pair:
@@ -59,7 +62,7 @@ class Pair:
         """
         return NetworkWeights(self.graph, self.weights_file)
 
-    def torch(self, device: str = "cpu") -> Network:
+    def torch(self, device: str = "cpu") -> Module:
         """Returns the network as a torch module with the pair's weights, ready for inference.
 
         Args:
@@ -81,3 +84,27 @@ def load(cfg: PathLike, weights: PathLike | None = None) -> Pair:
         weights: path of its .weights file, or `builtin:NAME`; it may be left out where only shapes matter.
     """
     return Pair(cfg, weights)
+
+
+#: what functions take that look at a network: one on disk, or one that is cut but not saved yet
+Network = Pair | Surgery
+
+
+@contextmanager
+def on_disk(network: Network) -> Iterator[Pair]:
+    """Gives a network as files: a pair's own, or those of an unsaved surgery in a temporary folder.
+
+    Args:
+        network: a pair or a surgery.
+
+    Yields:
+        A pair whose files exist until the block ends.
+    """
+    if isinstance(network, Pair):
+        yield network
+        return
+    cfg = Path(network.original.graph.cfg.source)
+    with network.temporary_weights() as weights:
+        path = weights.with_name(cfg.name)
+        path.write_bytes(network.graph.cfg.encode())
+        yield Pair(path, weights)

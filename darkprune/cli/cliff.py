@@ -8,7 +8,6 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +23,6 @@ from darkprune.cli.console import (
     progress,
     warn,
 )
-from darkprune.cli.measured import with_curves
 from darkprune.comparison.cliff import Point, Store, summarise
 from darkprune.comparison.cliff_drawing import can_draw, draw_sweep
 from darkprune.comparison.cliff_measure import Bench
@@ -41,10 +39,11 @@ from darkprune.runners.measure import DISTANCE, MAP, distance_to, map_of
 from darkprune.runs.digests import digest_of_file
 from darkprune.runs.provenance import write_provenance
 from darkprune.runs.record import file_input
+from darkprune.search.group_curves import with_curves
 from darkprune.selection.allocation import ALLOCATIONS
 from darkprune.selection.decide import rank
 from darkprune.selection.importance import CRITERIA, GLOBAL_CRITERIA, IMAGE_CRITERIA
-from darkprune.selection.settings import RECOVERIES, PruneSettings
+from darkprune.selection.settings import RECOVERIES, Selection
 from darkprune.selection.voting import MERGES
 from darkprune.surgery.constants import CONSTANTS
 from darkprune.surgery.plan import COMPENSATIONS
@@ -99,7 +98,7 @@ def run(args: Namespace) -> int:
     graph = read_graph(cfg)
     heads_of(graph)  # without one there is nothing to measure
     args.allocation = args.allocation or ("global" if args.criterion in GLOBAL_CRITERIA else "uniform")
-    settings = PruneSettings(**{name: getattr(args, name) for name in _SETTINGS})
+    settings = Selection(**{name: getattr(args, name) for name in _SETTINGS})
     dataset, paths, session = _images(args, graph)
     metric = MAP if dataset is not None else DISTANCE
     runner, network = load_with_any(graph, weights_path, args.runner, taps=False, order=FAST_FIRST)
@@ -107,7 +106,7 @@ def run(args: Namespace) -> int:
         by_images = session.scorer(settings.criterion) if session and settings.criterion in IMAGE_CRITERIA else None
         ranking = rank(weights, settings, by_images=by_images)
         if settings.allocation == "sensitivity":
-            ranking = with_curves(ranking, settings, dataset, args.images, args.runner).ranking
+            ranking = with_curves(ranking, settings, dataset, args.images, args.runner, following).ranking
         about = {
             "cfg": digest_of_file(cfg),
             "weights": digest_of_file(weights_path),
@@ -124,7 +123,7 @@ def run(args: Namespace) -> int:
         bench = Bench(store, runner, measure, len(paths), following)
         recover = None
         if session is not None and args.recover != "none":
-            recover = partial(session.recover_file, weights)
+            recover = session.recover_file
         try:
             curves = [bench.pruned(ranking, replace(settings, ratio=ratio), recover) for ratio in ratios]
             controls = _controls(bench, graph, weights_path, [points[0] for points in curves])

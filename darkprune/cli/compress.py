@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from darkprune.api.prune import PruneSettings, refuse_early
 from darkprune.cli import compose
 from darkprune.cli.console import (
     INTERRUPTED,
@@ -25,8 +26,7 @@ from darkprune.cli.console import (
     progress,
     warn,
 )
-from darkprune.cli.prune import settings_of
-from darkprune.cli.prune_budget import budget_of, refuse_early
+from darkprune.cli.flags import read_flags
 from darkprune.compression.defaults import COMMANDS, STAGES
 from darkprune.compression.given import Asked, look_at
 from darkprune.compression.manifest import open_manifest
@@ -162,7 +162,7 @@ def _check_budget(args: Namespace, original: Pair) -> None:
     """Refuses a budget that cannot be met, before anything is drawn, trained or scored."""
     graph = read_graph(original.cfg)
     with NetworkWeights(graph, original.weights) as weights:
-        refuse_early(args, weights, settings_of(args), budget_of(args, graph))
+        refuse_early(weights, read_flags(PruneSettings, args))
 
 
 def _into(args: Namespace, tables: Tables, how_much: dict[str, Any]) -> dict[str, dict[str, Any]]:

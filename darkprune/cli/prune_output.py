@@ -3,41 +3,41 @@
 from __future__ import annotations
 
 import shlex
-from argparse import Namespace
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from darkprune.cli.console import count, print_table, print_totals
-from darkprune.graph.stats import Totals
-from darkprune.surgery.plan import PrunePlan
-
-if TYPE_CHECKING:
-    from darkprune.evaluation.control import Figure
+from darkprune.cli.console import count, print_table, print_totals, warn
+from darkprune.surgery.plan import Plan
+from darkprune.surgery.result import PruneResult
 
 
-def print_figures(figures: Sequence[Figure]) -> None:
-    """Prints how the networks compare: original, slim, recovered, control."""
-    print()
-    rows = [
-        (
-            figure.name,
-            f"{figure.width}x{figure.height}",
-            count(figure.macs),
-            "-" if figure.distance is None else f"{figure.distance:.4f}",
-            *("-" if value is None else f"{100 * value:.2f} %" for value in (figure.map50, figure.control)),
-        )
-        for figure in figures
-    ]
-    print_table(("network", "input", "MACs", "output distance", "mAP@0.5", "control"), rows)
+def print_result(plan: Plan, result: PruneResult, pair: tuple[str, str], recovered: bool) -> None:
+    """Prints what went and what is left, what was measured, warnings, and the command that comes next.
+
+    Args:
+        plan: what was decided.
+        result: what was written.
+        pair: the original's cfg and weights, as the user gave them.
+        recovered: whether the weights are meant to differ from those of the cut.
+    """
+    outputs = {kind: str(record.path) for kind, record in result.outputs.items()}
+    _print_plan(plan, result)
+    print("\nwritten: " + ", ".join(outputs.values()))
+    _print_measured(result.findings)
+    if "comparison" in result.findings:
+        _print_comparison(result.findings["comparison"])
+    for message in result.warnings:
+        warn(message)
+    if "weights" in outputs:
+        # recovered weights are meant to differ from those of the cut: only widths and files can be checked
+        verify = ["darkprune", "verify", *(["--static"] if recovered else [])]
+        print("next: " + shlex.join([*verify, *pair, outputs["cfg"], outputs["weights"]]))
+    else:
+        replay_it = shlex.join(["darkprune", "prune", *pair, "--plan", outputs["plan"], "-o", "DIR"])
+        print(f"next: read or edit the plan, then {replay_it}")
 
 
-def print_plan(
-    plan: PrunePlan,
-    before: Totals,
-    after: dict[str, Any],
-    stages: list[dict[str, Any]],
-    outputs: dict[str, str],
-) -> None:
+def _print_plan(plan: Plan, result: PruneResult) -> None:
     """Prints what goes, group by group and stage by stage, and what is left."""
     rows = [
         (
@@ -57,16 +57,15 @@ def print_plan(
         print(f"residual units cut out: {cut_out}; layer numbers below are those of the network without them\n")
     print_table(("group", "layers", "channels", "ratio", "threshold", "marked", "removed", "share"), rows, left=2)
     print()
-    print_totals(before, Totals(**after))
-    if len(stages) > 1:
+    print_totals(result.before, result.after)
+    if len(result.stages) > 1:
         print()
-        for stage in stages:
-            print(_stage(stage))
-    print("\nwritten: " + ", ".join(outputs.values()))
+        for stage in result.stages:
+            print(_describe_stage(stage))
 
 
-def _stage(stage: dict[str, Any]) -> str:
-    """Says what a stage removed."""
+def _describe_stage(stage: Mapping[str, Any]) -> str:
+    """Describes what a stage removed."""
     left = f"{count(stage['after']['params'])} parameters and {count(stage['after']['macs'])} MACs are left"
     if stage["stage"] == "units":
         return f"layers: {len(stage['units'])} residual units of {stage['removed']} layers; {left}"
@@ -79,12 +78,31 @@ def _stage(stage: dict[str, Any]) -> str:
     )
 
 
-def print_next(args: Namespace, outputs: dict[str, str]) -> None:
-    """Prints what was written, and the command that comes next."""
-    if "weights" in outputs:
-        # recovered weights are meant to differ from those of the cut: only widths and files can be checked
-        verify = ["darkprune", "verify", *(["--static"] if args.recover != "none" else [])]
-        print("next: " + shlex.join([*verify, args.cfg, args.weights, outputs["cfg"], outputs["weights"]]))
-    else:
-        replay_it = shlex.join(["darkprune", "prune", args.cfg, args.weights, "--plan", outputs["plan"], "-o", "DIR"])
-        print(f"next: read or edit the plan, then {replay_it}")
+def _print_measured(findings: Mapping[str, Any]) -> None:
+    """Prints what was measured for the decision."""
+    if "curves" in findings:
+        curves = findings["curves"]
+        print(f"\nsensitivity of the groups ({curves['metric']}), kept in {curves['kept_in']}")
+    if "latency" in findings:
+        found = findings["latency"]
+        print(
+            f"\nlatency on {found['runner']}, batch {found['batch']}: {found['reached_ms']:.2f} ms of "
+            f"{found['original_ms']:.2f} (asked for: {found['target_ms']:.2f}; {len(found['trials'])} measurements, "
+            f"uncertain by {100 * found['noise']:.1f} %)"
+        )
+
+
+def _print_comparison(networks: Sequence[Mapping[str, Any]]) -> None:
+    """Prints how original, slim network and control compare."""
+    print()
+    rows = [
+        (
+            network["name"],
+            f"{network['width']}x{network['height']}",
+            count(network["macs"]),
+            "-" if network["distance"] is None else f"{network['distance']:.4f}",
+            *("-" if network[key] is None else f"{100 * network[key]:.2f} %" for key in ("map50", "control")),
+        )
+        for network in networks
+    ]
+    print_table(("network", "input", "MACs", "output distance", "mAP@0.5", "control"), rows)

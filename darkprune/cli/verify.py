@@ -20,7 +20,7 @@ from darkprune.runners.verify import TOLERANCE, Difference, NumericCheck, check_
 from darkprune.runs.digests import digest_of_file
 from darkprune.surgery.apply import Cut
 from darkprune.surgery.plan_file import read_plan
-from darkprune.surgery.replay import prepare, replay
+from darkprune.surgery.replay import replay
 from darkprune.zoo import resolve
 
 
@@ -72,8 +72,9 @@ def _cut(args: Namespace, original: NetworkWeights) -> tuple[NetworkWeights, Cut
     if not args.plan and not path.exists():
         return original, None
     plan = read_plan(path)
-    cut = replay(original, plan, (digest_of_file(Path(original.graph.cfg.source)), digest_of_file(original.file.path)))
-    return prepare(original, plan), cut
+    hashes = digest_of_file(Path(original.graph.cfg.source)), digest_of_file(original.file.path)
+    surgery = replay(original, plan, hashes)
+    return surgery.base, surgery.cut
 
 
 def _reason_to_skip(args: Namespace, cut: Cut | None, problems: list[str]) -> str | None:

@@ -10,16 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from darkprune.comparison.cliff import Point, Store
-from darkprune.graph.graph import Graph, build_graph
+from darkprune.graph.graph import Graph
 from darkprune.runners.base import load_with_any
 from darkprune.runners.measure import Following, Measure
-from darkprune.selection.decide import Decision, Ranking, decide
-from darkprune.selection.settings import PruneSettings
-from darkprune.selection.trial import slim_pair
-from darkprune.surgery.apply import slim_cfg
+from darkprune.selection.decide import Ranking, decide
+from darkprune.selection.settings import Selection
+from darkprune.surgery.surgery import Surgery
 
 #: rewrites the slim weights file of a decision so that it does better
-Recover = Callable[[Decision, Path], None]
+Recover = Callable[[Surgery, Path], None]
 
 
 class Bench:
@@ -44,16 +43,16 @@ class Bench:
         what = f"unpruned {point.width}x{point.height}"
         return self._known(point) or self._measured(point, graph, weights, what)
 
-    def pruned(self, ranking: Ranking, settings: PruneSettings, recover: Recover | None) -> list[Point]:
+    def pruned(self, ranking: Ranking, settings: Selection, recover: Recover | None) -> list[Point]:
         """Prunes and measures, and once more after recovery, if there is any."""
-        decision = decide(ranking, settings, ("", ""))
-        slim = build_graph(slim_cfg(decision.cut))
+        decision = decide(ranking, settings)
+        slim = decision.graph
         kinds = ["pruned", *(["recovered"] if recover else [])]
         points = [_point(kind, settings.ratio, slim) for kind in kinds]
         known = [self._known(point) for point in points]
         if None not in known:
             return [point for point in known if point is not None]
-        with slim_pair(ranking.weights, decision) as (slim, path):
+        with decision.temporary_weights() as path:
             found = []
             for point, before in zip(points, known, strict=True):
                 if point.kind == "recovered" and recover is not None:

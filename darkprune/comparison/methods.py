@@ -10,7 +10,7 @@ from darkprune.compression.settings import nearest
 from darkprune.errors import UsageError
 from darkprune.graph.weights import NetworkWeights
 from darkprune.selection.budget import Budget
-from darkprune.selection.settings import PruneSettings
+from darkprune.selection.settings import Selection
 from darkprune.selection.unit_budget import units_above, units_within
 
 #: joins layer pruning and the method that takes channels from what it leaves
@@ -33,7 +33,7 @@ class Method:
     """
 
     what: str
-    settings: PruneSettings = field(default_factory=PruneSettings)
+    settings: Selection = field(default_factory=Selection)
     images: bool = False
     searches: bool = False
     rounds: int = 1
@@ -43,7 +43,7 @@ class Method:
 
     def for_budget(
         self, weights: NetworkWeights, budget: Budget, common: Mapping[str, Any]
-    ) -> tuple[PruneSettings, Budget | None]:
+    ) -> tuple[Selection, Budget | None]:
         """Returns the settings for a network, and the budget that is left to channels (None: nothing is).
 
         Args:
@@ -63,39 +63,35 @@ class Method:
 
 
 METHODS: dict[str, Method] = {
-    "slimming": Method(
-        "Network Slimming: one |γ| threshold over the whole network", PruneSettings(allocation="global")
-    ),
-    "group": Method("group channel pruning: the same share of every group by |γ|", PruneSettings()),
+    "slimming": Method("Network Slimming: one |γ| threshold over the whole network", Selection(allocation="global")),
+    "group": Method("group channel pruning: the same share of every group by |γ|", Selection()),
     "group-proportional": Method(
         "group channel pruning by the paper's formula: a group's share grows with its size",
-        PruneSettings(allocation="proportional"),
+        Selection(allocation="proportional"),
     ),
     "thinet": Method(
         "ThiNet: the next layer's reconstruction error, then one scale per channel",
-        PruneSettings(criterion="thinet"),
+        Selection(criterion="thinet"),
         images=True,
         finish="scale",
     ),
     "eagleeye": Method(
         "EagleEye: the best of many random allocations, with new batch statistics",
-        PruneSettings(criterion="l1"),
+        Selection(criterion="l1"),
         images=True,
         searches=True,
         finish="bn",
     ),
-    "similarity": Method(
-        "importance by |γ|, then similar channels replaced by one another", PruneSettings(similarity=0.9)
-    ),
+    "similarity": Method("importance by |γ|, then similar channels replaced by one another", Selection(similarity=0.9)),
     "layer": Method("whole residual units of lowest mean |γ|", units=True, channels=False),
     "sensitivity": Method(
         "first-order effect on the network's own outputs per multiply-add, measured means",
-        PruneSettings(criterion="first-order", allocation="global"),
+        Selection(criterion="first-order", allocation="global"),
         images=True,
     ),
     "surgeon": Method(
         "Optimal Brain Surgeon: what removal costs once the others have been refitted",
-        PruneSettings(criterion="surgeon", allocation="global"),
+        Selection(criterion="surgeon", allocation="global"),
         images=True,
     ),
 }

@@ -28,7 +28,7 @@ from darkprune.search.choice import Effort, choose
 from darkprune.search.session import Session
 from darkprune.selection.budget import parse_budget
 from darkprune.surgery.plan_file import read_plan
-from darkprune.surgery.replay import prepare, replay
+from darkprune.surgery.replay import replay
 from darkprune.surgery.result import write_result
 
 
@@ -98,28 +98,28 @@ def _cut(setup: Setup, cell: Cell, out: Path) -> dict[str, Any]:
         budget = parse_budget(setup.kind, cell.budget, totals(graph, weights.file.header.size))
         settings, rest = method.for_budget(weights, budget, setup.common)
         effort = Effort(setup.candidates if method.searches else 0, method.rounds, seed=cell.cut_seed, jobs=setup.jobs)
-        decision = choose(weights, settings, (setup.cfg.name, setup.weights.name), session, rest, effort)
-        base = prepare(weights, decision.plan)
+        surgery = choose(weights, settings, session, rest, effort)
         hashes = (setup.digests["cfg"], setup.digests["weights"])
-        warnings = list(decision.warnings)
-        data = write_result(out, setup.files, base, decision.plan, decision.cut, lambda: hashes, warnings)
-    return {"units": len(decision.plan.units), "after": data["after"], "warnings": warnings}
+        result = write_result(surgery, out, hashes=lambda: hashes)
+    units, warnings = len(surgery.plan.units), list(surgery.warnings)
+    return {"units": units, "after": result.after.to_json(), "warnings": warnings}
 
 
 def _recover(setup: Setup, cell: Cell, out: Path) -> dict[str, Any]:
     if cell.training is not None:
         return train(setup, cell, out)
     source = setup.cut_folder(cell)
-    for name in asdict(setup.files).values():
-        shutil.copyfile(source / name, out / name)
     if cell.how == "none":
+        for name in asdict(setup.files).values():
+            shutil.copyfile(source / name, out / name)
         return {}
     graph = read_graph(setup.cfg)
     session = Session(_images(setup, cell), graph, cell.how, _silence, cell.seed)
     with NetworkWeights(graph, setup.weights) as weights:
         plan = read_plan(source / setup.files.plan)
-        done = replay(weights, plan, (setup.digests["cfg"], setup.digests["weights"]))
-        return session.recover(weights, plan, done, out, setup.files).to_json()
+        surgery, done = session.recover(replay(weights, plan, (setup.digests["cfg"], setup.digests["weights"])))
+        write_result(surgery, out)
+        return done.to_json()
 
 
 def _measure(setup: Setup, cell: Cell) -> dict[str, Any]:

@@ -12,9 +12,7 @@ from darkprune.runners.base import FAST_FIRST, load_with_any
 from darkprune.runners.measure import distance_to
 
 
-def distance_of(
-    original: tuple[Path, Path], slim: tuple[Path, Path], images: Path, progress: Progress
-) -> float:
+def distance_of(original: tuple[Path, Path], slim: tuple[Path, Path], images: Path, progress: Progress) -> float:
     """Measures how far a pair's scores are from the original's; see `OutputDistance`.
 
     Args:

@@ -150,6 +150,10 @@ class WeightsFile:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the file."""
         self._file.close()
 
     def read(self, layer: int, name: str) -> NDArray[np.float32]:

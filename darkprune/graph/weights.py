@@ -51,19 +51,23 @@ class NetworkWeights:
         self.graph = graph
         file = WeightsFile(path, stored_tensors(graph))
         if file.header.transposed:
-            file.__exit__(None, None, None)
+            file.close()
             file = WeightsFile(path, stored_tensors(graph, transposed=True))
         self.file = file
         if file.size != file.expected_size:
             message = _explain(graph, file)
-            file.__exit__(None, None, None)
+            file.close()
             raise WeightsError(message)
 
     def __enter__(self) -> NetworkWeights:
         return self
 
     def __exit__(self, *details: object) -> None:
-        self.file.__exit__(None, None, None)
+        self.close()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self.file.close()
 
     def read(self, layer: Layer, name: str) -> NDArray[np.float32]:
         """Reads a tensor in the axis order that the kind declares."""

@@ -11,7 +11,7 @@ from typing import TypeVar
 from darkprune.errors import DarkpruneError, DataError
 from darkprune.runs.digests import digest_of_file
 from darkprune.runs.json_file import JsonValue, read_json
-from darkprune.surgery.plan import PrunePlan
+from darkprune.surgery.plan import Plan
 from darkprune.surgery.plan_file import read_plan
 from darkprune.training.sparsity.gamma_figure import GammaRecord, read_gammas
 
@@ -43,7 +43,7 @@ class CutFolder:
 
     name: str
     pair: PairFiles
-    plan: PrunePlan
+    plan: Plan
     report: JsonValue
 
 

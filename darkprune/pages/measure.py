@@ -24,7 +24,7 @@ from darkprune.graph.groups import PruneGroup
 from darkprune.progress import Progress, silent, track
 from darkprune.runners.base import FAST_FIRST, LoadedNetwork, load_with_any
 from darkprune.runners.timing import time_alternately
-from darkprune.surgery.plan import PrunePlan
+from darkprune.surgery.plan import Plan
 from darkprune.training.distillation.taps import Tap, choose_taps, match_taps
 
 SIDE = 480  #: pixels of the longer side of a sample
@@ -180,7 +180,7 @@ class RunningNetworks:
         return tuple(samples)
 
     def draw_attention(
-        self, paths: Sequence[Path], groups: Sequence[PruneGroup], plan: PrunePlan | None
+        self, paths: Sequence[Path], groups: Sequence[PruneGroup], plan: Plan | None
     ) -> tuple[ImageAttention, ...]:
         """Draws the spatial attention of original and result over images, at the maps that distillation compares.
 
@@ -224,9 +224,7 @@ def _attention_in(path: Path, networks: Sequence[LoadedNetwork], taps: Sequence[
     return ImageAttention(path.name, _jpeg(_shrunk(seen, MAP_SIDE)), tuple(shown))
 
 
-def _choose_taps(
-    teacher: Graph, student: Graph, groups: Sequence[PruneGroup], plan: PrunePlan | None
-) -> tuple[Tap, ...]:
+def _choose_taps(teacher: Graph, student: Graph, groups: Sequence[PruneGroup], plan: Plan | None) -> tuple[Tap, ...]:
     taps = match_taps(choose_taps(teacher, groups, "paper"), teacher, student, plan)
     # squeeze-and-excitation has 1x1 maps, which have no places to compare
     wide = [tap for tap in taps if teacher[tap.teacher].output.h > 1]

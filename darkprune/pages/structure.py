@@ -11,8 +11,8 @@ from darkprune.errors import GraphError
 from darkprune.graph.channels import ChannelMap, map_channels
 from darkprune.graph.graph import Graph, Layer, build_graph, read_graph
 from darkprune.graph.groups import PruneGroup, group_of
-from darkprune.surgery.apply import Cut, slim_cfg
-from darkprune.surgery.plan import PrunePlan
+from darkprune.surgery.apply import Cut
+from darkprune.surgery.plan import Plan
 from darkprune.surgery.plan_file import read_plan
 from darkprune.surgery.removed_units import kept_layers, without_units
 from darkprune.surgery.units import check_units
@@ -100,7 +100,7 @@ def read_slim(graph: Graph, path: Path) -> Slim:
     return pair_graphs(graph, slim, None)
 
 
-def slim_of_plan(graph: Graph, plan: PrunePlan) -> Slim:
+def slim_of_plan(graph: Graph, plan: Plan) -> Slim:
     """Works out the network that a plan leaves.
 
     Raises:
@@ -110,10 +110,10 @@ def slim_of_plan(graph: Graph, plan: PrunePlan) -> Slim:
     base = build_graph(without_units(graph, plan.units)) if plan.units else graph
     channels = map_channels(base)
     keep, carriers = plan.classes(channels)
-    return pair_graphs(graph, build_graph(slim_cfg(Cut(channels, keep, carriers, "none", "mean"))), plan)
+    return pair_graphs(graph, Cut(channels, keep, carriers, "none", "mean").slim, plan)
 
 
-def pair_graphs(graph: Graph, slim: Graph, plan: PrunePlan | None) -> Slim:
+def pair_graphs(graph: Graph, slim: Graph, plan: Plan | None) -> Slim:
     """Finds for every layer of a network what a slim one has in its place.
 
     Args:

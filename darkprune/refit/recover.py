@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from darkprune.errors import UsageError
-from darkprune.graph.graph import Graph, build_graph
+from darkprune.graph.graph import Graph
 from darkprune.graph.weights import NetworkWeights
 from darkprune.network import save_weights
 from darkprune.network.loading import load_network
@@ -22,10 +22,9 @@ from darkprune.network.walk import affordable_images
 from darkprune.refit.batch_norm import reestimate
 from darkprune.refit.effects import measure_effects
 from darkprune.refit.refit import Pairing, refit
-from darkprune.selection.decide import Decision
-from darkprune.selection.trial import slim_pair
-from darkprune.surgery.apply import Cut, slim_cfg
+from darkprune.surgery.apply import Cut
 from darkprune.surgery.removed_units import kept_layers
+from darkprune.surgery.surgery import Surgery
 from darkprune.surgery.units import Unit
 
 METHODS = ("none", "lsq", "scale", "bn")
@@ -86,29 +85,25 @@ def pair_up(original: NetworkWeights, units: Sequence[Unit], cut: Cut, slim: Pat
         slim: the slim weights file.
         device: where the networks live.
     """
-    graph = build_graph(slim_cfg(cut))
-    with NetworkWeights(graph, slim) as file:
-        after = load_network(graph, file, device)
+    with NetworkWeights(cut.slim, slim) as file:
+        after = load_network(cut.slim, file, device)
     before = load_network(original.graph, original, device)
     return Pairing(before, after, cut, kept_layers(original.graph, units))
 
 
-def cut_and_pair(original: NetworkWeights, decision: Decision, device: torch.device) -> Pairing:
-    """Carries a decision out, in a temporary file, and loads both networks.
+def cut_and_pair(surgery: Surgery, device: torch.device) -> Pairing:
+    """Carries a surgery out, in a temporary file, and loads both networks.
 
     Args:
-        original: the pair before, whole.
-        decision: what goes.
+        surgery: what goes.
         device: where the networks live.
     """
-    with slim_pair(original, decision) as (_, path):
-        return pair_up(original, decision.plan.units, decision.cut, path, device)
+    with surgery.temporary_weights() as path:
+        return pair_up(surgery.original, surgery.plan.units, surgery.cut, path, device)
 
 
 def recover(
-    original: NetworkWeights,
-    units: Sequence[Unit],
-    cut: Cut,
+    surgery: Surgery,
     slim: Path,
     samples: Samples,
     how: str,
@@ -117,9 +112,7 @@ def recover(
     """Recovers a slim weights file in place, and measures the output distance on held-out images.
 
     Args:
-        original: the pair before, whole.
-        units: residual units that were cut out.
-        cut: the cut of the network without them that the slim file was made by.
+        surgery: what the slim file was made by.
         slim: the slim weights file; rewritten unless `how` is `none`.
         samples: unlabelled images.
         how: `lsq` (refit), `scale` (only one factor per input channel), `bn` (batch statistics) or `none` (measure).
@@ -130,7 +123,8 @@ def recover(
     """
     if how not in METHODS:
         raise UsageError(f"no recovery '{how}'; there are {', '.join(METHODS)}")
-    pair = pair_up(original, units, cut, slim, samples.fit.device)
+    original = surgery.original
+    pair = pair_up(original, surgery.plan.units, surgery.cut, slim, samples.fit.device)
     reference = Reference(pair.original, samples.held_out)
     before = after = reference.distance(pair.slim)
     fit, changed = sample_for(how, original.graph, samples), 0

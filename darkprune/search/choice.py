@@ -12,18 +12,19 @@ from typing import TYPE_CHECKING
 
 from darkprune.graph.weights import NetworkWeights
 from darkprune.selection.budget import Budget
-from darkprune.selection.decide import Decision, Ranking, decide, rank
+from darkprune.selection.decide import Ranking, decide, rank
 from darkprune.selection.filter_moments import filter_moments
 from darkprune.selection.importance import IMAGE_CRITERIA
 from darkprune.selection.reach import within_budget
-from darkprune.selection.settings import PruneSettings
+from darkprune.selection.settings import Selection
+from darkprune.surgery.surgery import Surgery
 from darkprune.surgery.units import UnitScorer, score_units
 
 if TYPE_CHECKING:
     from darkprune.search.session import Session
 
 
-Adjust = Callable[[Ranking, PruneSettings], tuple[Ranking, PruneSettings]]
+Adjust = Callable[[Ranking, Selection], tuple[Ranking, Selection]]
 
 
 @dataclass(frozen=True)
@@ -47,20 +48,18 @@ class Effort:
 
 def choose(
     weights: NetworkWeights,
-    settings: PruneSettings,
-    names: tuple[str, str],
+    settings: Selection,
     session: Session | None = None,
     budget: Budget | None = None,
     effort: Effort | None = None,
     by_unit: UnitScorer = score_units,
     adjust: Adjust | None = None,
-) -> Decision:
+) -> Surgery:
     """Ranks and decides.
 
     Args:
         weights: the original pair.
         settings: how to choose; with a budget its ratio is found here.
-        names: file names of cfg and weights.
         session: the user's images, which a criterion of `IMAGE_CRITERIA`, candidates, rounds and a search need.
         budget: what shall remain.
         effort: candidates, rounds and minutes count only with images and a budget.
@@ -73,7 +72,7 @@ def choose(
     effort = effort or Effort()
     if session and budget and effort.candidates:
         search = session.search(weights, settings, budget, effort.candidates, effort.seed, effort.jobs)
-        return decide(search.ranking, search.settings, names)
+        return decide(search.ranking, search.settings)
     if session and budget and effort.rounds > 1:
         ranking = session.rank_in_rounds(weights, settings, budget, effort.rounds)
     else:
@@ -84,4 +83,4 @@ def choose(
         ranking, settings = adjust(ranking, settings)
     if session and budget and effort.minutes:
         ranking = session.improve(weights, settings, ranking, budget, effort.minutes, effort.seed)
-    return decide(ranking, within_budget(ranking, settings, budget) if budget else settings, names)
+    return decide(ranking, within_budget(ranking, settings, budget) if budget else settings)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from darkprune.errors import PlanError
-from darkprune.graph.graph import build_graph, read_graph
+from darkprune.graph.graph import read_graph
 from darkprune.graph.stats import Totals, totals
 from darkprune.graph.weights import NetworkWeights
 from darkprune.network.loading import load_network
@@ -28,8 +28,7 @@ from darkprune.refit.recover import cut_and_pair
 from darkprune.selection.budget import Budget, solve_ratio
 from darkprune.selection.decide import Ranking, decide, rank
 from darkprune.selection.filter_moments import MomentsFrom, filter_moments
-from darkprune.selection.settings import PruneSettings
-from darkprune.surgery.apply import slim_cfg
+from darkprune.selection.settings import Selection
 
 CANDIDATES = 30
 IMAGES = 128  #: for the batch statistics of a candidate
@@ -61,13 +60,13 @@ class Search:
     """
 
     ranking: Ranking
-    settings: PruneSettings
+    settings: Selection
     candidates: tuple[Candidate, ...]
 
 
 def search(
     weights: NetworkWeights,
-    settings: PruneSettings,
+    settings: Selection,
     budget: Budget,
     samples: Samples,
     *,
@@ -122,7 +121,7 @@ class _Trial:
     def __init__(
         self,
         weights: NetworkWeights,
-        settings: PruneSettings,
+        settings: Selection,
         budget: Budget,
         samples: Samples,
         seed: int,
@@ -140,29 +139,29 @@ class _Trial:
             ratios = draw(self.ranking, self.settings, self._budget, np.random.default_rng([self._seed, number]))
         except PlanError as error:
             return error
-        decision = decide(self.ranking, replace(self.settings, ratios=ratios), ("", ""))
+        decision = decide(self.ranking, replace(self.settings, ratios=ratios))
         device = self._samples.fit.device
         if self._reference is None:
             original = load_network(self._weights.graph, self._weights, device)
             self._reference = Reference(original, self._samples.held_out)
-        network = cut_and_pair(self._weights, decision, device).slim
+        network = cut_and_pair(decision, device).slim
         reestimate(network, self._samples.fit.first(IMAGES))
         return Candidate(ratios, self._reference.distance(network), number)
 
 
 @lru_cache(maxsize=1)
-def _trial_of(cfg: Path, weights: Path, settings: PruneSettings, budget: Budget, samples: Samples, seed: int) -> _Trial:
+def _trial_of(cfg: Path, weights: Path, settings: Selection, budget: Budget, samples: Samples, seed: int) -> _Trial:
     """Returns what a process tries candidates with: made once, the weights stay open as long as the process lives."""
     return _Trial(NetworkWeights(read_graph(cfg), weights), settings, budget, samples, seed)
 
 
 def _in_process(
-    pair: tuple[Path, Path], settings: PruneSettings, budget: Budget, samples: Samples, seed: int, number: int
+    pair: tuple[Path, Path], settings: Selection, budget: Budget, samples: Samples, seed: int, number: int
 ) -> Candidate | PlanError:
     return _trial_of(*pair, settings, budget, samples, seed).candidate(number)
 
 
-def draw(ranking: Ranking, settings: PruneSettings, budget: Budget, random: np.random.Generator) -> tuple[float, ...]:
+def draw(ranking: Ranking, settings: Selection, budget: Budget, random: np.random.Generator) -> tuple[float, ...]:
     """Draws one ratio per layer, uniformly, and scales them together until the budget is met.
 
     Raises:
@@ -175,7 +174,6 @@ def draw(ranking: Ranking, settings: PruneSettings, budget: Budget, random: np.r
         return tuple(np.minimum(HIGHEST, shape * scale / max(1 - scale, 1e-3)).tolist())
 
     def measure(scale: float) -> Totals:
-        decision = decide(ranking, replace(settings, ratios=scaled(scale)), ("", ""))
-        return totals(build_graph(slim_cfg(decision.cut)))
+        return totals(decide(ranking, replace(settings, ratios=scaled(scale))).graph)
 
     return scaled(solve_ratio(budget, measure, totals(ranking.weights.graph)))

@@ -2,45 +2,34 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from darkprune.data.dataset import Dataset
 from darkprune.evaluation.control import Figure, control_at, control_networks
-from darkprune.graph.graph import Graph, read_graph
-from darkprune.graph.weights import NetworkWeights
+from darkprune.graph.graph import Graph
 from darkprune.runners.base import FAST_FIRST, load_with_any
 from darkprune.runners.measure import Following, map_of
-from darkprune.surgery.result import ResultNames
+from darkprune.surgery.surgery import Surgery
 
 if TYPE_CHECKING:  # without images no torch is needed
     from darkprune.refit.recover import Recovery
 
 
-def compare(
-    original: NetworkWeights,
-    folder: Path,
-    names: ResultNames,
-    recovery: Recovery | None,
-    dataset: Dataset | None,
-    following: Following,
-) -> tuple[list[Figure], list[str]]:
+def compare(surgery: Surgery, recovery: Recovery | None, dataset: Dataset | None, following: Following) -> Surgery:
     """Compares a result with the original, and the original at a smaller input with as many operations.
 
     Args:
-        original: the pair before.
-        folder: holds the slim pair and its report, which is added to.
-        names: of the files.
+        surgery: what was cut, and repaired if it was.
         recovery: what was measured on unlabelled images.
         dataset: labelled images, for mAP.
         following: shows progress.
 
     Returns:
-        One line per network, and what the user should know.
+        The surgery with the comparison among its findings, and a warning where the control is better.
     """
-    slim = read_graph(folder / names.cfg)
+    original, slim = surgery.original, surgery.graph
 
     def measured(name: str, weights: Path, graph: Graph) -> float | None:
         if dataset is None:
@@ -57,19 +46,21 @@ def compare(
         last = "recovered"
         figures.append(Figure.of("pruned", slim, recovery.distance_before))
     distance = recovery.distance_after if recovery else None
-    result = Figure.of(last, slim, distance, measured(last, folder / names.weights, slim))
+    with surgery.temporary_weights() as path:
+        result = Figure.of(last, slim, distance, measured(last, path, slim))
     _, *smaller = control_networks(original.graph, [slim.macs])
     controls = [Figure.of("control", graph, None, measured("control", weights, graph)) for graph in smaller]
     points = [(each.macs, each.map50) for each in (figures[0], *controls) if each.map50 is not None]
     if smaller and points:
         result = replace(result, control=control_at(points, slim.macs))
     figures += [result, *controls]
-    warnings = _warnings(result)
-    report = json.loads((folder / names.report).read_text(encoding="utf-8"))
-    report["comparison"] = [figure.to_json() for figure in figures]
-    report["warnings"] += warnings
-    (folder / names.report).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    return figures, warnings
+    comparison = [figure.to_json() for figure in figures]
+    findings = {**surgery.findings, "comparison": comparison}
+    return replace(
+        surgery,
+        findings={"recovery": None, "search": None, **findings},
+        warnings=(*surgery.warnings, *_warnings(result)),
+    )
 
 
 def _warnings(result: Figure) -> list[str]:

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from darkprune.data.dataset import Dataset
+from darkprune.data.reading import divide_images, images_of
 from darkprune.errors import DataError
-from darkprune.graph.graph import Graph, build_graph
+from darkprune.graph.graph import Graph
 from darkprune.graph.stats import Totals, totals
 from darkprune.progress import silent, track
 from darkprune.runners.base import FAST_FIRST, load_with_any
@@ -21,11 +22,10 @@ from darkprune.runs.digests import digest_of_file
 from darkprune.search.curve_cache import CurveCache, try_to_keep
 from darkprune.selection.budget import HIGHEST, UNITS, Budget
 from darkprune.selection.curves import LOST, RATIOS, Curve, Curves
-from darkprune.selection.decide import Decision, Ranking, decide, voting_channels
-from darkprune.selection.settings import PruneSettings
-from darkprune.selection.trial import slim_pair
-from darkprune.surgery.apply import slim_cfg
+from darkprune.selection.decide import Ranking, decide, voting_channels
+from darkprune.selection.settings import Selection
 from darkprune.surgery.removed_units import original_of
+from darkprune.surgery.surgery import Surgery
 
 #: without labels: the outputs of the unpruned network are kept in memory
 MOST_IMAGES = 64
@@ -52,9 +52,7 @@ class Material:
     batch: int = 8
 
     @classmethod
-    def of(
-        cls, dataset: Dataset | None, paths: Sequence[Path], runner: str | None = None, batch: int = 8
-    ) -> Material:
+    def of(cls, dataset: Dataset | None, paths: Sequence[Path], runner: str | None = None, batch: int = 8) -> Material:
         """Takes a few images: evenly from a labelled set, else the first."""
         if dataset is None:
             return cls(None, tuple(paths[:MOST_IMAGES]), runner, batch)
@@ -80,7 +78,7 @@ class Material:
 
 
 def measured_curves(
-    ranking: Ranking, settings: PruneSettings, material: Material, following: Following
+    ranking: Ranking, settings: Selection, material: Material, following: Following
 ) -> tuple[Curves, CurveCache]:
     """Returns the curves of all groups: from the cache beside the checkpoint, or measured and kept there.
 
@@ -116,6 +114,39 @@ def measured_curves(
     return Curves(metric, before, tuple(curves)), cache
 
 
+@dataclass(frozen=True)
+class WithCurves:
+    """A ranking with the groups' curves.
+
+    Attributes:
+        ranking: with them.
+        curves: themselves.
+        kept_in: the file that has them for the next run.
+        warnings: what was wrong with an earlier one.
+    """
+
+    ranking: Ranking
+    curves: Curves
+    kept_in: Path
+    warnings: tuple[str, ...]
+
+
+def with_curves(
+    ranking: Ranking,
+    settings: Selection,
+    dataset: Dataset | None,
+    images: str | None,
+    runner: str | None,
+    following: Following,
+) -> WithCurves:
+    """Measures the curves of a ranking's groups, on labels if there are any, else on unlabelled images."""
+    # of unlabelled images those that are held out judge the result
+    paths = divide_images(images_of(Path(images)))[0] if dataset is None and images is not None else ()
+    curves, cache = measured_curves(ranking, settings, Material.of(dataset, paths, runner), following)
+    problems = (cache.problem,) if cache.problem else ()
+    return WithCurves(replace(ranking, curves=curves), curves, cache.path, problems)
+
+
 def _retained(graph: Graph, weights: Path, material: Material) -> Callable[[Graph, Path], float]:
     """Returns what measures which part of the original's ability a slim pair retains."""
     runner, network = load_with_any(graph, weights, material.runner, taps=False, order=FAST_FIRST)
@@ -139,7 +170,7 @@ def _retained(graph: Graph, weights: Path, material: Material) -> Callable[[Grap
 
 def _measure(
     ranking: Ranking,
-    settings: PruneSettings,
+    settings: Selection,
     number: int,
     retained: Callable[[Graph, Path], float],
     progress: Callable[[int, int], object],
@@ -149,11 +180,11 @@ def _measure(
     ratios = (*RATIOS, HIGHEST)
     values: list[float] = []
     left: dict[str, list[float]] = {kind: [] for kind in UNITS}
-    last: Decision | None = None
+    last: Surgery | None = None
     for done, ratio in enumerate(ratios, start=1):
         alone = tuple(ratio if other == number else 0.0 for other in range(len(ranking.groups)))
-        decision = decide(ranking, replace(settings, allocation="explicit", ratios=alone, budget=None), ("", ""))
-        for kind, value in _quantities(totals(build_graph(slim_cfg(decision.cut)))).items():
+        decision = decide(ranking, replace(settings, allocation="explicit", ratios=alone, budget=None))
+        for kind, value in _quantities(totals(decision.graph)).items():
             left[kind].append(value)
         if last is not None and np.array_equal(last.cut.keep, decision.cut.keep):
             values.append(values[-1])
@@ -162,8 +193,8 @@ def _measure(
         elif ratio == HIGHEST or (values and values[-1] < LOST):
             values.append(0.0)
         else:
-            with slim_pair(ranking.weights, decision) as (slim, path):
-                values.append(round(retained(slim, path), 6))
+            with decision.temporary_weights() as path:
+                values.append(round(retained(decision.graph, path), 6))
         last = decision
         progress(number * len(RATIOS) + min(done, len(RATIOS)), len(ranking.groups) * len(RATIOS))
     lists = {kind: tuple(numbers) for kind, numbers in left.items()}
@@ -174,7 +205,7 @@ def _quantities(found: Totals) -> dict[str, float]:
     return {kind: Budget(kind, 0).of(found) for kind in UNITS}
 
 
-def _key(ranking: Ranking, settings: PruneSettings, material: Material, metric: str, weights_sha256: str) -> str:
+def _key(ranking: Ranking, settings: Selection, material: Material, metric: str, weights_sha256: str) -> str:
     """Hashes everything that a curve depends on; the criterion and its images enter through the scores."""
     scores = sha256()
     for values in (ranking.members.layer, ranking.members.channel, ranking.members.pool, ranking.members.score):

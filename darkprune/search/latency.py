@@ -22,8 +22,7 @@ from darkprune.runners.timing import time_alternately
 from darkprune.selection.budget import HIGHEST
 from darkprune.selection.decide import Ranking, decide
 from darkprune.selection.reach import along
-from darkprune.selection.settings import PruneSettings
-from darkprune.selection.trial import slim_pair
+from darkprune.selection.settings import Selection
 from darkprune.surgery.removed_units import original_of
 
 TOLERANCE = 0.05
@@ -110,12 +109,12 @@ def parse_latency(text: str) -> tuple[float, bool]:
 
 def within_latency(
     ranking: Ranking,
-    settings: PruneSettings,
+    settings: Selection,
     target: tuple[float, bool],
     runner: str,
     batch: int = 1,
     progress: Callable[[], object] = lambda: None,
-) -> tuple[PruneSettings, LatencyFound]:
+) -> tuple[Selection, LatencyFound]:
     """Finds settings whose slim network takes as long as is asked for.
 
     Args:
@@ -180,7 +179,7 @@ class _Clock:
     """Times slim networks against the unpruned one."""
 
     def __init__(
-        self, ranking: Ranking, settings: PruneSettings, runner: str, batch: int, progress: Callable[[], object]
+        self, ranking: Ranking, settings: Selection, runner: str, batch: int, progress: Callable[[], object]
     ) -> None:
         original = original_of(ranking.weights)
         self.at = along(ranking, settings, "macs")
@@ -200,9 +199,9 @@ class _Clock:
 
     def trial(self, ratio: float) -> Trial:
         """Prunes and times."""
-        decision = decide(self._ranking, self.at(ratio), ("", ""))
-        with slim_pair(self._ranking.weights, decision) as (slim, path):
-            return self._time(ratio, self._load(slim, path))
+        decision = decide(self._ranking, self.at(ratio))
+        with decision.temporary_weights() as path:
+            return self._time(ratio, self._load(decision.graph, path))
 
     def found(self, wanted: float, final: Trial) -> LatencyFound:
         """Sums up."""

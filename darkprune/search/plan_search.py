@@ -26,10 +26,11 @@ from darkprune.refit.effects import measure_effects
 from darkprune.refit.recover import cut_and_pair
 from darkprune.refit.refit import refit
 from darkprune.selection.budget import Budget
-from darkprune.selection.decide import Decision, Ranking, decide
+from darkprune.selection.decide import Ranking, decide
 from darkprune.selection.reach import within_budget
-from darkprune.selection.settings import PruneSettings
+from darkprune.selection.settings import Selection
 from darkprune.selection.voting import FAMILIES
+from darkprune.surgery.surgery import Surgery
 
 FIT = 32  #: images that a trial is recovered on
 MEASURE = 64  #: images that it is measured on, apart from those
@@ -64,7 +65,7 @@ class Found:
 
 def improve(
     weights: NetworkWeights,
-    settings: PruneSettings,
+    settings: Selection,
     ranking: Ranking,
     budget: Budget,
     samples: Samples,
@@ -123,7 +124,7 @@ class _Trial:
     """Makes plans, recovers their networks quickly and measures them."""
 
     def __init__(
-        self, weights: NetworkWeights, settings: PruneSettings, budget: Budget, samples: Samples, how: str
+        self, weights: NetworkWeights, settings: Selection, budget: Budget, samples: Samples, how: str
     ) -> None:
         self._weights, self._settings, self._budget, self._how = weights, settings, budget, how
         paths = samples.fit.paths
@@ -138,7 +139,7 @@ class _Trial:
     def distance(self, ranking: Ranking) -> float:
         """Measures the plan that a ranking gives; infinite where there is none within the budget."""
         try:
-            decision = decide(ranking, within_budget(ranking, self._settings, self._budget), ("", ""))
+            decision = decide(ranking, within_budget(ranking, self._settings, self._budget))
         except PlanError:
             if not self._known:  # the first one has to exist
                 raise
@@ -148,8 +149,8 @@ class _Trial:
             self._known[key] = self._measured(decision)
         return self._known[key]
 
-    def _measured(self, decision: Decision) -> float:
-        pair = cut_and_pair(self._weights, decision, self._fit.device)
+    def _measured(self, decision: Surgery) -> float:
+        pair = cut_and_pair(decision, self._fit.device)
         if self._how in ("lsq", "scale"):
             refit(pair, self._fit, self._places, scales=self._how == "scale")
         elif self._how == "bn":

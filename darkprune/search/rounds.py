@@ -25,13 +25,13 @@ from darkprune.selection.decide import Ranking, decide, rank
 from darkprune.selection.filter_moments import MomentsFrom, filter_moments
 from darkprune.selection.importance import ImageScores, LayerScores
 from darkprune.selection.reach import within_budget
-from darkprune.selection.settings import PruneSettings
+from darkprune.selection.settings import Selection
 from darkprune.surgery.apply import Cut
 
 
 def rank_in_rounds(
     weights: NetworkWeights,
-    settings: PruneSettings,
+    settings: Selection,
     budget: Budget,
     samples: Samples,
     rounds: int,
@@ -69,11 +69,11 @@ def rank_in_rounds(
     for number in range(1, rounds):
         left = Budget(budget.kind, whole - (whole - budget.target) * number / rounds)
         try:
-            decision = decide(ranking, within_budget(ranking, settings, left), ("", ""))
+            decision = decide(ranking, within_budget(ranking, settings, left))
         except PlanError:  # only the last budget has to be met: a step between that does not exist is left out
             progress()
             continue
-        pair = cut_and_pair(weights, decision, samples.fit.device)
+        pair = cut_and_pair(decision, samples.fit.device)
         refit(pair, sample)
         now = score_network(pair.slim, map_channels(pair.slim.graph), sample)
         scores = _merged(first[0].scores, now, decision.cut, gone, number, rounds)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -15,19 +15,16 @@ from darkprune.graph.graph import Graph
 from darkprune.graph.weights import NetworkWeights
 from darkprune.network.samples import read_samples
 from darkprune.refit.recover import Recovery, images_for, recover, steps_of
-from darkprune.runs.digests import digest_of_file
 from darkprune.scores import map_moments, sensitivity, surgeon, thinet
 from darkprune.search import eagle_eye, rounds
 from darkprune.search import plan_search as search
 from darkprune.search.eagle_eye import Search
 from darkprune.selection.budget import Budget
-from darkprune.selection.decide import Decision, Ranking
+from darkprune.selection.decide import Ranking
 from darkprune.selection.filter_moments import MomentsOf
 from darkprune.selection.importance import ImageScores
-from darkprune.selection.settings import PruneSettings
-from darkprune.surgery.apply import Cut
-from darkprune.surgery.plan import PrunePlan
-from darkprune.surgery.result import ResultNames
+from darkprune.selection.settings import Selection
+from darkprune.surgery.surgery import ScratchFile, Surgery
 
 STEPS = 100  #: of the bar of a search, whose end is a time
 
@@ -111,7 +108,7 @@ class Session:
                 self._moments = map_moments.map_moments(weights, channels, sample, bar.update)
         return self._moments
 
-    def rank_in_rounds(self, weights: NetworkWeights, settings: PruneSettings, budget: Budget, number: int) -> Ranking:
+    def rank_in_rounds(self, weights: NetworkWeights, settings: Selection, budget: Budget, number: int) -> Ranking:
         """Ranks by sensitivity, scored anew on the way to a budget; see `darkprune.search.rounds`."""
         with self._progress("scoring in rounds", number) as bar:
             return rounds.rank_in_rounds(
@@ -121,7 +118,7 @@ class Session:
     def improve(
         self,
         weights: NetworkWeights,
-        settings: PruneSettings,
+        settings: Selection,
         ranking: Ranking,
         budget: Budget,
         minutes: float,
@@ -154,7 +151,7 @@ class Session:
     def search(
         self,
         weights: NetworkWeights,
-        settings: PruneSettings,
+        settings: Selection,
         budget: Budget,
         candidates: int,
         seed: int = 0,
@@ -174,38 +171,27 @@ class Session:
                 moments=self.moments,
             )
 
-    def recover(
-        self, original: NetworkWeights, plan: PrunePlan, cut: Cut, folder: Path, names: ResultNames
-    ) -> Recovery:
-        """Recovers the slim pair in a result folder in place, measures it, and says so in the report.
+    def recover(self, surgery: Surgery) -> tuple[Surgery, Recovery]:
+        """Repairs the slim weights, and measures the output distance before and after.
 
         Args:
-            original: the pair before.
-            plan: the plan.
-            cut: the same, ready to be applied.
-            folder: holds the slim pair and its report.
-            names: of the files.
+            surgery: what was cut.
+
+        Returns:
+            The surgery with the repaired weights, and what the repair did.
         """
-        slim = folder / names.weights
-        done = self._recover(original, plan, cut, slim)
-        report = json.loads((folder / names.report).read_text(encoding="utf-8"))
-        report["recovery"] = done.to_json()
-        report["search"] = self.found.to_json() if self.found else None
-        report["outputs"]["weights"]["sha256"] = digest_of_file(slim)
-        (folder / names.report).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-        return done
+        scratch = ScratchFile("slim.weights")
+        with scratch.path.open("wb", buffering=0) as file:
+            surgery.write_weights(file)
+        done = self._recover(surgery, scratch.path)
+        findings = {"recovery": done.to_json(), "search": self.found.to_json() if self.found else None}
+        return replace(surgery, recovered=scratch, findings={**surgery.findings, **findings}), done
 
-    def recover_file(self, original: NetworkWeights, decision: Decision, slim: Path) -> None:
-        """Recovers the slim weights file of a decision in place.
+    def recover_file(self, surgery: Surgery, slim: Path) -> None:
+        """Repairs the slim weights file of a surgery in place."""
+        self._recover(surgery, slim)
 
-        Args:
-            original: the pair before.
-            decision: what was cut.
-            slim: the slim weights file.
-        """
-        self._recover(original, decision.plan, decision.cut, slim)
-
-    def _recover(self, original: NetworkWeights, plan: PrunePlan, cut: Cut, slim: Path) -> Recovery:
-        steps = steps_of(self.how, original.graph, cut.channels.graph, self.samples)
+    def _recover(self, surgery: Surgery, slim: Path) -> Recovery:
+        steps = steps_of(self.how, surgery.original.graph, surgery.base.graph, self.samples)
         with self._progress("recovering", steps) as bar:
-            return recover(original, plan.units, cut, slim, self.samples, self.how, bar.update)
+            return recover(surgery, slim, self.samples, self.how, bar.update)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from importlib.resources import files
-from typing import Any
+from typing import Any, Literal, get_args
 
 from darkprune.errors import PlanError, UsageError
 
-ALLOCATIONS = ("uniform", "proportional", "global", "sensitivity", "explicit")
+Allocation = Literal["uniform", "proportional", "global", "sensitivity", "explicit"]
+ALLOCATIONS: tuple[str, ...] = get_args(Allocation)
 
 #: [GCP] Table 1: percent per group, as printed there
 TABLE1: dict[str, tuple[float, ...]] = {

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
 from darkprune.errors import PlanError, UsageError
 from darkprune.graph.channels import BoolArray, ChannelMap, map_channels
-from darkprune.graph.graph import build_graph
 from darkprune.graph.groups import PruneGroup, divide
 from darkprune.graph.stats import Totals, totals
 from darkprune.graph.weights import NetworkWeights
@@ -20,31 +20,18 @@ from darkprune.selection.curves import Curves
 from darkprune.selection.filter_moments import MomentsFrom, filter_moments
 from darkprune.selection.finish import finish
 from darkprune.selection.importance import ImageScores, LayerScores, score_channels
-from darkprune.selection.settings import PruneSettings, checked
+from darkprune.selection.settings import Selection, resolve_selection
 from darkprune.selection.similarity import Relations, Replacement, relate, replace_similar, taps_of
 from darkprune.selection.summary import floor_warnings, group_results, sparsity_warnings, voters_of
 from darkprune.selection.voting import Members, gather_members, mark, merge, prunable_classes
-from darkprune.surgery.apply import Cut, slim_cfg
+from darkprune.surgery.apply import Cut
 from darkprune.surgery.carriers import choose_carriers
 from darkprune.surgery.constants import removed_constants
-from darkprune.surgery.plan import PrunePlan, make_layers
+from darkprune.surgery.plan import Plan, make_layers
 from darkprune.surgery.removed_units import ReducedWeights, original_of, reduced
+from darkprune.surgery.replaced_channels import with_similar
+from darkprune.surgery.surgery import Surgery
 from darkprune.surgery.units import UnitScorer, choose_units, score_units
-
-
-@dataclass(frozen=True)
-class Decision:
-    """A plan together with what it was made from.
-
-    Attributes:
-        plan: the plan.
-        cut: the same, ready to be applied.
-        warnings: what the user should know before going on.
-    """
-
-    plan: PrunePlan
-    cut: Cut
-    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -89,7 +76,7 @@ class _Choice:
 
 def rank(
     weights: NetworkWeights,
-    settings: PruneSettings,
+    settings: Selection,
     scores: Mapping[int, LayerScores] | None = None,
     by_images: Callable[[NetworkWeights, ChannelMap], ImageScores] | None = None,
     moments: MomentsFrom = filter_moments,
@@ -108,7 +95,7 @@ def rank(
     Raises:
         UsageError, PlanError: settings that make no sense for this network.
     """
-    settings = checked(weights, settings)
+    settings = resolve_selection(weights.graph, settings)
     groups = divide(weights.graph, settings.groups)
     excluded = frozenset(settings.exclude)
     weights = reduced(weights, choose_units(weights, settings.units, settings.unit_ratio, by_unit))
@@ -130,21 +117,20 @@ def rank(
     return Ranking(weights, channels, groups, members, measured, tuple(relations))
 
 
-def decide(ranking: Ranking, settings: PruneSettings, names: tuple[str, str]) -> Decision:
-    """Makes a plan; its hashes are left to the caller (`PrunePlan.with_hashes`).
+def decide(ranking: Ranking, settings: Selection) -> Surgery:
+    """Chooses the channels; the hashes of the plan's pair are left to the caller (`Plan.with_hashes`).
 
     Args:
         ranking: from `rank` with the same settings.
         settings: how.
-        names: file names of cfg and weights.
 
     Raises:
         UsageError, PlanError: settings that make no sense for this network; a budget that single channels cannot meet.
     """
     weights, channels, groups, members = ranking.weights, ranking.channels, ranking.groups, ranking.members
-    settings = checked(original_of(weights), settings)
+    settings = resolve_selection(original_of(weights).graph, settings)
     ratios = _ratios(ranking, settings)
-    marks = mark(members, ratios, one_pool=settings.allocation == "global")
+    marks = mark(members, ratios, one_pool=settings.shared_out == "global")
     keep, priority = merge(channels, members, marks, settings.merge)
     if settings.preset in WIDTH_PRESETS:
         keep = _keep_widths(channels, priority, preset_widths(settings.preset, len(weights.graph)))
@@ -172,12 +158,23 @@ def decide(ranking: Ranking, settings: PruneSettings, names: tuple[str, str]) ->
     gone = ~keep | carriers
     measured = {index: values for index, values in ranking.measured.items() if _any_of(gone, channels.of_layer[index])}
     similar = taps_of(chosen.replaced, gone)
-    plan = PrunePlan("", "", names, settings.described(), results, layers, measured, units, similar)
+    original = original_of(weights)
+    plan = Plan(
+        cfg_sha256="",
+        weights_sha256="",
+        names=(Path(original.graph.cfg.source).name, original.file.path.name),
+        settings=settings.described(),
+        groups=results,
+        layers=layers,
+        measured=measured,
+        units=units,
+        similar=similar,
+    )
     cut = Cut(channels, keep, carriers, settings.compensate, settings.constant, measured or None)
-    return Decision(plan, cut, tuple(warnings))
+    return Surgery(base=with_similar(weights, similar), plan=plan, cut=cut, warnings=tuple(warnings))
 
 
-def _choose(ranking: Ranking, settings: PruneSettings, keep: BoolArray, priority: Floats) -> _Choice:
+def _choose(ranking: Ranking, settings: Selection, keep: BoolArray, priority: Floats) -> _Choice:
     """Goes on from the merged mask: floors and multiples, similarity, carriers."""
     channels, limits = ranking.channels, _limits(settings)
     at_floor: tuple[int, ...] = ()
@@ -208,22 +205,22 @@ def voting_channels(ranking: Ranking) -> list[int]:
     return voters_of(ranking.members, ranking.groups)
 
 
-def _ratios(ranking: Ranking, settings: PruneSettings) -> tuple[float, ...]:
+def _ratios(ranking: Ranking, settings: Selection) -> tuple[float, ...]:
     given = settings.ratios
     if settings.allocation == "sensitivity" and not given:
         if ranking.curves is None:
             raise UsageError("--allocation sensitivity measures each group: give --images DIR (unlabelled) or --data F")
         given = ranking.curves.at_ratio(settings.ratio)
-    return ratios_of(settings.allocation, settings.ratio, given, voting_channels(ranking))
+    return ratios_of(settings.shared_out, settings.ratio, given, voting_channels(ranking))
 
 
-def _limits(settings: PruneSettings) -> Limits:
+def _limits(settings: Selection) -> Limits:
     return Limits(settings.min_channels, settings.round_to)
 
 
-def _totals_of(ranking: Ranking, settings: PruneSettings, chosen: _Choice) -> Totals:
+def _totals_of(ranking: Ranking, settings: Selection, chosen: _Choice) -> Totals:
     cut = Cut(ranking.channels, chosen.keep, chosen.carriers, settings.compensate, settings.constant)
-    return totals(build_graph(slim_cfg(cut)))
+    return totals(cut.slim)
 
 
 def _any_of(gone: BoolArray, classes: Indices) -> bool:

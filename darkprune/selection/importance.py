@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
@@ -22,6 +23,7 @@ WEIGHT_NORMS: dict[str, Callable[[Floats], Floats]] = {
     "l1": lambda rows: np.abs(rows).mean(axis=1),
     "l2": lambda rows: np.sqrt(np.square(rows).mean(axis=1)),
 }
+Criterion = Literal["bn_gamma", "l1", "l2", "sensitivity", "first-order", "surgeon", "thinet"]
 CRITERIA = ("bn_gamma", *WEIGHT_NORMS)
 #: criteria that look at images, which only `darkprune.scores` can compute
 IMAGE_CRITERIA = ("sensitivity", "first-order", "surgeon", "thinet")

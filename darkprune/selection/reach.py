@@ -6,16 +6,14 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from darkprune.errors import PlanError
-from darkprune.graph.graph import build_graph
 from darkprune.graph.stats import Totals, totals
 from darkprune.graph.weights import NetworkWeights
 from darkprune.selection.budget import HIGHEST, TOLERANCE, Budget, nearest_ratio, unreachable
 from darkprune.selection.decide import Ranking, decide, rank
-from darkprune.selection.settings import PruneSettings
-from darkprune.surgery.apply import slim_cfg
+from darkprune.selection.settings import Selection
 
 
-def within_budget(ranking: Ranking, settings: PruneSettings, budget: Budget) -> PruneSettings:
+def within_budget(ranking: Ranking, settings: Selection, budget: Budget) -> Selection:
     """Returns settings with which `decide` leaves what a budget says, or refuses.
 
     Args:
@@ -41,7 +39,7 @@ def within_budget(ranking: Ranking, settings: PruneSettings, budget: Budget) -> 
     return replace(at(found), budget=budget)
 
 
-def along(ranking: Ranking, settings: PruneSettings, by: str) -> Callable[[float], PruneSettings]:
+def along(ranking: Ranking, settings: Selection, by: str) -> Callable[[float], Selection]:
     """Returns the way from nothing (0) to every layer at its floor (`HIGHEST`), on which a budget is looked for.
 
     Args:
@@ -55,7 +53,7 @@ def along(ranking: Ranking, settings: PruneSettings, by: str) -> Callable[[float
     return lambda place: replace(settings, ratios=path(place / HIGHEST), budget=None)
 
 
-def refuse_unreachable(weights: NetworkWeights, settings: PruneSettings, budget: Budget) -> None:
+def refuse_unreachable(weights: NetworkWeights, settings: Selection, budget: Budget) -> None:
     """Refuses a budget below what every layer at its floor leaves, before hours go into scores or training.
 
     Args:
@@ -75,5 +73,5 @@ def refuse_unreachable(weights: NetworkWeights, settings: PruneSettings, budget:
         within_budget(ranking, quick, budget)  # says why
 
 
-def _totals_at(ranking: Ranking, settings: PruneSettings) -> Totals:
-    return totals(build_graph(slim_cfg(decide(ranking, settings, ("", "")).cut)))
+def _totals_at(ranking: Ranking, settings: Selection) -> Totals:
+    return totals(decide(ranking, settings).graph)

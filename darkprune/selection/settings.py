@@ -1,86 +1,155 @@
-"""How channels are to be chosen."""
+"""Which channels go, and how many: the settings that every command which prunes has in common."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Literal, get_args
 
 from darkprune.errors import UsageError
-from darkprune.graph.weights import NetworkWeights
-from darkprune.selection.allocation import RATIO_PRESETS, WIDTH_PRESETS
+from darkprune.graph.graph import Graph
+from darkprune.graph.groups import PRESETS as GROUP_PRESETS
+from darkprune.selection.allocation import RATIO_PRESETS, WIDTH_PRESETS, Allocation
 from darkprune.selection.budget import Budget
-from darkprune.surgery.constants import CONSTANTS
-from darkprune.surgery.plan import COMPENSATIONS
+from darkprune.selection.importance import GLOBAL_CRITERIA, Criterion
+from darkprune.selection.voting import Merge
+from darkprune.settings import setting
+from darkprune.surgery.constants import Constant
+from darkprune.surgery.plan import Compensation
 
 #: repairs without training, on unlabelled images
-RECOVERIES = ("none", "lsq", "scale", "bn")
+Recovery = Literal["none", "lsq", "scale", "bn"]
+RECOVERIES: tuple[str, ...] = get_args(Recovery)
+
+_AMOUNT = "how much to remove"
+_WHICH = "which channels"
+_REST = "what takes their place"
 
 
-@dataclass(frozen=True)
-class PruneSettings:
-    """How to choose channels; the defaults are those of `darkprune prune --ratio P`.
+@dataclass(frozen=True, kw_only=True)
+class ChannelSettings:
+    """Which channels go, and what takes their place."""
+
+    units: int = setting(
+        0, "cut out the N residual units of lowest mean |γ| first, whole", group=_AMOUNT, exclusive="units",
+        metavar="N", default_text="none",
+    )  # fmt: skip
+    unit_ratio: float = setting(
+        0.0, "the same as a fraction of all units, 0 to 1", group=_AMOUNT, exclusive="units", metavar="U",
+        default_text="none",
+    )  # fmt: skip
+    similarity: float = setting(
+        0.0, "then replace channels by others of |correlation| T or more (on --images, else by filters)",
+        group=_AMOUNT, metavar="T", default_text="none",
+    )  # fmt: skip
+    groups: str = setting("auto", f"auto, {', '.join(GROUP_PRESETS)}, or ranges 0-55,56-85,…", group=_WHICH)
+    allocation: Allocation | None = setting(
+        None, "how a total ratio is shared out", group=_WHICH,
+        default_text="uniform; global where scores compare the whole network",
+    )  # fmt: skip
+    criterion: Criterion = setting(
+        "bn_gamma",
+        "score of a channel; on --images: sensitivity, its effect on the outputs (first-order; with --recover lsq what "
+        "the refit leaves of it: surgeon); thinet",
+        group=_WHICH,
+    )
+    merge: Merge = setting("vote", "public mask of coupled convolutions", group=_WHICH)
+    exclude: tuple[int, ...] = setting((), "layers whose channels all stay", group=_WHICH, metavar="L1,L2,…")
+    round_to: int = setting(1, "widths in multiples of N where possible", group=_WHICH)
+    min_channels: int = setting(8, "fewest channels of a convolution", group=_WHICH)
+    compensate: Compensation = setting(
+        "fold", "fold: constants into biases; carrier: exact at padded borders too; none", group=_REST
+    )
+    constant: Constant = setting("mean", "mean: E[act(γz+β)]; beta: act(β), as the papers have it", group=_REST)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection(ChannelSettings):
+    """Everything that a choice of channels follows from: the settings, and how much is to go.
 
     Attributes:
         ratio: fraction of channels to remove, for all allocations but `explicit`.
         ratios: one per group, for `explicit`; for `sensitivity` what the curves gave, empty until then.
         preset: a published setting, which brings groups and ratios (or widths) with it.
-        groups: division into groups, see `divide`.
-        allocation, merge, criterion, compensate, constant: see the modules of these names.
-        round_to, min_channels: see `Limits`.
-        exclude: layers whose channels stay.
-        units, unit_ratio: residual units that are cut out before any channel is chosen: how many, or which fraction.
-            Groups and `exclude` are in the original's layer numbers all the same.
-        similarity: |correlation| from which one of two channels that importance left is replaced by the other; 0: none.
-        budget: what shall remain: single channels are taken and given back until it does; the ratio comes close before,
-            see `within_budget`.
+        budget: what shall remain: single channels are taken and given back until it does; the ratio comes close
+            before, see `within_budget`.
     """
 
     ratio: float = 0.0
     ratios: tuple[float, ...] = ()
     preset: str | None = None
-    groups: str = "auto"
-    allocation: str = "uniform"
-    merge: str = "vote"
-    criterion: str = "bn_gamma"
-    compensate: str = "fold"
-    constant: str = "mean"
-    round_to: int = 1
-    min_channels: int = 8
-    exclude: tuple[int, ...] = ()
-    units: int = 0
-    unit_ratio: float = 0.0
-    similarity: float = 0.0
     budget: Budget | None = None
+
+    @classmethod
+    def of(
+        cls,
+        settings: ChannelSettings,
+        *,
+        ratio: float = 0.0,
+        ratios: tuple[float, ...] = (),
+        preset: str | None = None,
+    ) -> Selection:
+        """Adds how much is to go to settings."""
+        shared = {field.name: getattr(settings, field.name) for field in fields(ChannelSettings)}
+        return cls(**shared, ratio=ratio, ratios=ratios, preset=preset)
+
+    @property
+    def shared_out(self) -> Allocation:
+        """The allocation; where none is given, the one that goes with the ratios or the criterion."""
+        if self.allocation is not None:
+            return self.allocation
+        if self.ratios:
+            return "explicit"
+        return "global" if self.criterion in GLOBAL_CRITERIA and self.preset is None else "uniform"
 
     def described(self) -> dict[str, object]:
         """Returns the settings as a plan's JSON holds them."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        budget = None if self.budget is None else {"kind": self.budget.kind, "target": self.budget.target}
+        return {
+            "ratio": self.ratio,
+            "ratios": list(self.ratios),
+            "preset": self.preset,
+            "groups": self.groups,
+            "allocation": self.shared_out,
+            "merge": self.merge,
+            "criterion": self.criterion,
+            "compensate": self.compensate,
+            "constant": self.constant,
+            "round_to": self.round_to,
+            "min_channels": self.min_channels,
+            "exclude": list(self.exclude),
+            "units": self.units,
+            "unit_ratio": self.unit_ratio,
+            "similarity": self.similarity,
+            "budget": budget,
+        }
 
 
-def checked(weights: NetworkWeights, settings: PruneSettings) -> PruneSettings:
-    """Fills in presets and refuses what does not exist.
+def resolve_selection(graph: Graph, selection: Selection) -> Selection:
+    """Fills in presets and the default allocation, and refuses what does not exist.
 
     Args:
-        weights: the original pair.
-        settings: as the user gave them.
+        graph: the original network.
+        selection: as the user gave it.
 
     Raises:
         UsageError: something that does not exist, or not in this network.
     """
-    if settings.compensate not in COMPENSATIONS:
-        raise UsageError(f"no compensation '{settings.compensate}'; there are {', '.join(COMPENSATIONS)}")
-    if settings.constant not in CONSTANTS:
-        raise UsageError(f"no constant '{settings.constant}'; there are {', '.join(CONSTANTS)}")
-    if settings.round_to < 1 or settings.min_channels < 1:
+    for name, kind in (("compensation", Compensation), ("constant", Constant)):
+        value = selection.compensate if name == "compensation" else selection.constant
+        if value not in get_args(kind):
+            raise UsageError(f"no {name} '{value}'; there are {', '.join(get_args(kind))}")
+    if selection.round_to < 1 or selection.min_channels < 1:
         raise UsageError("--round-to and --min-channels must be at least 1")
-    for index in settings.exclude:
-        if not 0 <= index < len(weights.graph):
-            raise UsageError(f"--exclude {index}: the network has layers 0 to {len(weights.graph) - 1}")
-    if settings.preset is None:
-        return settings
-    if settings.preset in WIDTH_PRESETS:
-        return replace(settings, groups="yolov4" if settings.groups == "auto" else settings.groups)
-    if settings.preset not in RATIO_PRESETS:
-        raise UsageError(f"no preset '{settings.preset}'; there are {', '.join((*RATIO_PRESETS, *WIDTH_PRESETS))}")
-    groups, ratios = RATIO_PRESETS[settings.preset]
-    groups = groups if settings.groups == "auto" else settings.groups
-    return replace(settings, groups=groups, allocation="explicit", ratios=ratios)
+    for index in selection.exclude:
+        if not 0 <= index < len(graph):
+            raise UsageError(f"--exclude {index}: the network has layers 0 to {len(graph) - 1}")
+    if selection.preset is None:
+        return replace(selection, allocation=selection.shared_out)
+    if selection.preset in WIDTH_PRESETS:
+        groups = "yolov4" if selection.groups == "auto" else selection.groups
+        return replace(selection, groups=groups, allocation=selection.shared_out)
+    if selection.preset not in RATIO_PRESETS:
+        raise UsageError(f"no preset '{selection.preset}'; there are {', '.join((*RATIO_PRESETS, *WIDTH_PRESETS))}")
+    groups, ratios = RATIO_PRESETS[selection.preset]
+    groups = groups if selection.groups == "auto" else selection.groups
+    return replace(selection, groups=groups, allocation="explicit", ratios=ratios)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -14,7 +15,8 @@ from darkprune.graph.groups import PruneGroup, group_of
 from darkprune.layers.base import Floats, Indices
 from darkprune.selection.importance import LayerScores
 
-MERGES = ("vote", "any", "all", "mean", "max")
+Merge = Literal["vote", "any", "all", "mean", "max"]
+MERGES: tuple[str, ...] = get_args(Merge)
 FAMILIES = ("gamma", "weights")
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import BinaryIO
 
 import numpy as np
@@ -19,6 +20,7 @@ from darkprune.layers.activations import CARRIER_SHIFT
 from darkprune.layers.base import Floats, Indices
 from darkprune.layers.convolution import Convolutional
 from darkprune.layers.dense import Connected
+from darkprune.progress import Progress, silent, track
 from darkprune.surgery.carriers import SMALLEST
 from darkprune.surgery.constants import carrier_constants, removed_constants
 
@@ -55,6 +57,11 @@ class Cut:
     def kept(self, classes: Indices) -> Indices:
         """Returns the positions that stay."""
         return self.channels.kept_channels(self.keep, classes)
+
+    @cached_property
+    def slim(self) -> Graph:
+        """The network after the cut."""
+        return build_graph(slim_cfg(self))
 
 
 @dataclass(frozen=True)
@@ -130,8 +137,8 @@ def write_slim(
     cut: Cut,
     constants: Constants,
     file: BinaryIO,
-    progress: Callable[[], object] = lambda: None,
-) -> Graph:
+    progress: Progress = silent,
+) -> None:
     """Writes the slim network's tensors.
 
     Args:
@@ -140,19 +147,15 @@ def write_slim(
         constants: what stands in for it, from `constants_of`.
         file: empty, open for writing in binary.
         progress: called after each layer.
-
-    Returns:
-        The slim graph.
     """
-    slim = build_graph(slim_cfg(cut))
-    tensors = stored_tensors(slim, weights.file.header.transposed)
+    tensors = stored_tensors(cut.slim, weights.file.header.transposed)
     writer = WeightsWriter(file, weights.file.header, tensors)
+    step = track(progress, "pruning", len(weights.graph), "layer")
     for layer in weights.graph:
         if layer.stored:
             _cut_layer(weights, cut, layer, writer, _input_of(cut, layer, constants))
-        progress()
+        step()
     writer.finish()
-    return slim
 
 
 def _input_of(cut: Cut, layer: Layer, constants: Constants) -> _Input | None:

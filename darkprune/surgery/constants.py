@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -16,7 +17,8 @@ from darkprune.layers.convolution import Convolutional
 from darkprune.layers.dense import Connected
 from darkprune.layers.merge import ScaleChannels
 
-CONSTANTS = ("mean", "beta")
+Constant = Literal["mean", "beta"]
+CONSTANTS: tuple[str, ...] = get_args(Constant)
 
 #: layer -> value per output channel, for layers whose constants do not follow from their inputs'
 Own = Callable[[Layer], Floats | None]

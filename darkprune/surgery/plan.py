@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -18,7 +18,8 @@ from darkprune.surgery.replaced_channels import Tap
 from darkprune.surgery.units import Unit
 
 FORMAT = "darkprune-plan/1"
-COMPENSATIONS = ("fold", "carrier", "none")
+Compensation = Literal["fold", "carrier", "none"]
+COMPENSATIONS: tuple[str, ...] = get_args(Compensation)
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class GroupResult:
 
 
 @dataclass(frozen=True)
-class PrunePlan:
+class Plan:
     """A decision about one pair of files.
 
     Attributes:
@@ -118,7 +119,7 @@ class PrunePlan:
         """Returns the file's text."""
         return json.dumps(self.to_json(), indent=1) + "\n"
 
-    def with_hashes(self, cfg: str, weights: str) -> PrunePlan:
+    def with_hashes(self, cfg: str, weights: str) -> Plan:
         """Returns the plan with the hashes of its pair, which may still be computed while it is made."""
         return replace(self, cfg_sha256=cfg, weights_sha256=weights)
 

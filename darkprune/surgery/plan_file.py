@@ -12,14 +12,14 @@ import numpy as np
 
 from darkprune.errors import PlanError
 from darkprune.layers.base import Floats
-from darkprune.surgery.plan import COMPENSATIONS, FORMAT, GroupResult, PrunePlan, finite
+from darkprune.surgery.plan import COMPENSATIONS, FORMAT, GroupResult, Plan, finite
 from darkprune.surgery.replaced_channels import Tap
 from darkprune.surgery.units import Unit
 
 MAX_BYTES = 64 << 20
 
 
-def read_plan(path: Path) -> PrunePlan:
+def read_plan(path: Path) -> Plan:
     """Reads a plan file.
 
     Raises:
@@ -37,11 +37,11 @@ def read_plan(path: Path) -> PrunePlan:
     return parse_plan(raw, str(path))
 
 
-def parse_plan(raw: bytes | str, source: str = "plan") -> PrunePlan:
+def parse_plan(raw: bytes | str, source: str = "plan") -> Plan:
     """Reads a plan's text.
 
     Args:
-        raw: what `PrunePlan.dumps` gives.
+        raw: what `Plan.dumps` gives.
         source: where it comes from, for errors.
 
     Raises:
@@ -58,7 +58,7 @@ def parse_plan(raw: bytes | str, source: str = "plan") -> PrunePlan:
         raise PlanError(f"{source}: is not a plan of darkprune ({type(error).__name__}: {str(error)[:80]})") from None
 
 
-def _from_json(data: Mapping[str, Any]) -> PrunePlan:
+def _from_json(data: Mapping[str, Any]) -> Plan:
     if data["format"] != FORMAT:
         raise ValueError(f"format is {str(data['format'])[:40]!r}, not {FORMAT!r}")
     layers, measured = {}, {}
@@ -78,7 +78,7 @@ def _from_json(data: Mapping[str, Any]) -> PrunePlan:
     settings = dict(data["settings"])
     if settings.get("compensate") not in COMPENSATIONS or settings.get("constant") not in ("mean", "beta"):
         raise ValueError("settings lack compensate or constant")
-    return PrunePlan(
+    return Plan(
         str(data["cfg"]["sha256"]),
         str(data["weights"]["sha256"]),
         (str(data["cfg"]["name"]), str(data["weights"]["name"])),

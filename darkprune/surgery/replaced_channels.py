@@ -72,11 +72,13 @@ class _SimilarFile(WeightsFile):
     """A weights file in which consumers of replaced channels already have their new weights.
 
     Attributes:
-        plain: the file as it is.
+        owner: the network as it is.
+        plain: its file.
         similar: what is replaced.
         readers: convolution -> (layer that it reads, its groups, its filters).
     """
 
+    owner: NetworkWeights
     plain: WeightsFile
     similar: Similar
     readers: dict[int, tuple[int, int, int]]
@@ -116,7 +118,7 @@ def with_similar(weights: NetworkWeights, similar: Similar) -> NetworkWeights:
     view = copy.copy(weights)
     file = _SimilarFile.__new__(_SimilarFile)
     file.__dict__.update(weights.file.__dict__)
-    file.plain, file.similar = weights.file, similar
+    file.owner, file.plain, file.similar = weights, weights.file, similar
     file.readers = {
         layer.index: (layer.sources[0], layer.kind.geometry.groups, layer.kind.geometry.filters)
         for layer in weights.graph
@@ -158,6 +160,11 @@ def similar_of(weights: NetworkWeights) -> Similar:
     return weights.file.similar if isinstance(weights.file, _SimilarFile) else {}
 
 
+def plain_of(weights: NetworkWeights) -> NetworkWeights:
+    """Returns the network in which nothing is replaced."""
+    return weights.file.owner if isinstance(weights.file, _SimilarFile) else weights
+
+
 def with_offsets(weights: NetworkWeights, constants: Constants) -> Constants:
     """Puts b in the place of a replaced channel's constant: the rest of it is in the consumers' weights."""
     similar = similar_of(weights)
@@ -173,10 +180,8 @@ def without_similar(weights: NetworkWeights, cut: Cut) -> tuple[NetworkWeights, 
     """Undoes the replacements: returns the plain network, and the cut that leaves the replaced channels as they are."""
     if not isinstance(weights.file, _SimilarFile):
         return weights, cut
-    plain = copy.copy(weights)
-    plain.file = weights.file.plain
     replaced = replaced_classes(cut, weights.file.similar)
-    return plain, replace(cut, keep=cut.keep | replaced, carriers=cut.carriers & ~replaced)
+    return weights.file.owner, replace(cut, keep=cut.keep | replaced, carriers=cut.carriers & ~replaced)
 
 
 def replaced_classes(cut: Cut, similar: Similar) -> BoolArray:

@@ -6,24 +6,25 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from darkprune import __version__
-from darkprune.graph.graph import Layer, build_graph
-from darkprune.graph.stats import totals
-from darkprune.graph.weights import NetworkWeights
+from darkprune.graph.stats import Totals, totals
 from darkprune.layers.convolution import Convolutional
+from darkprune.progress import Progress, silent
 from darkprune.runs.digests import digest_of_file
-from darkprune.surgery.apply import Constants, Cut, constants_of, slim_cfg, write_slim
+from darkprune.runs.provenance import provenance
+from darkprune.surgery.apply import Constants, Cut
 from darkprune.surgery.carriers import SMALLEST, Need, find_needs
 from darkprune.surgery.constants import consumers_with_border
-from darkprune.surgery.plan import PrunePlan
-from darkprune.surgery.removed_units import ReducedWeights, original_of
-from darkprune.surgery.replaced_channels import replaced_classes, similar_of, with_offsets, without_similar
+from darkprune.surgery.plan import GroupResult
+from darkprune.surgery.removed_units import ReducedWeights
+from darkprune.surgery.replaced_channels import replaced_classes, similar_of, without_similar
+from darkprune.surgery.surgery import Surgery
 
 
 @dataclass(frozen=True)
@@ -41,87 +42,146 @@ class ResultNames:
         return cls(f"{stem}.cfg", f"{stem}.weights")
 
 
+@dataclass(frozen=True)
+class FileRecord:
+    """A file, as records name it.
+
+    Attributes:
+        path: where it was read or written.
+        sha256: of its content; empty for report.json itself.
+    """
+
+    path: Path
+    sha256: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneResult:
+    """What `prune` did: the content of report.json.
+
+    Attributes:
+        before, after: size and cost of the two networks.
+        groups: what each group lost.
+        stages: what each stage removed, and what was left after it.
+        compensation: what took the place of removed channels, and where that is not exact.
+        findings: what was measured, by name: curves, latency, recovery, search, comparison.
+        warnings: what the user should know.
+        inputs: the original's `cfg` and `weights`.
+        outputs: the files written: `cfg`, `weights`, `plan` and `report`; for a plan alone just that.
+    """
+
+    before: Totals
+    after: Totals
+    groups: tuple[GroupResult, ...]
+    stages: tuple[Mapping[str, Any], ...]
+    compensation: Mapping[str, Any]
+    findings: Mapping[str, Any]
+    warnings: tuple[str, ...]
+    inputs: Mapping[str, FileRecord]
+    outputs: Mapping[str, FileRecord]
+
+    @classmethod
+    def of(cls, surgery: Surgery, outputs: Mapping[str, FileRecord]) -> PruneResult:
+        """Describes a surgery whose plan has its hashes."""
+        plan, cut = surgery.plan, surgery.cut
+        weights = surgery.original
+        return cls(
+            before=surgery.before,
+            after=surgery.after,
+            groups=plan.groups,
+            stages=tuple(_stages(surgery)),
+            compensation={
+                "how": cut.compensate,
+                "constant": "measured" if cut.measured else cut.constant,
+                "carriers": int(cut.carriers.sum()),
+                "inexact_at_borders": _inexact(cut, surgery.constants),
+            },
+            findings=surgery.findings,
+            warnings=surgery.warnings,
+            inputs={
+                "cfg": FileRecord(Path(weights.graph.cfg.source), plan.cfg_sha256),
+                "weights": FileRecord(weights.file.path, plan.weights_sha256),
+            },
+            outputs=outputs,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what `prune --json` prints."""
+        outputs = {kind: str(record.path) for kind, record in self.outputs.items()}
+        return {**self._figures(), "outputs": outputs, "warnings": list(self.warnings)}
+
+    def report(self) -> dict[str, Any]:
+        """Returns the content of report.json."""
+        inputs = {
+            kind: {"name": record.path.name, "path": os.path.abspath(record.path), "sha256": record.sha256}
+            for kind, record in self.inputs.items()
+        }
+        outputs = {
+            kind: {"name": record.path.name, "sha256": record.sha256}
+            for kind, record in self.outputs.items()
+            if record.sha256
+        }
+        return {
+            "darkprune": __version__,
+            **provenance(),
+            "inputs": inputs,
+            **self._figures(),
+            "compensation": dict(self.compensation),
+            "warnings": list(self.warnings),
+            "outputs": outputs,
+        }
+
+    def moved(self, folder: Path) -> PruneResult:
+        """Returns the result after its files were moved to another folder."""
+        outputs = {kind: replace(record, path=folder / record.path.name) for kind, record in self.outputs.items()}
+        return replace(self, outputs=outputs)
+
+    def _figures(self) -> dict[str, Any]:
+        return {
+            "before": self.before.to_json(),
+            "after": self.after.to_json(),
+            "groups": [group.to_json() for group in self.groups],
+            "stages": [dict(stage) for stage in self.stages],
+            **self.findings,
+        }
+
+
 def write_result(
+    surgery: Surgery,
     folder: Path,
-    names: ResultNames,
-    weights: NetworkWeights,
-    plan: PrunePlan,
-    cut: Cut,
-    hashes: Callable[[], tuple[str, str]],
-    warnings: list[str],
-    progress: Callable[[], object] = lambda: None,
-    measured: Mapping[str, Any] | None = None,
-    made_by: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+    *,
+    hashes: Callable[[], tuple[str, str]] | None = None,
+    progress: Progress = silent,
+) -> PruneResult:
     """Fills a folder with slim pair, plan and report.
 
     Args:
+        surgery: what to write.
         folder: an empty folder, from `darkprune.darknet.output.result_folder`.
-        names: of the files.
-        weights: the original pair, as `darkprune.surgery.replay.prepare` returns it.
-        plan: the decision; its hashes are filled in.
-        cut: the same, ready to be applied.
-        hashes: gives the SHA-256 of the original cfg and weights, which may be computed meanwhile.
-        warnings: for the report.
-        progress: called after each layer.
-        measured: what the decision was made on, for the report.
-        made_by: for the report: the command, and the versions of what took part.
-
-    Returns:
-        before, after, groups and stages, as the report has them.
+        hashes: gives the SHA-256 of the original cfg and weights, where the plan lacks them because they are still
+            being computed.
+        progress: gets an event per layer.
     """
-    constants = with_offsets(weights, constants_of(weights, cut))
-    with (folder / names.weights).open("wb", buffering=0) as file, ThreadPoolExecutor(1) as pool:
-        slim = write_slim(weights, cut, constants, file, progress)
-        hashing = pool.submit(digest_of_file, folder / names.weights)
+    names = ResultNames.of(Path(surgery.original.graph.cfg.source).stem)
+    paths = {"cfg": folder / names.cfg, "weights": folder / names.weights, "plan": folder / names.plan}
+    with paths["weights"].open("wb", buffering=0) as file, ThreadPoolExecutor(1) as pool:
+        surgery.write_weights(file, progress)
+        hashing = pool.submit(digest_of_file, paths["weights"])
         os.fsync(file.fileno())  # the disk and the hash need not wait for each other
-    (folder / names.cfg).write_bytes(slim.cfg.encode())
-    plan = plan.with_hashes(*hashes())
-    (folder / names.plan).write_text(plan.dumps(), encoding="utf-8")
-    size = weights.file.header.size
-    data: dict[str, Any] = {
-        "before": totals(original_of(weights).graph, size).to_json(),
-        "after": totals(slim, size).to_json(),
-        "groups": [group.to_json() for group in plan.groups],
-        "stages": _stages(weights, cut, size),
-        **(measured or {}),
-    }
-    original = original_of(weights)
-    report = {
-        "darkprune": __version__,
-        **(made_by or {}),
-        "inputs": {
-            "cfg": {
-                "name": plan.names[0],
-                "path": os.path.abspath(original.graph.cfg.source),
-                "sha256": plan.cfg_sha256,
-            },
-            "weights": {
-                "name": plan.names[1],
-                "path": os.path.abspath(original.file.path),
-                "sha256": plan.weights_sha256,
-            },
-        },
-        **data,
-        "compensation": {
-            "how": cut.compensate,
-            "constant": "measured" if cut.measured else cut.constant,
-            "carriers": int(cut.carriers.sum()),
-            "inexact_at_borders": _inexact(cut, constants),
-        },
-        "warnings": warnings,
-        "outputs": {
-            "cfg": {"name": names.cfg, "sha256": digest_of_file(folder / names.cfg)},
-            "weights": {"name": names.weights, "sha256": hashing.result()},
-            "plan": {"name": names.plan, "sha256": digest_of_file(folder / names.plan)},
-        },
-    }
-    (folder / names.report).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    return data
+    paths["cfg"].write_bytes(surgery.graph.cfg.encode())
+    if hashes is not None:
+        surgery = replace(surgery, plan=surgery.plan.with_hashes(*hashes()))
+    paths["plan"].write_text(surgery.plan.dumps(), encoding="utf-8")
+    digests = {"cfg": digest_of_file(paths["cfg"]), "weights": hashing.result(), "plan": digest_of_file(paths["plan"])}
+    outputs = {kind: FileRecord(path, digests[kind]) for kind, path in paths.items()}
+    result = PruneResult.of(surgery, {**outputs, "report": FileRecord(folder / names.report)})
+    (folder / names.report).write_text(json.dumps(result.report(), indent=1) + "\n", encoding="utf-8")
+    return result
 
 
-def _stages(weights: NetworkWeights, cut: Cut, size: int) -> list[dict[str, Any]]:
-    """Says what each stage removed, and what was left behind it."""
+def _stages(surgery: Surgery) -> list[dict[str, Any]]:
+    """Lists what each stage removed, and what was left after it."""
+    weights, cut, size = surgery.base, surgery.cut, surgery.original.file.header.size
     stages: list[dict[str, Any]] = []
     if isinstance(weights, ReducedWeights):
         layers = len(weights.original.graph) - len(weights.graph)
@@ -134,11 +194,9 @@ def _stages(weights: NetworkWeights, cut: Cut, size: int) -> list[dict[str, Any]
             }
         )
     similar = similar_of(weights)
-    _, before = without_similar(weights, cut)
+    before = without_similar(weights, cut)[1] if similar else cut
     removed = _width_lost(before)
-    stages.append(
-        {"stage": "channels", "removed": removed, "after": totals(build_graph(slim_cfg(before)), size).to_json()}
-    )
+    stages.append({"stage": "channels", "removed": removed, "after": totals(before.slim, size).to_json()})
     if similar:
         unexplained = np.concatenate([1 - tap.correlation**2 for tap in similar.values()])
         stages.append(
@@ -148,7 +206,7 @@ def _stages(weights: NetworkWeights, cut: Cut, size: int) -> list[dict[str, Any]
                 "replaced": int(replaced_classes(cut, similar).sum()),
                 # the part of a replaced channel's variance that its substitute does not explain, where it is read
                 "reconstruction_error": {"mean": float(unexplained.mean()), "largest": float(unexplained.max())},
-                "after": totals(build_graph(slim_cfg(cut)), size).to_json(),
+                "after": totals(cut.slim, size).to_json(),
             }
         )
     return stages
@@ -168,15 +226,15 @@ def _inexact(cut: Cut, constants: Constants) -> list[int]:
     graph = cut.channels.graph
     needs = find_needs(cut.channels, cut.gone, constants.removed)
     folded = {need.layer for need in needs if not _served(cut, need, constants)}
-    reached = consumers_with_border(cut.channels, constants.removed)
-    return [index for index in reached if index in folded or _is_depthwise(graph[index])]
+    depthwise = {
+        layer.index
+        for layer in graph
+        if isinstance(layer.kind, Convolutional) and layer.kind.depthwise(layer.inputs[0].c)
+    }
+    return [index for index in consumers_with_border(cut.channels, constants.removed) if index in folded | depthwise]
 
 
 def _served(cut: Cut, need: Need, constants: Constants) -> bool:
     source = cut.channels.graph[need.layer].sources[0]
     strong = np.abs(np.nan_to_num(constants.kappa[source])) > SMALLEST
     return bool(np.isin(need.classes, cut.channels.of_layer[source][strong]).any())
-
-
-def _is_depthwise(layer: Layer) -> bool:
-    return isinstance(layer.kind, Convolutional) and layer.kind.depthwise(layer.inputs[0].c)

@@ -8,10 +8,10 @@ from typing import Literal
 
 from darkprune.errors import UsageError
 from darkprune.graph.groups import PRESETS as GROUP_PRESETS
-from darkprune.selection.allocation import ALLOCATIONS
-from darkprune.selection.importance import CRITERIA
-from darkprune.selection.settings import PruneSettings
-from darkprune.selection.voting import MERGES
+from darkprune.selection.allocation import ALLOCATIONS, Allocation
+from darkprune.selection.importance import CRITERIA, Criterion
+from darkprune.selection.settings import Selection
+from darkprune.selection.voting import Merge
 from darkprune.settings import PathLike, declared, setting
 
 Precision = Literal["full", "bf16", "fp16"]
@@ -83,9 +83,9 @@ class GradualSettings:
         None, "epochs between cuts", group=_PRUNING, metavar="E", default_text="a tenth of the way"
     )
     prune_schedule: Literal["cubic", "linear"] = setting("cubic", "how the removed share rises", group=_PRUNING)
-    prune_criterion: str = setting("bn_gamma", "score of a channel", group=_PRUNING, choices=CRITERIA)
-    prune_allocation: str = setting("uniform", "how it is shared out", group=_PRUNING, choices=_BY_ONE_RATIO)
-    prune_merge: str = setting("vote", "public mask of coupled convolutions", group=_PRUNING, choices=MERGES)
+    prune_criterion: Criterion = setting("bn_gamma", "score of a channel", group=_PRUNING, choices=CRITERIA)
+    prune_allocation: Allocation = setting("uniform", "how it is shared out", group=_PRUNING, choices=_BY_ONE_RATIO)
+    prune_merge: Merge = setting("vote", "public mask of coupled convolutions", group=_PRUNING)
     prune_round_to: int = setting(1, "widths in multiples of N where possible", group=_PRUNING)
     prune_min_channels: int = setting(8, "fewest channels of a convolution", group=_PRUNING)
     prune_exclude: tuple[int, ...] = setting((), "layers whose channels all stay", group=_PRUNING, metavar="L1,L2,…")
@@ -108,9 +108,9 @@ class GradualSettings:
         if start is not None and not (start >= 0 and math.isfinite(start)):
             raise UsageError(f"--prune-from {start:g} must not be negative")
 
-    def prune_settings(self, ratio: float) -> PruneSettings:
+    def prune_settings(self, ratio: float) -> Selection:
         """Returns how to choose channels at a ratio."""
-        return PruneSettings(
+        return Selection(
             ratio=ratio,
             groups=self.groups,
             allocation=self.prune_allocation,

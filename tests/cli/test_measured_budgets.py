@@ -61,7 +61,7 @@ def prune(capsys: pytest.CaptureFixture[str], *flags: object) -> dict[str, Any]:
 def test_curves_are_measured_once(
     pair: list[str], images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("darkprune.cli.image_flags.find_spec", lambda name: None)  # as if torch were not installed
+    monkeypatch.setattr("darkprune.api.prune.find_spec", lambda name: None)  # as if torch were not installed
     measured: list[int] = []
     whole = group_curves._measure
 

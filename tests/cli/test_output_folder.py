@@ -335,14 +335,13 @@ def test_failed_exchange_leaves_the_old_state(tmp_path: Path, monkeypatch: pytes
 
 SLOW = """
 import sys, time
-import darkprune.surgery.result as result
-cut = result.write_slim
+import darkprune.surgery.surgery as surgery
+cut = surgery.write_slim
 def slow(weights, decided, constants, file, *rest):
-    slim = cut(weights, decided, constants, file, *rest)
+    cut(weights, decided, constants, file, *rest)
     print("writing", flush=True)
     time.sleep(60)
-    return slim
-result.write_slim = slow
+surgery.write_slim = slow
 from darkprune.cli.main import main
 sys.exit(main(sys.argv[1:]))
 """

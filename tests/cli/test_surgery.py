@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from darkprune.cli.main import main
-from darkprune.surgery.plan import hash_file
+from darkprune.runs.digests import digest_of_file
 
 ROOT = Path(__file__).parents[2]
 TOTALS = {"params": int, "macs": int, "bflops": float, "bytes": int}
@@ -186,9 +186,9 @@ def test_report_belongs_to_its_files(small_pair: Any, out: Path) -> None:
     report = json.loads((out / "report.json").read_text())
     plan = json.loads((out / "plan.json").read_text())
     for kind in ("cfg", "weights", "plan"):
-        assert report["outputs"][kind]["sha256"] == hash_file(out / report["outputs"][kind]["name"])
+        assert report["outputs"][kind]["sha256"] == digest_of_file(out / report["outputs"][kind]["name"])
     for kind, path in (("cfg", small_pair.cfg), ("weights", small_pair.weights)):
-        assert report["inputs"][kind]["sha256"] == plan[kind]["sha256"] == hash_file(Path(path))
+        assert report["inputs"][kind]["sha256"] == plan[kind]["sha256"] == digest_of_file(Path(path))
 
 
 @pytest.mark.parametrize("compensate", ["fold", "carrier", "none"])

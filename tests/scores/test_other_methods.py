@@ -14,7 +14,6 @@ from tiny import DETECTOR, write_images, write_pair
 
 from darkprune.cli.main import main
 from darkprune.graph.channels import map_channels
-from darkprune.graph.graph import build_graph
 from darkprune.graph.stats import totals
 from darkprune.graph.weights import NetworkWeights
 from darkprune.network.loading import load_network
@@ -27,8 +26,7 @@ from darkprune.search.rounds import rank_in_rounds
 from darkprune.selection.budget import parse_budget
 from darkprune.selection.decide import decide
 from darkprune.selection.reach import within_budget
-from darkprune.selection.settings import PruneSettings
-from darkprune.surgery.apply import slim_cfg
+from darkprune.selection.settings import Selection
 
 CPU = torch.device("cpu")
 
@@ -97,14 +95,14 @@ def wide(tmp_path: Path) -> Iterator[NetworkWeights]:
 
 def test_rounds_end_in_one_plan(wide: NetworkWeights, images: Path) -> None:
     weights, samples = wide, read_samples(images, wide.graph, CPU)
-    settings = PruneSettings(criterion="sensitivity", allocation="global", min_channels=2, exclude=(0, 6, 7))
+    settings = Selection(criterion="sensitivity", allocation="global", min_channels=2, exclude=(0, 6, 7))
     budget = parse_budget("params", "0.8", totals(weights.graph))
     steps: list[int] = []
     ranking = rank_in_rounds(weights, settings, budget, samples, 3, lambda: steps.append(1))
     assert len(steps) == 3
     assert {-2.0, -1.0} >= {score for score in ranking.members.score.tolist() if score < 0} != set()
-    decision = decide(ranking, within_budget(ranking, settings, budget), ("", ""))
-    slim = build_graph(slim_cfg(decision.cut))
+    decision = decide(ranking, within_budget(ranking, settings, budget))
+    slim = decision.graph
     assert abs(slim.params / weights.graph.params - 0.8) < 0.01
     # what went on the way stays gone
     gone = ranking.members.label[ranking.members.score < 0]
@@ -116,13 +114,13 @@ def test_the_best_candidate_is_kept(tmp_path: Path) -> None:
     with write_pair(tmp_path, DETECTOR) as weights:
         samples = read_samples(images, weights.graph, CPU)
         budget = parse_budget("params", "0.8", totals(weights.graph))
-        settings = PruneSettings(criterion="l1", min_channels=2)
+        settings = Selection(criterion="l1", min_channels=2)
         found = search(weights, settings, budget, samples, candidates=4)
         assert 1 <= len(found.candidates) <= 4
         distances = [candidate.distance for candidate in found.candidates]
         assert distances == sorted(distances)
         assert found.settings.ratios == found.candidates[0].ratios
-        slim = build_graph(slim_cfg(decide(found.ranking, found.settings, ("", "")).cut))
+        slim = decide(found.ranking, found.settings).graph
         assert abs(slim.params / weights.graph.params - 0.8) < 0.02
         # in processes the same candidates come out, and the same one is kept
         steps: list[int] = []

@@ -26,7 +26,7 @@ from darkprune.refit.least_squares import NormalEquations
 from darkprune.refit.recover import images_for, pair_up
 from darkprune.refit.refit import Pairing, refit, stream_of
 from darkprune.selection.decide import decide, rank
-from darkprune.selection.settings import PruneSettings
+from darkprune.selection.settings import Selection
 from darkprune.surgery.apply import Cut, constants_of, write_slim
 
 CPU = torch.device("cpu")
@@ -155,8 +155,8 @@ def test_the_stream_is_corrected_by_what_is_added_to_it(
 
 
 def test_carriers_stay_constant(weights: NetworkWeights, samples: Samples, tmp_path: Path) -> None:
-    settings = PruneSettings(ratio=0.3, criterion="l1", compensate="carrier", min_channels=2)
-    decision = decide(rank(weights, settings), settings, ("", ""))
+    settings = Selection(ratio=0.3, criterion="l1", compensate="carrier", min_channels=2)
+    decision = decide(rank(weights, settings), settings)
     assert decision.cut.carriers.any()
     pair = paired(weights, decision.cut, tmp_path)
     refit(pair, samples.fit)

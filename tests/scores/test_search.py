@@ -17,9 +17,9 @@ from darkprune.search import plan_search as search
 from darkprune.search.plan_search import Found, improve
 from darkprune.selection.budget import parse_budget
 from darkprune.selection.decide import rank
-from darkprune.selection.settings import PruneSettings
+from darkprune.selection.settings import Selection
 
-SETTINGS = PruneSettings(allocation="global", min_channels=2)
+SETTINGS = Selection(allocation="global", min_channels=2)
 
 
 def improved(weights: NetworkWeights, samples: Samples, seconds: float, seed: int = 0) -> Found:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from darkprune.errors import DataError, PlanError
 from darkprune.graph.channels import map_channels
-from darkprune.graph.graph import build_graph, read_graph
+from darkprune.graph.graph import read_graph
 from darkprune.graph.stats import totals
 from darkprune.graph.weights import NetworkWeights
 from darkprune.network import Network, NetworkOutput
@@ -24,13 +24,12 @@ from darkprune.scores.sensitivity import class_macs, gate_effects, mean_outputs,
 from darkprune.selection.budget import parse_budget
 from darkprune.selection.decide import decide, rank
 from darkprune.selection.reach import within_budget
-from darkprune.selection.settings import PruneSettings
-from darkprune.surgery.apply import constants_of, slim_cfg, write_slim
+from darkprune.selection.settings import Selection
 from darkprune.surgery.plan_file import read_plan
-from darkprune.surgery.replay import prepare, replay
+from darkprune.surgery.replay import replay
 
 CPU = torch.device("cpu")
-SETTINGS = PruneSettings(criterion="sensitivity", allocation="global", min_channels=2)
+SETTINGS = Selection(criterion="sensitivity", allocation="global", min_channels=2)
 
 #: one value per image and channel: every derivative is a weight times what the channel has beyond its mean
 ONE_PIXEL = """[net]
@@ -149,26 +148,26 @@ def test_every_head_says_something(tmp_path: Path, head: str, values: int) -> No
 def test_measured_means_are_what_a_plan_replays(weights: NetworkWeights, samples: Samples, tmp_path: Path) -> None:
     ranking = rank(weights, SETTINGS, by_images=lambda pair, channels: score_by_effect(pair, channels, samples.fit))
     settings = within_budget(ranking, SETTINGS, parse_budget("macs", "0.9", totals(weights.graph)))
-    decision = decide(ranking, settings, ("net.cfg", "net.weights"))
-    slim = build_graph(slim_cfg(decision.cut))
+    decision = decide(ranking, settings)
+    slim = decision.graph
     assert abs(slim.macs / weights.graph.macs - 0.9) < 0.01
-    decision = decide(ranking, replace(SETTINGS, ratio=0.5), ("net.cfg", "net.weights"))
+    decision = decide(ranking, replace(SETTINGS, ratio=0.5))
     assert 2 in decision.plan.measured  # a depthwise layer's mean does not follow from its feeder's
     (tmp_path / "plan.json").write_text(decision.plan.dumps())
     plan = read_plan(tmp_path / "plan.json")
-    cut = replay(weights, plan, ("", ""))
+    again = replay(weights, plan, ("", ""))
     written = []
-    for number, each in enumerate((decision.cut, cut)):
+    for number, surgery in enumerate((decision, again)):
         path = tmp_path / f"{number}.weights"
         with path.open("wb", buffering=0) as file:
-            write_slim(prepare(weights, plan), each, constants_of(weights, each), file)
+            surgery.write_weights(file)
         written.append(np.frombuffer(path.read_bytes()[20:], np.float32))
     np.testing.assert_allclose(written[0], written[1], rtol=1e-5, atol=1e-6)
 
 
 def test_constants_that_do_not_fit_are_refused(weights: NetworkWeights, samples: Samples, tmp_path: Path) -> None:
     ranking = rank(weights, SETTINGS, by_images=lambda pair, channels: score_by_effect(pair, channels, samples.fit))
-    data = decide(ranking, replace(SETTINGS, ratio=0.5), ("net.cfg", "net.weights")).plan.dumps()
+    data = decide(ranking, replace(SETTINGS, ratio=0.5)).plan.dumps()
     bad = tmp_path / "plan.json"
     for values in ("[1.0, 2.0]", '["x"]', "3"):
         bad.write_text(data.replace('"constants": {', f'"constants": {{"5": {values}, ', 1))

@@ -14,17 +14,17 @@ from reference import forward, load
 from darkprune.darknet.cfg import parse_cfg
 from darkprune.graph.graph import build_graph
 from darkprune.graph.weights import NetworkWeights
-from darkprune.selection.decide import Decision, decide, rank
-from darkprune.selection.settings import PruneSettings
+from darkprune.selection.decide import decide, rank
+from darkprune.selection.settings import Selection
 from darkprune.surgery.apply import Cut, constants_of, write_slim
 from darkprune.surgery.stand_ins import write_masked
+from darkprune.surgery.surgery import Surgery
 
 from .expectation import Expectation, expect, held_outputs
 from .networks import Network
 
 #: activations whose mean darkprune computes to 1e-2 only
 ROUGH = ("elu", "selu", "hard_mish")
-NAMES = ("net.cfg", "net.weights")
 #: relative to a layer's largest value; weights are float32, the forward pass is float64
 TOLERANCE = 3e-6
 
@@ -47,18 +47,18 @@ def opened(text: str, weights: bytes) -> Iterator[NetworkWeights]:
             yield opened_weights
 
 
-def make(weights: NetworkWeights, **chosen: object) -> Decision:
+def make(weights: NetworkWeights, **chosen: object) -> Surgery:
     """Decides with some settings."""
-    settings = PruneSettings(**chosen)  # type: ignore[arg-type]
-    return decide(rank(weights, settings), settings, NAMES)
+    settings = Selection(**chosen)  # type: ignore[arg-type]
+    return decide(rank(weights, settings), settings)
 
 
 def slim_of(weights: NetworkWeights, cut: Cut) -> Slim:
     """Carries a cut out."""
     with tempfile.TemporaryFile() as file:
-        graph = write_slim(weights, cut, constants_of(weights, cut), file)
+        write_slim(weights, cut, constants_of(weights, cut), file)
         file.seek(0)
-        return Slim(str(graph.cfg), file.read())
+        return Slim(str(cut.slim.cfg), file.read())
 
 
 def masked_of(weights: NetworkWeights, cut: Cut) -> bytes:
@@ -85,12 +85,12 @@ def compare(
         assert worst <= tolerance, f"layer {index}: {worst:.2e} of {scale:.3g}"
 
 
-def check(network: Network, chosen: PruneSettings, tolerance: float = TOLERANCE) -> Decision:
+def check(network: Network, chosen: Selection, tolerance: float = TOLERANCE) -> Surgery:
     """Prunes a network and compares the slim one with what the plan means, and with the masked stand-in."""
     if any(f"activation={name}" in network.text for name in ROUGH):
         chosen = replace(chosen, constant="beta")
     with opened(network.text, network.weights) as weights:
-        decision = decide(rank(weights, chosen), chosen, NAMES)
+        decision = decide(rank(weights, chosen), chosen)
         slim, masked = slim_of(weights, decision.cut), masked_of(weights, decision.cut)
     image, original = network.image, load(network.text, network.weights)
     expectation = expect(original, decision.plan.layers, image, chosen.compensate, chosen.constant)

@@ -19,10 +19,9 @@ from darkprune.selection.budget import TOLERANCE, Budget, parse_budget
 from darkprune.selection.constraints import Limits, settle
 from darkprune.selection.decide import decide, rank
 from darkprune.selection.reach import refuse_unreachable, within_budget
-from darkprune.selection.settings import PruneSettings
-from darkprune.surgery.apply import slim_cfg
+from darkprune.selection.settings import Selection
 
-from .cutting import NAMES, opened
+from .cutting import opened
 from .networks import Network, cfg, gammas, networks
 
 CONV = "convolutional batch_normalize=1 size=3 pad=1 activation=leaky filters={}"
@@ -53,8 +52,8 @@ def test_bad_budgets(kind: str, text: str, message: str) -> None:
     assert message in str(caught.value)
 
 
-def left_of(network_settings: PruneSettings, ranking, budget: Budget) -> float:
-    return budget.of(totals(build_graph(slim_cfg(decide(ranking, network_settings, NAMES).cut))))
+def left_of(network_settings: Selection, ranking, budget: Budget) -> float:
+    return budget.of(totals(decide(ranking, network_settings).graph))
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -81,15 +80,15 @@ def test_met_wherever_multiples_allow(blocks: list[int], part: float, kind: str,
     nearest = min(
         abs(would_leave(chosen) / budget.target - 1) for chosen in product(*(range(8, w + 1, 8) for w in widths))
     )
-    chosen = PruneSettings(round_to=8, allocation=allocation)
+    chosen = Selection(round_to=8, allocation=allocation)
     with opened(text, gammas(text, **scales)) as weights:
         ranking = rank(weights, chosen)
         if nearest > TOLERANCE:
             with pytest.raises(PlanError, match="cannot be met"):
-                decide(ranking, within_budget(ranking, chosen, budget), NAMES)
+                decide(ranking, within_budget(ranking, chosen, budget))
             return
         met = within_budget(ranking, chosen, budget)
-        decision = decide(ranking, met, NAMES)
+        decision = decide(ranking, met)
         assert abs(left_of(met, ranking, budget) / budget.target - 1) <= TOLERANCE
     for index, width in enumerate(widths):
         kept = decision.plan.layers.get(index, (width, tuple(range(width)), ()))[1]
@@ -104,14 +103,14 @@ def test_met_wherever_multiples_allow(blocks: list[int], part: float, kind: str,
 @given(networks(), st.floats(0.5, 0.95), st.sampled_from(["params", "macs"]), st.sampled_from([1, 4]), st.booleans())
 def test_any_network(network: Network, part: float, kind: str, round_to: int, carriers: bool) -> None:
     """A budget is met within 1 %, or refused; floors, multiples and equal blocks hold."""
-    chosen = PruneSettings(round_to=round_to, min_channels=2, compensate="carrier" if carriers else "fold")
+    chosen = Selection(round_to=round_to, min_channels=2, compensate="carrier" if carriers else "fold")
     with opened(network.text, network.weights) as weights:
         budget = Budget(kind, part * Budget(kind, 0).of(totals(weights.graph)))
         assume(budget.target)
         ranking = rank(weights, chosen)
         try:
             met = within_budget(ranking, chosen, budget)
-            decision = decide(ranking, met, NAMES)
+            decision = decide(ranking, met)
         except PlanError as error:
             refusal = str(error)
         else:
@@ -128,13 +127,13 @@ def test_any_network(network: Network, part: float, kind: str, round_to: int, ca
 
 def test_what_stands_in_the_way() -> None:
     text = cfg(CONV.format(64), CONV.format(64), HEAD)
-    chosen = PruneSettings(min_channels=48)
+    chosen = Selection(min_channels=48)
     with opened(text, gammas(text)) as weights:
         whole = Budget("params", 0).of(totals(weights.graph))
         for settings_, message in (
             (chosen, "; --min-channels stands in the way"),
-            (PruneSettings(min_channels=8, round_to=64), "; --round-to stands in the way"),
-            (PruneSettings(exclude=(0, 1)), "; without --min-channels and --round-to it would be"),
+            (Selection(min_channels=8, round_to=64), "; --round-to stands in the way"),
+            (Selection(exclude=(0, 1)), "; without --min-channels and --round-to it would be"),
         ):
             with pytest.raises(PlanError, match="cannot be met: with every layer at its floor") as caught:
                 within_budget(rank(weights, settings_), settings_, Budget("params", 0.2 * whole))
@@ -143,7 +142,7 @@ def test_what_stands_in_the_way() -> None:
                 refuse_unreachable(weights, replace(settings_, criterion="surgeon"), Budget("params", 0.2 * whole))
             assert str(early.value) == str(caught.value)  # said before anything is scored
             refuse_unreachable(weights, settings_, Budget("params", 0.999 * whole))
-        coarse = PruneSettings(round_to=32)
+        coarse = Selection(round_to=32)
         ranking = rank(weights, coarse)
         with pytest.raises(PlanError, match=r"nearest is [0-9,]+; the smallest step is [0-9,]+ with --round-to 32"):
-            decide(ranking, within_budget(ranking, coarse, Budget("params", 0.9 * whole)), NAMES)
+            decide(ranking, within_budget(ranking, coarse, Budget("params", 0.9 * whole)))

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from reference import load
 
-from darkprune.selection.decide import Decision
-from darkprune.selection.settings import PruneSettings
+from darkprune.selection.settings import Selection
 from darkprune.surgery.apply import constants_of
 from darkprune.surgery.result import _inexact
+from darkprune.surgery.surgery import Surgery
 
 from .cutting import check, make, opened, slim_of
 from .networks import Network, cfg, tensors_of
@@ -19,12 +19,12 @@ THIN = "convolutional size=1 pad=1 batch_normalize=1 activation={} filters={}"
 UNPADDED = "convolutional size=3 batch_normalize=1 activation={} filters={}"
 
 
-def decided(text: str, **chosen: object) -> Decision:
+def decided(text: str, **chosen: object) -> Surgery:
     with opened(text, tensors_of(text, {})) as pair:
         return make(pair, **{"ratio": 0.5, "min_channels": 1, "compensate": "carrier", **chosen})
 
 
-def carriers(decision: Decision) -> dict[int, int]:
+def carriers(decision: Surgery) -> dict[int, int]:
     return {layer: len(entry[2]) for layer, entry in decision.plan.layers.items()}
 
 
@@ -127,7 +127,7 @@ def test_a_carrier_of_which_nothing_is_left_is_none() -> None:
         THICK.format("linear", 8), "crop crop_height=8 crop_width=8", "upsample stride=2 scale=0",
         THICK.format("leaky", 4), THICK.format("leaky", 2),
     )  # fmt: skip
-    decision = check(Network(text, 1, False), PruneSettings(ratio=0.5, min_channels=1, compensate="carrier"))
+    decision = check(Network(text, 1, False), Selection(ratio=0.5, min_channels=1, compensate="carrier"))
     assert carriers(decision) == {0: 0, 3: 1}
 
 
@@ -139,7 +139,7 @@ def test_one_carrier_on_several_paths() -> None:
         THICK.format("leaky", 4), "route layers=1,6", THICK.format("leaky", 2),
     )  # fmt: skip
     for seed in range(4):
-        decision = check(Network(text, seed, False), PruneSettings(ratio=0.5, min_channels=1, compensate="carrier"))
+        decision = check(Network(text, seed, False), Selection(ratio=0.5, min_channels=1, compensate="carrier"))
         assert carriers(decision)[0] == 1
 
 

@@ -18,8 +18,8 @@ from darkprune.graph.fresh import write_fresh
 from darkprune.graph.graph import Graph, read_graph
 from darkprune.runs.digests import digest_of_file
 from darkprune.selection.constraints import Limits, settle
-from darkprune.selection.settings import PruneSettings
-from darkprune.surgery.plan import PrunePlan, make_layers
+from darkprune.selection.settings import Selection
+from darkprune.surgery.plan import Plan, make_layers
 from darkprune.zoo import resolve
 
 from .cutting import check
@@ -40,7 +40,7 @@ def pair_of(name: str) -> tuple[Path, Path]:
     return folder / f"{name}.cfg", folder / f"{name}.weights"
 
 
-def some_plan(graph: Graph, hashes: tuple[str, str], seed: int) -> PrunePlan:
+def some_plan(graph: Graph, hashes: tuple[str, str], seed: int) -> Plan:
     """A plan that removes a quarter of everything that may go, whatever its worth."""
     channels = map_channels(graph)
     random = np.random.default_rng(seed)
@@ -48,10 +48,10 @@ def some_plan(graph: Graph, hashes: tuple[str, str], seed: int) -> PrunePlan:
     keep = settle(channels, wish, random.random(channels.count), Limits(min_channels=2)).keep
     layers = make_layers(channels, keep, np.zeros(channels.count, bool))
     settings = {"compensate": "fold", "constant": "mean"}
-    return PrunePlan(*hashes, ("net.cfg", "net.weights"), settings, (), layers)
+    return Plan(*hashes, ("net.cfg", "net.weights"), settings, (), layers)
 
 
-def planted(text: str, weights: bytes, plan: PrunePlan) -> bytes:
+def planted(text: str, weights: bytes, plan: Plan) -> bytes:
     """The weights with nothing in the channels that go: γ = β = 0, and no filter where there is no γ.
 
     What goes, in depthwise layers too, is worked out by the referee, not by darkprune's labels.
@@ -114,7 +114,7 @@ def test_referee_on_a_small_image(name: str, compensate: str) -> None:
     text = re.sub(r"(?m)^(width|height)\s*=.*$", r"\1=64", cfg.read_text())
     network = Network(text, 1, False)
     network.__dict__["weights"] = weights.read_bytes()
-    settings = PruneSettings(ratio=0.3, merge="vote" if compensate == "fold" else "max", compensate=compensate)
+    settings = Selection(ratio=0.3, merge="vote" if compensate == "fold" else "max", compensate=compensate)
     decision = check(network, settings, tolerance=2e-5)
     assert not decision.cut.keep.all()
 

@@ -18,9 +18,8 @@ from darkprune.graph.graph import Graph, build_graph, read_graph
 from darkprune.graph.groups import divide
 from darkprune.graph.weights import NetworkWeights, weights_bytes
 from darkprune.selection.allocation import TABLE1, ratios_of
-from darkprune.selection.decide import Decision
 from darkprune.selection.voting import Members, mark
-from darkprune.surgery.apply import slim_cfg
+from darkprune.surgery.surgery import Surgery
 from darkprune.zoo import resolve
 
 from .cutting import make, opened
@@ -314,10 +313,10 @@ def yolov4_voc(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def decide_yolov4(path: Path, **chosen: object) -> tuple[Decision, Graph]:
+def decide_yolov4(path: Path, **chosen: object) -> tuple[Surgery, Graph]:
     with NetworkWeights(read_graph(resolve("builtin:yolov4-voc")), path) as weights:
         decision = make(weights, **chosen)
-    return decision, build_graph(slim_cfg(decision.cut))
+    return decision, decision.graph
 
 
 def test_chu2022_gives_the_published_size(yolov4_voc: Path) -> None:

@@ -12,22 +12,22 @@ from hypothesis import strategies as st
 from reference import forward, load
 
 from darkprune.selection.decide import decide, rank
-from darkprune.selection.settings import PruneSettings
+from darkprune.selection.settings import Selection
 from darkprune.surgery.stand_ins import write_held
 
-from .cutting import NAMES, ROUGH, check, opened
+from .cutting import ROUGH, check, opened
 from .expectation import trace
 from .networks import Draw, Network, networks
 
 
 @st.composite
-def all_settings(draw: Draw) -> PruneSettings:
+def all_settings(draw: Draw) -> Selection:
     """Every way of choosing channels and of standing in for them."""
 
     def pick(*values: object) -> object:
         return draw(st.sampled_from(values))
 
-    return PruneSettings(
+    return Selection(
         ratio=pick(0.5, 0.7, 0.3, 0.9, 0.1),
         allocation=pick("uniform", "global", "proportional"),
         merge=pick("vote", "any", "all", "mean", "max"),
@@ -50,7 +50,7 @@ SEARCH = settings(
 
 @SEARCH
 @given(networks(), all_settings())
-def test_slim_network_computes_what_the_plan_means(network: Network, chosen: PruneSettings) -> None:
+def test_slim_network_computes_what_the_plan_means(network: Network, chosen: Selection) -> None:
     decision = check(network, chosen)
     event("nothing removed" if decision.cut.keep.all() else "removed")
     event(f"carriers: {bool(decision.cut.carriers.any())}")
@@ -58,13 +58,13 @@ def test_slim_network_computes_what_the_plan_means(network: Network, chosen: Pru
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(networks(), all_settings())
-def test_held_stand_in_is_the_original_with_its_channels_held(network: Network, chosen: PruneSettings) -> None:
+def test_held_stand_in_is_the_original_with_its_channels_held(network: Network, chosen: Selection) -> None:
     """What `verify` measures the compensation by: nothing but the producers' channels is changed."""
     assume("share_index" not in network.text)  # two activations cannot be held by one β
     if any(f"activation={name}" in network.text for name in ROUGH):
         chosen = replace(chosen, constant="beta")
     with opened(network.text, network.weights) as weights:
-        decision = decide(rank(weights, chosen), chosen, NAMES)
+        decision = decide(rank(weights, chosen), chosen)
         with tempfile.TemporaryFile() as file:
             write_held(weights, decision.cut, file)
             file.seek(0)

@@ -9,7 +9,7 @@ import pytest
 from darkprune.darknet.cfg import parse_cfg
 from darkprune.darknet.strict import strict_problems
 from darkprune.graph.graph import build_graph
-from darkprune.selection.settings import PruneSettings
+from darkprune.selection.settings import Selection
 
 from .cutting import check, make, opened, slim_of
 from .networks import Network, cfg
@@ -76,7 +76,7 @@ def test_cut(case: str, compensate: str, merge: str) -> None:
     removed = False
     for seed in range(3):
         for constant in ("mean", "beta"):
-            chosen = PruneSettings(ratio=0.5, min_channels=1, merge=merge, compensate=compensate, constant=constant)
+            chosen = Selection(ratio=0.5, min_channels=1, merge=merge, compensate=compensate, constant=constant)
             removed |= not check(Network(CASES[case], seed, False), chosen).cut.keep.all()
     assert removed
 
@@ -87,7 +87,7 @@ def test_connected_weights_stored_input_major() -> None:
     header = struct.pack("<3iQ", 1001, 0, 0, 7)
     network.__dict__["weights"] = header + network.weights[20:]
     for compensate in ("fold", "carrier"):
-        decision = check(network, PruneSettings(ratio=0.5, min_channels=1, compensate=compensate))
+        decision = check(network, Selection(ratio=0.5, min_channels=1, compensate=compensate))
         assert {0, 2, 3} <= set(decision.plan.layers)
         with opened(network.text, network.weights) as pair:
             assert slim_of(pair, decision.cut).weights[:20] == header
@@ -97,7 +97,7 @@ def test_connected_weights_stored_input_major() -> None:
 def test_header_stays_as_it_was(header: bytes) -> None:
     network = Network(CASES["batchnorm"], 3, False)
     network.__dict__["weights"] = header + network.weights[20:]
-    decision = check(network, PruneSettings(ratio=0.5, min_channels=1))
+    decision = check(network, Selection(ratio=0.5, min_channels=1))
     with opened(network.text, network.weights) as pair:
         assert slim_of(pair, decision.cut).weights[: len(header)] == header
 

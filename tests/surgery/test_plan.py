@@ -16,12 +16,12 @@ from darkprune.graph.graph import build_graph
 from darkprune.graph.weights import NetworkWeights
 from darkprune.runs.digests import digest_of_file
 from darkprune.selection.decide import decide, rank
-from darkprune.selection.settings import PruneSettings
-from darkprune.surgery.plan import PrunePlan
+from darkprune.selection.settings import Selection
+from darkprune.surgery.plan import Plan
 from darkprune.surgery.plan_file import read_plan
-from darkprune.surgery.replay import recounted, replay
+from darkprune.surgery.replay import replay
 
-from .cutting import NAMES, make, opened, slim_of
+from .cutting import make, opened, slim_of
 from .networks import Network, cfg, networks, tensors_of
 from .test_cut import all_settings
 
@@ -70,17 +70,18 @@ def test_a_person_can_read_it() -> None:
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(networks(), all_settings())
-def test_replay_gives_the_same_bytes(network: Network, chosen: PruneSettings) -> None:
+def test_replay_gives_the_same_bytes(network: Network, chosen: Selection) -> None:
     with opened(network.text, network.weights) as pair:
-        decision = decide(rank(pair, chosen), chosen, NAMES)
+        decision = decide(rank(pair, chosen), chosen)
         plan = decision.plan.with_hashes(*HASHES)
         path = pair.file.path.parent / "plan.json"
         path.write_text(plan.dumps(), encoding="utf-8")
         again = read_plan(path)
         assert again == plan
         assert again.dumps() == plan.dumps()
-        cut = replay(pair, again, HASHES)
-        assert recounted(again, cut) == plan
+        replayed_surgery = replay(pair, again, HASHES)
+        assert replayed_surgery.plan == plan
+        cut = replayed_surgery.cut
         assert (cut.keep == decision.cut.keep).all()
         assert (cut.carriers == decision.cut.carriers).all()
         assert slim_of(pair, cut) == slim_of(pair, decision.cut)
@@ -104,17 +105,18 @@ def test_another_choice_of_channels(tmp_path: Path) -> None:
     data = plan_json()
     for layer in ("0", "1"):
         data["layers"][layer] = {"channels": 12, "keep": "0-2, 6-7, 11"}
-    cut = replayed(data, tmp_path)
+    surgery = replayed(data, tmp_path)
+    cut = surgery.cut
     kept = cut.keep[cut.channels.of_layer[0]]
     assert kept.nonzero()[0].tolist() == [0, 1, 2, 6, 7, 11]
-    plan = recounted(read_plan(tmp_path / "plan.json"), cut)  # the groups say what goes now
+    plan = surgery.plan  # the groups say what goes now
     assert sum(group.removed for group in plan.groups) == 6 + 6 + (6 - data["layers"]["4"]["kept"])
 
 
 def test_a_layer_left_out_keeps_everything(tmp_path: Path) -> None:
     data = plan_json()
     del data["layers"]["4"]
-    cut = replayed(data, tmp_path)
+    cut = replayed(data, tmp_path).cut
     assert cut.keep[cut.channels.of_layer[4]].all()
     assert not cut.keep[cut.channels.of_layer[0]].all()
 
@@ -224,9 +226,9 @@ def test_any_value_of_a_plan_may_be_junk(data: st.DataObject) -> None:
     with opened(TEXT, tensors_of(TEXT, {})) as pair:
         try:
             read = read_plan(written(plan, pair.file.path.parent))
-            cut = replay(pair, read, HASHES)
-            slim_of(pair, cut)
-            json.dumps(recounted(read, cut).to_json(), allow_nan=False)
+            surgery = replay(pair, read, HASHES)
+            slim_of(pair, surgery.cut)
+            json.dumps(surgery.plan.to_json(), allow_nan=False)
         except PlanError as error:
             message = str(error)
     assert "\n" not in message
@@ -258,7 +260,7 @@ def test_plan_is_for_files_on_disk(tmp_path: Path) -> None:
     (tmp_path / "net.weights").write_bytes(tensors_of(TEXT, {}))
     hashes = (digest_of_file(tmp_path / "net.cfg"), digest_of_file(tmp_path / "net.weights"))
     with NetworkWeights(build_graph(parse_cfg(TEXT, "net.cfg")), tmp_path / "net.weights") as pair:
-        plan: PrunePlan = make(pair, ratio=0.5).plan.with_hashes(*hashes)
+        plan: Plan = make(pair, ratio=0.5).plan.with_hashes(*hashes)
         (tmp_path / "plan.json").write_text(plan.dumps())
         replay(pair, read_plan(tmp_path / "plan.json"), hashes)
         with pytest.raises(PlanError, match="take that file, or make a new plan"):

@@ -26,12 +26,11 @@ from darkprune.graph.weights import NetworkWeights
 from darkprune.layers.activations import activate
 from darkprune.selection.decide import decide, rank
 from darkprune.selection.filter_moments import Moments, filter_moments
-from darkprune.selection.settings import PruneSettings
-from darkprune.surgery.apply import constants_of, write_slim
-from darkprune.surgery.plan import PrunePlan
+from darkprune.selection.settings import Selection
+from darkprune.surgery.plan import Plan
 from darkprune.surgery.plan_file import read_plan
-from darkprune.surgery.replaced_channels import Tap, with_offsets
-from darkprune.surgery.replay import prepare, replay
+from darkprune.surgery.replaced_channels import Tap
+from darkprune.surgery.replay import replay
 
 ASSETS = Path(__file__).parents[3] / "shared" / "assets"
 
@@ -61,15 +60,14 @@ def double(network: ReferenceNetwork, layer: int, i: int, j: int, gain: float = 
     a["biases"][i] = gain * a["biases"][j] + shift
 
 
-def slim_of(text: str, raw: bytes, chosen: PruneSettings) -> tuple[ReferenceNetwork, PrunePlan]:
+def slim_of(text: str, raw: bytes, chosen: Selection) -> tuple[ReferenceNetwork, Plan]:
     with opened(text, raw) as (weights, _):
-        decision = decide(rank(weights, chosen), chosen, ("a", "b"))
-        base = prepare(weights, decision.plan)
+        decision = decide(rank(weights, chosen), chosen)
         file = io.BytesIO()
-        slim = write_slim(base, decision.cut, with_offsets(base, constants_of(base, decision.cut)), file)
+        decision.write_weights(file)
         again = replay(weights, decision.plan, ("", ""))
-        assert np.array_equal(again.keep, decision.cut.keep)
-    return load(str(slim.cfg), file.getvalue()), decision.plan
+        assert np.array_equal(again.cut.keep, decision.cut.keep)
+    return load(str(decision.graph.cfg), file.getvalue()), decision.plan
 
 
 @contextmanager
@@ -81,7 +79,7 @@ def opened(text: str, raw: bytes) -> Iterator[tuple[NetworkWeights, ChannelMap]]
             yield weights, map_channels(weights.graph)
 
 
-SIMILAR = PruneSettings(similarity=0.999, min_channels=1)
+SIMILAR = Selection(similarity=0.999, min_channels=1)
 SHORTCUT = "[shortcut]\nfrom={}\nactivation=linear\n\n"
 #: text, layers in which a channel is a double of another
 CASES = {
@@ -249,7 +247,7 @@ def test_measured_moments_can_take_the_filters_place() -> None:
         return moments
 
     with opened(text, encode(network)) as (weights, _):
-        decision = decide(rank(weights, SIMILAR, moments=measured), SIMILAR, ("a", "b"))
+        decision = decide(rank(weights, SIMILAR, moments=measured), SIMILAR)
     tap = decision.plan.similar[0]
     assert (tap.gain[0], tap.offset[0]) == pytest.approx((1, 0), abs=1e-5)
 

@@ -20,10 +20,9 @@ from darkprune.errors import PlanError, UsageError
 from darkprune.graph.graph import Graph, build_graph, read_graph
 from darkprune.graph.weights import NetworkWeights
 from darkprune.selection.decide import decide, rank
-from darkprune.selection.settings import PruneSettings
-from darkprune.surgery.apply import constants_of, write_slim
+from darkprune.selection.settings import Selection
 from darkprune.surgery.removed_units import ReducedWeights, kept_layers, reduced, without_units
-from darkprune.surgery.replay import prepare, replay
+from darkprune.surgery.replay import replay
 from darkprune.surgery.units import Unit as U
 from darkprune.surgery.units import check_units, choose_units, find_units, silencers
 
@@ -210,11 +209,11 @@ def _reduced_bytes(text: str, raw: bytes, units: list[U]) -> tuple[str, bytes]:
         path.write_bytes(raw)
         with NetworkWeights(graph_of(text), path) as weights:
             view = reduced(weights, units)
-            settings_ = PruneSettings()
-            decision = decide(rank(view, settings_), settings_, ("a", "b"))
+            settings_ = Selection()
+            decision = decide(rank(view, settings_), settings_)
             file = io.BytesIO()
-            slim = write_slim(view, decision.cut, constants_of(view, decision.cut), file)
-            return str(slim.cfg), file.getvalue()
+            decision.write_weights(file)
+            return str(decision.graph.cfg), file.getvalue()
 
 
 def test_combination_replays_and_verifies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -254,23 +253,22 @@ def test_numbers_would_show_a_wrong_unit(tmp_path: Path) -> None:
     cfg, path = write(tmp_path, net(conv(), *[conv(4) + conv() + SHORTCUT] * 3, conv(5)))
     out = tmp_path / "slim.weights"
     with NetworkWeights(read_graph(cfg), path) as weights:
-        settings_ = PruneSettings(units=1)
+        settings_ = Selection(units=1)
         ranking = rank(weights, settings_)
-        decision = decide(ranking, settings_, ("a", "b"))
+        decision = decide(ranking, settings_)
         assert isinstance(ranking.weights, ReducedWeights)
         with out.open("wb") as file:
-            slim = write_slim(ranking.weights, decision.cut, constants_of(ranking.weights, decision.cut), file)
+            decision.write_weights(file)
         image = np.random.default_rng(1).random((3, 16, 16), np.float32)
-        with NetworkWeights(slim, out) as found:
+        with NetworkWeights(decision.graph, out) as found:
             check = check_numbers(ranking.weights, found, decision.cut, [image], "opencv")
             assert check.ok
             assert check.worst_cut is not None
             assert check.worst_cut.relative < 1e-6
             other = next(unit for unit in find_units(weights.graph) if unit not in ranking.weights.units)
             # a unit of the same length elsewhere: same layers, other tensors
-            swapped = reduced(weights, [other])
-            cut = replay(weights, replace(decision.plan, units=(other,)), ("", ""))
-            assert not check_numbers(swapped, found, cut, [image], "opencv").ok
+            swapped = replay(weights, replace(decision.plan, units=(other,)), ("", ""))
+            assert not check_numbers(swapped.base, found, swapped.cut, [image], "opencv").ok
 
 
 @needs_assets
@@ -283,9 +281,8 @@ def test_real_checkpoints(name: str, tmp_path: Path) -> None:
     assert main(["verify", *pair, str(out / f"{name}.cfg"), str(out / f"{name}.weights")]) == 0
 
 
-def test_prepare_returns_the_original_without_units(tmp_path: Path) -> None:
+def test_base_is_the_original_where_no_unit_goes(tmp_path: Path) -> None:
     cfg, path = write(tmp_path, TEXT)
     with NetworkWeights(read_graph(cfg), path) as weights:
-        settings_ = PruneSettings(ratio=0.2, min_channels=1)
-        plan = decide(rank(weights, settings_), settings_, ("a", "b")).plan
-        assert prepare(weights, plan) is weights
+        settings_ = Selection(ratio=0.2, min_channels=1)
+        assert decide(rank(weights, settings_), settings_).base is weights

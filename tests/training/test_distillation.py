@@ -15,7 +15,7 @@ from darkprune.errors import TrainingError, UsageError
 from darkprune.graph.graph import build_graph, read_graph
 from darkprune.graph.groups import divide
 from darkprune.layers.heads import Yolo
-from darkprune.surgery.plan import PrunePlan
+from darkprune.surgery.plan import Plan
 from darkprune.surgery.removed_units import without_units
 from darkprune.surgery.units import Unit
 from darkprune.training.data.batches import Batch
@@ -260,7 +260,7 @@ def test_taps_follow_a_student_without_units() -> None:
     teacher = tiny_graph()
     unit = Unit(1, 3)
     student = build_graph(without_units(teacher, [unit]))
-    plan = PrunePlan("", "", ("a", "b"), {}, (), {}, units=(unit,))
+    plan = Plan("", "", ("a", "b"), {}, (), {}, units=(unit,))
     taps = match_taps({3: 1.0, 4: 2.0}, teacher, student, plan)
     assert taps == (Tap(3, 0, 1.0), Tap(4, 1, 2.0))
     with pytest.raises(TrainingError, match="unit that the student does not have"):

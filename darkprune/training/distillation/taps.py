@@ -10,7 +10,7 @@ from darkprune.errors import TrainingError, UsageError
 from darkprune.graph.graph import Graph, Layer
 from darkprune.graph.groups import PruneGroup, group_of
 from darkprune.layers.simple import Final
-from darkprune.surgery.plan import PrunePlan
+from darkprune.surgery.plan import Plan
 from darkprune.surgery.removed_units import kept_layers
 
 #: [GCP] §6: β of the first three maps, and of the later ones
@@ -91,7 +91,7 @@ def parse_taps(text: str, layers: int) -> dict[int, float]:
     return found
 
 
-def match_taps(chosen: dict[int, float], teacher: Graph, student: Graph, plan: PrunePlan | None) -> tuple[Tap, ...]:
+def match_taps(chosen: dict[int, float], teacher: Graph, student: Graph, plan: Plan | None) -> tuple[Tap, ...]:
     """Finds the student's layer for each of the teacher's.
 
     Args:
@@ -118,7 +118,7 @@ def match_taps(chosen: dict[int, float], teacher: Graph, student: Graph, plan: P
     return tuple(taps)
 
 
-def _student_numbers(teacher: Graph, student: Graph, plan: PrunePlan | None) -> dict[int, int]:
+def _student_numbers(teacher: Graph, student: Graph, plan: Plan | None) -> dict[int, int]:
     """Maps the teacher's layer numbers to the student's."""
     units = plan.units if plan is not None else ()
     kept = kept_layers(teacher, units)

@@ -16,15 +16,16 @@ from torch import Tensor
 
 from darkprune.errors import PlanError
 from darkprune.graph.channels import map_channels
-from darkprune.graph.graph import Graph, build_graph
+from darkprune.graph.graph import Graph
 from darkprune.graph.stats import count
 from darkprune.layers import Role
 from darkprune.network import Network, tensor_of
 from darkprune.selection.budget import HIGHEST
-from darkprune.selection.decide import Decision, Ranking, decide, rank
-from darkprune.surgery.apply import Cut, slim_cfg
-from darkprune.surgery.plan import PrunePlan
+from darkprune.selection.decide import Ranking, decide, rank
+from darkprune.surgery.apply import Cut
+from darkprune.surgery.plan import Plan
 from darkprune.surgery.plan_file import parse_plan
+from darkprune.surgery.surgery import Surgery
 from darkprune.training.gradual.slimming import as_weights
 from darkprune.training.gradual.timetable import Stage
 from darkprune.training.loop.distributed import Ranks
@@ -64,7 +65,7 @@ class GradualPruning(Hook):
         self.ranks = ranks
         self.whole = size_of(network.graph, settings.prune_of)
         self.cuts: list[dict[str, int]] = []
-        self._plan: PrunePlan | None = None
+        self._plan: Plan | None = None
         self._fading: list[tuple[Tensor, Tensor]] = []
         if ranks.first:
             self._check_floors()
@@ -144,12 +145,12 @@ class GradualPruning(Hook):
     def _share(self) -> float:
         return 100 * size_of(self.network.graph, self.settings.prune_of) / self.whole
 
-    def _choose(self, stage: Stage) -> PrunePlan:
+    def _choose(self, stage: Stage) -> Plan:
         """Finds the ratio that leaves what is nearest to a stage's share, by bisection."""
         ranking = self._rank()
         target = stage.remaining * self.whole
         low, high = 0.0, HIGHEST
-        best: tuple[float, PrunePlan] | None = None
+        best: tuple[float, Plan] | None = None
         for _ in range(BISECTIONS):
             ratio = (low + high) / 2
             decision = self._decide(ranking, ratio)
@@ -164,8 +165,8 @@ class GradualPruning(Hook):
         with as_weights(self.network.graph, self.network.state_dict()) as weights:
             return rank(weights, self.settings.prune_settings(0))
 
-    def _decide(self, ranking: Ranking, ratio: float) -> Decision:
-        return decide(ranking, self.settings.prune_settings(ratio), ("", ""))
+    def _decide(self, ranking: Ranking, ratio: float) -> Surgery:
+        return decide(ranking, self.settings.prune_settings(ratio))
 
     def _check_floors(self) -> None:
         least = _size_behind(self._decide(self._rank(), HIGHEST), self.settings.prune_of)
@@ -176,7 +177,7 @@ class GradualPruning(Hook):
                 "give more"
             )
 
-    def _mask(self, plan: PrunePlan) -> None:
+    def _mask(self, plan: Plan) -> None:
         """Finds the values that fade."""
         self._plan, self._fading = plan, []
         for index, (width, kept, _) in plan.layers.items():
@@ -199,5 +200,5 @@ def size_of(graph: Graph, quantity: str) -> int:
     return graph.macs if quantity == "macs" else graph.params
 
 
-def _size_behind(decision: Decision, quantity: str) -> int:
-    return size_of(build_graph(slim_cfg(decision.cut)), quantity)
+def _size_behind(decision: Surgery, quantity: str) -> int:
+    return size_of(decision.graph, quantity)

@@ -61,13 +61,13 @@ def cut_weights(cut: Cut, values: Values) -> dict[str, Tensor]:
     with as_weights(graph, values) as weights, tempfile.TemporaryDirectory(prefix="darkprune-") as folder:
         path = Path(folder) / "slim.weights"
         with path.open("wb") as file:
-            slim = write_slim(weights, cut, constants_of(weights, cut), file)
-        with NetworkWeights(slim, path) as stored:
+            write_slim(weights, cut, constants_of(weights, cut), file)
+        with NetworkWeights(cut.slim, path) as stored:
             found = {
                 f"layers.{layer.index}.{blob.name}": torch.from_numpy(
                     np.ascontiguousarray(stored.read(layer, blob.name))
                 )
-                for layer in slim
+                for layer in cut.slim
                 for blob in layer.stored
             }
     # what no file holds (`dontload`) is pinned: its shape stays

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from darkprune.data.dataset import DataProblem
 from darkprune.errors import TrainingError
-from darkprune.graph.graph import Graph, build_graph
+from darkprune.graph.graph import Graph
 from darkprune.network import Network
-from darkprune.surgery.apply import Cut, slim_cfg
+from darkprune.surgery.apply import Cut
 from darkprune.training.data.batches import Batch
 from darkprune.training.gradual.slimming import cut_moments, cut_weights, slim_network
 from darkprune.training.loop.distributed import Ranks
@@ -85,7 +85,7 @@ class Stepper:
         """Takes channels out of the network, and with them out of everything that goes along with its weights."""
         self.ranks.average_statistics(self.network)  # the processes' constants have to be the same
         weights, before = cut_weights(cut, self.network.state_dict()), self.optimizer
-        self.use(build_graph(slim_cfg(cut)), cut)
+        self.use(cut.slim, cut)
         self.network.load_state_dict(weights)
         self.optimizer.take_over(before, lambda values: cut_moments(cut, values))
         if self.ema.values:

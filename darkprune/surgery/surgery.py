@@ -1,0 +1,139 @@
+"""A surgery: the original network, the plan, and the cut that follows from it, which belong together."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from darkprune.darknet.output import result_folder
+from darkprune.graph.graph import Graph
+from darkprune.graph.stats import Totals, totals
+from darkprune.graph.weights import NetworkWeights
+from darkprune.progress import Progress, reporting, silent
+from darkprune.settings import PathLike
+from darkprune.surgery.apply import Constants, Cut, constants_of, write_slim
+from darkprune.surgery.plan import Plan
+from darkprune.surgery.removed_units import original_of
+from darkprune.surgery.replaced_channels import plain_of, with_offsets
+
+if TYPE_CHECKING:
+    from darkprune.surgery.result import PruneResult
+
+
+class ScratchFile:
+    """A file in a temporary folder, which is removed together with the object.
+
+    Attributes:
+        path: where the file lies, or will.
+    """
+
+    def __init__(self, name: str) -> None:
+        folder = tempfile.mkdtemp(prefix="darkprune-")
+        self.path = Path(folder) / name
+        self.close = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surgery:
+    """A decision about a pair, ready to be carried out: nothing is written before `save`.
+
+    Attributes:
+        base: what the cut applies to: the original's tensors, without the units that are cut out, similar channels
+            replaced.
+        plan: the decision as a reviewable document.
+        cut: the same, in terms of channel classes.
+        warnings: what the user should know before going on.
+        findings: what was measured for the decision and of its result, by the names that report.json gives them.
+        recovered: the slim weights after a repair; None where they are those of the cut.
+        result: what was written, once the surgery is saved.
+    """
+
+    base: NetworkWeights
+    plan: Plan
+    cut: Cut
+    warnings: tuple[str, ...] = ()
+    findings: Mapping[str, Any] = field(default_factory=dict)
+    recovered: ScratchFile | None = None
+    result: PruneResult | None = None
+
+    @property
+    def original(self) -> NetworkWeights:
+        """The pair before."""
+        return original_of(plain_of(self.base))
+
+    @property
+    def graph(self) -> Graph:
+        """The slim network."""
+        return self.cut.slim
+
+    @property
+    def before(self) -> Totals:
+        """Size and cost of the original."""
+        return totals(self.original.graph, self.original.file.header.size)
+
+    @property
+    def after(self) -> Totals:
+        """Size and cost of the slim network."""
+        return totals(self.graph, self.original.file.header.size)
+
+    @cached_property
+    def constants(self) -> Constants:
+        """What stands in for the content that goes, at every layer's output."""
+        return with_offsets(self.base, constants_of(self.base, self.cut))
+
+    def write_weights(self, file: BinaryIO, progress: Progress = silent) -> None:
+        """Writes the slim network's weights.
+
+        Args:
+            file: empty, open for writing in binary.
+            progress: gets an event per layer.
+        """
+        if self.recovered is None:
+            write_slim(self.base, self.cut, self.constants, file, progress)
+        else:
+            with self.recovered.path.open("rb") as source:
+                shutil.copyfileobj(source, file)
+
+    @contextmanager
+    def temporary_weights(self) -> Iterator[Path]:
+        """Gives the slim weights as a file, which is gone when the block ends."""
+        with tempfile.TemporaryDirectory(prefix="darkprune-") as folder:
+            path = Path(folder) / "slim.weights"
+            with path.open("wb", buffering=0) as file:
+                self.write_weights(file)
+            yield path
+
+    def save(
+        self,
+        folder: PathLike,
+        overwrite: bool = False,
+        progress: Progress | None = None,
+    ) -> PruneResult:
+        """Writes the slim pair, plan.json and report.json into a folder.
+
+        Args:
+            folder: of the result, made whole or not at all.
+            overwrite: replace an earlier result.
+            progress: gets an event per layer.
+
+        Raises:
+            OutputError: the folder exists, or cannot be written.
+        """
+        from darkprune.surgery.result import write_result
+
+        inputs = [Path(self.original.graph.cfg.source), self.original.file.path]
+        with reporting(progress) as report, result_folder(Path(folder), inputs, overwrite) as filled:
+            return write_result(self, filled, progress=report).moved(Path(folder))
+
+    def close(self) -> None:
+        """Closes the original's weights file, and removes recovered weights that were not saved."""
+        self.original.close()
+        if self.recovered is not None:
+            self.recovered.close()
