@@ -149,39 +149,40 @@ def main() -> int:
 
 
 def _run(args: argparse.Namespace, folder: Path) -> int:
-    slots = [_copy(folder / f"copy{number}") for number in range(args.jobs)]
+    source = _copy(ROOT, folder / "source")  # the project may be worked on meanwhile
+    slots = [_copy(source, folder / f"copy{number}") for number in range(args.jobs)]
     tests = _learn(args, slots[0])
     drawn = random.Random(args.seed)
-    every = [(room, mutation) for room in args.rooms for mutation in _all_of(room)]
+    every = [(room, mutation) for room in args.rooms for mutation in _all_of(room, source)]
     chosen = every if args.sample is None else drawn.sample(every, min(args.sample, len(every)))
     print(f"{len(tests)} tests, {len(every)} possible faults, {len(chosen)} of them tried", file=sys.stderr)
     room_of = {mutation: room for room, mutation in chosen}
     results = []
-    for mutation, outcome in _try_all(args, list(room_of), tests, slots):
+    for mutation, outcome in _try_all(args, list(room_of), tests, [source, *slots]):
         results.append((room_of[mutation], mutation, outcome))
-        print(f"{len(results)}: {outcome}: {mutation.apply(ROOT)[1]}", file=sys.stderr)
+        print(f"{len(results)}: {outcome}: {mutation.apply(source)[1]}", file=sys.stderr)
     results.sort(key=lambda entry: (args.rooms.index(entry[0]), entry[1].path, entry[1].line))
-    return _tell(args, results)
+    return _tell(args, results, source)
 
 
-def _copy(place: Path) -> Path:
+def _copy(project: Path, place: Path) -> Path:
     """Copies what the tests need; the shared assets are found where they are."""
     for name in ("darkprune", "tests", "cfg", "weights", "tools", "docs"):
-        shutil.copytree(ROOT / name, place / "project" / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for path in [*ROOT.glob("*.toml"), *ROOT.glob("*.py"), *ROOT.glob("*.md"), *ROOT.glob("*.txt")]:
+        shutil.copytree(project / name, place / "project" / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in [*project.glob("*.toml"), *project.glob("*.py"), *project.glob("*.md"), *project.glob("*.txt")]:
         shutil.copy(path, place / "project")
-    shared = ROOT.parent / "shared"
+    shared = project.parent / "shared"
     if shared.exists():
         (place / "shared").symlink_to(shared.resolve())
     return place / "project"
 
 
-def _all_of(room: str) -> list[Mutation]:
+def _all_of(room: str, source: Path) -> list[Mutation]:
     found: list[Mutation] = []
     for place in ROOMS[room][0]:
-        path = ROOT / place
+        path = source / place
         for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
-            found += mutations_of(file, ROOT)
+            found += mutations_of(file, source)
     return found
 
 
@@ -209,14 +210,21 @@ def _learn(args: argparse.Namespace, slot: Path) -> dict[str, Test]:
 
 
 def _try_all(
-    args: argparse.Namespace, mutations: Sequence[Mutation], tests: Mapping[str, Test], slots: Sequence[Path]
+    args: argparse.Namespace, mutations: Sequence[Mutation], tests: Mapping[str, Test], copies: Sequence[Path]
 ) -> Iterator[tuple[Mutation, str]]:
     """Tries faults, several at a time.
+
+    Args:
+        args: of the command line.
+        mutations: the faults.
+        tests: what is known of each test.
+        copies: of the project: one that stays as it is, and one per process.
 
     Yields:
         Each with its outcome: "killed", "timed out", "survived" or "not reached".
     """
-    free, waiting, running = list(slots), list(reversed(mutations)), dict[int, _Running]()
+    source, *free = copies
+    waiting, running = list(reversed(mutations)), dict[int, _Running]()
     while waiting or running:
         while free and waiting:
             mutation = waiting.pop()
@@ -226,7 +234,7 @@ def _try_all(
                 continue
             slot = free.pop()
             deadline = time.monotonic() + 30 + 4 * sum(tests[name].seconds for name in wanted)
-            running[_start(mutation, wanted, slot)] = _Running(mutation, slot, deadline)
+            running[_start(mutation, wanted, source, slot)] = _Running(mutation, slot, deadline)
         for child, state in list(running.items()):
             done, status = os.waitpid(child, os.WNOHANG)
             late = not done and time.monotonic() > state.deadline
@@ -236,7 +244,7 @@ def _try_all(
             if done or late:
                 del running[child]
                 free.append(state.slot)
-                shutil.copy(ROOT / state.mutation.path, state.slot / state.mutation.path)
+                shutil.copy(source / state.mutation.path, state.slot / state.mutation.path)
                 yield state.mutation, "timed out" if late else "survived" if status == 0 else "killed"
         time.sleep(0.02)
 
@@ -265,9 +273,9 @@ def _tests_for(mutation: Mutation, tests: Mapping[str, Test], seconds: float) ->
     return chosen
 
 
-def _start(mutation: Mutation, wanted: Sequence[str], slot: Path) -> int:
+def _start(mutation: Mutation, wanted: Sequence[str], source: Path, slot: Path) -> int:
     """Starts a process that runs tests on a copy with the fault, and returns its number."""
-    (slot / mutation.path).write_text(mutation.apply(ROOT)[0], encoding="utf-8")
+    (slot / mutation.path).write_text(mutation.apply(source)[0], encoding="utf-8")
     child = os.fork()
     if child == 0:
         os.setsid()
@@ -296,7 +304,7 @@ def _pytest(arguments: Sequence[str], plugins: Sequence[object]) -> int:
         return 3
 
 
-def _tell(args: argparse.Namespace, results: Sequence[tuple[str, Mutation, str]]) -> int:
+def _tell(args: argparse.Namespace, results: Sequence[tuple[str, Mutation, str]], source: Path) -> int:
     columns = ("killed", "timed out", "survived", "not reached")
     print(f"\n{'room':<12}" + "".join(f"{name:>13}" for name in columns) + f"{'noticed':>10}")
     share = 100.0
@@ -306,9 +314,9 @@ def _tell(args: argparse.Namespace, results: Sequence[tuple[str, Mutation, str]]
             share = 100 * (counts["killed"] + counts["timed out"]) / counts.total()
             print(f"{room:<12}" + "".join(f"{counts[name]:>13}" for name in columns) + f"{share:>9.1f}%")
     lost = [mutation for _, mutation, outcome in results if outcome in columns[2:]]
-    print("\n".join(["", "not noticed:", *(f"  {mutation.apply(ROOT)[1]}" for mutation in lost)]) if lost else "")
+    print("\n".join(["", "not noticed:", *(f"  {mutation.apply(source)[1]}" for mutation in lost)]) if lost else "")
     if args.output:
-        rows = [{"room": room, "fault": fault.apply(ROOT)[1], "outcome": outcome} for room, fault, outcome in results]
+        rows = [{"room": room, "fault": fault.apply(source)[1], "outcome": outcome} for room, fault, outcome in results]
         args.output.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     return int(share < args.at_least)
 

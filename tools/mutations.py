@@ -165,7 +165,11 @@ def _changes_of_call(node: ast.Call) -> Iterator[tuple[str, Callable[[ast.AST], 
         yield "order", lambda n: n.args.__setitem__(slice(0, 2), n.args[1::-1])  # type: ignore[attr-defined]
     for number, keyword in enumerate(node.keywords):
         if keyword.arg not in (None, "strict", "encoding", "errors"):
-            yield "argument", lambda n, i=number: n.keywords.pop(i)
+            yield "argument", _without_keyword(number)
+
+
+def _without_keyword(number: int) -> Callable[[ast.AST], None]:
+    return lambda node: node.keywords.pop(number)  # type: ignore[attr-defined]
 
 
 def _other_values(value: object) -> tuple[object, ...]:
