@@ -12,9 +12,9 @@ import numpy as np
 from darkprune.api.evaluate import skipped
 from darkprune.api.pair import Pair
 from darkprune.data.class_names import class_names
+from darkprune.data.image_files import is_image, list_images
 from darkprune.data.images import Pixels
 from darkprune.data.loading import batch_of
-from darkprune.data.reading import IMAGE_SUFFIXES, list_images
 from darkprune.errors import DataError, OutputError
 from darkprune.evaluation.detector import Detector, Loading, detect_batch, find_objects
 from darkprune.evaluation.drawing import draw, pixel_boxes
@@ -138,7 +138,7 @@ def detect(
     detector = Detector.of(graph, loaded.head_maps)
     if settings.letterbox:
         detector = replace(detector, shape=replace(detector.shape, letterbox=True))
-    is_video = not source.is_dir() and source.suffix.lower() not in IMAGE_SUFFIXES
+    is_video = not source.is_dir() and not is_image(source)
     target = None if output is None else _folder(Path(output))
     with reporting(progress) as report:
         work = _Work(detector, settings, names, target, report)

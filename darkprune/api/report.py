@@ -10,7 +10,8 @@ from darkprune.api.pair import Pair
 from darkprune.darknet.output import atomic_file, result_folder
 from darkprune.data.class_names import class_names
 from darkprune.data.dataset import Dataset
-from darkprune.data.reading import list_images, read_dataset
+from darkprune.data.image_files import list_images
+from darkprune.data.reading import read_dataset
 from darkprune.errors import DarkpruneError, DataError, UsageError
 from darkprune.graph.graph import read_graph
 from darkprune.graph.groups import PruneGroup, find_groups

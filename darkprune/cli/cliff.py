@@ -28,7 +28,7 @@ from darkprune.comparison.cliff_drawing import can_draw, draw_sweep
 from darkprune.comparison.cliff_measure import Bench
 from darkprune.data import read_dataset
 from darkprune.data.dataset import Dataset
-from darkprune.data.reading import images_of
+from darkprune.data.image_files import images_of
 from darkprune.errors import OutputError, UsageError
 from darkprune.evaluation.control import control_networks
 from darkprune.evaluation.of_graph import heads_of

@@ -11,7 +11,7 @@ from darkprune.compression.defaults import FEWEST_UNLABELLED
 from darkprune.compression.sources import Drawn, Images, Labelled, Written, list_of
 from darkprune.data import read_dataset
 from darkprune.data.dataset import Dataset
-from darkprune.data.reading import divide_images, images_of
+from darkprune.data.image_files import divide_images, images_of
 from darkprune.errors import DataError, UsageError
 from darkprune.graph.graph import Graph
 from darkprune.runs.stages import FileSource

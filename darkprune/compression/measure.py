@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from darkprune.data.reading import images_of
+from darkprune.data.image_files import images_of
 from darkprune.evaluation.control import control_networks
 from darkprune.graph.graph import Graph, read_graph
 from darkprune.progress import Progress

@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from darkprune.darknet.input import read_file
 from darkprune.errors import UsageError
 
 if sys.version_info >= (3, 11):
@@ -48,14 +49,7 @@ def read_settings(path: Path) -> Tables:
         UsageError: it cannot be read, or is not TOML with sections.
     """
     try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise UsageError(f"--config {path}: cannot be read ({error.strerror})") from None
-    if len(raw) > MAX_BYTES:
-        raise UsageError(f"--config {path}: is larger than {MAX_BYTES >> 20} MiB; this is no settings file")
-    try:
-        data = tomllib.loads(raw.decode("utf-8"))
+        data = tomllib.loads(read_file(path, MAX_BYTES, "a settings file", UsageError).decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise UsageError(f"--config {path}: is not TOML ({str(error)[:100]})") from None
     for name, table in data.items():

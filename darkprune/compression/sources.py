@@ -13,7 +13,7 @@ import cv2
 
 from darkprune.darknet.output import atomic_file, result_folder
 from darkprune.data import read_dataset
-from darkprune.data.reading import images_of
+from darkprune.data.image_files import images_of
 from darkprune.data.scenes import draw_scene
 from darkprune.progress import Progress, silent, track
 from darkprune.runs.digests import digest_of_images, digest_of_labels, digest_of_lines

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from darkprune.darknet.input import read_file
 from darkprune.errors import CfgError
 
 MAX_BYTES = 16 * 2**20
@@ -120,17 +121,7 @@ def read_cfg(path: Path) -> Cfg:
     Raises:
         CfgError: the file cannot be read, is too large, is not text, or has no sections.
     """
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except FileNotFoundError:
-        raise CfgError(f"{path}: no such file; give the path of a Darknet .cfg") from None
-    except IsADirectoryError:
-        raise CfgError(f"{path}: is a directory; give the path of a Darknet .cfg") from None
-    except OSError as error:
-        raise CfgError(f"{path}: cannot be read ({error.strerror})") from None
-    if len(data) > MAX_BYTES:
-        raise CfgError(f"{path}: larger than {MAX_BYTES >> 20} MiB; this is not a .cfg (is it the weights file?)")
+    data = read_file(path, MAX_BYTES, "a Darknet .cfg", CfgError)
     if b"\0" in data:
         raise CfgError(f"{path}: holds binary data, not text (is it the weights file?)")
     return parse_cfg(data.decode("latin-1"), str(path))

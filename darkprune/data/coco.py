@@ -6,7 +6,6 @@ Class i is the i-th category by id, which for COCO itself is the order of darkne
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from pathlib import Path
@@ -25,8 +24,8 @@ from darkprune.data.dataset import (
     make_objects,
     printable,
 )
-from darkprune.data.files import read_bytes
 from darkprune.errors import DataError
+from darkprune.runs.json_file import read_json
 
 MAX_JSON_BYTES = 2 << 30
 _KINDS = {"train": ("train",), "valid": ("valid", "val", "test")}
@@ -74,12 +73,7 @@ def read_coco(path: Path, names: Path | None = None, images: Path | None = None)
 
 
 def _load(path: Path) -> dict[str, list[Any]]:
-    data = read_bytes(path, MAX_JSON_BYTES, "a COCO annotation file")
-    try:
-        document = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else printable(str(error), 100)
-        raise DataError(f"{path}: is not JSON ({reason})") from None
+    document = read_json(path, "a COCO annotation file", MAX_JSON_BYTES, allow_nan=True).value
     if not isinstance(document, dict):
         raise DataError(f"{path}: is JSON but not in COCO's form; it has to be an object with images and annotations")
     for key in ("images", "annotations", "categories"):

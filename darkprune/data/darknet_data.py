@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from darkprune.darknet.input import read_file
 from darkprune.data.dataset import (
     DataProblem,
     Dataset,
@@ -24,11 +25,11 @@ from darkprune.data.dataset import (
     make_objects,
     printable,
 )
-from darkprune.data.files import read_bytes, read_lines
+from darkprune.data.files import read_lines
+from darkprune.data.image_files import base_of, read_list
 from darkprune.errors import DataError
 
 MAX_DATA_BYTES = 1 << 20
-MAX_LIST_BYTES = 1 << 30
 MAX_LABEL_BYTES = 16 << 20
 _BLANKS = str.maketrans("", "", " \t\r\n")
 _NUMBER = rb"[+-]?(?:\d{1,40}(?:\.\d{0,40})?|\.\d{1,40})(?:[eE][+-]?\d{1,3})?"
@@ -144,9 +145,7 @@ def records_of_list(
     Raises:
         DataError: the list cannot be read or is empty, or the list of difficult objects has another length.
     """
-    paths = [line for line in read_lines(listing, MAX_LIST_BYTES, "a list of images") if line.strip()]
-    if not paths:
-        raise DataError(f"{listing}: is empty; it has to name one image per line")
+    paths = read_list(listing)
     if difficult is not None and len(difficult) != len(paths):
         raise DataError(
             f"{listing}: has {len(paths)} images but the `difficult` list {len(difficult)}; they go in pairs"
@@ -196,7 +195,7 @@ def read_label_file(path: Path) -> LabelReading:
         )
         return LabelReading(make_objects([], []), (problem,))
     try:
-        data = read_bytes(path, MAX_LABEL_BYTES, "a label file")
+        data = read_file(path, MAX_LABEL_BYTES, "a label file")
     except DataError as error:
         problem = DataProblem(path, None, str(error).removeprefix(f"{path}: "), "label")
         return LabelReading(make_objects([], []), (problem,))
@@ -237,11 +236,6 @@ def read_names(path: Path) -> tuple[tuple[str, ...], list[DataProblem]]:
     return tuple(names), problems
 
 
-def base_of(value: str, bases: Sequence[Path]) -> Path:
-    """Returns the first base under which `value` exists, else the first base."""
-    return next((base for base in bases if os.path.exists(base / value)), bases[0])
-
-
 def _record(text: str, bases: Sequence[Path], difficult: str | None) -> ImageRecord:
     base = base_of(text, bases)
     hard = None if difficult is None else find_label(difficult, base)
@@ -271,7 +265,7 @@ def _difficult(data: DataFile) -> list[str] | None:
     path = data.resolve(value)
     if not os.path.isfile(path):
         raise DataError(f"{data.path}: difficult={printable(value)} points nowhere {_tried(data, 'difficult')}")
-    return [line for line in read_lines(path, MAX_LIST_BYTES, "a list of images") if line.strip()]
+    return read_list(path)
 
 
 def _tried(data: DataFile, key: str) -> str:

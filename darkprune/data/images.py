@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from darkprune.data.files import read_bytes
+from darkprune.darknet.input import read_file
 from darkprune.errors import DataError
 
 Pixels = npt.NDArray[np.uint8]
@@ -42,7 +42,7 @@ def read_image(path: Path, channels: int = 3) -> Pixels:
     """
     if channels not in (1, 3):
         raise DataError(f"{path}: an image has 1 or 3 channels, but the network's input has {channels}")
-    data = read_bytes(path, MAX_IMAGE_BYTES, "an image")
+    data = read_file(path, MAX_IMAGE_BYTES, "an image")
     trouble = truncation(data)
     if trouble:
         raise DataError(f"{path}: {trouble}")

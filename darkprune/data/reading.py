@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import random
 import re
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from darkprune.data.coco import find_coco, read_coco
 from darkprune.data.darknet_data import DarknetLabels, find_label, read_darknet, read_names, records_of_list
 from darkprune.data.dataset import Dataset, ImageRecord
+from darkprune.data.image_files import LIST_SUFFIXES, is_image, list_images
 from darkprune.data.voc import is_voc, read_voc
 from darkprune.errors import DataError
 
-IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm"))
-HELD_OUT = 64  #: most unlabelled images that are kept to measure on
 _FOLDERS = {"train": re.compile(r"train"), "valid": re.compile(r"val|test")}
 
 
@@ -47,68 +43,15 @@ def read_dataset(path: Path | str, split: str = "valid", names: Path | str | Non
         raise DataError(f"{source}: cannot be read ({error.strerror or error})") from None
 
 
-def list_images(folder: Path) -> tuple[Path, ...]:
-    """Returns all image files below a folder, by their suffix, in order of path; links are followed.
-
-    Raises:
-        DataError: there are none.
-    """
-    found = [
-        Path(place) / file
-        for place, files in _places(folder)
-        for file in files
-        if os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES
-    ]
-    if not found:
-        raise DataError(f"{folder}: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    return tuple(sorted(found))
-
-
-def _places(folder: Path) -> Iterator[tuple[str, list[str]]]:
-    """Yields every folder below one, once, with its files; a link that leads upwards ends there."""
-    seen: set[str] = set()
-    for place, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(place)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        yield place, files
-
-
-def images_of(source: Path) -> tuple[Path, ...]:
-    """Returns the images of a folder (with its subfolders) or of a list (.txt, .list).
-
-    Raises:
-        DataError: there is nothing, or something that is neither.
-    """
-    if source.is_dir():
-        return list_images(source)
-    if not source.exists():
-        raise DataError(f"{source}: no such file or folder; give a folder of images, or a list of them (.txt)")
-    if source.suffix.lower() not in (".txt", ".list"):
-        what = "one image" if source.suffix.lower() in IMAGE_SUFFIXES else "no folder and no list"
-        raise DataError(f"{source}: is {what}; give a folder of images, or a list of them (.txt)")
-    return tuple(record.path for record in records_of_list(source, (Path(), source.parent)))
-
-
-def divide_images(paths: Sequence[Path], seed: int = 0) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
-    """Divides unlabelled images into those to work on, in random order, and those held out: a quarter, at most 64."""
-    mixed = list(paths)
-    random.Random(seed).shuffle(mixed)
-    held = min(HELD_OUT, max(1, len(mixed) // 4))
-    return tuple(mixed[held:]), tuple(mixed[:held])
-
-
 def _read_file(source: Path, split: str, names: Path | None) -> Dataset:
     suffix = source.suffix.lower()
     if suffix == ".json":
         return read_coco(source, names)
-    if suffix in (".txt", ".list"):
+    if suffix in LIST_SUFFIXES:
         records = records_of_list(source, (Path(), source.parent))
         class_names, problems = read_names(names) if names is not None else ((), [])
         return Dataset(source.stem, class_names, records, tuple(problems), source)
-    if suffix in IMAGE_SUFFIXES or suffix in (".cfg", ".weights", ".names", ".xml", ".yaml", ".yml"):
+    if is_image(source) or suffix in (".cfg", ".weights", ".names", ".xml", ".yaml", ".yml"):
         raise DataError(
             f"{source}: a {suffix} file is no data set; give a .data file, a list of images, a VOC folder or "
             f"a COCO .json"

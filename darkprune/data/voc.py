@@ -16,6 +16,7 @@ from xml.parsers import expat
 
 import numpy as np
 
+from darkprune.darknet.input import read_file
 from darkprune.data.darknet_data import read_names
 from darkprune.data.dataset import (
     DataProblem,
@@ -26,15 +27,14 @@ from darkprune.data.dataset import (
     make_objects,
     printable,
 )
-from darkprune.data.files import read_bytes, read_lines
+from darkprune.data.files import MAX_LIST_BYTES, read_lines
+from darkprune.data.image_files import is_image
 from darkprune.data.images import image_size
 from darkprune.errors import DataError
 
 MAX_XML_BYTES = 8 << 20
-MAX_LIST_BYTES = 1 << 30
 _MAX_DEPTH = 32
 _SETS = {"train": ("train", "trainval"), "valid": ("val", "valid", "test", "minival")}
-_IMAGES = re.compile(r"\.(jpe?g|png|bmp|tiff?|webp|ppm)$", re.IGNORECASE)
 _CORNERS = ("bndbox/xmin", "bndbox/ymin", "bndbox/xmax", "bndbox/ymax")
 
 
@@ -134,7 +134,7 @@ def _image_files(root: Path) -> dict[str, Path]:
     """Maps names without extension to files: one directory read instead of a guess per image."""
     files = {}
     for entry in os.scandir(root / "JPEGImages"):
-        if _IMAGES.search(entry.name):
+        if is_image(entry.name):
             files[os.path.splitext(entry.name)[0]] = root / "JPEGImages" / entry.name
     return files
 
@@ -206,7 +206,7 @@ def _parse(file: Path) -> _Annotation:
     Raises:
         DataError: not readable, too large, not well-formed, with a document type, or nested absurdly.
     """
-    data = read_bytes(file, MAX_XML_BYTES, "a Pascal VOC annotation")
+    data = read_file(file, MAX_XML_BYTES, "a Pascal VOC annotation")
     parser = expat.ParserCreate()
     parser.buffer_text = True
     collector = _Collector(parser)

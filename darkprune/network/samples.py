@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from darkprune.data.image_files import divide_images, images_of
 from darkprune.data.images import Pixels
 from darkprune.data.loading import InputShape, load_batches
-from darkprune.data.reading import divide_images, images_of
 from darkprune.errors import DataError
 from darkprune.evaluation.of_graph import input_shape
 from darkprune.graph.graph import Graph

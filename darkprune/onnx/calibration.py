@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from darkprune.data.image_files import images_of
 from darkprune.errors import DataError, ExportError, RunnerError
 from darkprune.graph.graph import Layer
 from darkprune.onnx.emit.base import INPUT_NAME
@@ -26,25 +27,17 @@ from darkprune.tensorrt.targets import Target
 Floats = NDArray[np.float32]
 #: smallest and largest value of a tensor by its name
 Ranges = Mapping[str, tuple[float, float]]
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".tif", ".tiff", ".webp"})
 METHODS = ("minmax", "entropy", "percentile")
 _SMALLEST = 1e-6  #: range of a tensor that is always 0
 
 
 def calibration_files(folder: Path, limit: int = 300) -> list[Path]:
-    """Lists the images of a folder, at most `limit`, evenly spread over their names.
+    """Returns the images of a folder or a list, at most `limit`, evenly spread.
 
     Raises:
-        DataError: it is no folder, cannot be read, or holds no images.
+        DataError: there are none.
     """
-    try:
-        files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be read ({error.strerror})") from None
-    if not folder.is_dir():
-        raise DataError(f"{folder}: is not a folder; give one with images to calibrate with")
-    if not files:
-        raise DataError(f"{folder}: holds no images ({', '.join(sorted(SUFFIXES))}) to calibrate with")
+    files = images_of(folder)
     places = np.linspace(0, len(files) - 1, min(limit, len(files))).round().astype(int)
     return [files[place] for place in places]
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
+from darkprune.darknet.input import read_file
 from darkprune.darknet.output import atomic_file
 from darkprune.errors import DarkpruneError, DataError
 
@@ -65,6 +65,8 @@ def read_json(
     what: str = "a JSON file of darkprune",
     max_bytes: int = MAX_BYTES,
     error: type[DarkpruneError] = DataError,
+    *,
+    allow_nan: bool = False,
 ) -> JsonValue:
     """Reads a JSON file.
 
@@ -73,39 +75,31 @@ def read_json(
         what: what it should be, for the error ("a plan").
         max_bytes: size above which it cannot be that.
         error: what is raised.
+        allow_nan: see `parse_json`.
 
     Raises:
         DarkpruneError: it cannot be read, is too large, is not JSON, or is nested deeper than `MAX_DEPTH`.
     """
-    try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):  # a pipe would never end
-            raise error(f"{path}: is no file; expected {what}")
-        if found.st_size > max_bytes:
-            raise error(f"{path}: larger than {max_bytes >> 20} MiB; this is not {what}")
-        with path.open("rb") as file:
-            raw = file.read(found.st_size)
-    except FileNotFoundError:
-        raise error(f"{path}: no such file; expected {what}") from None
-    except OSError as trouble:
-        raise error(f"{path}: cannot be read ({trouble.strerror})") from None
-    return parse_json(raw, str(path), error)
+    return parse_json(read_file(path, max_bytes, what, error), str(path), error, allow_nan=allow_nan)
 
 
-def parse_json(raw: bytes | str, source: str, error: type[DarkpruneError] = DataError) -> JsonValue:
+def parse_json(
+    raw: bytes | str, source: str, error: type[DarkpruneError] = DataError, *, allow_nan: bool = False
+) -> JsonValue:
     """Reads JSON text.
 
     Args:
         raw: the text.
         source: where it comes from, for the error.
         error: what is raised.
+        allow_nan: take NaN and Infinity, which JSON does not have but many programs write.
 
     Raises:
         DarkpruneError: it is not JSON, holds NaN or Infinity, or is nested deeper than `MAX_DEPTH`.
     """
     try:
         text = raw.decode("utf-8-sig") if isinstance(raw, bytes) else raw
-        value: object = json.loads(text, parse_constant=_refuse)
+        value: object = json.loads(text, parse_constant=None if allow_nan else _refuse)
         _check_depth(value)
     except RecursionError:
         raise error(f"{source}: is nested too deeply") from None

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from darkprune.data.dataset import Dataset
-from darkprune.data.reading import divide_images, images_of
+from darkprune.data.image_files import divide_images, images_of
 from darkprune.errors import DataError
 from darkprune.graph.graph import Graph
 from darkprune.graph.stats import Totals, totals

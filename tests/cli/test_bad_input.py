@@ -90,7 +90,7 @@ def test_bad_cfg(case: str, command: str, small_pair: Any, tmp_path: Path, capsy
 
 
 def test_missing_cfg_and_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "no such file; give the path of a Darknet .cfg" in fails(capsys, "info", tmp_path / "none.cfg")
+    assert "no such file; expected a Darknet .cfg" in fails(capsys, "info", tmp_path / "none.cfg")
     assert "is a directory" in fails(capsys, "info", tmp_path)
     assert "File name too long" in fails(capsys, "info", "a" * 300)
 

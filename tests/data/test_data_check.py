@@ -11,7 +11,7 @@ import pytest
 from darkprune.data import DataProblem, read_dataset
 from darkprune.data.check import check_dataset, check_objects
 from darkprune.data.dataset import make_objects, printable
-from darkprune.data.reading import list_images
+from darkprune.data.image_files import list_images
 from darkprune.errors import DataError
 from darkprune.progress import ProgressEvent
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from darkprune.data import read_dataset
 from darkprune.data.check import check_dataset, check_names
 from darkprune.data.dataset import Dataset
-from darkprune.data.reading import images_of
+from darkprune.data.image_files import images_of
 from darkprune.errors import DataError, TrainingError, UsageError
 from darkprune.graph.graph import Graph
 from darkprune.runs.digests import digest_of_images, digest_of_labels, digest_of_lines
