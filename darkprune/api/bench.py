@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from darkprune.api.pair import Pair
+from darkprune.api.pair import Network, Pair, on_disk
 from darkprune.errors import GraphError
 from darkprune.graph.graph import Graph, resized
-from darkprune.progress import Progress, reporting, track
+from darkprune.progress import Progress, reporting
 from darkprune.runners.base import FAST_FIRST, RUNNERS, LoadedNetwork, load_with_any
 from darkprune.runners.timing import Latency, time_alternately, yield_of_saving
 from darkprune.settings import setting
@@ -100,10 +101,10 @@ class BenchResult:
 
 
 def bench(
-    network: Pair,
+    network: Network,
     settings: BenchSettings | None = None,
     *,
-    against: Pair | None = None,
+    against: Network | None = None,
     progress: Progress | None = None,
 ) -> BenchResult:
     """Times a network on random images, or two networks in turn, so that a machine's drift meets both alike.
@@ -119,25 +120,27 @@ def bench(
         RunnerError: no program at hand runs them.
     """
     settings = settings or BenchSettings()
-    pairs = [network, *([against] if against is not None else [])]
-    graphs = [resized(pair.graph, settings.size) for pair in pairs]
-    runner, loaded = _load(graphs, pairs, settings.runner)
+    networks = [network, *([against] if against is not None else [])]
+    graphs = [resized(one.graph, settings.size) for one in networks]
     random = np.random.default_rng(0)
     shapes = [graph.net.input for graph in graphs]
     batch, runs, warmup = max(1, settings.batch), max(1, settings.runs), max(0, settings.warmup)
     images: list[NDArray[np.float32]] = [random.random((batch, s.c, s.h, s.w), np.float32) for s in shapes]
-    with reporting(progress) as report:
-        step = track(report, "timing", (runs + warmup) * len(pairs), "run")
-        seconds = time_alternately(loaded, images, runs, warmup, step)
+    with ExitStack() as stack:
+        report = stack.enter_context(reporting(progress))
+        pairs = [stack.enter_context(on_disk(one)) for one in networks]
+        runner, loaded = _load(graphs, pairs, settings.runner)
+        seconds = time_alternately(loaded, images, runs, warmup, report)
+        layers = [one.layer_times(given[:1]) for one, given in zip(loaded, images, strict=True)]
     timings = tuple(
         Timing(
             cfg=str(pair.cfg),
             weights=str(pair.weights_file),
             graph=graph,
             latency=Latency.of(times, batch, graph.macs),
-            layers_ms=one.layer_times(given[:1]),
+            layers_ms=by_layer,
         )
-        for pair, graph, times, one, given in zip(pairs, graphs, seconds, loaded, images, strict=True)
+        for pair, graph, times, by_layer in zip(pairs, graphs, seconds, layers, strict=True)
     )
     return BenchResult(runner, timings, _gain(timings, seconds) if against is not None else None)
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from darkprune.api.evaluate import skipped
-from darkprune.api.pair import Pair
+from darkprune.api.pair import Network, on_disk
 from darkprune.data.class_names import class_names
 from darkprune.data.image_files import is_image, list_images
 from darkprune.data.images import Pixels
@@ -106,7 +106,7 @@ class DetectResult:
 
 
 def detect(
-    network: Pair,
+    network: Network,
     source: PathLike,
     settings: DetectSettings | None = None,
     *,
@@ -134,13 +134,13 @@ def detect(
     names = class_names(settings.names, graph)
     if not source.exists():
         raise DataError(f"{source}: no such file or folder; give an image, a folder of images or a video")
-    runner, loaded = load_with_any(graph, network.weights_file, settings.runner, taps=False, order=FAST_FIRST)
-    detector = Detector.of(graph, loaded.head_maps)
-    if settings.letterbox:
-        detector = replace(detector, shape=replace(detector.shape, letterbox=True))
     is_video = not source.is_dir() and not is_image(source)
-    target = None if output is None else _folder(Path(output))
-    with reporting(progress) as report:
+    with on_disk(network) as pair, reporting(progress) as report:
+        runner, loaded = load_with_any(graph, pair.weights_file, settings.runner, taps=False, order=FAST_FIRST)
+        detector = Detector.of(graph, loaded.head_maps)
+        if settings.letterbox:
+            detector = replace(detector, shape=replace(detector.shape, letterbox=True))
+        target = None if output is None else _folder(Path(output))
         work = _Work(detector, settings, names, target, report)
         return replace(work.video(source) if is_video else work.images(source), runner=runner)
 

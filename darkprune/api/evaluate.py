@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from darkprune.api.pair import Pair
+from darkprune.api.pair import Network, on_disk
 from darkprune.data.dataset import DataProblem
 from darkprune.data.reading import read_dataset
 from darkprune.evaluation.average_precision import Scoring
@@ -36,7 +36,7 @@ class EvaluateSettings:
 
 
 def evaluate(
-    network: Pair, data: PathLike, settings: EvaluateSettings | None = None, *, progress: Progress | None = None
+    network: Network, data: PathLike, settings: EvaluateSettings | None = None, *, progress: Progress | None = None
 ) -> EvaluateResult:
     """Measures the mean average precision of a network, as `darknet detector map` does, and COCO's.
 
@@ -55,16 +55,15 @@ def evaluate(
     graph = resized(network.graph, settings.size)
     scoring = Scoring(settings.points, settings.iou, settings.thresh)
     dataset = read_dataset(data, settings.split, settings.names)
-    weights = network.weights_file
-    runner, loaded = load_with_any(graph, weights, settings.runner, taps=False, order=FAST_FIRST)
-    detector = Detector.of(graph, loaded.head_maps)
     loading = Loading(max(1, settings.batch), strict=settings.strict)
-    with reporting(progress) as report:
+    with on_disk(network) as pair, reporting(progress) as report:
+        runner, loaded = load_with_any(graph, pair.weights_file, settings.runner, taps=False, order=FAST_FIRST)
+        detector = Detector.of(graph, loaded.head_maps)
         figures, found = evaluate_detector(detector, dataset, scoring, loading, progress=report)
     return replace(
         figures,
-        cfg=str(network.cfg),
-        weights=str(weights),
+        cfg=str(pair.cfg),
+        weights=str(pair.weights_file),
         runner=runner,
         data=str(dataset.source),
         warnings=tuple(skipped(found.problems, len(dataset))),

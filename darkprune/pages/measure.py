@@ -21,7 +21,7 @@ from darkprune.evaluation.of_graph import input_shape
 from darkprune.evaluation.results import EvaluateResult
 from darkprune.graph.graph import Graph
 from darkprune.graph.groups import PruneGroup
-from darkprune.progress import Progress, silent, track
+from darkprune.progress import Progress, silent
 from darkprune.runners.base import FAST_FIRST, LoadedNetwork, load_with_any
 from darkprune.runners.timing import time_alternately
 from darkprune.surgery.plan import Plan
@@ -156,8 +156,7 @@ class RunningNetworks:
         random = np.random.default_rng(0)
         shapes = [network.graph.net.input for network in self.networks]
         images = [random.random((1, s.c, s.h, s.w), np.float32) for s in shapes]
-        step = track(self._progress, "timing", (runs + WARMUP) * len(images), "run")
-        return tuple(map(tuple, time_alternately(self._loaded, images, runs, WARMUP, step)))
+        return tuple(map(tuple, time_alternately(self._loaded, images, runs, WARMUP, self._progress)))
 
     def draw_samples(self, paths: Sequence[Path], names: Sequence[str]) -> tuple[Sample, ...]:
         """Draws the boxes of all networks on images; images that cannot be read are left out.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from darkprune.progress import Progress, silent, track
 from darkprune.runners.base import LoadedNetwork
 
 
@@ -61,7 +62,7 @@ def time_alternately(
     images: Sequence[NDArray[np.float32]],
     runs: int,
     warmup: int,
-    progress: Callable[[], object] = lambda: None,
+    progress: Progress = silent,
 ) -> list[list[float]]:
     """Times networks in turn, A B A B …, so that a machine's drift meets each alike.
 
@@ -70,19 +71,20 @@ def time_alternately(
         images: for each network a batch of its size.
         runs: timed runs of each.
         warmup: runs of each that are not counted.
-        progress: called after every run.
+        progress: gets an event per run.
 
     Returns:
         For each network the seconds of every run.
     """
     seconds: list[list[float]] = [[] for _ in networks]
+    step = track(progress, "timing", (warmup + runs) * len(networks), "run")
     for number in range(warmup + runs):
         for network, batch, times in zip(networks, images, seconds, strict=True):
             start = time.perf_counter()
             network.head_maps(batch)
             if number >= warmup:
                 times.append(time.perf_counter() - start)
-            progress()
+            step()
     return seconds
 
 
