@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from darkprune.api.bench import BenchResult as BenchResult
     from darkprune.api.bench import BenchSettings as BenchSettings
     from darkprune.api.bench import bench as bench
+    from darkprune.api.compare import CompareResult as CompareResult
+    from darkprune.api.compare import compare as compare
     from darkprune.api.detect import DetectResult as DetectResult
     from darkprune.api.detect import DetectSettings as DetectSettings
     from darkprune.api.detect import FoundObject as FoundObject
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from darkprune.api.report import report as report
     from darkprune.api.train import distill as distill
     from darkprune.api.train import train as train
+    from darkprune.comparison.settings import CompareSettings as CompareSettings
     from darkprune.errors import DarkpruneError as DarkpruneError
     from darkprune.evaluation.results import EvaluateResult as EvaluateResult
     from darkprune.progress import Progress as Progress
@@ -64,6 +67,8 @@ __version__ = "0.1.0"
 _HOME = {
     "BenchResult": "darkprune.api.bench",
     "BenchSettings": "darkprune.api.bench",
+    "CompareResult": "darkprune.api.compare",
+    "CompareSettings": "darkprune.comparison.settings",
     "DarkpruneError": "darkprune.errors",
     "DetectResult": "darkprune.api.detect",
     "DetectSettings": "darkprune.api.detect",
@@ -93,6 +98,7 @@ _HOME = {
     "Surgery": "darkprune.surgery.surgery",
     "bench": "darkprune.api.bench",
     "build_engine": "darkprune.api.engine",
+    "compare": "darkprune.api.compare",
     "detect": "darkprune.api.detect",
     "distill": "darkprune.api.train",
     "evaluate": "darkprune.api.evaluate",

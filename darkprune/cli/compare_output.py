@@ -1,49 +1,21 @@
-"""What `darkprune compare` leaves and prints: table, pictures."""
+"""What `darkprune compare` prints: the table, what failed, what training harmed."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from darkprune.cli.console import count, megabytes, print_table, warn
-from darkprune.comparison.cells import TRAINED, Cell
-from darkprune.darknet.output import atomic_file
+from darkprune.cli.console import count, megabytes, print_table
+from darkprune.comparison.cells import TRAINED
 
 if TYPE_CHECKING:  # these import torch, which --help can do without
-    from darkprune.comparison.setup import Setup
+    from darkprune.api.compare import CompareResult
     from darkprune.comparison.table import Row
 
 
-def write(setup: Setup, cells: Sequence[Cell], rows: Sequence[Row]) -> list[str]:
-    """Writes table and pictures; returns their paths."""
-    from darkprune.comparison.table import to_csv
-
-    names: list[str] = []
-
-    def save(name: str, content: bytes) -> None:
-        with atomic_file(setup.folder / name, overwrite=True) as file:
-            file.write(content)
-        names.append(str(setup.folder / name))
-
-    about = {"cfg": setup.cfg.name, "weights": setup.weights.name, "data": setup.data, "runner": setup.runner,
-             "budget_of": setup.kind, "digests": dict(setup.digests), "changes": asdict(setup.keys)}  # fmt: skip
-    whole = {"about": about, "rows": [row.to_json() for row in rows], "cells": [asdict(cell) for cell in cells]}
-    save("compare.json", (json.dumps(whole, indent=1) + "\n").encode())
-    save("compare.csv", to_csv(rows).encode())
-    if find_spec("matplotlib") is None:
-        warn("no pictures are drawn: matplotlib is not installed (pip install 'darkprune[report]')")
-    else:
-        from darkprune.comparison.curves import draw
-
-        draw(rows, f"{setup.cfg.stem}: methods at equal {setup.kind}", save)
-    return names
-
-
-def show(rows: Sequence[Row], setup: Setup, outputs: Sequence[str]) -> None:
+def print_comparison(result: CompareResult) -> None:
     """Prints the table."""
+    rows = result.rows
 
     def percent(value: float | None, spread: float | None, seeds: int) -> str:
         if value is None:
@@ -79,13 +51,13 @@ def show(rows: Sequence[Row], setup: Setup, outputs: Sequence[str]) -> None:
     if harmed:
         print(f"training did harm: {'; '.join(harmed)}")
         print("train more gently (--adam --lr 0.001 --policy cosine) or for longer")
-    print(f"\ncontrol: the unpruned network at a smaller input; {setup.runner}")
+    print(f"\ncontrol: the unpruned network at a smaller input; {result.runner}")
     judged = [row for row in rows if row.beats_control is not None]
     if judged and not any(row.beats_control for row in judged):
         print(
             "NOTHING HERE BEATS THE SMALLER INPUT at equal operations: train after pruning, or take the smaller input"
         )
-    print("written: " + ", ".join(outputs))
+    print("written: " + ", ".join(map(str, result.outputs)))
 
 
 def _harmed(rows: Sequence[Row]) -> list[str]:

@@ -80,8 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")  # γ on a terminal that has no Greek
     try:
         return _run(given)
-    except KeyboardInterrupt:
-        print("darkprune: interrupted; nothing was left behind", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"darkprune: interrupted; {stop or 'nothing was left behind'}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         _mute()  # the reader of the pipe has gone

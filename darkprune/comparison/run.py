@@ -5,10 +5,9 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -21,60 +20,62 @@ from darkprune.errors import OutputError
 from darkprune.evaluation.control import control_networks
 from darkprune.graph.graph import Graph, read_graph
 from darkprune.processes import in_processes
+from darkprune.progress import Progress, track
 from darkprune.runners.base import load_with_any
 from darkprune.runners.timing import Latency, time_alternately
+from darkprune.runs.lock import NAME as LOCK
 from darkprune.runs.record import NAME as RECORD
-from darkprune.runs.record import Input, Origin, Record, StepError, fill_file, find_record, forget_failure
+from darkprune.runs.record import Input, Origin, Record, StepError, fill_file, find_record, forget_failure, path_text
 
 ABOUT = "network.txt"
 RUNS, WARMUP = 30, 3
 
-#: called with what is done, and how many of how many
-Tell = Callable[[str, int, int], None]
 _Item = TypeVar("_Item")
 
 
-def open_folder(setup: Setup, overwrite: bool, alone: bool) -> bool:
-    """Makes the comparison's folder, or finds it.
-
-    Args:
-        setup: of the comparison.
-        overwrite: take a folder of another network.
-        alone: no other job is at work in it: what killed ones left half-done is removed.
-
-    Returns:
-        Whether it holds an earlier comparison of this network, which goes on.
+def is_earlier(setup: Setup) -> bool:
+    """Tells whether the folder holds an earlier comparison of this network, which goes on.
 
     Raises:
-        OutputError: it holds something else, or a comparison of another network; it cannot be written.
+        OutputError: it holds something else, or a comparison of another network and `overwrite` is not set.
     """
-    about = f"cfg {setup.digests['cfg']}\nweights {setup.digests['weights']}\n"
-    path = setup.folder / ABOUT
-    goes_on = path.is_file() and path.read_text(encoding="utf-8", errors="replace") == about
+    path, folder = setup.folder / ABOUT, setup.folder
     if path.is_file():
-        if not goes_on and not overwrite:
-            raise OutputError(f"{setup.folder}: is a comparison of another network; choose another -o, or --overwrite")
-    elif setup.folder.exists() and (not setup.folder.is_dir() or any(setup.folder.iterdir())):
-        raise OutputError(f"{setup.folder}: exists and is no earlier comparison; choose another -o")
-    with atomic_file(path, [setup.cfg, setup.weights], overwrite=True) as file:
-        file.write(about.encode())
-    for left in setup.folder.glob("*/.*.partial-*") if alone else ():
+        goes_on = path.read_text(encoding="utf-8", errors="replace") == _about(setup)
+        if not goes_on and not setup.settings.overwrite:
+            raise OutputError(f"{folder}: is a comparison of another network; choose another -o, or --overwrite")
+        return goes_on
+    if folder.exists() and (not folder.is_dir() or any(each.name != LOCK for each in folder.iterdir())):
+        raise OutputError(f"{folder}: exists and is no earlier comparison; choose another -o")
+    return False
+
+
+def begin(setup: Setup) -> None:
+    """Writes what the folder is about, and removes what killed processes left half-done where no other is at work.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    with atomic_file(setup.folder / ABOUT, [setup.cfg, setup.weights], overwrite=True) as file:
+        file.write(_about(setup).encode())
+    if setup.settings.cell is not None:
+        return
+    for left in setup.folder.glob("*/.*.partial-*"):
         if left.is_dir():
             shutil.rmtree(left, ignore_errors=True)
         else:
             left.unlink(missing_ok=True)
-    return goes_on
 
 
-def carry_out(setup: Setup, cells: Sequence[Cell], jobs: int, tell: Tell) -> None:
+def carry_out(setup: Setup, cells: Sequence[Cell], progress: Progress) -> None:
     """Does cells, as far as they are not done yet. What fails is tried again in the next run, not in this one.
 
     Args:
         setup: of the comparison.
         cells: all, or a share of them.
-        jobs: processes.
-        tell: called after each step.
+        progress: gets an event per step of a cell.
     """
+    jobs = setup.settings.jobs
     for cell in cells:
         forget_failure(setup.cut_folder(cell) / RECORD)
         for pair in (cell.untrained, cell):
@@ -85,72 +86,70 @@ def carry_out(setup: Setup, cells: Sequence[Cell], jobs: int, tell: Tell) -> Non
     trained = [cell for cell in cells if cell.training is not None]
     measured = [cell for cell in cells if cell.training is None]
     searches = [cell for cell in cuts if method_of(cell.method).searches]  # their candidates have the processes
-    _do("cutting", partial(_attempt, cut, setup), [cell for cell in cuts if cell not in searches], jobs, tell)
+    _do("cutting", partial(_attempt, cut, setup), [cell for cell in cuts if cell not in searches], jobs, progress)
     if searches:
-        _do("searching", partial(_attempt, cut, replace(setup, jobs=jobs)), searches, 1, tell)
-    _do("recovering", partial(_attempt, recover, setup), starts, jobs, tell)
-    _do("training", partial(_attempt, recover, setup), trained, jobs, tell)
-    _do("measuring", partial(measure, setup), [*measured, *trained], jobs, tell)
+        _do("searching", partial(_attempt, partial(cut, jobs=jobs), setup), searches, 1, progress)
+    _do("recovering", partial(_attempt, recover, setup), starts, jobs, progress)
+    _do("training", partial(_attempt, recover, setup), trained, jobs, progress)
+    _do("measuring", partial(measure, setup), [*measured, *trained], jobs, progress)
 
 
 def collect(setup: Setup, cells: Sequence[Cell]) -> dict[Cell, Record]:
     """Returns the records of those cells that are done or failed with the settings as they are."""
-    found = {}
-    for cell in cells:
-        key = setup.measure_origin(setup.pair_origin(cell).key).key
-        record = find_record(setup.record_file(cell.name), key)
-        if record is not None:
-            found[cell] = record
-    return found
+    found = {cell: find_record(setup.record_file(cell.name), setup.measure_origin(cell).key) for cell in cells}
+    return {cell: record for cell, record in found.items() if record is not None}
 
 
-def controls(setup: Setup, records: Iterable[Record], jobs: int, tell: Tell) -> list[Record]:
+def controls(setup: Setup, records: Iterable[Record], progress: Progress) -> list[tuple[Graph, Record]]:
     """Measures the unpruned network, at its own size first, then at the sizes that cost what the cells cost.
 
     Raises:
         StepError: the unpruned network cannot be measured.
     """
-    graph = read_graph(setup.cfg)
-    macs = [record.result["macs"] for record in records if record.error is None]
-    sizes = [(each.net.input.w, each.net.input.h) for each in control_networks(graph, macs)]
-    keys = [setup.record_file(f"unpruned_{width}x{height}") for width, height in sizes]
-    for path in keys:
-        forget_failure(path)
-    _do("measuring the unpruned network", partial(_attempt, measure_unpruned, setup), sizes, jobs, tell)
-    return [measure_unpruned(setup, size) for size in sizes]
+    macs = [int(record.result["macs"]) for record in records if record.error is None]
+    networks = control_networks(read_graph(setup.cfg), macs)
+    sizes = [(each.net.input.w, each.net.input.h) for each in networks]
+    for width, height in sizes:
+        forget_failure(setup.record_file(f"unpruned_{width}x{height}"))
+    what = "measuring the unpruned network"
+    _do(what, partial(_attempt, measure_unpruned, setup), sizes, setup.settings.jobs, progress)
+    return [(network, measure_unpruned(setup, size)) for network, size in zip(networks, sizes, strict=True)]
 
 
-def times(setup: Setup, networks: Iterable[tuple[Graph, Path]], tell: Tell) -> dict[str, float]:
+def times(setup: Setup, networks: Iterable[tuple[Graph, Path]], progress: Progress) -> dict[str, float]:
     """Times networks one after the other, each in turn with the unpruned one, on this machine alone.
 
     Args:
         setup: of the comparison.
         networks: with their weights; those with the same text have the same time.
-        tell: called after each.
+        progress: gets an event per network.
 
     Returns:
-        Hash of the cfg -> milliseconds of one image: the network's share of the unpruned one's time in the same
+        Digest of the cfg -> milliseconds of one image: the network's share of the unpruned one's time in the same
         minute, times that one's median over all of them; so the machine's drift meets all alike.
     """
     by_digest = {cfg_digest(graph): (graph, weights) for graph, weights in networks}
-    taken: dict[str, Mapping[str, Any]] = {}
-    for number, (digest, (graph, weights)) in enumerate(by_digest.items(), 1):
-        inputs = {"network": Input("", digest), "unpruned": Input(str(setup.cfg), setup.digests["cfg"])}
-        origin = Origin("time", {"runner": setup.runner, "runs": RUNS}, inputs)
+    taken: dict[str, Mapping[str, float]] = {}
+    step = track(progress, "timing", len(by_digest), "network")
+    for digest, (graph, weights) in by_digest.items():
+        inputs = {"network": Input(path_text(weights, setup.folder), digest), "unpruned": setup.inputs["cfg"]}
         path = setup.record_file(f"time_{digest[:16]}")
         forget_failure(path)
-        try:
+        with suppress(StepError):
+            origin = Origin("time", {"runner": setup.runner, "runs": RUNS}, inputs)
             taken[digest] = fill_file(path, origin, partial(_time, setup, graph, weights)).result
-        except StepError:
-            continue
-        tell("timing", number, len(by_digest))
+        step()
     if not taken:
         return {}
     whole = float(np.median([entry["unpruned_ms"] for entry in taken.values()]))
     return {digest: whole * entry["ms"] / entry["unpruned_ms"] for digest, entry in taken.items()}
 
 
-def _time(setup: Setup, graph: Graph, weights: Path) -> dict[str, Any]:
+def _about(setup: Setup) -> str:
+    return "cfg {}\nweights {}\n".format(*setup.hashes)
+
+
+def _time(setup: Setup, graph: Graph, weights: Path) -> dict[str, float]:
     graphs = (read_graph(setup.cfg), graph)
     networks = [load_with_any(each, file, setup.runner, taps=False)[1]
                 for each, file in zip(graphs, (setup.weights, weights), strict=True)]  # fmt: skip
@@ -168,7 +167,7 @@ def _attempt(step: Callable[[Setup, _Item], Record], setup: Setup, item: _Item) 
         step(setup, item)
 
 
-def _do(what: str, work: Callable[[_Item], object], items: Sequence[_Item], jobs: int, tell: Tell) -> None:
-    tell(what, 0, len(items))
-    for number, _ in enumerate(in_processes(work, items, jobs), 1):
-        tell(what, number, len(items))
+def _do(task: str, work: Callable[[_Item], object], items: Sequence[_Item], jobs: int, progress: Progress) -> None:
+    step = track(progress, task, len(items), "cell")
+    for _ in in_processes(work, items, jobs):
+        step()

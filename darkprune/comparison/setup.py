@@ -1,108 +1,105 @@
-"""What all cells of a comparison have in common, and the hashes of their steps."""
+"""What all cells of a comparison have in common, where their results lie, and what decides each of them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from darkprune.comparison.cells import Cell
 from darkprune.comparison.methods import method_of
+from darkprune.comparison.settings import CompareSettings
 from darkprune.runs.digests import plain
-from darkprune.runs.record import Input, Origin
+from darkprune.runs.record import Input, Origin, path_text
 from darkprune.surgery.result import ResultNames
-from darkprune.training.settings import TrainingKeys
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Setup:
     """One checkpoint, one data set, one folder.
 
     Attributes:
         cfg, weights: the unpruned pair.
         folder: of the comparison.
-        kind: what the budgets are about: `macs`, `params` or `size`.
-        data, split, names: labelled images, the part that is measured on, names of the classes.
-        images: unlabelled images, if there are some.
+        settings: what is compared, and how.
+        images: unlabelled images, a folder or a list; None where no cell looks at any.
         runner: program that measures.
-        candidates: how many EagleEye tries.
-        common: settings of `darkprune prune` that hold for every method.
-        keys: training keys.
-        device: to train on.
-        workers: processes or threads that prepare images for one cell.
-        jobs: processes that the candidates of a search are tried in.
-        digests: hashes of what is read: `cfg`, `weights`, `valid`, and where used `train` and `images`.
+        inputs: what is read, by role: `cfg`, `weights`, `valid`, and where used `train` and `images`.
     """
 
     cfg: Path
     weights: Path
     folder: Path
-    kind: str
-    data: str
-    split: str
-    names: str | None
-    images: Path | None
-    runner: str
-    candidates: int
-    common: Mapping[str, Any] = field(default_factory=dict)
-    keys: TrainingKeys = field(default_factory=TrainingKeys)
-    device: str = "auto"
-    workers: int | None = None
-    jobs: int = 1
-    digests: Mapping[str, str] = field(default_factory=dict)
+    settings: CompareSettings
+    images: Path | None = None
+    runner: str = ""
+    inputs: Mapping[str, Input] = field(default_factory=dict)
 
     @property
     def files(self) -> ResultNames:
         """Names of a slim pair's files."""
         return ResultNames.of(self.cfg.stem)
 
+    @property
+    def hashes(self) -> tuple[str, str]:
+        """Digests of the unpruned cfg and weights."""
+        return self.inputs["cfg"].sha256, self.inputs["weights"].sha256
+
     def cut_folder(self, cell: Cell) -> Path:
-        """Where a cell's cut lies."""
+        """Returns the folder of a cell's cut."""
         return self.folder / "cuts" / cell.cut_name
 
     def pair_folder(self, cell: Cell) -> Path:
-        """Where a cell's slim pair lies."""
+        """Returns the folder of a cell's slim pair."""
         return self.folder / "pairs" / cell.name
 
     def record_file(self, name: str) -> Path:
-        """Where what was measured lies."""
+        """Returns the file of a measurement."""
         return self.folder / "cells" / f"{name}.json"
 
+    def looks(self, cell: Cell) -> bool:
+        """Tells whether a cut looks at images: it has to, or it can and there are some."""
+        method = method_of(cell.method)
+        return method.images or (self.images is not None and method.settings.similarity > 0)
+
     def cut_origin(self, cell: Cell) -> Origin:
-        """Returns what decides a cut."""
+        """Returns everything that decides a cut."""
         method = method_of(cell.method)
         settings = {
-            "settings": {**plain(method.settings), **self.common},
+            "selection": {**plain(method.settings), **self.settings.common},
             "layers": [method.units, method.channels],
-            "budget": [self.kind, cell.budget],
+            "budget": [self.settings.budget_of, cell.budget],
             "rounds": method.rounds,
-            "candidates": self.candidates if method.searches else 0,
+            "candidates": self.settings.candidates if method.searches else 0,
+            "finish": method.finish if self.looks(cell) else "",
             "seed": cell.cut_seed,
         }
         return Origin("cut", settings, self._inputs("cfg", "weights", *(["images"] if self.looks(cell) else [])))
 
     def pair_origin(self, cell: Cell) -> Origin:
-        """Returns what decides a slim pair."""
+        """Returns everything that decides a slim pair."""
         if cell.training is None:
-            cut = Input(str(self.cut_folder(cell)), self.cut_origin(cell).key)
-            inputs = {"cut": cut, **self._inputs(*(["images"] if cell.how != "none" else []))}
+            inputs = {"cut": self._made(self.cut_folder(cell), self.cut_origin(cell))}
+            inputs |= self._inputs(*(["images"] if cell.how != "none" else []))
             return Origin("recover", {"how": cell.how, "seed": cell.seed}, inputs)
+        start = self._made(self.pair_folder(cell.untrained), self.pair_origin(cell.untrained))
         read = "images" if cell.training == "distill-unlabelled" else "train"
-        settings = {"training": cell.training, "keys": plain(self.keys), "seed": cell.seed}
-        start = Input(str(self.pair_folder(cell.untrained)), self.pair_origin(cell.untrained).key)
-        return Origin("train", settings, {"start": start, **self._inputs(read)})
+        settings = {"training": cell.training, "keys": self.settings.training, "seed": cell.seed}
+        return Origin("train", settings, {"start": start, **self._inputs("cfg", "weights", read)})
 
-    def measure_origin(self, pair: str, width: int = 0, height: int = 0) -> Origin:
-        """Returns what decides a measurement of a pair, given by its key, at another input size if given."""
+    def measure_origin(self, cell: Cell) -> Origin:
+        """Returns everything that decides a cell's figures."""
+        pair = self._made(self.pair_folder(cell), self.pair_origin(cell))
+        return Origin("measure", {"runner": self.runner}, {"pair": pair, **self._inputs("valid")})
+
+    def unpruned_origin(self, width: int, height: int) -> Origin:
+        """Returns everything that decides the figures of the unpruned network at an input size."""
         settings = {"runner": self.runner, "size": [width, height]}
-        return Origin("measure", settings, {"pair": Input("", pair), **self._inputs("valid")})
+        return Origin("measure", settings, self._inputs("cfg", "weights", "valid"))
 
-    def looks(self, cell: Cell) -> bool:
-        """Whether a cut looks at images: it has to, or it can and there are some."""
-        method = method_of(cell.method)
-        return method.images or (self.images is not None and method.settings.similarity > 0)
+    def _made(self, folder: Path, origin: Origin) -> Input:
+        """Returns a step's result as the input of another."""
+        return Input(path_text(folder, self.folder), origin.key)
 
     def _inputs(self, *names: str) -> dict[str, Input]:
-        paths = {"cfg": self.cfg, "weights": self.weights, "images": self.images}
-        return {name: Input(str(paths.get(name, self.data)), self.digests.get(name, "")) for name in names}
+        return {name: self.inputs[name] for name in names if name in self.inputs}

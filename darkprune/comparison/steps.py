@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 from darkprune.comparison.cells import Cell
 from darkprune.comparison.methods import method_of
@@ -42,13 +41,18 @@ def _silence(what: str, steps: int) -> Iterator[_Silent]:
     yield _Silent()
 
 
-def cut(setup: Setup, cell: Cell) -> Record:
+def cut(setup: Setup, cell: Cell, jobs: int = 1) -> Record:
     """Makes the cut that a cell starts from: slim pair, plan and report in a folder.
+
+    Args:
+        setup: of the comparison.
+        cell: any cell of the cut.
+        jobs: processes that the candidates of a search are tried in.
 
     Raises:
         StepError: it cannot be made.
     """
-    return fill_folder(setup.cut_folder(cell), setup.cut_origin(cell), lambda out: _cut(setup, cell, out))
+    return fill_folder(setup.cut_folder(cell), setup.cut_origin(cell), lambda out: _cut(setup, cell, out, jobs))
 
 
 def recover(setup: Setup, cell: Cell) -> Record:
@@ -64,10 +68,9 @@ def recover(setup: Setup, cell: Cell) -> Record:
 
 
 def measure(setup: Setup, cell: Cell) -> Record | None:
-    """Does all of a cell; None where that failed and the reason is kept for the table."""
-    origin = setup.measure_origin(setup.pair_origin(cell).key)
+    """Does all of a cell; None where that failed: its record says why."""
     try:
-        return fill_file(setup.record_file(cell.name), origin, lambda: _measure(setup, cell))
+        return fill_file(setup.record_file(cell.name), setup.measure_origin(cell), lambda: _measure(setup, cell))
     except StepError:
         return None
 
@@ -78,34 +81,29 @@ def measure_unpruned(setup: Setup, size: tuple[int, int]) -> Record:
     Raises:
         StepError: it cannot be measured.
     """
-    origin = setup.measure_origin(setup.digests["weights"] + setup.digests["cfg"], *size)
     path = setup.record_file(f"unpruned_{size[0]}x{size[1]}")
-    return fill_file(path, origin, lambda: _figures(setup, unpruned_at(setup, size), setup.weights))
+    graph = with_input_size(read_graph(setup.cfg), *size)
+    return fill_file(path, setup.unpruned_origin(*size), lambda: _figures(setup, graph, setup.weights))
 
 
-def unpruned_at(setup: Setup, size: tuple[int, int]) -> Graph:
-    """Returns the unpruned network at an input size."""
-    return with_input_size(read_graph(setup.cfg), *size)
-
-
-def _cut(setup: Setup, cell: Cell, out: Path) -> dict[str, Any]:
+def _cut(setup: Setup, cell: Cell, out: Path, jobs: int) -> dict[str, object]:
     method = method_of(cell.method)
     graph = read_graph(setup.cfg)
     session = None
     if setup.looks(cell):
         session = Session(_images(setup, cell), graph, method.finish, _silence, cell.cut_seed)
     with NetworkWeights(graph, setup.weights) as weights:
-        budget = parse_budget(setup.kind, cell.budget, totals(graph, weights.file.header.size))
-        settings, rest = method.for_budget(weights, budget, setup.common)
-        effort = Effort(setup.candidates if method.searches else 0, method.rounds, seed=cell.cut_seed, jobs=setup.jobs)
-        surgery = choose(weights, settings, session, rest, effort)
-        hashes = (setup.digests["cfg"], setup.digests["weights"])
-        result = write_result(surgery, out, hashes=lambda: hashes)
+        budget = parse_budget(setup.settings.budget_of, cell.budget, totals(graph, weights.file.header.size))
+        selection, rest = method.for_budget(weights, budget, setup.settings.common)
+        candidates = setup.settings.candidates if method.searches else 0
+        effort = Effort(candidates, method.rounds, seed=cell.cut_seed, jobs=jobs)
+        surgery = choose(weights, selection, session, rest, effort)
+        result = write_result(surgery, out, hashes=lambda: setup.hashes)
     units, warnings = len(surgery.plan.units), list(surgery.warnings)
     return {"units": units, "after": result.after.to_json(), "warnings": warnings}
 
 
-def _recover(setup: Setup, cell: Cell, out: Path) -> dict[str, Any]:
+def _recover(setup: Setup, cell: Cell, out: Path) -> Mapping[str, object]:
     if cell.training is not None:
         return train(setup, cell, out)
     source = setup.cut_folder(cell)
@@ -117,12 +115,12 @@ def _recover(setup: Setup, cell: Cell, out: Path) -> dict[str, Any]:
     session = Session(_images(setup, cell), graph, cell.how, _silence, cell.seed)
     with NetworkWeights(graph, setup.weights) as weights:
         plan = read_plan(source / setup.files.plan)
-        surgery, done = session.recover(replay(weights, plan, (setup.digests["cfg"], setup.digests["weights"])))
+        surgery, done = session.recover(replay(weights, plan, setup.hashes))
         write_result(surgery, out)
         return done.to_json()
 
 
-def _measure(setup: Setup, cell: Cell) -> dict[str, Any]:
+def _measure(setup: Setup, cell: Cell) -> dict[str, object]:
     recovered, first = recover(setup, cell), cut(setup, cell)
     seconds = first.seconds + recovered.seconds
     if cell.training is not None:
@@ -140,11 +138,11 @@ def _measure(setup: Setup, cell: Cell) -> dict[str, Any]:
     }
 
 
-def _figures(setup: Setup, graph: Graph, weights: Path) -> dict[str, Any]:
+def _figures(setup: Setup, graph: Graph, weights: Path) -> dict[str, object]:
     _, network = load_with_any(graph, weights, setup.runner, taps=False)
-    dataset = read_dataset(setup.data, setup.split, setup.names)
+    dataset = read_dataset(setup.settings.data or "", setup.settings.split, setup.settings.names)
     detector = Detector.of(graph, network.head_maps)
-    found, _ = evaluate_detector(detector, dataset, loading=Loading(workers=setup.workers))
+    found, _ = evaluate_detector(detector, dataset, loading=Loading(workers=setup.settings.workers))
     return {
         "width": graph.net.input.w,
         "height": graph.net.input.h,

@@ -1,4 +1,4 @@
-"""Recovery by training: fine-tuning, and distillation from the unpruned network, as `train` and `distill` do them."""
+"""Recovery by training: fine-tuning, and distillation from the unpruned network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from darkprune.training.tasks import distil_network, train_network
 NEVER = 1 << 40  #: steps between measurements: what is compared is the end of each run, not its best moment
 
 
-def train(setup: Setup, cell: Cell, out: Path) -> dict[str, Any]:
+def train(setup: Setup, cell: Cell, out: Path) -> dict[str, object]:
     """Trains from the pair of the untrained cell; a run that was killed goes on from its state.
 
     Args:
@@ -31,15 +31,15 @@ def train(setup: Setup, cell: Cell, out: Path) -> dict[str, Any]:
         DarkpruneError: it cannot be trained.
         KeyboardInterrupt: it was interrupted; its state is kept.
     """
-    start, files = setup.pair_folder(cell.untrained), setup.files
+    start, files, settings = setup.pair_folder(cell.untrained), setup.files, setup.settings
     student = (read_graph(start / files.cfg), start / files.weights)
     folder = RunFolder(setup.folder / "runs" / f"{cell.name}_{setup.pair_origin(cell).key[:12]}", setup.cfg.stem)
     resume = folder.state.is_file()
-    settings: dict[str, Any] = {
-        **vars(setup.keys),
-        "names": setup.names,
-        "device": setup.device,
-        "workers": setup.workers,
+    how: dict[str, Any] = {
+        **settings.training,
+        "names": settings.names,
+        "device": settings.device,
+        "workers": settings.workers,
         "seed": cell.seed,
         "resume": resume,
         "overwrite": not resume,
@@ -49,18 +49,17 @@ def train(setup: Setup, cell: Cell, out: Path) -> dict[str, Any]:
     }
     preset = TRAINED[str(cell.training)]
     if preset is None:
-        result = train_network(*student, setup.data, folder.folder, TrainSettings(**settings))
+        result = train_network(*student, settings.data or "", folder.folder, TrainSettings(**how))
     else:
         unlabelled = cell.training == "distill-unlabelled"
-        distilled = DistillSettings(
-            **settings,
-            data=None if unlabelled else setup.data,
+        distillation = DistillSettings(
+            **how,
+            data=None if unlabelled else settings.data,
             unlabelled=setup.images if unlabelled else None,
             preset=preset,
             plan=setup.cut_folder(cell) / files.plan,
         )
-        teacher = (read_graph(setup.cfg), setup.weights)
-        result = distil_network(teacher, student, folder.folder, distilled)
+        result = distil_network((read_graph(setup.cfg), setup.weights), student, folder.folder, distillation)
     if result.stopped:
         raise KeyboardInterrupt
     shutil.copyfile(folder.weights("final"), out / files.weights)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -12,19 +13,20 @@ from hypothesis import strategies as st
 
 from darkprune.cli.compare_output import _harmed
 from darkprune.comparison.cells import RECOVERIES, Cell, grid, share
-from darkprune.comparison.methods import METHODS, method_of
+from darkprune.comparison.methods import METHODS, Method, method_of
+from darkprune.comparison.settings import CompareSettings
 from darkprune.comparison.setup import Setup
 from darkprune.comparison.table import Row, make_rows
 from darkprune.errors import DarkpruneError, UsageError
 from darkprune.graph.graph import read_graph
 from darkprune.graph.stats import totals
 from darkprune.graph.weights import open_pair
-from darkprune.runs.record import Origin, Record, StepError, fill_file, fill_folder, read_record
+from darkprune.runs.record import Input, Origin, Record, StepError, fill_file, fill_folder, read_record
 from darkprune.selection.budget import Budget
+from darkprune.selection.settings import Selection
 from darkprune.selection.unit_budget import units_above, units_within
 from darkprune.surgery.removed_units import reduced
 from darkprune.surgery.units import choose_units
-from darkprune.training.settings import TrainingKeys
 from darkprune.zoo import resolve
 
 lists = st.lists(st.sampled_from(["0.9", "0.5", "12G"]), min_size=1, unique=True)
@@ -79,35 +81,73 @@ def test_shares_that_do_not_exist(text: str) -> None:
         share(grid(["group"], ["0.5"], ["none"], [0]), text)
 
 
+INPUTS = {role: Input("", role) for role in ("cfg", "weights", "valid", "train", "images")}
+GROUP, LSQ, TUNED, EAGLE = (
+    Cell("group", "0.5", "none", 0),
+    Cell("group", "0.5", "lsq", 0),
+    Cell("group", "0.5", "lsq+finetune", 0),
+    Cell("eagleeye", "0.5", "none", 0),
+)
+
+
+def setup_of(folder: Path, **settings: Any) -> Setup:
+    chosen = CompareSettings(data="d", **settings)
+    return Setup(cfg=folder / "n.cfg", weights=folder / "n.weights", folder=folder, settings=chosen, inputs=INPUTS)
+
+
+def keys(setup: Setup, cell: Cell) -> list[str]:
+    return [origin.key for origin in (setup.cut_origin(cell), setup.pair_origin(cell), setup.measure_origin(cell))]
+
+
 def test_a_changed_setting_concerns_what_it_concerns(tmp_path: Path) -> None:
-    digests = {"cfg": "c", "weights": "w", "valid": "v", "train": "t", "images": "i"}
-    setup = Setup(tmp_path / "n.cfg", tmp_path / "n.weights", tmp_path, "macs", "d", "valid", None, None, "torch", 5,
-                  digests=digests)  # fmt: skip
-    group, lsq, tuned, eagle = (
-        Cell("group", "0.5", "none", 0),
-        Cell("group", "0.5", "lsq", 0),
-        Cell("group", "0.5", "lsq+finetune", 0),
-        Cell("eagleeye", "0.5", "none", 0),
-    )
-    cells = (group, lsq, tuned, eagle)
+    setup = setup_of(tmp_path)
 
     def changed(other: Setup) -> list[list[bool]]:
-        keys = [
-            [s.cut_origin(c).key, s.pair_origin(c).key, s.measure_origin(s.pair_origin(c).key).key]
-            for s in (setup, other)
-            for c in cells
-        ]
-        half = len(cells)
-        return [[a != b for a, b in zip(keys[i], keys[half + i], strict=True)] for i in range(half)]
+        both = [zip(keys(setup, cell), keys(other, cell), strict=True) for cell in (GROUP, LSQ, TUNED, EAGLE)]
+        return [[before != after for before, after in pairs] for pairs in both]
+
+    def with_input(role: str) -> Setup:
+        return replace(setup, inputs={**INPUTS, role: Input("", "other")})
 
     nothing, measured, pair, all_three = [False] * 3, [False, False, True], [False, True, True], [True] * 3
     assert changed(replace(setup, runner="opencv")) == [measured] * 4
-    assert changed(replace(setup, keys=TrainingKeys(epochs=3))) == [nothing, nothing, pair, nothing]
-    assert changed(replace(setup, candidates=6)) == [nothing, nothing, nothing, all_three]
-    assert changed(replace(setup, common={"round_to": 8})) == [all_three] * 4
-    assert changed(replace(setup, digests={**digests, "images": "j"})) == [nothing, pair, pair, all_three]
-    assert changed(replace(setup, digests={**digests, "train": "u"})) == [nothing, nothing, pair, nothing]
-    assert changed(replace(setup, device="cpu", workers=3)) == [nothing] * 4
+    assert changed(setup_of(tmp_path, epochs=3)) == [nothing, nothing, pair, nothing]
+    assert changed(setup_of(tmp_path, candidates=6)) == [nothing, nothing, nothing, all_three]
+    assert changed(setup_of(tmp_path, round_to=8)) == [all_three] * 4
+    assert changed(setup_of(tmp_path, budget_of="params")) == [all_three] * 4
+    assert changed(with_input("images")) == [nothing, pair, pair, all_three]
+    assert changed(with_input("train")) == [nothing, nothing, pair, nothing]
+    assert changed(with_input("valid")) == [measured] * 4
+    assert changed(with_input("weights")) == [all_three] * 4
+    assert changed(setup_of(tmp_path, device="cpu", jobs=3, no_times=True)) == [nothing] * 4
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Method("m", Selection(criterion="l1")),
+        Method("m", Selection(allocation="global")),
+        Method("m", Selection(similarity=0.9)),
+        Method("m", Selection(), images=True),
+        Method("m", Selection(), images=True, finish="bn"),
+        Method("m", Selection(), units=True),
+        Method("m", Selection(), rounds=2),
+        Method("m", Selection(), searches=True),
+    ],
+)
+def test_methods_share_no_results(tmp_path: Path, other: Method, monkeypatch: pytest.MonkeyPatch) -> None:
+    setup = setup_of(tmp_path)
+    before = keys(setup, GROUP)
+    monkeypatch.setitem(METHODS, "group", other)
+    assert not set(keys(setup, GROUP)) & set(before)
+
+
+def test_recoveries_share_no_results(tmp_path: Path) -> None:
+    setup = setup_of(tmp_path)
+    found = [keys(setup, Cell("group", "0.5", recovery, 0)) for recovery in (*RECOVERIES, "lsq+distill", "bn+distill")]
+    assert len({tuple(each[:1]) for each in found}) == 1  # all start from one cut
+    assert len({each[1] for each in found}) == len({each[2] for each in found}) == len(found)
+    assert keys(setup, Cell("group", "0.5", "lsq", 1))[1] != found[1][1]  # another seed
 
 
 def test_a_step_is_done_once_and_its_failure_is_kept(tmp_path: Path) -> None:
@@ -145,9 +185,7 @@ def test_rows_average_over_seeds() -> None:
         return Record(origin=Origin("k"), done=False, error=error)
 
     cells = [Cell("thinet", "0.5", "none", seed) for seed in (0, 1, 2)] + [Cell("layer", "0.5", "none", 0)]
-    records = dict(
-        zip(cells, [record(0.5), record(0.7), failed("no"), failed("none")], strict=True)
-    )
+    records = dict(zip(cells, [record(0.5), record(0.7), failed("no"), failed("none")], strict=True))
     unpruned = [record(0.9, macs=200), record(0.65, macs=150), record(0.4, macs=50)]
     rows = make_rows(cells, records, unpruned, {"x": 3.0})
     assert [row.kind for row in rows] == ["unpruned", "control", "control", "pruned", "pruned"]

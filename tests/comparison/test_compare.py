@@ -15,6 +15,7 @@ from darkprune.darknet.weights import Header
 from darkprune.graph.graph import read_graph
 from darkprune.graph.weights import open_pair
 from darkprune.network import save_weights
+from darkprune.runs.lock import locked
 from tests.training.tiny import CFG, fresh_network, write_images
 
 
@@ -149,6 +150,52 @@ def test_a_cell_that_fails_is_a_row(
     assert printed.count("has no residual unit") == 1  # told once for all cells that it meets
     assert "layer at 0.7, none; layer at 0.7, finetune; layer at 0.001, none" in printed
     assert "failed" in printed
+
+
+def test_a_comparison_of_failures_fails(
+    pair: list[str], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert compare(pair, data, tmp_path / "out", "--methods", "group,slimming", "--budgets", "0.001", "--json") == 1
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.count("\n") == 1
+    assert "all 2 cells failed; the first one: " in shown.err
+    assert "cannot be met" in shown.err
+    rows = json.loads((tmp_path / "out" / "compare.json").read_text())["rows"]  # the table has every reason
+    assert [bool(row["failed"]) for row in rows] == [False, True, True]
+
+
+def test_two_comparisons_in_one_folder(
+    pair: list[str], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    assert compare(pair, data, output, *TWO) == 0
+    at_work = output / "cuts" / ".group.partial-x"
+    at_work.mkdir()
+    with locked(output):
+        assert compare(pair, data, output, *TWO) == 1
+        assert "another darkprune is at work in it" in capsys.readouterr().err
+        assert at_work.is_dir()  # what the first one is doing is left alone
+        assert compare(pair, data, output, *TWO, "--cell", "1/2") == 1
+    with locked(output, shared=True):  # shares of one comparison let each other in, and nobody else
+        assert compare(pair, data, output, *TWO, "--cell", "1/2") == 0
+        assert at_work.is_dir()
+        assert compare(pair, data, output, *TWO) == 1
+
+
+def test_other_labels_are_measured_anew(
+    pair: list[str], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    assert compare(pair, data, output, *TWO) == 0
+    before = records(output)
+    label = Path((tmp_path / "data" / "valid.txt").read_text().split()[0]).with_suffix(".txt")
+    label.write_text(label.read_text().replace("0 ", "1 ", 1) + "0 0.5 0.5 0.9 0.9\n")
+    assert compare(pair, data, output, *TWO) == 0
+    after = records(output)
+    changed = {Path(name).relative_to(output).parts[0] for name in before if before[name] != after[name]}
+    assert changed == {"cells"}  # the cuts look at no labels
+    assert all(before[name] != after[name] for name in before if Path(name).parent.name == "cells")
 
 
 def test_recoveries_that_look_and_train(

@@ -1,0 +1,148 @@
+"""What a comparison reads: checked as a whole before any cell begins."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from darkprune.comparison.cells import Cell
+from darkprune.comparison.methods import method_of
+from darkprune.comparison.settings import CompareSettings
+from darkprune.comparison.setup import Setup
+from darkprune.darknet.output import atomic_file
+from darkprune.data.dataset import Dataset
+from darkprune.data.image_files import images_of
+from darkprune.data.reading import read_dataset
+from darkprune.errors import DataError, UsageError
+from darkprune.evaluation.of_graph import heads_of
+from darkprune.graph.graph import read_graph
+from darkprune.graph.stats import totals
+from darkprune.runners.base import FAST_FIRST, load_with_any
+from darkprune.runs.digests import digest_of_images, digest_of_labels
+from darkprune.runs.record import Input, file_input
+from darkprune.selection.budget import parse_budget
+
+
+@dataclass(frozen=True)
+class Images:
+    """Unlabelled images that cells look at.
+
+    Attributes:
+        path: a folder, or a list.
+        paths: the images.
+        to_write: whether the list is yet to be written.
+    """
+
+    path: Path
+    paths: tuple[Path, ...]
+    to_write: bool = False
+
+    def write(self) -> None:
+        """Writes the list, where it is one of the comparison's own.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        if self.to_write:
+            with atomic_file(self.path, overwrite=True) as file:
+                file.write(("\n".join(map(os.path.abspath, self.paths)) + "\n").encode("utf-8", "surrogateescape"))
+
+
+def prepare(
+    cfg: Path, weights: Path, folder: Path, settings: CompareSettings, cells: Sequence[Cell]
+) -> tuple[Setup, Images | None]:
+    """Checks what all cells have in common; nothing is written.
+
+    Args:
+        cfg, weights: the unpruned pair.
+        folder: of the comparison.
+        settings: what is compared.
+        cells: all of them.
+
+    Returns:
+        What the cells start from, and the unlabelled images where any are looked at.
+
+    Raises:
+        UsageError: a budget that cannot be read; a cell needs images that are not given, or trains on those that are
+            measured on.
+        DarkpruneError: network or data cannot be used.
+    """
+    images = _images_for(settings, folder, cells)
+    graph = read_graph(cfg)
+    heads_of(graph)  # without one there is nothing to measure
+    for cell in cells:
+        parse_budget(settings.budget_of, cell.budget, totals(graph))
+    runner, _ = load_with_any(graph, weights, settings.runner, taps=False, order=FAST_FIRST)
+    inputs = {"cfg": file_input(cfg), "weights": file_input(weights)}
+    valid = read_dataset(settings.data or "", settings.split, settings.names)
+    inputs["valid"] = Input(str(valid.source), digest_of_labels(valid))
+    if any(cell.training not in (None, "distill-unlabelled") for cell in cells):
+        train, _ = _splits(settings)
+        if count := _shared(train, valid):
+            raise UsageError(
+                f"{train.source}: {count} of its training images are measured on too; recoveries that train need a "
+                "set with two splits (or take distill-unlabelled with --images)"
+            )
+        inputs["train"] = Input(str(train.source), digest_of_labels(train))
+    if images is not None:
+        inputs["images"] = Input(str(images.path), digest_of_images(images.paths))
+    setup = Setup(
+        cfg=cfg,
+        weights=weights,
+        folder=folder,
+        settings=settings,
+        images=images.path if images else None,
+        runner=runner,
+        inputs=inputs,
+    )
+    return setup, images
+
+
+def _images_for(settings: CompareSettings, folder: Path, cells: Sequence[Cell]) -> Images | None:
+    """Finds the images, without their labels, that cells look at.
+
+    Returns:
+        Those given; else the training images, where cells can make use of images and none of these is measured on;
+        else None.
+
+    Raises:
+        UsageError: a cell cannot do without, and there are none.
+        DataError: what is given cannot be read.
+    """
+    if settings.images is not None:
+        return Images(Path(settings.images), images_of(Path(settings.images)))
+    if not any(cell.images or method_of(cell.method).settings.similarity > 0 for cell in cells):
+        return None
+    try:
+        train, valid = _splits(settings)
+        if not _shared(train, valid):
+            return Images(folder / "train.txt", tuple(record.path for record in train.images), to_write=True)
+        why = "its training images are measured on too"
+    except DataError as error:
+        read_dataset(settings.data or "", settings.split, settings.names)  # if this fails too, the set is what is wrong
+        why = str(error)
+    for cell in cells:
+        if cell.images:
+            raise UsageError(
+                f"{_subject(cell)} looks at images: give some with --images DIR (labels are not needed), since of "
+                f"--data none can be taken: {why}"
+            )
+    return None
+
+
+def _splits(settings: CompareSettings) -> tuple[Dataset, Dataset]:
+    """Reads the parts of the data that are trained on and measured on."""
+    data = settings.data or ""
+    return read_dataset(data, "train", settings.names), read_dataset(data, settings.split, settings.names)
+
+
+def _shared(train: Dataset, valid: Dataset) -> int:
+    """Counts the images that two parts share."""
+    return len({record.path for record in train.images} & {record.path for record in valid.images})
+
+
+def _subject(cell: Cell) -> str:
+    """Names what looks at images: the method, or the recovery that was asked for."""
+    return cell.method if method_of(cell.method).images else f"{cell.method} with recovery {cell.recovery}"
