@@ -26,14 +26,14 @@ def _words(text: str) -> list[str]:
 
 
 FUNCTIONS = _words("""
-    bench build_engine detect distill evaluate export init load report train write_kit
+    bench build_engine compare detect distill evaluate export init load report train write_kit
 """)
 SETTINGS = _words("""
-    BenchSettings DetectSettings DistillSettings EngineSettings EvaluateSettings ExportSettings InitSettings KitSettings
+    BenchSettings CompareSettings DetectSettings DistillSettings EngineSettings EvaluateSettings ExportSettings InitSettings KitSettings
     ReportSettings TrainSettings
 """)
 RESULTS = _words("""
-    BenchResult DetectResult EngineResult EvaluateResult ExportResult InitResult KitResult ReportResult TrainResult
+    BenchResult CompareResult DetectResult EngineResult EvaluateResult ExportResult InitResult KitResult ReportResult TrainResult
 """)
 OTHERS = ["DarkpruneError", "FoundObject", "ImageObjects", "Pair", "Progress", "ProgressEvent"]
 
@@ -50,7 +50,7 @@ def _examples() -> Iterator[tuple[str, str, str]]:
 EXAMPLES = list(_examples())
 #: what the page shows before its sections: every example may use it
 PREAMBLE = "".join(code for title, _, code in EXAMPLES if title == "Python API")
-TRAINING = ("train", "distill", "report")  #: examples that train
+TRAINING = ("train", "distill", "report", "compare")  #: examples that train
 NETWORK = next(code for title, _, code in EXAMPLES if title == "load")
 
 
