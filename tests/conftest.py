@@ -12,6 +12,7 @@ from hypothesis import settings
 from darkprune.darknet.cfg import parse_cfg
 from darkprune.graph.fresh import write_fresh
 from darkprune.graph.graph import build_graph
+from tests.assets import ABSENT
 
 # .ci/run asks for the same examples every time; elsewhere hypothesis goes on looking
 settings.register_profile("reproducible", derandomize=True)
@@ -66,3 +67,11 @@ def small_pair(tmp_path: Path) -> SmallPair:
     with (folder / "small.weights").open("wb") as file:
         write_fresh(build_graph(parse_cfg(SMALL_CFG)), file, 0, vary=True)
     return SmallPair(folder, str(folder / "small.cfg"), str(folder / "small.weights"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says once, at the end, why tests were skipped for want of real networks."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    count = sum(ABSENT in str(report.longrepr) for report in skipped)
+    if count:
+        terminalreporter.write_line(f"{count} tests skipped: {ABSENT}")

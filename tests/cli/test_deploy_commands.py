@@ -24,10 +24,9 @@ sys.path.append(str(Path(__file__).parents[1] / "export"))
 from fake_cudart import FakeCudart
 from fake_tensorrt import FakeTensorRT
 
-ASSETS = Path(__file__).parents[3] / "shared" / "assets"
-CHECKPOINTS = ASSETS / "checkpoints"
+from tests.assets import CHECKPOINTS, IMAGES, needs_assets
+
 REAL = "yolo-fastest-1.1_coco"
-needs_assets = pytest.mark.skipif(not CHECKPOINTS.exists(), reason="../shared/assets is not here")
 VERSIONS = json.loads((Path(tensorrt_targets.__file__).parent / "tensorrt_versions.json").read_text(encoding="utf-8"))
 
 TINY = """[net]
@@ -430,7 +429,7 @@ def test_from_a_checkpoint_to_a_kit(tmp_path: Path, run_json: Run, capsys: pytes
         ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 6))
     assert (kit / "names.txt").read_text().split("\n")[0] == "person"
     # what the board will run gives the detections that the pair gives
-    dog = str(ASSETS / "images" / "dog.jpg")
+    dog = str(IMAGES / "dog.jpg")
     found = run_json("detect", pair[0], kit / "model.onnx", dog, "--runner", "onnxruntime")["images"][0]["objects"]
     expected = run_json("detect", *pair, dog, "--runner", "torch")["images"][0]["objects"]
     assert [entry["name"] for entry in found] == [entry["name"] for entry in expected]

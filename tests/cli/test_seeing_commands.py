@@ -12,11 +12,10 @@ import pytest
 
 from darkprune.cli.main import main
 from darkprune.data.scenes import CLASSES, draw_scene, write_scenes
+from tests.assets import CHECKPOINTS, COCO_VAL, IMAGES, needs_assets
 
-ASSETS = Path(__file__).parents[3] / "shared" / "assets"
 NAME = "yolo-fastest-1.1_coco"
-CFG, WEIGHTS = (ASSETS / "checkpoints" / NAME / f"{NAME}.{kind}" for kind in ("cfg", "weights"))
-needs_assets = pytest.mark.skipif(not CFG.exists(), reason="../shared/assets is not here")
+CFG, WEIGHTS = (CHECKPOINTS / NAME / f"{NAME}.{kind}" for kind in ("cfg", "weights"))
 
 
 def run_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
@@ -32,7 +31,7 @@ def pair() -> list[str]:
 @needs_assets
 def test_detect_finds_the_dog(capsys: pytest.CaptureFixture[str], pair: list[str], tmp_path: Path) -> None:
     out = tmp_path / "drawn"
-    found = run_json(capsys, "detect", *pair, str(ASSETS / "images" / "dog.jpg"), "-o", str(out), "--runner", "opencv")
+    found = run_json(capsys, "detect", *pair, str(IMAGES / "dog.jpg"), "-o", str(out), "--runner", "opencv")
     (image,) = found["images"]
     names = {entry["name"] for entry in image["objects"]}
     assert "dog" in names
@@ -42,14 +41,14 @@ def test_detect_finds_the_dog(capsys: pytest.CaptureFixture[str], pair: list[str
     assert 160 < top < 260
     assert 300 < right < 430
     assert 480 < bottom < 576
-    drawn, original = cv2.imread(str(out / "dog.jpg")), cv2.imread(str(ASSETS / "images" / "dog.jpg"))
+    drawn, original = cv2.imread(str(out / "dog.jpg")), cv2.imread(str(IMAGES / "dog.jpg"))
     assert drawn.shape == original.shape
     assert np.abs(drawn.astype(int) - original).max() > 100
 
 
 @needs_assets
 def test_detect_reads_a_video(capsys: pytest.CaptureFixture[str], pair: list[str], tmp_path: Path) -> None:
-    dog = cv2.imread(str(ASSETS / "images" / "dog.jpg"))
+    dog = cv2.imread(str(IMAGES / "dog.jpg"))
     video = cv2.VideoWriter(str(tmp_path / "v.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, dog.shape[1::-1])
     for _ in range(3):
         video.write(dog)
@@ -86,10 +85,10 @@ def test_detect_without_images(
 
 @needs_assets
 def test_eval_has_the_figures(capsys: pytest.CaptureFixture[str], pair: list[str], tmp_path: Path) -> None:
-    images = sorted((ASSETS / "data" / "coco_val" / "images").glob("**/*.jpg"))[:24]
+    images = sorted((COCO_VAL / "images").glob("**/*.jpg"))[:24]
     listed = tmp_path / "some.txt"
     listed.write_text("".join(f"{path}\n" for path in images), encoding="utf-8")
-    names = str(ASSETS / "data" / "coco_val" / "coco.names")
+    names = str(COCO_VAL / "coco.names")
     found = run_json(capsys, "eval", *pair, "--data", str(listed), "--names", names)
     assert found["images"] == 24
     assert 0 < found["map75"] <= found["map50"] <= 1

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from darkprune.darknet import cfg as cfg_module
 from darkprune.darknet.cfg import parse_cfg, read_cfg
 from darkprune.errors import CfgError
+from tests.assets import ZOO, needs_assets
 
-ZOO = Path(__file__).parents[3] / "shared" / "assets" / "zoo"
 SAMPLE = "[net]\r\n  wid th = 4 16 # inline\r\n\r\n; note\r\n[conv]\n\tfilters=\t3 \nfilters=5\nbare\nempty=\nsize=3"
 
 
@@ -40,7 +40,7 @@ bodies = st.builds(
 )
 
 
-@pytest.mark.skipif(not ZOO.is_dir(), reason=f"{ZOO} is absent")
+@needs_assets
 def test_zoo_files_come_back_byte_for_byte() -> None:
     paths = sorted(ZOO.glob("*.cfg"))
     assert len(paths) == 87

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from darkprune.darknet.cfg import parse_cfg, read_cfg
 from darkprune.darknet.strict import strict_problems
 from darkprune.layers import KINDS
+from tests.assets import ZOO, needs_assets
 
-ZOO = Path(__file__).parents[3] / "shared" / "assets" / "zoo"
 NET = "[net]\nwidth=64\nheight=64\nchannels=3\n"
 #: files of the zoo that the program loads (its recurrent nets stop later, with a division by zero)
 LOADS = """cd53paspp-gamma cifar.test crnn.train csresnext50-panet-spp-original-optimal csresnext50-panet-spp enet-coco
@@ -26,13 +24,13 @@ def messages(text: str) -> list[tuple[int, str, str]]:
     return [(found.line, found.section, found.message) for found in strict_problems(parse_cfg(text))]
 
 
-@pytest.mark.skipif(not ZOO.is_dir(), reason=f"{ZOO} is absent")
+@needs_assets
 def test_zoo_verdicts_are_those_of_the_program() -> None:
     clean = {path.stem for path in ZOO.glob("*.cfg") if not strict_problems(read_cfg(path))}
     assert clean == set(LOADS.split())
 
 
-@pytest.mark.skipif(not ZOO.is_dir(), reason=f"{ZOO} is absent")
+@needs_assets
 @pytest.mark.parametrize(
     ("name", "line", "part"),
     [

@@ -14,8 +14,7 @@ from darkprune.data.dataset import make_objects, printable
 from darkprune.data.image_files import list_images
 from darkprune.errors import DataError
 from darkprune.progress import ProgressEvent
-
-COCO_VAL = Path(__file__).parents[3] / "shared" / "assets" / "data" / "coco_val"
+from tests.assets import COCO_VAL, needs_assets
 
 
 def make_set(root: Path, labels: dict[str, str | None], names: str = "a\nb\n") -> Path:
@@ -121,7 +120,7 @@ def test_list_and_folders(tmp_path: Path) -> None:
         list_images(tmp_path / "f" / "images" / "none")
 
 
-@pytest.mark.skipif(not COCO_VAL.is_dir(), reason="shared assets are not here")
+@needs_assets
 def test_coco_val() -> None:
     dataset = read_dataset(COCO_VAL)
     assert (len(dataset), len(dataset.class_names)) == (328, 80)

@@ -15,8 +15,7 @@ from darkprune.data import read_dataset
 from darkprune.data.check import check_dataset
 from darkprune.data.voc import VocLabels
 from darkprune.errors import DataError
-
-BCCD = Path(__file__).parents[3] / "shared" / "assets" / "data" / "bccd"
+from tests.assets import BCCD, needs_assets
 
 OBJECT = """<object>
 <name>{name}</name><pose>Left</pose><difficult>{difficult}</difficult>
@@ -131,7 +130,7 @@ def test_any_annotation_is_read_or_reported(tmp_path_factory: pytest.TempPathFac
     assert len(reading.objects) or reading.problems or b"<" in data
 
 
-@pytest.mark.skipif(not BCCD.is_dir(), reason="shared assets are not here")
+@needs_assets
 def test_bccd() -> None:
     sets = {split: read_dataset(BCCD, split) for split in ("train", "valid", "test")}
     assert {split: len(found) for split, found in sets.items()} == {"train": 205, "valid": 87, "test": 72}

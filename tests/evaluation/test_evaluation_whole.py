@@ -22,8 +22,7 @@ from darkprune.evaluation.of_graph import head_sources, heads_of, input_shape, r
 from darkprune.graph.graph import read_graph
 from darkprune.graph.weights import stored_tensors
 from darkprune.progress import ProgressEvent
-
-ASSETS = Path(__file__).parents[3] / "shared" / "assets"
+from tests.assets import CHECKPOINTS, COCO_VAL, needs_assets
 
 HEAD = Head("yolo", 2, ((32.0, 32.0),), 64, 64)
 
@@ -160,7 +159,7 @@ def opencv_runner(stem: Path, folder: Path) -> tuple[Callable[[np.ndarray], list
     return run, Path(f"{stem}.cfg")
 
 
-@pytest.mark.skipif(not ASSETS.is_dir(), reason="shared assets are not here")
+@needs_assets
 @pytest.mark.skipif(not hasattr(cv2.dnn, "readNetFromDarknet"), reason="OpenCV 5 cannot read Darknet files")
 @pytest.mark.parametrize(
     ("name", "map50", "map75", "counts"),
@@ -173,9 +172,9 @@ def test_the_real_program_s_figures(
     tmp_path: Path, name: str, map50: float, map75: float, counts: tuple[int, int, int] | None
 ) -> None:
     """SOURCES.md, second column: images decoded by OpenCV; the counts are printed by the same run of darknet."""
-    runner, cfg = opencv_runner(ASSETS / "checkpoints" / name / name, tmp_path)
+    runner, cfg = opencv_runner(CHECKPOINTS / name / name, tmp_path)
     graph = read_graph(cfg)
-    dataset = read_dataset(ASSETS / "data" / "coco_val")
+    dataset = read_dataset(COCO_VAL)
     result, _ = evaluate_detector(Detector.of(graph, runner), dataset, coco=False)
     assert result.map50 == pytest.approx(map50, abs=1e-4)
     assert result.map75 == pytest.approx(map75, abs=2e-4)

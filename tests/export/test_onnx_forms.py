@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import cv2
@@ -22,8 +21,8 @@ from darkprune.onnx.file import write_onnx
 from darkprune.onnx.model import build_onnx, export_onnx
 from darkprune.onnx.options import ExportOptions
 from darkprune.tensorrt.operators import check_model
+from tests.assets import CHECKPOINTS, IMAGES
 
-ASSETS = Path(os.environ.get("DARKPRUNE_ASSETS", Path(__file__).parents[3] / "shared" / "assets"))
 ANCHORS = "anchors=10,14,23,27,37,58,81,82 num=4"
 CONV = "convolutional size=3 stride=2 pad=1 filters=8 activation=mish batch_normalize=1"
 HEADS = {
@@ -332,7 +331,7 @@ def test_files_of_other_tools_are_refused(content: bytes | None, tmp_path: Path)
 
 
 def checkpoints() -> list[Path]:
-    return sorted((ASSETS / "checkpoints").glob("*"))
+    return sorted(CHECKPOINTS.glob("*"))
 
 
 def open_checkpoint(folder: Path) -> NetworkWeights:
@@ -344,7 +343,7 @@ def picture(weights: NetworkWeights) -> np.ndarray:
     """dog.jpg in the network's input form."""
     shape = weights.graph.net.input
     flag = cv2.IMREAD_GRAYSCALE if shape.c == 1 else cv2.IMREAD_COLOR
-    image = cv2.resize(cv2.imread(str(ASSETS / "images" / "dog.jpg"), flag), (shape.w, shape.h))
+    image = cv2.resize(cv2.imread(str(IMAGES / "dog.jpg"), flag), (shape.w, shape.h))
     planes = image[None] if shape.c == 1 else image[..., ::-1].transpose(2, 0, 1)
     return np.ascontiguousarray(planes[None], np.float32) / 255
 

@@ -12,9 +12,9 @@ from darkprune.darknet.cfg import parse_cfg
 from darkprune.errors import WeightsError
 from darkprune.graph.graph import Graph, build_graph, read_graph
 from darkprune.graph.weights import NetworkWeights, open_pair, stored_tensors, weights_bytes
+from tests.assets import CHECKPOINTS, needs_assets
 
 ROOT = Path(__file__).parents[2]
-CHECKPOINTS = ROOT.parent / "shared" / "assets" / "checkpoints"
 HEADER = struct.pack("<iiiQ", 0, 2, 5, 64)
 TEXT = """[net]
 width=32
@@ -181,7 +181,7 @@ def test_nan_and_infinity_are_reported_with_layer_and_channel(tmp_path: Path) ->
         ]
 
 
-@pytest.mark.skipif(not CHECKPOINTS.is_dir(), reason=f"{CHECKPOINTS} is absent")
+@needs_assets
 def test_real_checkpoints_open_and_are_finite() -> None:
     pairs = [
         (next(folder.glob("*.cfg")), path) for folder in CHECKPOINTS.iterdir() for path in folder.glob("*.weights")

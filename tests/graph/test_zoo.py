@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from darkprune.graph.graph import Graph, read_graph
 from darkprune.graph.weights import weights_bytes
+from tests.assets import ABSENT, ZOO
 
-ZOO = Path(__file__).parents[3] / "shared" / "assets" / "zoo"
 TRUTH = ZOO / "truth.json"
-pytestmark = pytest.mark.skipif(not TRUTH.is_file(), reason=f"{TRUTH} is absent")
+pytestmark = pytest.mark.skipif(not TRUTH.is_file(), reason=ABSENT)
 NETWORKS: list[dict[str, Any]] = json.loads(TRUTH.read_text("utf-8"))["networks"] if TRUTH.is_file() else []
 
 

@@ -13,9 +13,9 @@ from darkprune.darknet.cfg import parse_cfg
 from darkprune.graph.graph import Graph, build_graph
 from darkprune.graph.weights import NetworkWeights
 from darkprune.network import Network, load_weights
+from tests import assets
 
-ASSETS = Path(__file__).parents[3] / "shared" / "assets"
-CHECKPOINTS = sorted((ASSETS / "checkpoints").glob("*")) if ASSETS.is_dir() else []
+CHECKPOINTS = sorted(assets.CHECKPOINTS.glob("*"))
 #: a detector with a bit of everything that matters
 DETECTOR = net(
     32, 32, 3, f"{CONV} filters=8", "convolutional batch_normalize=1 filters=16 size=3 stride=2 pad=1 activation=mish",

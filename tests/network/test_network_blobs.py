@@ -16,6 +16,7 @@ from darkprune.darknet.weights import Header
 from darkprune.errors import WeightsError
 from darkprune.graph.weights import open_pair
 from darkprune.network import Network, initialise, load_weights, save_weights, tensor_of
+from tests.assets import ABSENT
 
 from .building import CHECKPOINTS, DETECTOR, graph_of, loaded, open_text
 
@@ -35,7 +36,7 @@ def test_loading_and_saving_gives_the_same_bytes(name: str, tmp_path: Path) -> N
         assert saved(network, weights.file.header) == data
 
 
-@pytest.mark.skipif(not CHECKPOINTS, reason="shared assets are not here")
+@pytest.mark.skipif(not CHECKPOINTS, reason=ABSENT)
 @pytest.mark.parametrize("folder", CHECKPOINTS, ids=lambda folder: folder.name)
 def test_checkpoints_round_trip(folder: Path) -> None:
     (cfg,), (path,) = folder.glob("*.cfg"), folder.glob("*.weights")

@@ -13,11 +13,12 @@ from darkprune.graph.weights import open_pair
 from darkprune.network import Network, load_weights
 from darkprune.network.modules import base
 from darkprune.runners.opencv_runner import OpenCvRunner
+from tests.assets import ABSENT
 
 from .building import CHECKPOINTS, images_for, relative
 
 pytestmark = [
-    pytest.mark.skipif(not CHECKPOINTS, reason="shared assets are not here"),
+    pytest.mark.skipif(not CHECKPOINTS, reason=ABSENT),
     pytest.mark.skipif(not hasattr(cv2.dnn, "readNetFromDarknet"), reason="this OpenCV has no Darknet reader"),
 ]
 

@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.assets import CHECKPOINTS
+
 from . import ReferenceNetwork, forward, load, random_weights
 
 REFDUMP = os.environ.get("DARKNET_REFDUMP")
@@ -194,11 +196,10 @@ def report(name: str, network: ReferenceNetwork, differences: list[float]) -> No
         print(f"AGREEMENT {name}\t{kind}\t{difference:.2e}")
 
 
-ASSETS = Path(os.environ.get("DARKPRUNE_ASSETS", Path(__file__).parents[3] / "shared" / "assets"))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("folder", sorted((ASSETS / "checkpoints").glob("*")), ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", sorted(CHECKPOINTS.glob("*")), ids=lambda folder: folder.name)
 def test_checkpoints_agree_with_darknet(folder: Path, tmp_path: Path) -> None:
     (cfg,), (weights,) = folder.glob("*.cfg"), folder.glob("*.weights")
     network = load(cfg.read_text(), weights)

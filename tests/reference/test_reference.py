@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import struct
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.assets import CHECKPOINTS, needs_assets
+
 from . import forward, load, random_weights
 
-ASSETS = Path(os.environ.get("DARKPRUNE_ASSETS", Path(__file__).parents[3] / "shared" / "assets"))
-CHECKPOINT = ASSETS / "checkpoints" / "yolo-fastest-1.1_coco"
+CHECKPOINT = CHECKPOINTS / "yolo-fastest-1.1_coco"
 
 
 def cfg(shape: tuple[int, int, int], *sections: str) -> str:
@@ -287,7 +286,7 @@ def test_recurrent_kinds_are_refused(kind: str) -> None:
         load(cfg((1, 4, 4), kind), None)
 
 
-@pytest.mark.skipif(not CHECKPOINT.is_dir(), reason="no checkpoints: set DARKPRUNE_ASSETS to the folder that has them")
+@needs_assets
 def test_opencv_agrees_on_a_checkpoint() -> None:
     cv2 = pytest.importorskip("cv2")
     (text,), (weights,) = CHECKPOINT.glob("*.cfg"), CHECKPOINT.glob("*.weights")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import struct
 from pathlib import Path
@@ -21,22 +20,21 @@ from darkprune.selection.constraints import Limits, settle
 from darkprune.selection.settings import Selection
 from darkprune.surgery.plan import Plan, make_layers
 from darkprune.zoo import resolve
+from tests.assets import CHECKPOINTS, needs_assets
 
 from .cutting import check
 from .expectation import trace
 from .networks import Network
 
-ASSETS = Path(os.environ.get("DARKPRUNE_ASSETS", Path(__file__).parents[3] / "shared" / "assets"))
 NAMES = [
     "yolo-fastest-1.1_coco", "yolo-fastest-1.1-xl_coco", "MobileNetV2-YOLOv3-Nano_voc",
     "MobileNetV2-YOLO-Fastest-v2-SE_voc", "yoloface-500k-v2-SE", "yolo-fastest-1.1_160_person",
     "yolo-lite_trial6_coco", "yolo-lite_trial3-noBatch_voc",
 ]  # fmt: skip
-needs_assets = pytest.mark.skipif(not (ASSETS / "checkpoints").is_dir(), reason="the shared checkpoints are not here")
 
 
 def pair_of(name: str) -> tuple[Path, Path]:
-    folder = ASSETS / "checkpoints" / name
+    folder = CHECKPOINTS / name
     return folder / f"{name}.cfg", folder / f"{name}.weights"
 
 

@@ -31,8 +31,7 @@ from darkprune.surgery.plan import Plan
 from darkprune.surgery.plan_file import read_plan
 from darkprune.surgery.replaced_channels import Tap
 from darkprune.surgery.replay import replay
-
-ASSETS = Path(__file__).parents[3] / "shared" / "assets"
+from tests.assets import CHECKPOINTS, needs_assets
 
 
 def conv(filters: int, size: int = 3, activation: str = "leaky", groups: int = 1) -> str:
@@ -303,11 +302,11 @@ def test_a_bad_tap_is_no_plan(tmp_path: Path) -> None:
             Tap.from_json({**good, **change})
 
 
-@pytest.mark.skipif(not ASSETS.exists(), reason="the shared checkpoints are not here")
+@needs_assets
 def test_real_checkpoint(tmp_path: Path) -> None:
     pytest.importorskip("cv2")
     name = "yolo-fastest-1.1_coco"
-    pair = [str(ASSETS / "checkpoints" / name / f"{name}.{kind}") for kind in ("cfg", "weights")]
+    pair = [str(CHECKPOINTS / name / f"{name}.{kind}") for kind in ("cfg", "weights")]
     out = tmp_path / "out"
     assert main(["prune", *pair, "--ratio", "0.1", "--similarity", "0.6", "-o", str(out)]) == 0
     assert main(["verify", *pair, str(out / f"{name}.cfg"), str(out / f"{name}.weights")]) == 0

@@ -25,9 +25,7 @@ from darkprune.surgery.removed_units import ReducedWeights, kept_layers, reduced
 from darkprune.surgery.replay import replay
 from darkprune.surgery.units import Unit as U
 from darkprune.surgery.units import check_units, choose_units, find_units, silencers
-
-ASSETS = Path(__file__).parents[3] / "shared" / "assets"
-needs_assets = pytest.mark.skipif(not ASSETS.exists(), reason="the shared checkpoints are not here")
+from tests.assets import CHECKPOINTS, ZOO, needs_assets
 
 CONV = "[convolutional]\nbatch_normalize=1\nfilters={}\nsize=3\nstride=1\npad=1\nactivation={}\n\n"
 
@@ -108,7 +106,7 @@ def test_indices_and_text() -> None:
 @needs_assets
 @pytest.mark.parametrize(
     "path",
-    sorted((ASSETS / "zoo").glob("*.cfg")) + sorted((ASSETS / "checkpoints").glob("*/*.cfg")),
+    sorted(ZOO.glob("*.cfg")) + sorted(CHECKPOINTS.glob("*/*.cfg")),
     ids=lambda path: path.stem,
 )
 def test_every_layer_of_the_zoo_reads_what_it_read(path: Path) -> None:
@@ -275,7 +273,7 @@ def test_numbers_would_show_a_wrong_unit(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["yolo-fastest-1.1-xl_coco", "MobileNetV2-YOLO-Fastest-v2-SE_voc"])
 def test_real_checkpoints(name: str, tmp_path: Path) -> None:
     pytest.importorskip("cv2")
-    pair = [str(ASSETS / "checkpoints" / name / f"{name}.{kind}") for kind in ("cfg", "weights")]
+    pair = [str(CHECKPOINTS / name / f"{name}.{kind}") for kind in ("cfg", "weights")]
     out = tmp_path / "out"
     assert main(["prune", *pair, "--units", "3", "--ratio", "0.2", "-o", str(out)]) == 0
     assert main(["verify", *pair, str(out / f"{name}.cfg"), str(out / f"{name}.weights")]) == 0

@@ -1,0 +1,18 @@
+"""Real networks and images that tests use where they are at hand; tests/README.md says how to get them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ASSETS = Path(os.environ.get("DARKPRUNE_ASSETS", Path(__file__).parents[2] / "shared" / "assets"))
+CHECKPOINTS = ASSETS / "checkpoints"
+IMAGES = ASSETS / "images"
+ZOO = ASSETS / "zoo"
+COCO_VAL = ASSETS / "data" / "coco_val"
+BCCD = ASSETS / "data" / "bccd"
+
+ABSENT = "no real networks and images here: tests/README.md says how to get them"
+needs_assets = pytest.mark.skipif(not CHECKPOINTS.is_dir(), reason=ABSENT)
