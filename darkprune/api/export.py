@@ -16,8 +16,8 @@ from darkprune.data.class_names import class_names
 from darkprune.errors import UsageError
 from darkprune.graph.graph import resized
 from darkprune.onnx.calibration import METHODS, calibration_files
-from darkprune.onnx.emit.outputs import FORMS, Suppression
 from darkprune.onnx.export import OnnxFile
+from darkprune.onnx.nodes.outputs import FORMS, Suppression
 from darkprune.onnx.options import Calibration, ExportOptions, LeftOut, Precision
 from darkprune.progress import Progress, reporting
 from darkprune.runners.exported import Comparison, PrecisionCost, export_and_compare, precision_cost

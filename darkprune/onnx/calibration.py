@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from darkprune.data.image_files import images_of
 from darkprune.errors import DataError, ExportError, RunnerError
 from darkprune.graph.graph import Layer
-from darkprune.onnx.emit.base import INPUT_NAME
-from darkprune.onnx.emit.scope import layer_name
 from darkprune.onnx.file import write_onnx
 from darkprune.onnx.network import OnnxNetwork
+from darkprune.onnx.nodes.builder import INPUT_NAME
+from darkprune.onnx.nodes.layer_writer import layer_name
 from darkprune.onnx.session import onnxruntime, silenced
 from darkprune.tensorrt.targets import Target
 

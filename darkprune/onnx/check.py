@@ -16,11 +16,11 @@ from onnx import helper
 
 from darkprune.errors import ExportError
 from darkprune.graph.graph import Graph
-from darkprune.onnx.emit.outputs import Suppression
-from darkprune.onnx.emit.scope import layer_name
 from darkprune.onnx.expect import expected_boxes
 from darkprune.onnx.facts import read_facts
 from darkprune.onnx.network import OnnxNetwork
+from darkprune.onnx.nodes.layer_writer import layer_name
+from darkprune.onnx.nodes.outputs import Suppression
 from darkprune.onnx.session import OnnxSession
 from darkprune.onnx.suppression import suppression_fault
 

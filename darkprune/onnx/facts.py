@@ -26,7 +26,7 @@ from darkprune import __version__
 from darkprune.errors import ExportError
 from darkprune.graph.graph import Graph
 from darkprune.layers.heads import GaussianYolo, Head, Region, Yolo
-from darkprune.onnx.emit.base import INPUT_NAME
+from darkprune.onnx.nodes.builder import INPUT_NAME
 from darkprune.onnx.options import ExportOptions
 
 _DEFAULTS: dict[str, Any] = {

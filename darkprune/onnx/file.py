@@ -17,8 +17,8 @@ import onnx
 from onnx import TensorProto
 
 from darkprune.darknet.output import atomic_file
-from darkprune.onnx.emit.base import Array
 from darkprune.onnx.network import MAX_PROTO, OnnxNetwork, tensor_of, values_of
+from darkprune.onnx.nodes.builder import Array
 
 _MODEL_GRAPH, _GRAPH_INITIALIZER, _TENSOR_RAW_DATA = 7, 5, 9  # onnx.proto
 _ROOM = 1 << 20  #: bytes that everything but the tensors' values may take beside them

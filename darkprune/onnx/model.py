@@ -12,13 +12,13 @@ from darkprune.errors import ExportError
 from darkprune.graph.graph import Graph, Layer
 from darkprune.graph.weights import NetworkWeights
 from darkprune.layers.heads import Head
-from darkprune.onnx.emit.base import INPUT_NAME, Emitter, Signal
-from darkprune.onnx.emit.heads import decode
-from darkprune.onnx.emit.layers import emit_layers, seen_from
-from darkprune.onnx.emit.outputs import FORMS, Output, finish
-from darkprune.onnx.emit.scope import Scope, layer_name
 from darkprune.onnx.facts import facts_of, last_suppression, set_facts
 from darkprune.onnx.network import OnnxNetwork, assemble
+from darkprune.onnx.nodes.builder import INPUT_NAME, GraphBuilder, LayerOutput
+from darkprune.onnx.nodes.heads import decode
+from darkprune.onnx.nodes.layer_writer import LayerWriter, layer_name
+from darkprune.onnx.nodes.layers import seen_from, write_layers
+from darkprune.onnx.nodes.outputs import FORMS, Output, write_outputs
 from darkprune.onnx.options import OPSETS, USUAL_OPSET, ExportOptions
 from darkprune.tensorrt.operators import check_model
 from darkprune.tensorrt.targets import Target, target
@@ -43,23 +43,25 @@ def build_onnx(weights: NetworkWeights, options: ExportOptions) -> OnnxNetwork:
     graph, place = weights.graph, target(options.target)
     opset = _opset(options, place)
     _check(graph, options, place)
-    net = Emitter(opset, options.batch)
+    builder = GraphBuilder(opset, options.batch)
     wanted = [layer.index for layer in graph.heads] or _classifier_outputs(graph)
     if options.outputs != "heads" and not graph.heads:
         raise ExportError(f"{graph.cfg.source}: has no detection head to decode; only --outputs heads fits it")
-    signals = emit_layers(net, weights, _sources(graph, wanted) if graph.heads else wanted)
-    scopes = [_head_scope(graph, net, layer, signals) for layer in graph.heads]
+    layer_outputs = write_layers(builder, weights, _sources(graph, wanted) if graph.heads else wanted)
+    writers = [_head_writer(graph, builder, layer, layer_outputs) for layer in graph.heads]
     if options.outputs == "heads":
-        outputs = _raw_outputs(net, scopes) or _plain_outputs(graph, net, signals, wanted)
+        outputs = _raw_outputs(builder, writers) or _plain_outputs(graph, builder, layer_outputs, wanted)
     else:
         pixels = options.outputs == "deepstream"
         size = (graph.net.input.w, graph.net.input.h)
-        outputs = finish(net, options.outputs, [decode(scope, size, pixels) for scope in scopes], options.limits)
-        _remark_suppression(net, graph, options)
+        outputs = write_outputs(
+            builder, options.outputs, [decode(writer, size, pixels) for writer in writers], options.limits
+        )
+        _remark_suppression(builder, graph, options)
     model = assemble(
         "darknet",
-        net.nodes,
-        net.constants,
+        builder.nodes,
+        builder.constants,
         [Output(INPUT_NAME, TensorProto.FLOAT, _input_shape(graph, options.batch))],
         outputs,
         opset,
@@ -72,8 +74,8 @@ def build_onnx(weights: NetworkWeights, options: ExportOptions) -> OnnxNetwork:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise ExportError(f"{place.name} cannot read the file: {problems[0]}{more}")
     read = {tensor.name for tensor in model.graph.initializer}
-    constants = {name: constant for name, constant in net.constants.items() if name in read}
-    return OnnxNetwork(model, constants, frozenset(net.full_precision), tuple(net.remarks))
+    constants = {name: constant for name, constant in builder.constants.items() if name in read}
+    return OnnxNetwork(model, constants, frozenset(builder.full_precision), tuple(builder.remarks))
 
 
 def _opset(options: ExportOptions, place: Target) -> int:
@@ -117,42 +119,46 @@ def _classifier_outputs(graph: Graph) -> list[int]:
     return [last]
 
 
-def _head_scope(graph: Graph, net: Emitter, layer: Layer, signals: dict[int, Signal]) -> Scope[Head]:
+def _head_writer(
+    graph: Graph, builder: GraphBuilder, layer: Layer, layer_outputs: dict[int, LayerOutput]
+) -> LayerWriter[Head]:
     kind = layer.kind
     assert isinstance(kind, Head)
-    inputs = [seen_from(signals, source, layer.index) for source in layer.sources]
+    inputs = [seen_from(layer_outputs, source, layer.index) for source in layer.sources]
 
     def nothing(name: str) -> None:
         raise KeyError(name)
 
-    return Scope(net, layer, kind, inputs, layer, nothing, graph.options(layer))  # type: ignore[arg-type]
+    return LayerWriter(builder, layer, kind, inputs, layer, nothing, graph.options(layer))  # type: ignore[arg-type]
 
 
-def _batch(net: Emitter) -> int | str:
-    return "batch" if net.batch is None else net.batch
+def _batch(builder: GraphBuilder) -> int | str:
+    return "batch" if builder.batch is None else builder.batch
 
 
-def _raw_outputs(net: Emitter, scopes: Sequence[Scope[Head]]) -> list[Output]:
+def _raw_outputs(builder: GraphBuilder, writers: Sequence[LayerWriter[Head]]) -> list[Output]:
     """The outputs of the form `heads`: the map that each takes, under a name of its own where two take the same."""
     outputs: dict[str, Output] = {}
-    for scope in scopes:
-        name, feature = scope.map_of(), scope.inputs[0].feature
+    for writer in writers:
+        name, feature = writer.map_of(), writer.inputs[0].feature
         if name in outputs or name == INPUT_NAME:
-            name = net.node("Identity", [name], layer_name(scope.layer))[0]
-        outputs[name] = Output(name, TensorProto.FLOAT, (_batch(net), feature.c, feature.h, feature.w))
+            name = builder.node("Identity", [name], layer_name(writer.layer))[0]
+        outputs[name] = Output(name, TensorProto.FLOAT, (_batch(builder), feature.c, feature.h, feature.w))
     return list(outputs.values())
 
 
-def _plain_outputs(graph: Graph, net: Emitter, signals: dict[int, Signal], wanted: Sequence[int]) -> list[Output]:
+def _plain_outputs(
+    graph: Graph, builder: GraphBuilder, layer_outputs: dict[int, LayerOutput], wanted: Sequence[int]
+) -> list[Output]:
     outputs = []
     for index in wanted:
-        signal = signals[index]
-        signal = signal.blurred or signal
-        feature = signal.feature
-        sizes = (feature.c, feature.h, feature.w) if signal.as_map else (feature.outputs,)
-        if not any(signal.name in node.output for node in net.nodes):  # the input itself, or a constant
+        layer_output = layer_outputs[index]
+        layer_output = layer_output.blurred or layer_output
+        feature = layer_output.feature
+        sizes = (feature.c, feature.h, feature.w) if layer_output.as_map else (feature.outputs,)
+        if not any(layer_output.name in node.output for node in builder.nodes):  # the input itself, or a constant
             raise ExportError(f"layer {index} ({graph[index].name}): the network computes nothing")
-        outputs.append(Output(signal.name, TensorProto.FLOAT, (_batch(net), *sizes)))
+        outputs.append(Output(layer_output.name, TensorProto.FLOAT, (_batch(builder), *sizes)))
     return outputs
 
 
@@ -161,10 +167,10 @@ def _input_shape(graph: Graph, batch: int | None) -> tuple[int | str, ...]:
     return (first, shape.c, shape.h, shape.w) if shape.is_map else (first, shape.outputs)
 
 
-def _remark_suppression(net: Emitter, graph: Graph, options: ExportOptions) -> None:
+def _remark_suppression(builder: GraphBuilder, graph: Graph, options: ExportOptions) -> None:
     kind = last_suppression(graph)["nms"]
     if options.outputs in ("nms", "efficientnms") and kind in ("greedynms", "diounms"):
-        net.remarks.append(
+        builder.remarks.append(
             f"the cfg says nms_kind={kind}; the suppression in the file compares plain IoU: for darknet's own "
             "detections take --outputs heads or boxes and suppress outside"
         )

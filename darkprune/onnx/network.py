@@ -11,9 +11,9 @@ import onnx
 from onnx import TensorProto, helper
 
 from darkprune.errors import ExportError
-from darkprune.onnx.emit.base import Constant
-from darkprune.onnx.emit.outputs import Output
 from darkprune.onnx.facts import set_facts
+from darkprune.onnx.nodes.builder import Constant
+from darkprune.onnx.nodes.outputs import Output
 
 MAX_PROTO = 2**31 - 1  #: protobuf reads no larger message
 _SMALL = 4096  #: bytes up to which a constant is put into the skeleton at once

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from darkprune.onnx.emit.outputs import Suppression
+from darkprune.onnx.nodes.outputs import Suppression
 
 OPSETS = (11, 20)  #: what this package writes
 USUAL_OPSET = 13  #: every TensorRT from 7.2 on reads it, and INT8 per channel needs it

@@ -14,9 +14,9 @@ import onnx
 from onnx import NodeProto, TensorProto, helper
 
 from darkprune.errors import ExportError
-from darkprune.onnx.emit.base import Array, Constant
 from darkprune.onnx.facts import set_facts
 from darkprune.onnx.network import OnnxNetwork, tensor_of
+from darkprune.onnx.nodes.builder import Array, Constant
 from darkprune.tensorrt.operators import tensor_types
 
 _DATA_INPUTS = {"Resize": 1}  #: operators of which only the first inputs follow the type of the data

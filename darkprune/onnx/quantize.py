@@ -22,9 +22,9 @@ from darkprune.layers.dense import Connected
 from darkprune.layers.heads import Head
 from darkprune.layers.merge import Shortcut
 from darkprune.onnx.calibration import Ranges
-from darkprune.onnx.emit.scope import layer_name
 from darkprune.onnx.facts import set_facts
 from darkprune.onnx.network import OnnxNetwork
+from darkprune.onnx.nodes.layer_writer import layer_name
 from darkprune.onnx.options import LeftOut
 from darkprune.onnx.session import onnxruntime, silenced
 from darkprune.tensorrt.operators import check_model

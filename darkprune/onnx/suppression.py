@@ -12,7 +12,7 @@ from collections import defaultdict
 import numpy as np
 from numpy.typing import NDArray
 
-from darkprune.onnx.emit.outputs import Suppression
+from darkprune.onnx.nodes.outputs import Suppression
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]

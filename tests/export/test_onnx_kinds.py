@@ -21,12 +21,12 @@ from darkprune.graph.graph import build_graph
 from darkprune.graph.weights import NetworkWeights
 from darkprune.layers import KINDS
 from darkprune.layers.heads import Head
-from darkprune.onnx.emit.base import INPUT_NAME, Emitter
-from darkprune.onnx.emit.layers import emit_layers
-from darkprune.onnx.emit.outputs import Output
-from darkprune.onnx.emit.scope import EMITTERS, UNSUPPORTED
 from darkprune.onnx.model import build_onnx
 from darkprune.onnx.network import OnnxNetwork, assemble
+from darkprune.onnx.nodes.builder import INPUT_NAME, GraphBuilder
+from darkprune.onnx.nodes.layer_writer import UNSUPPORTED, WRITERS
+from darkprune.onnx.nodes.layers import write_layers
+from darkprune.onnx.nodes.outputs import Output
 from darkprune.onnx.options import ExportOptions
 from darkprune.tensorrt.operators import check_model
 
@@ -73,10 +73,10 @@ def relative(ours: np.ndarray, theirs: np.ndarray) -> float:
 
 def every_layer(weights: NetworkWeights, opset: int, batch: int | None) -> tuple[onnx.ModelProto, dict[int, str]]:
     """Makes a model that gives every layer's output, in its own form, and says which output is which layer's."""
-    graph, emitter = weights.graph, Emitter(opset, batch)
+    graph, builder = weights.graph, GraphBuilder(opset, batch)
     ends = {layer.index for layer in graph.heads}
     wanted = [layer.index for layer in graph if layer.index not in ends and not ends & set(layer.sources)]
-    signals = emit_layers(emitter, weights, wanted)
+    signals = write_layers(builder, weights, wanted)
     names, first = {}, "batch" if batch is None else batch
     outputs: dict[str, Output] = {}
     for index in wanted:
@@ -84,23 +84,22 @@ def every_layer(weights: NetworkWeights, opset: int, batch: int | None) -> tuple
         names[index] = signal.name
         feature = signal.feature
         sizes = (feature.c, feature.h, feature.w) if signal.as_map else (feature.outputs,)
-        if signal.name not in (INPUT_NAME, *emitter.constants):
+        if signal.name not in (INPUT_NAME, *builder.constants):
             outputs[signal.name] = Output(signal.name, TensorProto.FLOAT, (first, *sizes))
     shape = graph.net.input
     given = Output(INPUT_NAME, TensorProto.FLOAT, (first, shape.c, shape.h, shape.w))
-    model = assemble("all", emitter.nodes, emitter.constants, [given], list(outputs.values()), opset, 7)
-    network = OnnxNetwork(model, emitter.constants, frozenset(emitter.full_precision), ())
+    model = assemble("all", builder.nodes, builder.constants, [given], list(outputs.values()), opset, 7)
+    network = OnnxNetwork(model, builder.constants, frozenset(builder.full_precision), ())
     return network.complete(), {index: name for index, name in names.items() if name in outputs}
 
 
-@pytest.mark.parametrize("opset", [11, 13, 20])
-@pytest.mark.parametrize("name", CASES)
-def test_every_layer_agrees_with_the_reference(name: str, opset: int, tmp_path: Path) -> None:
+def check_every_layer(name: str, opset: int, folder: Path) -> onnx.ModelProto:
+    """Demands that every layer of a case gives what the reference gives, and returns the model."""
     data = random_weights(CASES[name], seed=7)
     reference = load(CASES[name], data)
     image = np.random.default_rng(1).uniform(0, 1, reference.inputs)
     expected = forward(reference, image)
-    with open_text(CASES[name], data, tmp_path) as weights:
+    with open_text(CASES[name], data, folder) as weights:
         model, names = every_layer(weights, opset, 1)
     model.ir_version = 9
     onnx.checker.check_model(model, full_check=True)
@@ -109,6 +108,13 @@ def test_every_layer_agrees_with_the_reference(name: str, opset: int, tmp_path: 
     for index, output in names.items():
         difference = relative(got[output], expected[index])
         assert difference <= 1e-5, f"layer {index} ({reference.layers[index].kind}): {difference:.2e}"
+    return model
+
+
+@pytest.mark.parametrize("opset", [11, 13, 20])
+@pytest.mark.parametrize("name", CASES)
+def test_every_layer_agrees_with_the_reference(name: str, opset: int, tmp_path: Path) -> None:
+    check_every_layer(name, opset, tmp_path)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -151,8 +157,8 @@ def test_a_window_larger_than_the_map_has_one_position(layer: str, tmp_path: Pat
 def test_every_kind_is_written_refused_or_a_head() -> None:
     kinds = set(KINDS.values())
     heads = {kind for kind in kinds if issubclass(kind, Head)}
-    assert set(EMITTERS) | set(UNSUPPORTED) | heads == kinds
-    assert not set(EMITTERS) & (set(UNSUPPORTED) | heads)
+    assert set(WRITERS) | set(UNSUPPORTED) | heads == kinds
+    assert not set(WRITERS) & (set(UNSUPPORTED) | heads)
 
 
 @pytest.mark.parametrize(

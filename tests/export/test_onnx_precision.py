@@ -22,10 +22,10 @@ from darkprune.onnx.calibration import (
     scales,
 )
 from darkprune.onnx.check import check_structure, facts_of_file
-from darkprune.onnx.emit.outputs import FORMS
 from darkprune.onnx.file import write_onnx
 from darkprune.onnx.model import build_onnx
 from darkprune.onnx.network import OnnxNetwork
+from darkprune.onnx.nodes.outputs import FORMS
 from darkprune.onnx.options import ExportOptions, LeftOut
 from darkprune.onnx.precision import to_half
 from darkprune.onnx.quantize import left_out_layers, quantised_share, quantize_onnx, write_model

@@ -13,9 +13,9 @@ from test_onnx_forms import HEADS, head_maps, images_for
 from test_onnx_kinds import open_text, random_weights
 
 from darkprune.onnx.check import verify_onnx
-from darkprune.onnx.emit.outputs import Suppression
 from darkprune.onnx.file import write_onnx
 from darkprune.onnx.model import build_onnx
+from darkprune.onnx.nodes.outputs import Suppression
 from darkprune.onnx.options import ExportOptions
 from darkprune.onnx.suppression import suppression_fault
 

@@ -1,8 +1,8 @@
-"""What an ONNX file is collected from: constants, signals between layers, and nodes.
+"""Collects the nodes and constants of one ONNX file.
 
-Every node and tensor bears the number that darknet gives its layer: `012_convolutional` is what layer 12 gives,
-`012_convolutional/conv` a step on the way. Large constants are not held: a constant knows its shape and how to make
-its values, so that a file can be written one tensor at a time.
+Nodes and tensors are named after darknet's layers: `012_convolutional` is the output of layer 12,
+`012_convolutional/conv` a step towards it. Large constants are not held in memory: a constant knows its shape and how
+to compute its values, so that a file can be written one tensor at a time.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Constant:
     Attributes:
         shape: its sizes.
         dtype: its element type.
-        make: computes its values; called once per writing, so that they need not stay in memory.
+        make: computes its values; called whenever they are written, so that they need not stay in memory.
     """
 
     shape: tuple[int, ...]
@@ -43,28 +43,28 @@ class Constant:
 
 
 @dataclass(frozen=True)
-class Signal:
-    """What a layer gives, as one or two tensors of the same values.
+class LayerOutput:
+    """The output of a layer, as one or two tensors of the same values.
 
     Attributes:
         feature: its shape for one image.
-        as_map: tensor (batch, c, h, w), if there is one yet.
-        as_flat: tensor (batch, outputs), if there is one yet.
-        blurred: what the layer directly behind sees instead (antialiasing).
+        as_map: name of the tensor (batch, c, h, w), if there is one.
+        as_flat: name of the tensor (batch, outputs), if there is one.
+        blurred: what the directly following layer reads instead (antialiasing).
     """
 
     feature: Feature
     as_map: str | None = None
     as_flat: str | None = None
-    blurred: Signal | None = None
+    blurred: LayerOutput | None = None
 
     @property
     def name(self) -> str:
-        """The tensor that exists already."""
+        """Name of a tensor that exists."""
         return self.as_map or self.as_flat or ""
 
 
-class Emitter:
+class GraphBuilder:
     """Collects the nodes and constants of one file.
 
     Attributes:
@@ -83,26 +83,26 @@ class Emitter:
         self.constants: dict[str, Constant] = {}
         self.full_precision: set[str] = set()
         self.remarks: list[str] = []
-        self._careful = False
+        self._in_fp32 = False
         self._names: set[str] = set()
 
     @contextmanager
-    def careful(self) -> Iterator[None]:
-        """Marks the nodes made within as ones that half precision would spoil."""
-        before, self._careful = self._careful, True
+    def in_fp32(self) -> Iterator[None]:
+        """Marks the nodes added within as ones that a half-precision file computes in FP32."""
+        before, self._in_fp32 = self._in_fp32, True
         try:
             yield
         finally:
-            self._careful = before
+            self._in_fp32 = before
 
     def node(self, operator: str, inputs: Sequence[str], name: str, outputs: int = 1, **attributes: Any) -> list[str]:
-        """Adds a node and returns the names of its outputs: its own name, and `name.1` on for further ones."""
+        """Adds a node and returns the names of its outputs: its own name, then `name.1`, `name.2` …"""
         name = self._unique(name)
-        made = [name, *(f"{name}.{number}" for number in range(1, outputs))]
-        self.nodes.append(helper.make_node(operator, list(inputs), made, name=name, **attributes))
-        if self._careful:
+        results = [name, *(f"{name}.{number}" for number in range(1, outputs))]
+        self.nodes.append(helper.make_node(operator, list(inputs), results, name=name, **attributes))
+        if self._in_fp32:
             self.full_precision.add(name)
-        return made
+        return results
 
     def constant(self, name: str, values: Array) -> str:
         """Adds a small constant; the same name means the same values."""
@@ -115,7 +115,7 @@ class Emitter:
         return name
 
     def integers(self, *values: int) -> str:
-        """Returns a one-dimensional INT64 constant (shapes and indices; nothing else is INT64)."""
+        """Returns a one-dimensional INT64 constant, for shapes and indices."""
         return self.constant("int/" + ",".join(map(str, values)), np.array(values, np.int64))
 
     def scalar(self, value: float) -> str:
@@ -123,7 +123,7 @@ class Emitter:
         return self.constant(f"scalar/{value!r}", np.array(value, np.float32))
 
     def rename(self, first: int, old: str, new: str) -> None:
-        """Gives a tensor made by one of the nodes from number `first` on another name."""
+        """Renames a tensor in the nodes from number `first` on."""
         for node in self.nodes[first:]:
             for names in (node.input, node.output):
                 for place, name in enumerate(names):
@@ -139,12 +139,12 @@ class Emitter:
         return name
 
 
-def settle(net: Emitter, first: int, signal: Signal, name: str) -> Signal:
-    """Names a layer's result after the layer, if one of the nodes from number `first` on makes it."""
-    made = {output for node in net.nodes[first:] for output in node.output}
-    if signal.name not in made:
-        return signal  # passed on from another layer, or a constant
-    net.rename(first, signal.name, name)
-    if signal.as_map is not None:
-        return replace(signal, as_map=name)
-    return replace(signal, as_flat=name)
+def name_result(builder: GraphBuilder, first: int, layer_output: LayerOutput, name: str) -> LayerOutput:
+    """Names a layer's output after the layer, if one of the nodes from number `first` on computes it."""
+    computed = {output for node in builder.nodes[first:] for output in node.output}
+    if layer_output.name not in computed:
+        return layer_output  # another layer's output, or a constant
+    builder.rename(first, layer_output.name, name)
+    if layer_output.as_map is not None:
+        return replace(layer_output, as_map=name)
+    return replace(layer_output, as_flat=name)

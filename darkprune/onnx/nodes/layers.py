@@ -1,4 +1,4 @@
-"""A graph as ONNX nodes: the layers that the wanted outputs need, each written by the one function of its kind."""
+"""Writes the layers of a graph that the wanted outputs need, each by the function of its section kind."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from darkprune.graph.weights import NetworkWeights
 from darkprune.layers import INPUT
 from darkprune.layers.base import BlobReader
 from darkprune.layers.heads import Head
-from darkprune.onnx.emit import (  # noqa: F401  (imported to register)
+from darkprune.onnx.nodes import (  # noqa: F401  (imported to register)
     activations,
     convolution,
     dense,
@@ -20,32 +20,32 @@ from darkprune.onnx.emit import (  # noqa: F401  (imported to register)
     pooling,
     resample,
 )
-from darkprune.onnx.emit.base import INPUT_NAME, Emitter, Signal, settle
-from darkprune.onnx.emit.scope import EMITTERS, UNSUPPORTED, Scope, layer_error, layer_name
+from darkprune.onnx.nodes.builder import INPUT_NAME, GraphBuilder, LayerOutput, name_result
+from darkprune.onnx.nodes.layer_writer import UNSUPPORTED, WRITERS, LayerWriter, layer_error, layer_name
 
 
-def emit_layers(net: Emitter, weights: NetworkWeights, wanted: Iterable[int]) -> dict[int, Signal]:
+def write_layers(builder: GraphBuilder, weights: NetworkWeights, wanted: Iterable[int]) -> dict[int, LayerOutput]:
     """Writes the layers that the wanted ones need.
 
     Args:
-        net: gets the nodes and constants.
+        builder: gets the nodes and constants.
         weights: the open pair; has to stay open until the file is written.
         wanted: layer numbers.
 
     Returns:
-        What each layer gives, by number; `INPUT` is the network's input.
+        Each layer's output, by number; `INPUT` is the network's input.
 
     Raises:
-        ExportError: a layer that ONNX cannot say, with its number, kind and line.
+        ExportError: a layer that ONNX cannot express, with its number, kind and line.
         WeightsError: the file ends while it is read.
     """
     graph = weights.graph
     needed = needed_layers(graph, wanted)
-    signals = {INPUT: _input(graph)}
+    layer_outputs = {INPUT: _input(graph)}
     for layer in graph:
         if layer.index in needed:
-            signals[layer.index] = _emit_layer(net, weights, layer, signals)
-    return signals
+            layer_outputs[layer.index] = _write_layer(builder, weights, layer, layer_outputs)
+    return layer_outputs
 
 
 def needed_layers(graph: Graph, wanted: Iterable[int]) -> set[int]:
@@ -60,35 +60,37 @@ def needed_layers(graph: Graph, wanted: Iterable[int]) -> set[int]:
     return needed
 
 
-def seen_from(signals: Mapping[int, Signal], source: int, reader: int) -> Signal:
-    """Returns what a layer sees of a source: directly behind an antialiased one the blurred map."""
-    signal = signals[source]
-    if signal.blurred is not None and source == reader - 1:
-        return signal.blurred
-    return signal
+def seen_from(layer_outputs: Mapping[int, LayerOutput], source: int, reader: int) -> LayerOutput:
+    """Returns a source's output as a layer reads it: blurred where the layer directly follows an antialiased one."""
+    layer_output = layer_outputs[source]
+    if layer_output.blurred is not None and source == reader - 1:
+        return layer_output.blurred
+    return layer_output
 
 
-def _input(graph: Graph) -> Signal:
+def _input(graph: Graph) -> LayerOutput:
     feature = graph.net.input
     if feature.is_map:
-        return Signal(feature, as_map=INPUT_NAME)
-    return Signal(feature, as_flat=INPUT_NAME)
+        return LayerOutput(feature, as_map=INPUT_NAME)
+    return LayerOutput(feature, as_flat=INPUT_NAME)
 
 
-def _emit_layer(net: Emitter, weights: NetworkWeights, layer: Layer, signals: Mapping[int, Signal]) -> Signal:
+def _write_layer(
+    builder: GraphBuilder, weights: NetworkWeights, layer: Layer, layer_outputs: Mapping[int, LayerOutput]
+) -> LayerOutput:
     kind = type(layer.kind)
     if isinstance(layer.kind, Head):
         raise layer_error(layer, "a detection head that another layer reads from cannot be exported")
-    if kind not in EMITTERS:
+    if kind not in WRITERS:
         raise layer_error(layer, UNSUPPORTED.get(kind, f"[{layer.name}] cannot be written as ONNX"))
     owner = layer
     while not owner.blobs and owner.references:
         owner = weights.graph[owner.references[0]]
-    inputs = [seen_from(signals, source, layer.index) for source in layer.sources]
+    inputs = [seen_from(layer_outputs, source, layer.index) for source in layer.sources]
     options = weights.graph.options(layer)
-    first = len(net.nodes)
-    scope = Scope(net, layer, layer.kind, inputs, owner, _reader(weights, owner), options)
-    return settle(net, first, EMITTERS[kind](scope), layer_name(layer))
+    first = len(builder.nodes)
+    writer = LayerWriter(builder, layer, layer.kind, inputs, owner, _reader(weights, owner), options)
+    return name_result(builder, first, WRITERS[kind](writer), layer_name(layer))
 
 
 def _reader(weights: NetworkWeights, owner: Layer) -> BlobReader:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from darkprune.layers.heads import GaussianYolo, Head, Region, Yolo
-from darkprune.onnx.emit.scope import Scope
+from darkprune.onnx.nodes.layer_writer import LayerWriter
 
 Numbers = NDArray[np.float64]
 
@@ -41,58 +41,58 @@ class Decoded:
 class _Parts:
     """The pieces of a head's map, each (batch, anchors, some, cells), and the constants that they meet."""
 
-    scope: Scope[Any]
+    writer: LayerWriter[Any]
     tensor: str
     grid: NDArray[Any]  # (1, 1, 2, cells): column and row
     unit: Numbers  # (1, 1, 2, 1): of the result, per cell
     half_anchors: Numbers  # (1, anchors, 2, 1): in the unit of the result
 
     def take(self, start: int, stop: int, step: str, stride: int = 1) -> str:
-        return self.scope.slice(self.tensor, 2, start, stop, stride, step)
+        return self.writer.slice(self.tensor, 2, start, stop, stride, step)
 
     def sigmoid(self, tensor: str, step: str) -> str:
-        return self.scope.node("Sigmoid", [tensor], step)
+        return self.writer.node("Sigmoid", [tensor], step)
 
     def centre(self, offset: str, stretch: float) -> str:
         """(column + offset·stretch − (stretch − 1)/2) · unit."""
-        scaled = self.scope.multiply(offset, self.scope.constant("cell_unit", self.unit * stretch), "offset_scaled")
+        scaled = self.writer.multiply(offset, self.writer.constant("cell_unit", self.unit * stretch), "offset_scaled")
         shift = (self.grid - 0.5 * (stretch - 1)) * self.unit
-        return self.scope.add(scaled, self.scope.constant("grid", shift), "centre")
+        return self.writer.add(scaled, self.writer.constant("grid", shift), "centre")
 
     def half_size(self, factor: str) -> str:
-        return self.scope.multiply(factor, self.scope.constant("half_anchors", self.half_anchors), "half_size")
+        return self.writer.multiply(factor, self.writer.constant("half_anchors", self.half_anchors), "half_size")
 
     def corners(self, low: str, high: str) -> str:
-        return self.scope.node("Concat", [low, high], "corners", axis=2)
+        return self.writer.node("Concat", [low, high], "corners", axis=2)
 
     def around(self, centre: str, half: str) -> str:
-        low = self.scope.node("Sub", [centre, half], "low")
-        return self.corners(low, self.scope.add(centre, half, "high"))
+        low = self.writer.node("Sub", [centre, half], "low")
+        return self.corners(low, self.writer.add(centre, half, "high"))
 
 
-def decode(scope: Scope[Head], net_size: tuple[int, int], pixels: bool) -> Decoded:
+def decode(writer: LayerWriter[Head], net_size: tuple[int, int], pixels: bool) -> Decoded:
     """Writes a head's decoding.
 
     Args:
-        scope: of the head; its input is the map that the head takes.
+        writer: of the head; its input is the map that the head takes.
         net_size: width and height of the network's input in pixels.
         pixels: boxes in pixels of the network's input; else relative to it, 0 to 1.
 
     Raises:
         ExportError: a head that has no fixed formula (classes in a tree, coords other than 4).
     """
-    kind, source = scope.kind, scope.inputs[0].feature
+    kind, source = writer.kind, writer.inputs[0].feature
     values = kind.channels() // len(kind.anchors)
     cells = source.h * source.w
-    with scope.net.careful():
-        tensor = scope.reshape(scope.map_of(), 0, len(kind.anchors), values, cells, step="anchors")
+    with writer.builder.in_fp32():
+        tensor = writer.reshape(writer.map_of(), 0, len(kind.anchors), values, cells, step="anchors")
         scale = np.array(net_size if pixels else (1, 1), np.float64)
         size = np.array((source.w, source.h), np.float64)
         # anchors of a region are in cells, the others in pixels
         anchor_unit = scale / (size if isinstance(kind, Region) else np.array(net_size, np.float64))
         rows, columns = np.divmod(np.arange(cells), source.w)
         parts = _Parts(
-            scope,
+            writer,
             tensor,
             grid=np.stack([columns, rows]).reshape(1, 1, 2, cells),
             unit=(scale / size).reshape(1, 1, 2, 1),
@@ -103,55 +103,55 @@ def decode(scope: Scope[Head], net_size: tuple[int, int], pixels: bool) -> Decod
 
 
 def _yolo(parts: _Parts, kind: Yolo) -> tuple[str, str]:
-    scope, values = parts.scope, kind.classes + 5
+    writer, values = parts.writer, kind.classes + 5
     centre, size = parts.take(0, 2, "xy"), parts.take(2, 4, "wh")
     objectness, classes = parts.take(4, 5, "objectness"), parts.take(5, values, "classes")
     if kind.new_coords:  # the convolution before is logistic already; (2v)²·anchor
-        double = scope.multiply(size, 2.0, "wh_double")
-        half = parts.half_size(scope.multiply(double, double, "wh_square"))
+        double = writer.multiply(size, 2.0, "wh_double")
+        half = parts.half_size(writer.multiply(double, double, "wh_square"))
     else:
         centre, objectness = parts.sigmoid(centre, "xy_sigmoid"), parts.sigmoid(objectness, "objectness_sigmoid")
         classes = parts.sigmoid(classes, "classes_sigmoid")
-        half = parts.half_size(scope.node("Exp", [size], "wh_exp"))
+        half = parts.half_size(writer.node("Exp", [size], "wh_exp"))
     boxes = parts.around(parts.centre(centre, kind.scale_x_y), half)
-    return boxes, scope.multiply(classes, objectness, "scores")
+    return boxes, writer.multiply(classes, objectness, "scores")
 
 
 def _gaussian(parts: _Parts, kind: GaussianYolo) -> tuple[str, str]:
     """Values per anchor: x, σx, y, σy, w, σw, h, σh, objectness, classes; score = obj · class · (1 − mean σ)."""
-    scope = parts.scope
+    writer = parts.writer
     offset = parts.sigmoid(parts.take(0, 4, "xy", stride=2), "xy_sigmoid")
-    half = parts.half_size(scope.node("Exp", [parts.take(4, 8, "wh", stride=2)], "wh_exp"))
+    half = parts.half_size(writer.node("Exp", [parts.take(4, 8, "wh", stride=2)], "wh_exp"))
     point = parts.centre(offset, kind.scale_x_y)
     if kind.yolo_point == "left_top":
-        boxes = parts.corners(point, scope.add(point, scope.multiply(half, 2.0, "size"), "high"))
+        boxes = parts.corners(point, writer.add(point, writer.multiply(half, 2.0, "size"), "high"))
     elif kind.yolo_point == "right_bottom":
-        boxes = parts.corners(scope.node("Sub", [point, scope.multiply(half, 2.0, "size")], "low"), point)
+        boxes = parts.corners(writer.node("Sub", [point, writer.multiply(half, 2.0, "size")], "low"), point)
     else:
         boxes = parts.around(point, half)
-    spread = scope.reduce("ReduceMean", parts.sigmoid(parts.take(1, 8, "spread", stride=2), "spread_sigmoid"), 2)
-    certainty = scope.node("Sub", [scope.net.scalar(1.0), spread], "certainty")
+    spread = writer.reduce("ReduceMean", parts.sigmoid(parts.take(1, 8, "spread", stride=2), "spread_sigmoid"), 2)
+    certainty = writer.node("Sub", [writer.builder.scalar(1.0), spread], "certainty")
     objectness = parts.sigmoid(parts.take(8, 9, "objectness"), "objectness_sigmoid")
-    weight = scope.multiply(objectness, certainty, "weight")
+    weight = writer.multiply(objectness, certainty, "weight")
     classes = parts.sigmoid(parts.take(9, 9 + kind.classes, "classes"), "classes_sigmoid")
-    return boxes, scope.multiply(classes, weight, "scores")
+    return boxes, writer.multiply(classes, weight, "scores")
 
 
 def _region(parts: _Parts, kind: Region) -> tuple[str, str]:
-    scope = parts.scope
+    writer = parts.writer
     if kind.tree:
-        raise scope.error(f"tree={kind.tree}: scores over a tree of classes cannot be computed in the file; use heads")
+        raise writer.error(f"tree={kind.tree}: scores over a tree of classes cannot be computed in the file; use heads")
     if kind.coords != 4:
-        raise scope.error(f"coords={kind.coords}: darknet's own decoder reads other places than it writes; use heads")
+        raise writer.error(f"coords={kind.coords}: darknet's own decoder reads other places than it writes; use heads")
     offset = parts.sigmoid(parts.take(0, 2, "xy"), "xy_sigmoid")
-    half = parts.half_size(scope.node("Exp", [parts.take(2, 4, "wh")], "wh_exp"))
+    half = parts.half_size(writer.node("Exp", [parts.take(2, 4, "wh")], "wh_exp"))
     boxes = parts.around(parts.centre(offset, 1.0), half)
     objectness = parts.sigmoid(parts.take(4, 5, "objectness"), "objectness_sigmoid")
     classes = parts.take(5, 5 + kind.classes, "classes")
     if kind.softmax:  # before opset 13 a softmax runs over all axes behind its own: so over the last one
-        last = scope.node("Softmax", [scope.transpose(classes, 0, 1, 3, 2, step="classes_last")], axis=3)
-        classes = scope.transpose(last, 0, 1, 3, 2, step="classes_back")
-    return boxes, scope.multiply(classes, objectness, "scores")
+        last = writer.node("Softmax", [writer.transpose(classes, 0, 1, 3, 2, step="classes_last")], axis=3)
+        classes = writer.transpose(last, 0, 1, 3, 2, step="classes_back")
+    return boxes, writer.multiply(classes, objectness, "scores")
 
 
 _DECODERS: dict[type[Head], Callable[[_Parts, Any], tuple[str, str]]] = {
