@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from darkprune.api.pair import Pair
+from darkprune.api.pair import Network, Pair, on_disk
 from darkprune.darknet.output import checked_file
 from darkprune.data import read_dataset
 from darkprune.data.class_names import class_names
@@ -24,6 +25,7 @@ from darkprune.runners.exported import Comparison, PrecisionCost, export_and_com
 from darkprune.runs.digests import digest_of_file
 from darkprune.settings import PathLike, setting
 from darkprune.surgery.plan_file import read_plan
+from darkprune.surgery.surgery import Surgery
 from darkprune.tensorrt.targets import targets
 
 _SUPPRESSION = "suppression inside the file (--outputs nms, efficientnms)"
@@ -176,12 +178,12 @@ class ExportResult:
 
 
 def export(
-    network: Pair, output: PathLike, settings: ExportSettings | None = None, *, progress: Progress | None = None
+    network: Network, output: PathLike, settings: ExportSettings | None = None, *, progress: Progress | None = None
 ) -> ExportResult:
     """Writes a network as an ONNX file, which takes its place once it is checked.
 
     Args:
-        network: the pair.
+        network: a pair, or a surgery, saved or not.
         output: the file to write.
         settings: what it is made for; by default FP32 for onnxruntime.
         progress: gets the events of the work.
@@ -193,38 +195,57 @@ def export(
         RunnerError: onnxruntime is missing where it is needed.
     """
     settings = settings or ExportSettings()
-    output, graph = Path(output), resized(network.graph, settings.size)
-    inputs = [network.cfg, network.weights_file]
-    names = None if settings.names is None else str(settings.names)
+    output, inputs = Path(output), files_of(network)
     options = ExportOptions(
         target=settings.target,
         opset=settings.opset,
         batch=settings.images_per_call,
         outputs=settings.outputs,
-        names=class_names(names, graph),
+        names=names_of(network, settings.names),
         limits=Suppression(settings.thresh, settings.nms, settings.most),
-        plan_hash=plan_hash(network.cfg),
+        plan_hash=plan_hash(network),
     )
     images = None if settings.static else [Path(image) for image in settings.image]
-    dataset = read_dataset(str(settings.data), settings.split, names) if settings.data else None
     accuracy = None
     with ExitStack() as stack:
         report = stack.enter_context(reporting(progress))
+        pair = stack.enter_context(on_disk(network))
+        graph, weights = resized(pair.graph, settings.size), pair.weights_file
+        names = None if settings.names is None else str(settings.names)
+        dataset = read_dataset(str(settings.data), settings.split, names) if settings.data else None
         path = stack.enter_context(checked_file(output, inputs, settings.overwrite))
         cache = None
         if settings.calibration_cache is not None:
             place = checked_file(Path(settings.calibration_cache), [*inputs, output], settings.overwrite)
             cache = stack.enter_context(place)
         precision = Precision(settings.precision, settings.keep_fp32, settings.calibration(cache))
-        file, comparison = export_and_compare(graph, inputs[1], options, precision, path, images, report)
+        file, comparison = export_and_compare(graph, weights, options, precision, path, images, report)
         if dataset is not None:
-            accuracy = precision_cost(file, graph, inputs[1], dataset, report)
+            accuracy = precision_cost(file, graph, weights, dataset, report)
     return ExportResult(output, file, comparison, accuracy)
 
 
-def plan_hash(cfg: Path) -> str:
-    """Returns the hash of the plan beside a cfg, or nothing where there is none or this cfg is the plan's original."""
-    path = cfg.with_name("plan.json")
-    if not path.is_file() or read_plan(path).cfg_sha256 == digest_of_file(cfg):
+def files_of(network: Network) -> list[Path]:
+    """Returns cfg and weights of a pair, or of the original of a surgery: files that no output may replace."""
+    if isinstance(network, Pair):
+        return [network.cfg, network.weights_file]
+    return [Path(network.original.graph.cfg.source), network.original.file.path]
+
+
+def names_of(network: Network, given: PathLike | None) -> tuple[str, ...]:
+    """Returns the class names in a given file, else those that belong to the network; nothing where there are none."""
+    graph = network.graph if isinstance(network, Pair) else network.original.graph
+    return class_names(None if given is None else str(given), graph)
+
+
+def plan_hash(network: Network) -> str:
+    """Returns the hash of the plan that a network was pruned by; empty where it was not.
+
+    A pair's plan lies beside it, unless the cfg is that of the plan's original.
+    """
+    if isinstance(network, Surgery):
+        return sha256(network.plan.dumps().encode()).hexdigest()
+    path = network.cfg.with_name("plan.json")
+    if not path.is_file() or read_plan(path).cfg_sha256 == digest_of_file(network.cfg):
         return ""
     return digest_of_file(path)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from darkprune.api.export import ExportResult, PrecisionSettings, plan_hash
-from darkprune.api.pair import Pair
+from darkprune.api.export import ExportResult, PrecisionSettings, files_of, names_of, plan_hash
+from darkprune.api.pair import Network, on_disk
 from darkprune.darknet.output import check_folder
-from darkprune.data.class_names import class_names
 from darkprune.errors import ExportError, UsageError
 from darkprune.graph.graph import Graph, resized
 from darkprune.kit.schema import ONNX_NAME, describe
@@ -86,11 +86,13 @@ class KitResult:
         }
 
 
-def write_kit(network: Pair, output: PathLike, settings: KitSettings, *, progress: Progress | None = None) -> KitResult:
+def write_kit(
+    network: Network, output: PathLike, settings: KitSettings, *, progress: Progress | None = None
+) -> KitResult:
     """Writes a folder with the network and all that a board needs to build and run it.
 
     Args:
-        network: the pair.
+        network: a pair, or a surgery, saved or not.
         output: the folder to write.
         settings: the board, and what the engine is built in there.
         progress: gets the events of the work.
@@ -103,27 +105,29 @@ def write_kit(network: Pair, output: PathLike, settings: KitSettings, *, progres
     """
     output, place = Path(output), target(settings.target)
     wanted, in_file = _precisions(settings, place)
-    inputs = [network.cfg, network.weights_file]
-    check_folder(output, inputs, settings.overwrite)
-    graph = resized(network.graph, settings.size)
-    names = _names(settings, graph)
-    options = ExportOptions(place.name, settings.opset, 1, "heads", names, plan_hash=plan_hash(network.cfg))
+    check_folder(output, files_of(network), settings.overwrite)
     images: list[Path] | None = None if settings.static else []
-    with tempfile.TemporaryDirectory(prefix="darkprune-") as name, reporting(progress) as report:
-        folder = Path(name)
+    with ExitStack() as stack:
+        report = stack.enter_context(reporting(progress))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="darkprune-")))
+        pair = stack.enter_context(on_disk(network))
+        graph, weights = resized(pair.graph, settings.size), pair.weights_file
+        names = names_of(network, settings.names)
+        _check_names(graph, names)
+        options = ExportOptions(place.name, settings.opset, 1, "heads", names, plan_hash=plan_hash(network))
         parts = KitParts(onnx=folder / ONNX_NAME)
         if wanted == "int8" and in_file == "fp32":
             parts = replace(parts, calibration_cache=folder / "calibration.cache")
         precision = Precision(in_file, calibration=settings.calibration(parts.calibration_cache))
-        file, comparison = export_and_compare(graph, inputs[1], options, precision, parts.onnx, images, report)
+        file, comparison = export_and_compare(graph, weights, options, precision, parts.onnx, images, report)
         remarks = list(file.remarks)
         if settings.deepstream:
-            parts = replace(parts, cfg=folder / "model.cfg", weights=inputs[1])
+            parts = replace(parts, cfg=folder / "model.cfg", weights=weights)
             (folder / "model.cfg").write_bytes(graph.cfg.encode())
             path = folder / "deepstream.onnx"
             form, single = replace(options, outputs="deepstream"), Precision("fp16" if in_file == "fp16" else "fp32")
             try:
-                export_and_compare(graph, inputs[1], form, single, path, images, report)
+                export_and_compare(graph, weights, form, single, path, images, report)
                 parts = replace(parts, deepstream_onnx=path)
             except ExportError as error:
                 remarks.append(f"no ONNX file for DeepStream: {error}")
@@ -131,7 +135,7 @@ def write_kit(network: Pair, output: PathLike, settings: KitSettings, *, progres
             graph,
             names,
             list(file.outputs),
-            network.cfg.stem,
+            pair.cfg.stem,
             threshold=settings.thresh,
             nms_threshold=settings.nms,
             precision=wanted,
@@ -164,13 +168,12 @@ def _precisions(settings: KitSettings, place: Target) -> tuple[str, str]:
     return wanted, wanted
 
 
-def _names(settings: KitSettings, graph: Graph) -> tuple[str, ...]:
-    """Returns the class names, which a kit cannot do without.
+def _check_names(graph: Graph, names: tuple[str, ...]) -> None:
+    """Refuses what a kit cannot do without: a detection head, and class names.
 
     Raises:
-        ExportError: there are none.
+        ExportError: one of them is missing.
     """
-    names = class_names(None if settings.names is None else str(settings.names), graph)
     counts = sorted({layer.kind.classes for layer in graph.heads if isinstance(layer.kind, Head)})
     if not counts:
         raise ExportError(
@@ -181,4 +184,3 @@ def _names(settings: KitSettings, graph: Graph) -> tuple[str, ...]:
             f"{graph.cfg.source}: no .names file beside it; give --names F with {'/'.join(map(str, counts))} names, "
             "one per line"
         )
-    return names

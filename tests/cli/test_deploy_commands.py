@@ -17,6 +17,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+import darkprune as dp
 from darkprune.cli.main import main
 from darkprune.tensorrt import targets as tensorrt_targets
 
@@ -222,6 +223,16 @@ class TestExport:
         (tmp_path / "plan.json").write_bytes((slim / "plan.json").read_bytes())  # beside the original: not its plan
         assert run_json("export", *pair, "-o", tmp_path / "y.onnx")["plan_hash"] == ""
 
+    def test_an_unsaved_surgery(self, pair: list[str], tmp_path: Path) -> None:
+        with_names = dp.prune(dp.load(*pair), dp.PruneSettings(ratio=0.4, min_channels=1))
+        file = dp.export(with_names, tmp_path / "x.onnx", dp.ExportSettings(target="jetson-nano"))
+        kit = dp.write_kit(with_names, tmp_path / "kit", dp.KitSettings(target="jetson-nano"))
+        with_names.save(tmp_path / "slim")
+        (tmp_path / "slim" / "tiny.names").write_bytes((tmp_path / "tiny.names").read_bytes())
+        saved = dp.load(tmp_path / "slim" / "tiny.cfg", tmp_path / "slim" / "tiny.weights")
+        again = dp.export(saved, tmp_path / "y.onnx", dp.ExportSettings(target="jetson-nano"))
+        assert again.onnx.read_bytes() == file.onnx.read_bytes() == (kit.kit / "model.onnx").read_bytes()
+
     def test_a_classifier(self, run_json: Run, tmp_path: Path) -> None:
         tail = "\n[avgpool]\n\n[softmax]\ngroups=1\n\n[cost]\ntype=sse\n"
         cfg = tmp_path / "c.cfg"
@@ -245,7 +256,7 @@ class TestExport:
             (["--target", "jetson-nano", "--batch", "dynamic"], "jetson-nano kits have no open batch size"),
             (["--target", "tx2", "--int8", "--calibrate", "pictures"], "tx2 does not compute in INT8"),
             (["--int8", "--calibrate", "empty"], "empty: holds no images"),
-            (["--int8", "--calibrate", "nowhere"], "nowhere: is not a folder"),
+            (["--int8", "--calibrate", "nowhere"], "nowhere: no such file or folder"),
             (["--int8", "--calibrate", "pictures", "--leave-out", "99"], "layer 99: cannot be left out"),
             (["--outputs", "efficientnms"], "no EfficientNMS plugin"),
             (["--batch", "0"], "batch 0 is out of range"),

@@ -86,7 +86,7 @@ class LayerWriter(Generic[K]):
         return self.node("Clip", [tensor, self.builder.scalar(low), self.builder.scalar(high)], step)
 
     def reduce(self, operator: str, tensor: str, axis: int, keep: bool = True, step: str = "") -> str:
-        """Adds a reduction of one axis: an input of the node from opset 13 (ReduceSum) or 18 on, before an attribute."""
+        """Adds a reduction of one axis: an attribute at first, an input from opset 13 (ReduceSum) or 18 on."""
         if self.builder.opset >= (13 if operator == "ReduceSum" else 18):
             return self.node(operator, [tensor, self.builder.integers(axis)], step, keepdims=int(keep))
         return self.node(operator, [tensor], step, axes=[axis], keepdims=int(keep))
