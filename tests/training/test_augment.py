@@ -168,3 +168,29 @@ def test_keys_are_read_from_net_and_the_last_head() -> None:
         read_augmentation(tiny_graph(letter_box=1))
     with pytest.raises(CfgError, match="resize"):
         read_augmentation(build_graph(parse_cfg(CFG.replace("jitter=.2", "resize=0"), "x.cfg")))
+
+
+@pytest.mark.parametrize("corner", range(4))
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_part_moves_to_the_corner_as_in_darknet(corner: int, flip: bool) -> None:
+    """`load_data_detection`: what is cut off at both sides is cut off at one, the mirrored one where it is mirrored."""
+    moved = Cutout(3, 5, 7, 11, flip).to_corner(corner)
+    at_left = (corner in (0, 2)) != flip
+    assert (moved.left, moved.right) == ((0, 8) if at_left else (8, 0))
+    assert (moved.top, moved.bottom) == ((0, 18) if corner < 2 else (18, 0))
+
+
+@pytest.mark.parametrize("corner", range(4))
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("side", ["left", "right", "top", "bottom"])
+def test_a_mosaic_hides_filled_margins_of_mirrored_images_too(corner: int, flip: bool, side: str) -> None:
+    image = np.zeros((60, 100, 3), np.uint8)
+    image[:, :50], image[:, 50:] = COLOURS[0], COLOURS[2]
+    margins = {name: 0 for name in ("left", "right", "top", "bottom")} | {side: -20}
+    cutout = Cutout(**margins, flip=flip)
+    tile = Tile(cut_out(image, cutout, 120, 80), PLAIN, np.zeros((0, 5), np.float32), cutout, (100, 60))
+    pixels, _ = mosaic([tile] * 4, (60, 40), False, 10)
+    rows, columns = slice(0, 40) if corner < 2 else slice(40, 80), slice(0, 60) if corner % 2 == 0 else slice(60, 120)
+    # a filled margin shows the image's mean colour, half red and half blue
+    filled = (np.abs(pixels[rows, columns].astype(int) - (COLOURS[0].astype(int) + COLOURS[2]) // 2) < 20).all(axis=2)
+    assert filled.mean() < 0.06  # the seam between the halves is blurred by the resizing

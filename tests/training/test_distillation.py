@@ -274,3 +274,50 @@ def test_taps_by_hand() -> None:
     for wrong in ("3", "3:x", "9:1", ""):
         with pytest.raises(UsageError):
             parse_taps(wrong, 8)
+
+
+def _sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+@pytest.mark.parametrize("preset", ["paper", "chu2022"])
+def test_the_box_term_on_an_input_that_is_not_square(preset: str) -> None:
+    """Input 64x32, map 16x8: one object, one matched prior, the distance worked out by hand."""
+    graph = tiny_graph(width=64, height=32)
+    random = np.random.default_rng(1)
+    theirs, ours = (random.normal(0, 0.7, (1, 14, 8, 16)).astype(np.float32) for _ in range(2))
+    x, y = 0.7, 0.3  # column 11 of 16, row 2 of 8
+    truths = make_truths([np.array([[0, x, y, 16 / 64, 14 / 32]], np.float32)])
+    batch = Batch(0, torch.zeros(1, 32, 64, 3, dtype=torch.uint8), truths, (0,), ())
+    settings = replace(PRESETS[preset], box_threshold=0.5, box_weight=1.0)
+    distilled = DistillationObjective(graph, fresh_network(graph), (), settings, DetectionObjective(graph))
+    head, _ = distilled.heads[0]
+    _, found = distilled._soft(head, torch.from_numpy(theirs), torch.from_numpy(ours), batch)
+    teacher, student = (raw[0, 7:11, 2, 11] for raw in (theirs, ours))  # the anchor of 16x14 pixels
+    apart = [_sigmoid(teacher[k]) - _sigmoid(student[k]) for k in (0, 1)]
+    sides = [math.exp(teacher[k]) - math.exp(student[k]) for k in (2, 3)]
+    if preset == "paper":  # in parts of the input
+        apart = [apart[0] / 16, apart[1] / 8, sides[0] * 16 / 64, sides[1] * 14 / 32]
+    else:  # in cells of 4x4 pixels
+        apart += [sides[0] * 16 / 4, sides[1] * 14 / 4]
+    assert float(found) == pytest.approx(sum(value**2 for value in apart), rel=1e-4)
+
+
+def test_anchors_of_a_region_head_are_in_cells() -> None:
+    """Input 64x32, map 8x4: anchors of 1x1 and 2x1.5 cells, that is 8x8 and 16x12 pixels."""
+    text = (
+        CFG[: CFG.index("[yolo]")]
+        .replace("width=32", "width=64")
+        .replace("stride=2\npad=1\nactivation=mish", "stride=4\npad=1\nactivation=mish")
+        + "[region]\nanchors=1,1, 2,1.5\nclasses=2\nnum=2\ncoords=4\n"
+    )
+    graph = build_graph(parse_cfg(text, "region.cfg"))
+    assert (graph.heads[0].output.w, graph.heads[0].output.h) == (8, 4)
+    head = SoftHead(graph.heads[0].kind)
+    raw = torch.zeros(1, 14, 4, 8)
+    raw[0, 7:11, 1, 6] = torch.tensor([0.0, math.log(3), 0.5, -0.5])
+    box = head.boxes(head.cells(raw), tuple(torch.tensor([value]) for value in (0, 1, 1, 6)), (8, 4), (64, 32))
+    assert box.tolist() == [pytest.approx([0.5, 0.75, math.exp(0.5) * 2, math.exp(-0.5) * 1.5], rel=1e-5)]
+    truths = make_truths([np.array([[1, 0.8, 0.3, 16 / 64, 12 / 32]], np.float32)])
+    found = head.priors(head.cells(raw), truths, 0.5, (8, 4), (64, 32))
+    assert [each.tolist() for each in found] == [[0], [1], [1], [6]]  # 16x12 fits, 8x8 overlaps it by a third
