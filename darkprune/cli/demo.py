@@ -40,8 +40,7 @@ QUICK, FULL = Size(400, "0.15", "120"), Size(2000, "0.4", "400")
 #: for short runs on data that is drawn at will: the cfg's own recipe takes an hour
 _SHORT = ("--batch", "16", "--policy", "cosine", "--no-augment", "--no-tensorboard")
 RECIPE = (*_SHORT, "--adam", "--lr", "0.001")
-#: SGD, since Adam divides the penalty's gradient by the loss's; strong enough to take a γ of 1 to 0 within the run
-SPARSE = (*_SHORT, "--no-adam", "--lr", "0.002", "--iterations", "1000", "--sparsity", "dynamic", "--s", "0.06")
+SPARSE = (*_SHORT, "--no-adam", "--lr", "0.002", "--iterations", "1000", "--sparsity", "dynamic")
 
 
 def configure(parser: ArgumentParser) -> None:

@@ -199,7 +199,7 @@ class Compression:
     def _sparse(self) -> None:
         assert self.given.train is not None
         length = steps_for(SPARSE_EPOCHS, self.given.train[1])
-        flags = {**RECIPE, "iterations": length, "sparsity": "dynamic", "s": "0.003", **self._labels()}
+        flags = {**RECIPE, "iterations": length, "sparsity": "dynamic", "s": "auto", **self._labels()}
         self._train("sparse", "train", self.current.sources(), flags, "sparse")
 
     def _prune(self) -> None:

@@ -172,7 +172,10 @@ class SparsitySettings:
         None, "draw γ to zero: for all channels (constant), or from --switch on less for those with the largest γ",
         group=_SPARSE,
     )  # fmt: skip
-    s: float | None = setting(None, "weight of Σ|γ| per step of the optimiser", group=_SPARSE, default_text="0.00075")
+    s: float | str | None = setting(
+        None, "weight of Σ|γ| per step of the optimiser, or auto: as large as --target-ratio needs", group=_SPARSE,
+        metavar="X", default_text="auto",
+    )  # fmt: skip
     switch: float = setting(0.5, "part of the run at which dynamic chooses", group=_SPARSE)
     keep_fraction: float = setting(0.3, "share of the channels that are spared then", group=_SPARSE)
     reselect: bool = setting(False, "choose them again after every epoch", group=_SPARSE)
@@ -180,7 +183,12 @@ class SparsitySettings:
     sparsity_preset: Literal["yolov4", "yolov3", "mobilenet-yolov3"] | None = setting(
         None, "published setting: s, batch, 416 pixels, 200 epochs of cosine from 0.002", group=_SPARSE
     )
-    target_ratio: float = setting(0.65, "ratio to be pruned later, for the progress line", group=_SPARSE)
+    target_ratio: float = setting(
+        0.65, "share of the channels to be pruned later: --s auto lets as many γ vanish by the --switch", group=_SPARSE
+    )
+    exclude: tuple[int, ...] = setting(
+        (), "layers that pruning will leave alone: their γ are not penalised", group=_SPARSE, metavar="L1,L2,…"
+    )
 
     def __post_init__(self) -> None:
         """Checks the values.
@@ -190,16 +198,11 @@ class SparsitySettings:
         """
         if self.sparsity is None and self.sparsity_preset is None:
             _refuse_without(self, "--sparsity constant or dynamic", SparsitySettings)
-        if self.s is not None and not (self.s >= 0 and math.isfinite(self.s)):
-            raise UsageError(f"--s {self.s:g} must not be negative")
+        if self.s not in (None, "auto"):
+            object.__setattr__(self, "s", _read_s(str(self.s)))
         for name in ("switch", "keep_fraction", "target_ratio"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name):g} is outside 0 to 1")
-
-    @property
-    def is_sparse(self) -> bool:
-        """Whether the run draws γ to zero."""
-        return self.sparsity is not None or self.sparsity_preset is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,6 +260,16 @@ class DistillSettings(RunSettings):
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise UsageError(f"--{name.replace('_', '-')} {value:g} must not be negative")
+
+
+def _read_s(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise UsageError(f"--s {text[:40]}: give a number, or auto") from None
+    if not (value >= 0 and math.isfinite(value)):
+        raise UsageError(f"--s {value:g} must not be negative")
+    return value
 
 
 def _require_positive(settings: object, *names: str) -> None:

@@ -61,7 +61,7 @@ def train_network(
     def hooks(network: Network, recipe: Recipe, folder: RunFolder | None) -> list[Hook]:
         if settings.sparsity is None:
             return []
-        return [Sparsity(network, divide(graph, settings.groups), settings, recipe.steps, folder)]
+        return [Sparsity(network, settings, recipe, folder)]
 
     task = Task(
         graph=graph,

@@ -186,7 +186,7 @@ def test_a_part_moves_to_the_corner_as_in_darknet(corner: int, flip: bool) -> No
 def test_a_mosaic_hides_filled_margins_of_mirrored_images_too(corner: int, flip: bool, side: str) -> None:
     image = np.zeros((60, 100, 3), np.uint8)
     image[:, :50], image[:, 50:] = COLOURS[0], COLOURS[2]
-    margins = {name: 0 for name in ("left", "right", "top", "bottom")} | {side: -20}
+    margins = dict.fromkeys(("left", "right", "top", "bottom"), 0) | {side: -20}
     cutout = Cutout(**margins, flip=flip)
     tile = Tile(cut_out(image, cutout, 120, 80), PLAIN, np.zeros((0, 5), np.float32), cutout, (100, 60))
     pixels, _ = mosaic([tile] * 4, (60, 40), False, 10)

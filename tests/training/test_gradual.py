@@ -19,7 +19,6 @@ from darkprune.cli import distill, prune, train
 from darkprune.darknet.weights import Header
 from darkprune.errors import DarkpruneError, PlanError, UsageError
 from darkprune.graph.graph import read_graph
-from darkprune.graph.groups import divide
 from darkprune.graph.weights import NetworkWeights, open_pair
 from darkprune.network import Network, save_weights, tensor_of
 from darkprune.runs.digests import digest_of_file
@@ -31,8 +30,9 @@ from darkprune.training.loop.checkpoint import RunFolder
 from darkprune.training.loop.distributed import Ranks
 from darkprune.training.loop.hooks import Hook
 from darkprune.training.loop.loop import Trainer
+from darkprune.training.recipe.recipe import read_recipe
 from darkprune.training.records.log import read_log
-from darkprune.training.settings import GradualSettings, RunSettings, SparsitySettings
+from darkprune.training.settings import GradualSettings, RunSettings, TrainSettings
 from darkprune.training.sparsity.sparsity import Sparsity
 from tests.training.test_distributed import in_two_processes
 from tests.training.test_resume import Trap, die, in_a_child
@@ -41,6 +41,7 @@ from tests.training.tiny import CFG, fresh_network, make_trainer, tiny_graph, wr
 
 STAGES = (Stage(1, 3, 0.8), Stage(3, 5, 0.6))
 #: the tiny network has 10 to 16 channels a layer
+DYNAMIC = TrainSettings(sparsity="dynamic", s=0.01, switch=0.1)
 PRUNE = GradualSettings(prune_to=0.6, prune_min_channels=2)
 
 
@@ -63,8 +64,7 @@ def trainer(
     network = fresh_network(graph)
     hooks: list[Hook] = [hook] if hook else []
     if sparse:
-        dynamic = SparsitySettings(sparsity="dynamic", s=0.01, switch=0.1)
-        hooks.append(Sparsity(network, divide(graph, "auto"), dynamic, 8, RunFolder(folder, "tiny")))
+        hooks.append(Sparsity(network, DYNAMIC, read_recipe(graph, 10, DYNAMIC), RunFolder(folder, "tiny")))
     hooks.append(GradualPruning(network, PRUNE, STAGES, ranks or Ranks()))
     settings = settings or RunSettings(ema=0.9)
     return make_trainer(
@@ -124,8 +124,7 @@ def watched(data: Path, folder: Path, settings: RunSettings) -> Watch:
     # ten images in batches of 8: an epoch has 2 steps, and step 4 ends one
     graph = tiny_graph()
     network = fresh_network(graph)
-    dynamic = SparsitySettings(sparsity="dynamic", s=0.01, switch=0.1)
-    sparse = Sparsity(network, divide(graph, "auto"), dynamic, 8)
+    sparse = Sparsity(network, DYNAMIC, read_recipe(graph, 10, DYNAMIC))
     pruning = GradualPruning(network, PRUNE, (Stage(1, 4, 0.6),), Ranks())
     run.append(make_trainer(graph, data, folder, network=network, hooks=(watch, sparse, pruning), settings=settings))
     run[0].run()

@@ -16,13 +16,13 @@ import torch
 
 from darkprune.darknet import output
 from darkprune.errors import OutputError, TrainingError
-from darkprune.graph.groups import divide
 from darkprune.graph.weights import NetworkWeights
 from darkprune.training.loop.checkpoint import RunFolder
 from darkprune.training.loop.hooks import Hook
 from darkprune.training.loop.loop import Trainer
+from darkprune.training.recipe.recipe import read_recipe
 from darkprune.training.records.log import read_log
-from darkprune.training.settings import RunSettings, SparsitySettings
+from darkprune.training.settings import RunSettings, TrainSettings
 from darkprune.training.sparsity.sparsity import Sparsity
 from tests.training.tiny import fresh_network, make_trainer, tiny_graph, write_images
 
@@ -50,8 +50,8 @@ def die() -> None:
 def trainer(data: Path, folder: Path, *, resume: bool = False, hook: Hook | None = None, **more: Any) -> Trainer:
     graph = tiny_graph()
     network = fresh_network(graph)
-    settings = SparsitySettings(sparsity="dynamic", s=0.01, switch=0.3)
-    sparse = Sparsity(network, divide(graph, "auto"), settings, 8, RunFolder(folder, "tiny"))
+    settings = TrainSettings(ema=0.9, multi_scale=1.5, sparsity="dynamic", switch=0.3)
+    sparse = Sparsity(network, settings, read_recipe(graph, 10, settings), RunFolder(folder, "tiny"))
     hooks = (sparse, *([hook] if hook else []))
     return make_trainer(
         graph, data, folder, network=network, hooks=hooks, settings=CHANGES, resume=resume, validate=True, **more

@@ -1,4 +1,4 @@
-"""Sparse training: the sub-gradient, who is spared, what is shown."""
+"""Sparse training: the proximal step, who is spared, how s is steered, what is shown."""
 
 from __future__ import annotations
 
@@ -15,53 +15,77 @@ from darkprune.graph.groups import divide
 from darkprune.network import tensor_of
 from darkprune.training.loop.checkpoint import RunFolder
 from darkprune.training.presets import SPARSITY_PRESETS
-from darkprune.training.settings import RunSettings, SparsitySettings
-from darkprune.training.sparsity.sparsity import Sparsity, sparse_layers
+from darkprune.training.recipe.optimizer import Optimizer, OptimizerSettings
+from darkprune.training.recipe.recipe import read_recipe
+from darkprune.training.settings import TrainSettings
+from darkprune.training.sparsity.layers import sparse_layers
+from darkprune.training.sparsity.sparsity import Sparsity
+from darkprune.training.sparsity.strength import SteeredS
 from tests.training.tiny import fresh_network, make_trainer, tiny_graph, write_images
+
+LAYERS = (0, 1, 2, 4)
 
 
 def sparsity(steps: int = 10, **settings: object) -> Sparsity:
     network = fresh_network(tiny_graph())
-    for layer in (0, 1, 2, 4):
+    for layer in LAYERS:
         gamma = tensor_of(network, layer, "scales")
         with torch.no_grad():
             gamma.copy_(torch.linspace(-1, 1, len(gamma)) * (layer + 1))
-        gamma.grad = torch.full_like(gamma, 0.25)
-    chosen = SparsitySettings(**settings)  # type: ignore[arg-type]
-    return Sparsity(network, divide(network.graph, "auto"), chosen, steps)
+    chosen = TrainSettings(iterations=steps, **settings)  # type: ignore[arg-type]
+    return Sparsity(network, chosen, read_recipe(network.graph, 20, chosen))
 
 
-def added(sparse: Sparsity, layer: int) -> list[float]:
-    gradient = tensor_of(sparse.network, layer, "scales").grad
-    assert gradient is not None
-    return (gradient - 0.25).tolist()
+def gamma_of(sparse: Sparsity, layer: int) -> torch.Tensor:
+    return tensor_of(sparse.network, layer, "scales").detach()
 
 
-def test_the_sub_gradient_is_s_times_the_sign() -> None:
-    sparse = sparsity(sparsity="constant", s=0.003)
-    sparse.before_step(1)
-    gamma = tensor_of(sparse.network, 1, "scales").detach()
-    assert added(sparse, 1) == pytest.approx((0.003 * gamma.sign()).tolist(), abs=1e-7)
-    assert [layer.layer for layer in sparse.layers] == [0, 1, 2, 4]
-    total = sum(float(tensor_of(sparse.network, layer, "scales").detach().abs().sum()) for layer in (0, 1, 2, 4))
-    assert sparse.figures()["sparsity"] == pytest.approx(0.003 * total, rel=1e-5)
+def test_a_step_shrinks_by_rate_times_s_and_stops_at_zero() -> None:
+    sparse = sparsity(sparsity="constant", s=0.5)
+    before = {layer: gamma_of(sparse, layer).clone() for layer in LAYERS}
+    total = sum(float(value.abs().sum()) for value in before.values())
+    assert sparse.figures()["sparsity"] == pytest.approx(0.5 * total, rel=1e-5)
+    sparse.after_step(1, rate=0.2)
+    for layer, value in before.items():
+        wanted = value.sign() * (value.abs() - 0.1).clamp(min=0)
+        torch.testing.assert_close(gamma_of(sparse, layer), wanted)
+    assert (gamma_of(sparse, 0) == 0).sum() == 2  # ±1/11
+    assert [layer.layer for layer in sparse.layers] == list(LAYERS)
 
 
-def test_a_gamma_of_zero_is_not_pushed() -> None:
-    sparse = sparsity(sparsity="constant", s=0.1)
-    with torch.no_grad():
-        tensor_of(sparse.network, 0, "scales").zero_()
-    sparse.before_step(1)
-    assert added(sparse, 0) == [0.0] * 12
+@pytest.mark.parametrize("adam", [False, True])
+def test_the_penalty_does_not_go_through_the_optimiser(adam: bool) -> None:
+    """Adam would divide it by the size of the gradient; with plain SGD it is the sub-gradient."""
+    sparse = sparsity(sparsity="constant", s=0.05)
+    optimizer = Optimizer(sparse.network, OptimizerSettings(momentum=0.0, adam=adam), 8, spare_batch_norm=True)
+    before, gradient = gamma_of(sparse, 1).clone(), torch.linspace(-3, 3, 10)
+    tensor_of(sparse.network, 1, "scales").grad = gradient.clone()
+    optimizer.set_rate(0.01)
+    optimizer.step()
+    stepped = gamma_of(sparse, 1).clone()
+    sparse.after_step(1, rate=0.01)
+    torch.testing.assert_close(gamma_of(sparse, 1), stepped - 0.01 * 0.05 * stepped.sign(), rtol=1e-4, atol=1e-7)
+    if not adam:
+        torch.testing.assert_close(gamma_of(sparse, 1), before - 0.01 * (gradient + 0.05 * before.sign()))
+
+
+def test_frozen_and_excluded_layers_are_not_penalised() -> None:
+    for settings in ({"freeze": 1}, {"exclude": (1,)}):
+        sparse = sparsity(sparsity="constant", s=1.0, **settings)
+        before = {layer: gamma_of(sparse, layer).clone() for layer in LAYERS}
+        sparse.after_step(1, rate=0.1)
+        still = {layer for layer in LAYERS if torch.equal(gamma_of(sparse, layer), before[layer])}
+        # layers 0 and 2 are added by a shortcut: what stays in one stays in the other
+        assert still == ({0, 2} if "freeze" in settings else {1})
 
 
 def test_dynamic_spares_the_largest_after_the_switch() -> None:
     sparse = sparsity(steps=10, sparsity="dynamic", s=0.01, switch=0.5, keep_fraction=0.3)
-    sizes = torch.cat([tensor_of(sparse.network, layer, "scales").detach().abs() for layer in (0, 1, 2, 4)])
     for step in range(1, 6):
-        sparse.before_step(step)
+        sparse.after_step(step, 0.001)
         assert all(float(weight.min()) == pytest.approx(0.01) for weight in sparse.weights())
-    sparse.before_step(6)
+    sizes = torch.cat([gamma_of(sparse, layer).abs() for layer in LAYERS])
+    sparse.after_step(6, 0.001)
     weights = torch.cat(sparse.weights())
     spared = weights < 0.005
     assert int(spared.sum()) == round(0.3 * len(sizes))
@@ -69,7 +93,7 @@ def test_dynamic_spares_the_largest_after_the_switch() -> None:
     assert weights[spared].tolist() == pytest.approx([0.0001] * int(spared.sum()))
     with torch.no_grad():  # who was chosen once stays chosen
         tensor_of(sparse.network, 4, "scales").zero_()
-    sparse.before_step(7)
+    sparse.after_step(7, 0.001)
     assert torch.equal(torch.cat(sparse.weights()), weights)
     sparse.after_epoch(1)
     assert torch.equal(torch.cat(sparse.weights()), weights)
@@ -77,7 +101,7 @@ def test_dynamic_spares_the_largest_after_the_switch() -> None:
 
 def test_selection_can_follow() -> None:
     sparse = sparsity(steps=2, sparsity="dynamic", s=0.01, switch=0.0, reselect=True)
-    sparse.before_step(1)
+    sparse.after_step(1, 0.001)
     before = torch.cat(sparse.weights())
     with torch.no_grad():
         tensor_of(sparse.network, 4, "scales").zero_()
@@ -85,15 +109,17 @@ def test_selection_can_follow() -> None:
     assert not torch.equal(torch.cat(sparse.weights()), before)
 
 
-def test_state_brings_the_selection_back() -> None:
-    sparse = sparsity(steps=4, sparsity="dynamic", switch=0.0)
-    sparse.before_step(1)
+def test_state_restores_selection_and_strength() -> None:
+    sparse = sparsity(steps=40, sparsity="dynamic", switch=0.5)
+    for step in range(1, 22):
+        sparse.after_step(step, 0.01)
     sparse.after_epoch(1)
-    again = sparsity(steps=4, sparsity="dynamic", switch=0.0)
+    again = sparsity(steps=40, sparsity="dynamic", switch=0.5)
+    assert again.s != sparse.s
     with torch.no_grad():
         tensor_of(again.network, 4, "scales").zero_()
     again.load_state_dict(sparse.state_dict())
-    again.before_step(2)
+    assert again.s == sparse.s
     assert torch.equal(torch.cat(again.weights()), torch.cat(sparse.weights()))
     assert again.history.epochs == [1]
     assert np.array_equal(again.history.counts[0], sparse.history.counts[0])
@@ -102,7 +128,7 @@ def test_state_brings_the_selection_back() -> None:
 def test_coupled_layers_can_be_left_out() -> None:
     graph = tiny_graph()
     groups = divide(graph, "auto")
-    assert [layer.layer for layer in sparse_layers(graph, groups, coupled=True)] == [0, 1, 2, 4]
+    assert [layer.layer for layer in sparse_layers(graph, groups)] == list(LAYERS)
     assert [layer.layer for layer in sparse_layers(graph, groups, coupled=False)] == [1, 4]
 
 
@@ -112,27 +138,58 @@ def test_pinned_channels_are_left_alone() -> None:
         "[convolutional]\nbatch_normalize=1\nfilters=14\n[yolo]\nclasses=2\nnum=2\nanchors=1,1,2,2\n"
     )
     graph = build_graph(parse_cfg(text, "x.cfg"))
-    assert [layer.layer for layer in sparse_layers(graph, divide(graph, "auto"), coupled=True)] == [0]
+    assert [layer.layer for layer in sparse_layers(graph, divide(graph, "auto"))] == [0]
     bare = build_graph(parse_cfg(text.replace("batch_normalize=1\n", ""), "x.cfg"))
     with pytest.raises(TrainingError, match="no batch-normalised"):
-        sparse_layers(bare, divide(bare, "auto"), coupled=True)
+        sparse_layers(bare, divide(bare, "auto"))
+
+
+@pytest.mark.parametrize("pull", [0.0, 3.0, 40.0])
+def test_s_is_steered_to_arrive_at_the_switch(pull: float) -> None:
+    """A level that the loss pulls up with a force that the controller does not know."""
+    rates = [0.01 * min(1.0, step / 20) for step in range(1, 401)]
+    level, switch = 0.9, 200
+    strength = SteeredS(rates, switch, level)
+    seen = []
+    for step, rate in enumerate(rates, 1):
+        level = max(0.0, level + rate * (pull * min(1.0, level) - strength.s))
+        strength.update(step, level)
+        seen.append(level)
+    assert seen[switch - 1] < 0.02
+    assert max(seen[switch:]) < 0.02
+    assert seen[switch // 2] > 0.15  # not long before: what is to stay is not pushed harder than needed
+
+
+def test_an_automatic_s_makes_the_asked_for_share_vanish(tmp_path: Path) -> None:
+    graph = tiny_graph()
+    data = write_images(tmp_path / "data", 8)
+    shares = {}
+    for s in ("auto", 0.00075):
+        network = fresh_network(graph)
+        settings = TrainSettings(iterations=60, lr=0.01, adam=True, sparsity="dynamic", s=s, target_ratio=0.5)
+        hook = Sparsity(network, settings, read_recipe(graph, 8, settings))
+        make_trainer(graph, data, tmp_path / str(s), network=network, hooks=(hook,), settings=settings).run()
+        sizes = np.concatenate([gamma_of(hook, layer).abs().numpy() for layer in LAYERS])
+        shares[s] = (sizes < 0.01).mean()
+    assert shares["auto"] >= 0.48
+    assert shares[0.00075] < 0.1
 
 
 def test_the_ratio_is_shown_with_its_threshold() -> None:
-    sparse = sparsity(sparsity="constant", target_ratio=0.5)
-    sizes = np.sort(
-        np.concatenate([np.abs(tensor_of(sparse.network, i, "scales").detach().numpy()) for i in (0, 1, 2, 4)])
-    )
+    sparse = sparsity(sparsity="constant", s=0.001, target_ratio=0.5)
+    sizes = np.sort(np.concatenate([gamma_of(sparse, layer).abs().numpy() for layer in LAYERS]))
     found = sparse.figures()
     assert found["gamma_at_ratio"] == pytest.approx(sizes[len(sizes) // 2 - 1], rel=1e-5)
     assert found["gamma_small"] == pytest.approx((sizes < 0.01).mean(), abs=1e-6)
     assert "of 50 % wanted" in sparse.status()
+    assert sparse.status().endswith("s 0.001")
 
 
-@pytest.mark.parametrize("wrong", [{"s": -1.0}, {"switch": 1.5}, {"keep_fraction": -0.1}, {"target_ratio": 2.0}])
+@pytest.mark.parametrize("wrong", [{"s": -1.0}, {"s": "many"}, {"switch": 1.5}, {"keep_fraction": -0.1},
+                                   {"target_ratio": 2.0}])  # fmt: skip
 def test_settings_are_checked(wrong: dict[str, float]) -> None:
     with pytest.raises(UsageError):
-        SparsitySettings(sparsity="constant", **wrong)  # type: ignore[arg-type]
+        TrainSettings(sparsity="constant", **wrong)  # type: ignore[arg-type]
 
 
 def test_published_settings() -> None:
@@ -149,13 +206,11 @@ def test_a_run_becomes_sparse_and_keeps_its_histograms(tmp_path: Path) -> None:
     data = write_images(tmp_path / "data", 8)
     network = fresh_network(graph)
     folder = RunFolder(tmp_path / "run", "tiny")
-    before = torch.cat([tensor_of(network, i, "scales").detach().abs() for i in (0, 1, 2, 4)]).mean()
-    hook = Sparsity(network, divide(graph, "auto"), SparsitySettings(sparsity="constant", s=0.3), 12, folder)
-    trainer = make_trainer(
-        graph, data, tmp_path / "run", network=network, hooks=(hook,), settings=RunSettings(iterations=12, lr=0.02)
-    )
-    trainer.run()
-    after = torch.cat([tensor_of(network, i, "scales").detach().abs() for i in (0, 1, 2, 4)]).mean()
+    before = torch.cat([tensor_of(network, layer, "scales").detach().abs() for layer in LAYERS]).mean()
+    settings = TrainSettings(iterations=12, lr=0.02, sparsity="constant", s=1.5)
+    hook = Sparsity(network, settings, read_recipe(graph, 8, settings), folder)
+    make_trainer(graph, data, tmp_path / "run", network=network, hooks=(hook,), settings=settings).run()
+    after = torch.cat([gamma_of(hook, layer).abs() for layer in LAYERS]).mean()
     assert float(after) < 0.8 * float(before)
     stored = np.load(tmp_path / "run" / "gamma.npz")
     assert stored["epochs"].tolist() == list(range(1, 13))

@@ -85,7 +85,7 @@ class GradualPruning(Hook):
             self._mask(parse_plan(self.ranks.share_text(text)))
 
     @torch.no_grad()
-    def after_step(self, step: int) -> None:
+    def after_step(self, step: int, rate: float) -> None:
         """Lets the chosen channels fade: evenly, to 0 at the last step of the stage."""
         stage = self._stage(step)
         if stage is None:

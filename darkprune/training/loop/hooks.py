@@ -26,8 +26,8 @@ class Hook:
     def before_step(self, step: int) -> None:
         """Is called when the gradients of a step (from 1) are complete, before the weights change."""
 
-    def after_step(self, step: int) -> None:
-        """Is called when the weights have changed."""
+    def after_step(self, step: int, rate: float) -> None:
+        """Is called when the weights have changed, at a learning rate."""
 
     def cut_after(self, step: int) -> Cut | None:
         """Returns what is to be cut out of the network after a step."""

@@ -150,7 +150,7 @@ class Stepper:
         if self.scaler is not None:
             self.scaler.update()
         for hook in self.hooks:
-            hook.after_step(step)
+            hook.after_step(step, rate)
         self.ema.update(step)
         problems = tuple(problem for batch, _ in parts for problem in batch.problems)
         return Step(rate, self.objective.report(totals[:-1], recipe.batch), waited, totals[-1] > 0, problems)
