@@ -49,6 +49,9 @@ if TYPE_CHECKING:
     from darkprune.api.report import report as report
     from darkprune.api.train import distill as distill
     from darkprune.api.train import train as train
+    from darkprune.api.verify import VerifyResult as VerifyResult
+    from darkprune.api.verify import VerifySettings as VerifySettings
+    from darkprune.api.verify import verify as verify
     from darkprune.comparison.settings import CompareSettings as CompareSettings
     from darkprune.errors import DarkpruneError as DarkpruneError
     from darkprune.evaluation.results import EvaluateResult as EvaluateResult
@@ -96,6 +99,8 @@ _HOME = {
     "PruneResult": "darkprune.surgery.result",
     "PruneSettings": "darkprune.api.prune",
     "Surgery": "darkprune.surgery.surgery",
+    "VerifyResult": "darkprune.api.verify",
+    "VerifySettings": "darkprune.api.verify",
     "bench": "darkprune.api.bench",
     "build_engine": "darkprune.api.engine",
     "compare": "darkprune.api.compare",
@@ -107,6 +112,7 @@ _HOME = {
     "load": "darkprune.api.pair",
     "report": "darkprune.api.report",
     "train": "darkprune.api.train",
+    "verify": "darkprune.api.verify",
     "write_kit": "darkprune.api.kit",
     "prune": "darkprune.api.prune",
 }
