@@ -26,16 +26,19 @@ def _words(text: str) -> list[str]:
 
 
 FUNCTIONS = _words("""
-    bench build_engine compare detect distill evaluate export init load report train write_kit
+    bench build_engine compare detect distill evaluate export init load prune report train verify write_kit
 """)
 SETTINGS = _words("""
-    BenchSettings CompareSettings DetectSettings DistillSettings EngineSettings EvaluateSettings ExportSettings InitSettings KitSettings
-    ReportSettings TrainSettings
+    BenchSettings CompareSettings DetectSettings DistillSettings EngineSettings EvaluateSettings ExportSettings
+    InitSettings KitSettings PruneSettings ReportSettings TrainSettings VerifySettings
 """)
 RESULTS = _words("""
-    BenchResult CompareResult DetectResult EngineResult EvaluateResult ExportResult InitResult KitResult ReportResult TrainResult
+    BenchResult CompareResult DetectResult EngineResult EvaluateResult ExportResult InitResult KitResult PruneResult
+    ReportResult TrainResult VerifyResult
 """)
-OTHERS = ["DarkpruneError", "FoundObject", "ImageObjects", "Pair", "Progress", "ProgressEvent"]
+OTHERS = _words("""
+    DarkpruneError FoundObject ImageObjects Pair Plan Progress ProgressEvent Surgery
+""")
 
 _BLOCK = re.compile(r"^(?P<mark><!-- needs (?P<needs>.*?) -->\n)?```python\n(?P<code>.*?)^```$", re.M | re.S)
 _TITLE = re.compile(r"^#+ (.*)$", re.M)
