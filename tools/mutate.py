@@ -288,6 +288,7 @@ def _start(mutation: Mutation, wanted: Sequence[str], source: Path, slot: Path) 
 
 def _enter(slot: Path, log: Path) -> None:
     """Makes a copy of the project the one that this process imports, tests and speaks of."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     os.chdir(slot)
     sys.path.insert(0, str(slot))
     os.environ["PYTHONPATH"] = str(slot)
