@@ -21,6 +21,8 @@ from darkprune.settings import declared
 
 ROOT = Path(__file__).parents[1]
 API = (ROOT / "docs" / "API.md").read_text(encoding="utf-8")
+
+
 def _words(text: str) -> list[str]:
     return text.split()
 

@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(given)
     except KeyboardInterrupt as stop:
-        print(f"darkprune: interrupted; {stop or 'nothing was left behind'}", file=sys.stderr)
+        print(f"darkprune: interrupted; {str(stop) or 'nothing was left behind'}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         _mute()  # the reader of the pipe has gone
