@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from darkprune.api.bench import bench as bench
     from darkprune.api.compare import CompareResult as CompareResult
     from darkprune.api.compare import compare as compare
+    from darkprune.api.compress import CompressResult as CompressResult
+    from darkprune.api.compress import compress as compress
     from darkprune.api.detect import DetectResult as DetectResult
     from darkprune.api.detect import DetectSettings as DetectSettings
     from darkprune.api.detect import FoundObject as FoundObject
@@ -53,6 +55,8 @@ if TYPE_CHECKING:
     from darkprune.api.verify import VerifySettings as VerifySettings
     from darkprune.api.verify import verify as verify
     from darkprune.comparison.settings import CompareSettings as CompareSettings
+    from darkprune.compression.settings import CompressSettings as CompressSettings
+    from darkprune.compression.summary import NetworkFigures as NetworkFigures
     from darkprune.errors import DarkpruneError as DarkpruneError
     from darkprune.evaluation.results import EvaluateResult as EvaluateResult
     from darkprune.progress import Progress as Progress
@@ -72,6 +76,8 @@ _HOME = {
     "BenchSettings": "darkprune.api.bench",
     "CompareResult": "darkprune.api.compare",
     "CompareSettings": "darkprune.comparison.settings",
+    "CompressResult": "darkprune.api.compress",
+    "CompressSettings": "darkprune.compression.settings",
     "DarkpruneError": "darkprune.errors",
     "DetectResult": "darkprune.api.detect",
     "DetectSettings": "darkprune.api.detect",
@@ -88,6 +94,7 @@ _HOME = {
     "InitSettings": "darkprune.api.init",
     "KitResult": "darkprune.api.kit",
     "KitSettings": "darkprune.api.kit",
+    "NetworkFigures": "darkprune.compression.summary",
     "Pair": "darkprune.api.pair",
     "Plan": "darkprune.surgery.plan",
     "Progress": "darkprune.progress",
@@ -104,6 +111,7 @@ _HOME = {
     "bench": "darkprune.api.bench",
     "build_engine": "darkprune.api.engine",
     "compare": "darkprune.api.compare",
+    "compress": "darkprune.api.compress",
     "detect": "darkprune.api.detect",
     "distill": "darkprune.api.train",
     "evaluate": "darkprune.api.evaluate",

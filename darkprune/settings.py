@@ -10,7 +10,7 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
@@ -164,13 +164,14 @@ def _plain(hint: Any) -> tuple[type[Any], bool, bool, tuple[str, ...]]:
     return str, False, optional, ()
 
 
-def from_mapping(kind: type[_T], values: Mapping[str, object], where: str = "settings") -> _T:
+def from_mapping(kind: type[_T], values: Mapping[str, object], where: str = "settings", **given: Any) -> _T:
     """Makes settings of named values, such as a table of a TOML file.
 
     Args:
         kind: the settings class.
         values: by field or flag name; text is read as on the command line, other values must be of the field's type.
         where: what an error calls the place that they come from.
+        given: fields that are taken as they are.
 
     Raises:
         UsageError: a name that there is not (says the nearest), or a value of another type.
@@ -183,7 +184,7 @@ def from_mapping(kind: type[_T], values: Mapping[str, object], where: str = "set
         if entry is None:
             raise UsageError(f"{where}: there is no {name[:40]}; {nearest(name, by_flag)}")
         chosen[entry.name] = _checked(entry, value, where)
-    return kind(**chosen)
+    return kind(**{**chosen, **given})
 
 
 def _checked(entry: Declared, value: object, where: str) -> Any:
@@ -199,6 +200,44 @@ def _kind_of(entry: Declared) -> str:
     if entry.many:
         return "a list"
     return {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[entry.type]
+
+
+def flags_of(settings: object, leave_out: Collection[str] = ()) -> dict[str, str | bool | tuple[str, ...]]:
+    """Returns the flags that ask for settings: those whose value is not the default.
+
+    Args:
+        settings: an object of a settings class.
+        leave_out: names of fields.
+
+    Returns:
+        Long flag without dashes -> its text, its texts where it is given once per value, or whether a switch is on.
+    """
+    found: dict[str, str | bool | tuple[str, ...]] = {}
+    for entry in declared(type(settings)).values():
+        value = getattr(settings, entry.name)
+        if entry.name in leave_out or value == entry.default:
+            continue
+        if entry.is_switch:
+            found[entry.flag] = bool(value)
+        elif entry.many:
+            texts = tuple(str(part) for part in value)
+            found[entry.flag] = texts if entry.setting.repeated else ",".join(texts)
+        else:
+            found[entry.flag] = str(value)
+    return found
+
+
+def words_of(settings: object, leave_out: Collection[str] = ()) -> list[str]:
+    """Returns the words of a command line that ask for settings; see `flags_of`."""
+    words: list[str] = []
+    for flag, value in flags_of(settings, leave_out).items():
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+            continue
+        for text in (value,) if isinstance(value, str) else value:
+            # a value may begin with a dash
+            words += [f"--{flag}={text}"] if text.startswith("-") else [f"--{flag}", text]
+    return words
 
 
 def nearest(word: str, known: Iterable[str], otherwise: str = "there are") -> str:

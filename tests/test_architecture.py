@@ -30,8 +30,8 @@ LEVELS = [
     {"scores"},
     {"search"},
     {"training"},
-    {"compression", "comparison", "pages"},
-    {"api"},
+    {"comparison", "pages"},
+    {"api", "compression"},  # a run calls the functions, and is one of them
     {"cli", "__main__", "__init__"},
 ]
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}

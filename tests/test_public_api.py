@@ -28,18 +28,18 @@ def _words(text: str) -> list[str]:
 
 
 FUNCTIONS = _words("""
-    bench build_engine compare detect distill evaluate export init load prune report train verify write_kit
+    bench build_engine compare compress detect distill evaluate export init load prune report train verify write_kit
 """)
 SETTINGS = _words("""
-    BenchSettings CompareSettings DetectSettings DistillSettings EngineSettings EvaluateSettings ExportSettings
-    InitSettings KitSettings PruneSettings ReportSettings TrainSettings VerifySettings
+    BenchSettings CompareSettings CompressSettings DetectSettings DistillSettings EngineSettings EvaluateSettings
+    ExportSettings InitSettings KitSettings PruneSettings ReportSettings TrainSettings VerifySettings
 """)
 RESULTS = _words("""
-    BenchResult CompareResult DetectResult EngineResult EvaluateResult ExportResult InitResult KitResult PruneResult
-    ReportResult TrainResult VerifyResult
+    BenchResult CompareResult CompressResult DetectResult EngineResult EvaluateResult ExportResult InitResult KitResult
+    PruneResult ReportResult TrainResult VerifyResult
 """)
 OTHERS = _words("""
-    DarkpruneError FoundObject ImageObjects Pair Plan Progress ProgressEvent Surgery
+    DarkpruneError FoundObject ImageObjects NetworkFigures Pair Plan Progress ProgressEvent Surgery
 """)
 
 _BLOCK = re.compile(r"^(?P<mark><!-- needs (?P<needs>.*?) -->\n)?```python\n(?P<code>.*?)^```$", re.M | re.S)
@@ -55,7 +55,7 @@ def _examples() -> Iterator[tuple[str, str, str]]:
 EXAMPLES = list(_examples())
 #: what the page shows before its sections: every example may use it
 PREAMBLE = "".join(code for title, _, code in EXAMPLES if title == "Python API")
-TRAINING = ("train", "distill", "report", "compare")  #: examples that train
+TRAINING = ("train", "distill", "compress", "compare", "report")  #: examples that train
 NETWORK = next(code for title, _, code in EXAMPLES if title == "load")
 
 

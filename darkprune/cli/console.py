@@ -14,7 +14,7 @@ from darkprune.graph.stats import Totals
 from darkprune.graph.stats import change as change
 from darkprune.graph.stats import count as count
 from darkprune.graph.stats import megabytes as megabytes
-from darkprune.progress import Progress, ProgressEvent
+from darkprune.progress import Progress, ProgressEvent, reporting, silent
 
 INTERRUPTED = 130  #: exit status after Ctrl-C, where what was done stays
 
@@ -79,6 +79,18 @@ def duration(seconds: float) -> str:
 def warn(message: str) -> None:
     """Prints a warning on stderr."""
     print(f"warning: {message}", file=sys.stderr)
+
+
+@contextmanager
+def lines_and_bars() -> Iterator[Progress]:
+    """Shows progress: lines on stderr wherever that leads, bars where a person can see them."""
+
+    def print_line(event: ProgressEvent) -> None:
+        if event.message:
+            print(event.message, file=sys.stderr, flush=True)
+
+    with reporting(None) as shown:
+        yield print_line if shown is silent else shown
 
 
 class Bar(Protocol):

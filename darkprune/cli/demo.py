@@ -6,19 +6,26 @@ import shlex
 import sys
 import time
 from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from darkprune.cli.compose import call
+from darkprune.api.evaluate import EvaluateSettings, evaluate
+from darkprune.api.pair import Pair, load
+from darkprune.api.prune import PruneSettings, prune
+from darkprune.api.train import distill, train
+from darkprune.api.verify import VerifySettings, verify
 from darkprune.cli.console import add_json, count, megabytes, print_json, print_table
+from darkprune.compression.plan import command
 from darkprune.darknet.output import check_folder
 from darkprune.data.scenes import write_scenes
-from darkprune.graph.graph import read_graph
+from darkprune.errors import DarkpruneError
 from darkprune.graph.stats import totals
-from darkprune.zoo import resolve
+from darkprune.training.settings import DistillSettings, TrainSettings
 
 VALID_IMAGES = 150
+CHECKPOINT = "builtin:scenes"
 
 
 @dataclass(frozen=True)
@@ -32,15 +39,14 @@ class Size:
     """
 
     images: int
-    ratio: str
-    steps: str
+    ratio: float
+    steps: int
 
 
-QUICK, FULL = Size(400, "0.15", "120"), Size(2000, "0.4", "400")
+QUICK, FULL = Size(400, 0.15, 120), Size(2000, 0.4, 400)
 #: for short runs on data that is drawn at will: the cfg's own recipe takes an hour
-_SHORT = ("--batch", "16", "--policy", "cosine", "--no-augment", "--no-tensorboard")
-RECIPE = (*_SHORT, "--adam", "--lr", "0.001")
-SPARSE = (*_SHORT, "--no-adam", "--lr", "0.002", "--iterations", "1000", "--sparsity", "dynamic")
+_SHORT: dict[str, Any] = {"batch": 16, "policy": "cosine", "no_augment": True, "no_tensorboard": True}
+_SPARSE: dict[str, Any] = {"adam": False, "lr": 0.002, "iterations": 1000, "sparsity": "dynamic"}
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -49,11 +55,13 @@ def configure(parser: ArgumentParser) -> None:
         "-o", "--output", default="darkprune-demo", metavar="DIR", help="folder (default darkprune-demo)"
     )
     parser.add_argument(
-        "--ratio", metavar="P", help=f"fraction of channels to remove (default {QUICK.ratio}, with --full {FULL.ratio})"
-    )
+        "--ratio", type=float, metavar="P",
+        help=f"fraction of channels to remove (default {QUICK.ratio}, with --full {FULL.ratio})",
+    )  # fmt: skip
     parser.add_argument(
-        "--steps", metavar="N", help=f"steps of distillation (default {QUICK.steps}, with --full {FULL.steps})"
-    )
+        "--steps", type=int, metavar="N",
+        help=f"steps of distillation (default {QUICK.steps}, with --full {FULL.steps})",
+    )  # fmt: skip
     parser.add_argument("--full", action="store_true", help="go through sparse training first (some ten minutes)")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier demo")
     add_json(parser)
@@ -65,28 +73,7 @@ def run(args: Namespace) -> int:
     check_folder(folder, [], args.overwrite)
     folder.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
-    size = FULL if args.full else QUICK
-    ratio, steps = args.ratio or size.ratio, args.steps or size.steps
-    _tell(args, f"drawing {size.images} training and {VALID_IMAGES} test scenes")
-    data = str(write_scenes(folder / "scenes", size.images, VALID_IMAGES))
-    cfg = "builtin:scenes"
-    weights = str(resolve("builtin:scenes", "weights"))
-    rows = []
-    if args.full:
-        made = folder / "sparse"
-        _step(args, "train", cfg, weights, "--data", data, "-o", str(made), *SPARSE, "--target-ratio", ratio)
-        weights = str(made / "scenes_final.weights")
-    rows.append(_row(args, "trained sparsely" if args.full else "as it comes", cfg, weights, data))
-    slim = folder / "slim"
-    _step(args, "prune", cfg, weights, "--ratio", ratio, "-o", str(slim), "--overwrite")
-    slim_cfg, slim_weights = str(slim / "scenes.cfg"), str(slim / "scenes.weights")
-    _step(args, "verify", cfg, weights, slim_cfg, slim_weights)
-    rows.append(_row(args, "pruned", slim_cfg, slim_weights, data))
-    runs = folder / "distilled"
-    recovered = str(runs / "scenes_final.weights")
-    _step(args, "distill", cfg, weights, slim_cfg, slim_weights, "--data", data, "-o", str(runs), *RECIPE,
-          "--iterations", steps, "--eval-every", steps)  # fmt: skip
-    rows.append(_row(args, "distilled", slim_cfg, recovered, data))
+    rows, slim = _stages(folder, args, _teller(sys.stderr if args.json else sys.stdout))
     seconds = time.perf_counter() - began
     if args.json:
         print_json({"networks": rows, "seconds": round(seconds, 1), "folder": str(folder)})
@@ -101,21 +88,49 @@ def run(args: Namespace) -> int:
         ],
     )  # fmt: skip
     print(f"\n{seconds:.0f} s; everything is in {folder}/")
-    print(f"next: darkprune detect {slim_cfg} {recovered} {folder / 'scenes' / 'valid'} -o boxes/")
+    print(f"next: darkprune detect {slim.cfg} {slim.weights} {folder / 'scenes' / 'valid'} -o boxes/")
     return 0
 
 
-def _row(args: Namespace, name: str, cfg: str, weights: str, data: str) -> dict[str, Any]:
-    figures = _step(args, "eval", cfg, weights, "--data", data)
-    total = totals(read_graph(resolve(cfg)))
-    return {"name": name, "map50": figures["map50"], "map": figures["map"], **total.to_json()}
+def _stages(folder: Path, args: Namespace, tell: Callable[[str], None]) -> tuple[list[dict[str, Any]], Pair]:
+    """Goes through the stages; returns a row per network, and the last network."""
+    size = FULL if args.full else QUICK
+    ratio = size.ratio if args.ratio is None else args.ratio
+    steps = size.steps if args.steps is None else args.steps
+    tell(f"drawing {size.images} training and {VALID_IMAGES} test scenes")
+    data = write_scenes(folder / "scenes", size.images, VALID_IMAGES)
+    rows: list[dict[str, Any]] = []
+
+    def show(name: str, words: list[object], settings: object, output: Path | None = None) -> None:
+        tell(f"$ {shlex.join(command(name, words, settings, output))}")
+
+    def measure(name: str, pair: Pair) -> None:
+        show("eval", [pair.cfg, pair.weights_file, "--data", data], EvaluateSettings())
+        found = evaluate(pair, data)
+        rows.append({"name": name, "map50": found.map50, "map": found.map, **totals(pair.graph).to_json()})
+
+    network = load(CHECKPOINT, CHECKPOINT)
+    if args.full:
+        sparse = TrainSettings(**_SHORT, **_SPARSE, target_ratio=ratio)
+        show("train", [network.cfg, network.weights_file, "--data", data], sparse, folder / "sparse")
+        network = load(network.cfg, train(network, data, folder / "sparse", sparse).weights["final"])
+    measure("trained sparsely" if args.full else "as it comes", network)
+    cut = PruneSettings(ratio=ratio, overwrite=True)
+    show("prune", [network.cfg, network.weights_file], cut, folder / "slim")
+    slim = load(folder / "slim" / "scenes.cfg", folder / "slim" / "scenes.weights")
+    files: list[object] = [network.cfg, network.weights_file, slim.cfg, slim.weights_file]
+    prune(network, cut, output=folder / "slim").close()
+    show("verify", files, VerifySettings())
+    if not verify(slim, network).ok:
+        raise DarkpruneError("darkprune verify says that the cut is wrong; run it by itself to see why")
+    measure("pruned", slim)
+    recipe = DistillSettings(**_SHORT, adam=True, lr=0.001, data=str(data), iterations=steps, eval_every=steps)
+    show("distill", files, recipe, folder / "distilled")
+    result = distill(network, slim, folder / "distilled", recipe)
+    slim = load(slim.cfg, result.weights["final"])
+    measure("distilled", slim)
+    return rows, slim
 
 
-def _step(args: Namespace, name: str, *arguments: str) -> Any:
-    """Runs a command as its own command line would, and returns its JSON."""
-    _tell(args, f"$ darkprune {shlex.join([name, *arguments])}")
-    return call(name, arguments, quiet=not sys.stderr.isatty())
-
-
-def _tell(args: Namespace, line: str) -> None:
-    print(line, file=sys.stderr if args.json else sys.stdout, flush=True)
+def _teller(stream: Any) -> Callable[[str], None]:
+    return lambda line: print(line, file=stream, flush=True)

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from darkprune.comparison.methods import method_of
-from darkprune.compression.settings import nearest
 from darkprune.errors import UsageError
 from darkprune.selection.settings import RECOVERIES as BY_IMAGES
+from darkprune.settings import nearest
 from darkprune.training.settings import DistillPreset
 
 #: recoveries that train -> preset of the distillation (that of Chu et al. 2023 for `distill`); None without a teacher
@@ -124,6 +124,6 @@ def _check_recovery(recovery: str) -> None:
     first, plus, last = recovery.partition("+")
     for part in (first, last) if plus else (first,):
         if part not in RECOVERIES:
-            raise UsageError(f"--recoveries {part[:40]}: no such recovery{nearest(part, RECOVERIES)}")
+            raise UsageError(f"--recoveries {part[:40]}: no such recovery; {nearest(part, RECOVERIES)}")
     if plus and (first in TRAINED or last not in TRAINED):
         raise UsageError(f"--recoveries {recovery[:40]}: joins one of {', '.join(BY_IMAGES)} with one that trains")

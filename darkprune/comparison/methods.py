@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from darkprune.compression.settings import nearest
 from darkprune.errors import UsageError
 from darkprune.graph.weights import NetworkWeights
 from darkprune.selection.budget import Budget
 from darkprune.selection.settings import Selection
 from darkprune.selection.unit_budget import units_above, units_within
+from darkprune.settings import nearest
 
 #: joins layer pruning and the method that takes channels from what it leaves
 FIRST_LAYERS = "layer+"
@@ -107,7 +107,7 @@ def method_of(name: str) -> Method:
     """
     channels = name.removeprefix(FIRST_LAYERS)
     if channels not in METHODS or (channels != name and METHODS[channels].units):
-        raise UsageError(f"--methods {name[:40]}: no such method{nearest(channels, METHODS)}")
+        raise UsageError(f"--methods {name[:40]}: no such method; {nearest(channels, METHODS)}")
     method = METHODS[channels]
     if channels == name:
         return method

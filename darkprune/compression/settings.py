@@ -1,20 +1,22 @@
-"""A run's settings: a TOML file with a section per stage, and `--set STAGE.KEY=VALUE`.
+"""Settings of `compress`: its own, and those of its stages, from a TOML file with a section per stage or one by one.
 
-Keys are the long flags of the stage's command. TOML because its values have types and lists, and because Python reads
-it since 3.11 (`tomllib`; `tomli`, the same code, serves 3.10); an INI file would have neither.
+TOML because its values have types and lists, and because Python reads it since 3.11 (`tomllib`; `tomli`, the same
+code, serves 3.10); an INI file would have neither.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from difflib import get_close_matches
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
+from darkprune.compression.defaults import ALTERNATIVES, AMOUNTS, STAGES
 from darkprune.darknet.input import read_file
 from darkprune.errors import UsageError
+from darkprune.settings import PathLike, declared, from_mapping, nearest, setting
+from darkprune.tensorrt.targets import target, targets
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -22,24 +24,127 @@ else:
     import tomli as tomllib
 
 MAX_BYTES = 1 << 20
+OWN = "compress"  #: the section of the run's own settings
+_GIVEN, _RUN = "what there is to work with (more is better; nothing is needed)", "the run"
+_TRAINED, _BY_COMPRESS = ("sparse", "distill", "finetune"), "compress gives that itself"
+#: settings of stages that the user does not give there, and why not
+_NOT_HERE = {
+    **dict.fromkeys(("output", "resume", "overwrite", "json", "plan", "help", "unlabelled"), _BY_COMPRESS),
+    **dict.fromkeys(("data", "valid", "images", "names"), "say it once, in [compress] or on the command line"),
+    "plan_only": "write a plan with darkprune prune --plan-only",
+    "recover": "that is a stage of its own: [recover]",
+}
 
 #: section -> key -> value
-Tables = dict[str, dict[str, Any]]
+Tables = dict[str, dict[str, object]]
+_T = TypeVar("_T")
 
 
-@dataclass(frozen=True)
-class Flag:
-    """A long flag of a command.
+@dataclass(frozen=True, kw_only=True)
+class CompressSettings:
+    """How a checkpoint is compressed.
 
     Attributes:
-        switch: it takes no value.
-        negatable: a switch with a `--no-` form.
-        repeated: it may be given several times.
+        stages: settings of the stages where they are not the defaults: stage -> field of its settings class -> value,
+            such as `{"distill": {"epochs": 50}}`.
     """
 
-    switch: bool = False
-    negatable: bool = False
-    repeated: bool = False
+    data: PathLike | None = setting(
+        None, "labelled images to train on: .data, VOC folder, COCO JSON, list", group=_GIVEN, metavar="F"
+    )
+    valid: PathLike | None = setting(
+        None, "another labelled set to measure mAP on", group=_GIVEN, metavar="F", default_text="the data's own"
+    )
+    images: PathLike | None = setting(None, "images without labels: a folder or a list", group=_GIVEN, metavar="DIR")
+    names: PathLike | None = setting(None, "names of the classes, in order", group=_GIVEN, metavar="F")
+    target_macs: str | float | None = setting(
+        None, "what shall remain: 0.5 or 12G", exclusive="amount", metavar="V"
+    )
+    target_params: str | float | None = setting(
+        None, "what shall remain: 0.5 or 24M", exclusive="amount", metavar="V"
+    )
+    target_size: str | float | None = setting(
+        None, "what shall remain: 0.5 or 90MB", exclusive="amount", metavar="V"
+    )
+    ratio: float | None = setting(
+        None, "fraction of the channels to remove instead", exclusive="amount", metavar="P"
+    )
+    target: str | None = setting(None, "what it will run on; a board gets a kit", choices=tuple(targets()))
+    skip: tuple[str, ...] = setting(
+        (), "leave a stage out (may be repeated)", group=_RUN, choices=STAGES, repeated=True
+    )
+    begin: str | None = setting(
+        None, "do this stage and those after it again", group=_RUN, choices=STAGES, flag="from"
+    )
+    device: str | None = setting(
+        None, "to train on: cpu, cuda, cuda:1", group=_RUN, metavar="D", default_text="a GPU if there is one"
+    )
+    workers: int | None = setting(None, "processes that prepare images", group=_RUN, default_text="one per core")
+    overwrite: bool = setting(False, "forget what an earlier run in the folder has done", group=_RUN)
+    stages: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Checks the values.
+
+        Raises:
+            UsageError: stages that do not exist, or a run without pruning.
+        """
+        for section in self.stages:
+            if section not in STAGES:
+                raise UsageError(f"settings: no section [{section}]; {nearest(section, (*STAGES, OWN))}")
+        for value in self.skip:
+            if value not in STAGES:
+                raise UsageError(f"settings: skip = {value[:40]} in [{OWN}]; there are {', '.join(STAGES)}")
+        if "prune" in self.skip:
+            raise UsageError("--skip prune: a run without pruning is darkprune train, distill or export by itself")
+        if not {*self.amount(), *self.stages.get("prune", {})} & {*AMOUNTS, "units", "unit_ratio", "similarity"}:
+            raise UsageError(
+                "say how much shall remain with --target-macs 0.5, --target-params 24M or --target-size 90MB, or how "
+                "much to remove with --ratio 0.4"
+            )
+
+    @property
+    def board(self) -> bool:
+        """Whether the result runs on a board, so that a kit is written."""
+        return self.target is not None and bool(target(self.target).tensorrt)
+
+    def amount(self) -> dict[str, object]:
+        """Returns how much is to go, as a setting of `prune`; nothing where only [prune] says it."""
+        names = ("target_macs", "target_params", "target_size", "ratio")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+    def of_stage(self, stage: str, kind: type[_T], defaults: Mapping[str, object], **given: object) -> _T:
+        """Returns the settings of a stage.
+
+        Args:
+            stage: its name.
+            kind: its settings class.
+            defaults: what holds where the user says nothing.
+            given: what the run decides; it wins over what the user sets.
+
+        Raises:
+            UsageError: a setting that there is not (says the nearest), or one with a wrong value.
+        """
+        fields = declared(kind)
+        by_flag = {entry.flag: name for name, entry in fields.items()}
+        own: dict[str, object] = {}
+        for key, value in self.stages.get(stage, {}).items():
+            name = by_flag.get(key.replace("_", "-"), key.replace("-", "_"))
+            if name in _NOT_HERE and not (stage == name == "recover"):
+                raise UsageError(f"settings: {key} in [{stage}]: {_NOT_HERE[name]}")
+            if name not in fields:
+                usable = [flag for flag, field_name in by_flag.items() if field_name not in _NOT_HERE]
+                raise UsageError(f"settings: no key {key} in [{stage}]; {nearest(key, usable, 'its keys are')}")
+            own[name] = value
+        chosen = dict(defaults)
+        if stage in _TRAINED:
+            chosen |= {name: value for name in ("device", "workers") if (value := getattr(self, name)) is not None}
+        for names in ALTERNATIVES:
+            if not given.keys().isdisjoint(names):
+                own = {name: value for name, value in own.items() if name not in names}
+            if not {*given, *own}.isdisjoint(names):
+                chosen = {name: value for name, value in chosen.items() if name not in names}
+        return from_mapping(kind, {**chosen, **own}, f"settings [{stage}]", **given)
 
 
 def read_settings(path: Path) -> Tables:
@@ -49,16 +154,16 @@ def read_settings(path: Path) -> Tables:
         UsageError: it cannot be read, or is not TOML with sections.
     """
     try:
-        data = tomllib.loads(read_file(path, MAX_BYTES, "a settings file", UsageError).decode("utf-8"))
+        data: Tables = tomllib.loads(read_file(path, MAX_BYTES, "a settings file", UsageError).decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise UsageError(f"--config {path}: is not TOML ({str(error)[:100]})") from None
     for name, table in data.items():
         if not isinstance(table, dict):
-            raise UsageError(f"--config {path}: {name} stands outside all sections; put it below [compress] or a stage")
-    return {name: {key.replace("_", "-"): value for key, value in table.items()} for name, table in data.items()}
+            raise UsageError(f"--config {path}: {name} stands outside all sections; put it below [{OWN}] or a stage")
+    return data
 
 
-def read_assignment(text: str) -> tuple[str, str, Any]:
+def read_assignment(text: str) -> tuple[str, str, object]:
     """Reads `STAGE.KEY=VALUE`: section, key and value.
 
     Raises:
@@ -69,61 +174,29 @@ def read_assignment(text: str) -> tuple[str, str, Any]:
     if not (equals and dot and section and key):
         raise UsageError(f"--set {text[:60]}: write STAGE.KEY=VALUE, such as distill.epochs=50")
     try:
-        read = tomllib.loads(f"value = {value}")["value"]
-    except ValueError:
+        read: object = tomllib.loads(f"value = {value}")["value"]
+    except (ValueError, RecursionError):
         read = value.strip()  # a word needs no quotation marks here
-    return section.strip(), key.strip().replace("_", "-"), read
+    return section.strip(), key.strip(), read
 
 
-def as_flags(
-    tables: Tables, known: Mapping[str, Mapping[str, Flag]], kept: Mapping[str, str]
-) -> dict[str, dict[str, str | bool | tuple[str, ...]]]:
-    """Turns settings into flags of the stages' commands.
+def settings_from(tables: Tables, given: Mapping[str, object]) -> CompressSettings:
+    """Returns the settings of a file and a command line.
 
     Args:
-        tables: what was given.
-        known: section -> flags that it may hold.
-        kept: flags that are not for the user here, and why not.
-
-    Returns:
-        Section -> flag -> text, texts of a repeated flag, or whether a switch is on.
+        tables: sections of the file.
+        given: fields that the command line gives; they win over [compress].
 
     Raises:
-        UsageError: a section or key that does not exist (says the nearest that does), a value of the wrong type.
+        UsageError: something that does not exist, or has a wrong value.
     """
-    found: dict[str, dict[str, str | bool | tuple[str, ...]]] = {}
-    for section, table in tables.items():
-        if section not in known:
-            raise UsageError(f"settings: no section [{section}]{nearest(section, sorted(known))}")
-        found[section] = {}
-        for key, value in table.items():
-            if key not in known[section]:
-                reason = kept.get(key)
-                if reason is not None:
-                    raise UsageError(f"settings: {key} in [{section}]: {reason}")
-                near = nearest(key, sorted(known[section]), "its keys are")
-                raise UsageError(f"settings: no key {key} in [{section}]{near}")
-            given = _value(section, key, value, known[section][key])
-            if given is not None:
-                found[section][key] = given
-    return found
-
-
-def _value(section: str, key: str, value: Any, flag: Flag) -> str | bool | tuple[str, ...] | None:
-    """Returns what a flag is given; None where a switch stays off."""
-    if flag.switch:
-        if not isinstance(value, bool):
-            raise UsageError(f"settings: {key} in [{section}] is true or false, not {str(value)[:40]}")
-        return value if value or flag.negatable else None
-    parts = value if isinstance(value, list) else [value]
-    if not all(isinstance(part, str | int | float) and not isinstance(part, bool) for part in parts) or not parts:
-        raise UsageError(f"settings: {key} in [{section}] takes text or numbers, not {str(value)[:40]}")
-    texts = tuple(str(part) for part in parts)
-    return texts if flag.repeated else ",".join(texts)
-
-
-def nearest(word: str, known: Iterable[str], otherwise: str = "there are") -> str:
-    """Says what a word may have been meant for, or what there is."""
-    names = list(known)
-    close = get_close_matches(word, names, n=1, cutoff=0.5)
-    return f"; the nearest is {close[0]}" if close else f"; {otherwise} {', '.join(names)}"
+    own = {key.replace("_", "-"): value for key, value in tables.get(OWN, {}).items()}
+    amounts = ("target-macs", "target-params", "target-size", "ratio")
+    if sum(name in own for name in amounts) > 1:
+        raise UsageError(f"settings: [{OWN}] holds more than one of {', '.join(amounts)}")
+    if any(name.replace("-", "_") in given for name in amounts):
+        own = {name: value for name, value in own.items() if name not in amounts}
+    stages = {name: table for name, table in tables.items() if name != OWN}
+    flags = {entry.flag: name for name, entry in declared(CompressSettings).items()}
+    values = {flags.get(name, name): value for name, value in own.items()}
+    return from_mapping(CompressSettings, {**values, **given}, f"settings [{OWN}]", stages=stages)

@@ -1,16 +1,18 @@
-"""What a run has come to: one row per network, and what the user should know."""
+"""The figures of a run: one row per network, and what the user should know."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from darkprune.compression.defaults import FEWEST_UNLABELLED
-from darkprune.compression.stages import Compression, Pair
-from darkprune.graph.graph import read_graph
+from darkprune.compression.network import RunNetwork
 from darkprune.graph.stats import totals
-from darkprune.runs.record_file import RecordFile
+
+if TYPE_CHECKING:
+    from darkprune.compression.plan import Compression
 
 #: measured with yolo-fastest-1.1-xl on COCO; see docs/RESULTS.md
 WITHOUT_IMAGES = (
@@ -27,110 +29,140 @@ WITHOUT_TORCH = (
 )
 
 
-def advice_for(plan: Compression) -> list[str]:
-    """Says what to expect, before anything is done."""
-    given, found = plan.given, []
-    if given.drawn:
+@dataclass(frozen=True, kw_only=True)
+class NetworkFigures:
+    """The figures of one network of a run.
+
+    Attributes:
+        network: its name; that of the control says its input size.
+        map50: mAP@0.5 as a fraction; None where it was not measured.
+        distance: of its outputs from the original's; None where it was not measured.
+        params: stored floats.
+        macs: multiply-adds for one image.
+        bytes: size of the weights file.
+        seconds: time that its stage took; None for the original and the control.
+        result: whether it is the result of the run.
+    """
+
+    network: str
+    map50: float | None = None
+    distance: float | None = None
+    params: int
+    macs: int
+    bytes: int
+    seconds: float | None = None
+    result: bool = False
+
+    @property
+    def is_control(self) -> bool:
+        """Whether it is the unpruned network at a smaller input."""
+        return self.network.startswith("original at")
+
+    @property
+    def quality(self) -> str:
+        """What was measured, in words."""
+        return f"{100 * self.map50:.1f} % mAP" if self.map50 is not None else f"output distance {self.distance:.3f}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the fields."""
+        return asdict(self)
+
+
+def advice_for(run: Compression) -> list[str]:
+    """Returns what to expect, before anything is done."""
+    available, found = run.available, []
+    if available.drawn:
         found.append(WITHOUT_IMAGES)
-    elif not given.torch:
+    elif not available.torch:
         found.append(WITHOUT_TORCH)
-    elif not given.detector and given.train is None:
+    elif not available.detector and available.train is None:
         found.append("the network has no detection head: only its weights say what can go, and nothing is measured")
-    elif given.train is None and not given.drawn and given.valid is None:
+    elif available.train is None and available.valid is None:
         found.append("without labels what is measured is the distance of the outputs (0: the same, 1: nothing said)")
-    distilled = any(stage.name == "distill" for stage in plan.stages) or "distill" in plan.wish.skip
-    if given.train is None and given.learn is not None and not given.learns_enough and not distilled:
+    distilled = any(stage.name == "distill" for stage in run.stages) or "distill" in run.settings.skip
+    if available.train is None and available.learn is not None and not available.learns_enough and not distilled:
         found.append(
-            f"{given.learn[1]} images are too few to learn from without labels ({FEWEST_UNLABELLED} are asked for): no "
-            "distillation; a setting for it switches it on (--set distill.epochs=40)"
+            f"{available.learn_count} images are too few to learn from without labels ({FEWEST_UNLABELLED} are asked "
+            "for): no distillation; a setting for it switches it on (--set distill.epochs=40)"
         )
-    if given.seen:
+    if available.valid_is_train:
         found.append("mAP is measured on the images that are trained on (--valid F gives others)")
     return found
 
 
-def rows_of(plan: Compression, manifest: RecordFile) -> list[dict[str, Any]]:
-    """Returns one row per network: its figures, the seconds that its stage took, and whether it is the result."""
+def figures_of(run: Compression) -> tuple[NetworkFigures, ...]:
+    """Returns the figures of each network, in order; those of the control last."""
     found = []
-    best = best_of(plan, manifest)
-    for pair in plan.networks:
-        total = totals(read_graph(pair.cfg))
-        figures = _figures(manifest, pair)
-        made = manifest.records.get(pair.made_by)
-        itself = pair is plan.original and plan.given.valid is None and plan.given.held_out is not None
+    best, records = best_of(run), run.records.records
+    for network in run.networks:
+        total = totals(network.pair().graph)
+        measured = _measured(run, network)
+        made = records.get(network.made_by)
+        itself = network is run.original and run.available.valid is None and run.available.held_out is not None
         found.append(
-            {
-                "network": pair.name,
-                "map50": figures.get("map50"),
-                "distance": 0.0 if itself else figures.get("distance"),
-                "params": total.params,
-                "macs": total.macs,
-                "bytes": pair.weights.stat().st_size,
-                "seconds": round(made.seconds, 1) if made is not None else None,
-                "result": pair is best,
-            }
+            NetworkFigures(
+                network=network.name,
+                map50=measured.get("map50"),
+                distance=0.0 if itself else measured.get("distance"),
+                params=total.params,
+                macs=total.macs,
+                bytes=network.weights.stat().st_size,
+                seconds=round(made.seconds, 1) if made is not None else None,
+                result=network is best,
+            )
         )
-    control = manifest.records.get("evaluate: control")
+    control = records.get("evaluate: control")
     if control is not None and control.done and control.result.get("map50") is not None:
-        found.append({**found[0], **control.result, "distance": None, "seconds": None, "result": False})
-    return found
+        found.append(replace(found[0], **control.result, distance=None, seconds=None, result=False))
+    return tuple(found)
 
 
-def best_of(plan: Compression, manifest: RecordFile) -> Pair:
+def best_of(run: Compression) -> RunNetwork:
     """Returns the network that is the result: the last one, unless an earlier one that is as slim is better."""
-    best = plan.current
-    for pair in reversed(plan.candidates()):
-        if _loss(manifest, best) - _loss(manifest, pair) > MARGIN:
-            best = pair
+    best = run.current
+    for network in reversed(run.candidates()):
+        if _loss(run, best) - _loss(run, network) > MARGIN:
+            best = network
     return best
 
 
-def _loss(manifest: RecordFile, pair: Pair) -> float:
-    """Returns 1 − mAP or the output distance; infinite for what was not measured, as nothing is to be said of it."""
-    figures = _figures(manifest, pair)
-    if figures.get("map50") is not None:
-        return 1 - float(figures["map50"])
-    return float(figures["distance"]) if figures.get("distance") is not None else math.inf
+def _loss(run: Compression, network: RunNetwork) -> float:
+    """Returns 1 − mAP or the output distance; infinite for what was not measured, so that nothing follows from it."""
+    measured = _measured(run, network)
+    if measured.get("map50") is not None:
+        return 1 - float(measured["map50"])
+    return float(measured["distance"]) if measured.get("distance") is not None else math.inf
 
 
-def _figures(manifest: RecordFile, pair: Pair) -> Mapping[str, Any]:
-    entry = manifest.records.get(f"evaluate: {pair.name}")
-    return entry.result if entry is not None and entry.done else {}
+def _measured(run: Compression, network: RunNetwork) -> Mapping[str, Any]:
+    record = run.records.records.get(f"evaluate: {network.name}")
+    return record.result if record is not None and record.done else {}
 
 
-def verdict_on(rows: list[dict[str, Any]]) -> list[str]:
-    """Says so where a stage has done harm, or the unpruned network at a smaller input is better than the result."""
-    return [*_harm(rows), *_beaten(rows)]
+def verdict_on(networks: Sequence[NetworkFigures]) -> list[str]:
+    """Returns which stages did harm, and whether the unpruned network at a smaller input is better than the result."""
+    return [*_harm(networks), *_beaten(networks)]
 
 
-def _harm(rows: list[dict[str, Any]]) -> list[str]:
-    """Says which stages were of no use."""
-    result = next(number for number, row in enumerate(rows) if row["result"])
-    later = [row for row in rows[result + 1 :] if not row["network"].startswith("original at")]
+def _harm(networks: Sequence[NetworkFigures]) -> list[str]:
+    number = next(number for number, network in enumerate(networks) if network.result)
+    later = [network for network in networks[number + 1 :] if not network.is_control]
     if not later:
         return []
     return [
-        f"{later[-1]['network']} is worse ({_quality(later[-1])}) than {rows[result]['network']} "
-        f"({_quality(rows[result])}), which is taken as the result: more images or longer training "
+        f"{later[-1].network} is worse ({later[-1].quality}) than {networks[number].network} "
+        f"({networks[number].quality}), which is taken as the result: more images or longer training "
         f"(--set distill.epochs=…) may help; --skip distill saves the time"
     ]
 
 
-def _quality(row: dict[str, Any]) -> str:
-    if row["map50"] is not None:
-        return f"{100 * row['map50']:.1f} % mAP"
-    return f"output distance {row['distance']:.3f}"
-
-
-def _beaten(rows: list[dict[str, Any]]) -> list[str]:
-    control = rows[-1]
-    if not control["network"].startswith("original at") or len(rows) < 3:
-        return []
-    result = next(row for row in rows if row["result"])
-    if result["map50"] is None or result["map50"] > control["map50"]:
+def _beaten(networks: Sequence[NetworkFigures]) -> list[str]:
+    control = networks[-1]
+    result = next(network for network in networks if network.result)
+    if not control.is_control or control.map50 is None or result.map50 is None or result.map50 > control.map50:
         return []
     return [
-        f"the {control['network']} has {100 * control['map50']:.1f} % mAP at {control['macs'] / 1e9:.3f} G "
-        f"multiply-adds, the result {100 * result['map50']:.1f} % at {result['macs'] / 1e9:.3f} G: "
+        f"the {control.network} has {100 * control.map50:.1f} % mAP at {control.macs / 1e9:.3f} G "
+        f"multiply-adds, the result {100 * result.map50:.1f} % at {result.macs / 1e9:.3f} G: "
         "take the smaller input, train for longer (--set distill.epochs=…), or ask for less"
     ]

@@ -4,40 +4,46 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from darkprune.data.samples import Samples
+import torch
+
 from darkprune.errors import UsageError
-from darkprune.evaluation.output_distance import OutputDistance
 from darkprune.graph.graph import Graph
 from darkprune.graph.weights import NetworkWeights
 from darkprune.network import save_weights
-from darkprune.network.loading import load_network, run_of
+from darkprune.network.loading import load_network
+from darkprune.network.output_distance import Reference
+from darkprune.network.samples import Sample, Samples
 from darkprune.network.walk import affordable_images
-from darkprune.progress import Progress, silent
 from darkprune.refit.batch_norm import reestimate
 from darkprune.refit.effects import measure_effects
-from darkprune.refit.refit import AlignedNetworks, RefitSettings, refit
+from darkprune.refit.refit import Pairing, refit
+from darkprune.surgery.apply import Cut
 from darkprune.surgery.removed_units import kept_layers
 from darkprune.surgery.surgery import Surgery
+from darkprune.surgery.units import Unit
 
 METHODS = ("none", "lsq", "scale", "bn")
-#: fewest and most images, or views of them, that each method uses; between them as many as can be kept in memory
+#: how many images, or views of them, each method looks at, at least and at most; between them as many as can be kept in
+#: memory
 IMAGES = {"lsq": (64, 768), "scale": (64, 64), "bn": (128, 256), "none": (0, 0)}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Recovery:
-    """Result of a recovery.
+    """What recovery did.
 
     Attributes:
         how: `lsq`, `scale`, `bn` or `none`.
         images: number of images that were fitted on.
-        views: number of views of them: where there are few images, mirrored ones and parts too.
+        views: how many were seen: where there are few, mirrored ones and parts too.
         held_out: number of images that the distance is measured on.
         distance_before, distance_after: output distance of the slim network to the original.
-        layers: number of layers that were changed.
+        layers: how many layers were changed.
     """
 
     how: str
@@ -48,42 +54,61 @@ class Recovery:
     distance_after: float
     layers: int
 
-    def to_json(self) -> dict[str, object]:
-        """Returns the fields as JSON; an infinite distance as null."""
+    def to_json(self) -> dict[str, Any]:
+        """Returns the fields as JSON; what is infinite as null."""
         return {key: value if value != math.inf else None for key, value in asdict(self).items()}
 
 
 def images_for(how: str, graph: Graph) -> int:
-    """Returns the number of images, or views of them, that a method uses."""
+    """Returns how many images, or views of them, a method looks at."""
     least, most = IMAGES[how]
     return max(least, min(most, affordable_images(graph)))
 
 
-def align(surgery: Surgery, slim: Path) -> AlignedNetworks:
-    """Loads the original and the slim network of a surgery.
+def sample_for(how: str, original: Graph, samples: Samples) -> Sample:
+    """Returns what a method looks at: the images to fit on, and further views where there are few."""
+    return samples.fit.filled(images_for(how, original))
+
+
+def steps_of(how: str, original: Graph, slim: Graph, samples: Samples) -> int:
+    """Returns how often `recover` tells that it moves on: after each layer, before a refit after each batch too."""
+    return len(slim) + (sample_for(how, original, samples).batches_in_all if how == "lsq" else 0)
+
+
+def pair_up(original: NetworkWeights, units: Sequence[Unit], cut: Cut, slim: Path, device: torch.device) -> Pairing:
+    """Loads the original and the slim network.
 
     Args:
-        surgery: what the slim file was made by.
+        original: the pair before, whole.
+        units: residual units that were cut out.
+        cut: the cut of the network without them.
         slim: the slim weights file.
+        device: where the networks live.
     """
-    with NetworkWeights(surgery.graph, slim) as file:
-        after = load_network(file)
-    original = surgery.original
-    return AlignedNetworks(
-        original=load_network(original),
-        slim=after,
-        cut=surgery.cut,
-        layers=kept_layers(original.graph, surgery.plan.units),
-    )
+    with NetworkWeights(cut.slim, slim) as file:
+        after = load_network(cut.slim, file, device)
+    before = load_network(original.graph, original, device)
+    return Pairing(before, after, cut, kept_layers(original.graph, units))
 
 
-def cut_and_align(surgery: Surgery) -> AlignedNetworks:
-    """Carries a surgery out, in a temporary file, and loads both networks."""
+def cut_and_pair(surgery: Surgery, device: torch.device) -> Pairing:
+    """Carries a surgery out, in a temporary file, and loads both networks.
+
+    Args:
+        surgery: what goes.
+        device: where the networks live.
+    """
     with surgery.temporary_weights() as path:
-        return align(surgery, path)
+        return pair_up(surgery.original, surgery.plan.units, surgery.cut, path, device)
 
 
-def recover(surgery: Surgery, slim: Path, samples: Samples, how: str, progress: Progress = silent) -> Recovery:
+def recover(
+    surgery: Surgery,
+    slim: Path,
+    samples: Samples,
+    how: str,
+    progress: Callable[[], object] = lambda: None,
+) -> Recovery:
     """Recovers a slim weights file in place, and measures the output distance on held-out images.
 
     Args:
@@ -91,7 +116,7 @@ def recover(surgery: Surgery, slim: Path, samples: Samples, how: str, progress: 
         slim: the slim weights file; rewritten unless `how` is `none`.
         samples: unlabelled images.
         how: `lsq` (refit), `scale` (only one factor per input channel), `bn` (batch statistics) or `none` (measure).
-        progress: gets the steps of each part of it.
+        progress: called `steps_of` times.
 
     Raises:
         UsageError: no such method.
@@ -99,27 +124,18 @@ def recover(surgery: Surgery, slim: Path, samples: Samples, how: str, progress: 
     if how not in METHODS:
         raise UsageError(f"no recovery '{how}'; there are {', '.join(METHODS)}")
     original = surgery.original
-    networks = align(surgery, slim)
-    distance = OutputDistance(run_of(networks.original), original.graph, samples.held_out)
-    before = after = distance.of(run_of(networks.slim), progress=progress)
-    fit, changed = samples.fit.filled(images_for(how, original.graph)), 0
+    pair = pair_up(original, surgery.plan.units, surgery.cut, slim, samples.fit.device)
+    reference = Reference(pair.original, samples.held_out)
+    before = after = reference.distance(pair.slim)
+    fit, changed = sample_for(how, original.graph, samples), 0
     if how != "none":
         if how == "bn":
-            changed = len(reestimate(networks.slim, fit, progress))
+            changed = len(reestimate(pair.slim, fit, progress))
         else:
-            lsq = how == "lsq"
-            positions = measure_effects(networks.original, fit, progress=progress).positions if lsq else None
-            changed = len(refit(networks, fit, positions, RefitSettings(scales=not lsq), progress))
-        after = distance.of(run_of(networks.slim), progress=progress)
+            places = measure_effects(pair.original, fit, progress=progress).places if how == "lsq" else None
+            changed = len(refit(pair, fit, places, scales=how == "scale", progress=progress))
+        after = reference.distance(pair.slim)
         with slim.open("wb", buffering=0) as file:
-            save_weights(networks.slim, file, original.file.header)
+            save_weights(pair.slim, file, original.file.header)
             os.fsync(file.fileno())
-    return Recovery(
-        how=how,
-        images=len(fit.paths),
-        views=len(fit),
-        held_out=len(samples.held_out),
-        distance_before=before,
-        distance_after=after,
-        layers=changed,
-    )
+    return Recovery(how, len(fit.paths), len(fit), len(samples.held_out), before, after, changed)

@@ -6,6 +6,7 @@ has changed (settings, content of what it reads, the program's version, a file t
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,7 +15,9 @@ from pathlib import Path
 from typing import Protocol
 
 from darkprune.errors import DarkpruneError, OutputError
+from darkprune.progress import Progress, say, silent
 from darkprune.runs.digests import digest_of_file
+from darkprune.runs.provenance import made_by_command
 from darkprune.runs.record import Input, Origin, Record, path_text
 from darkprune.runs.record_file import RecordFile
 
@@ -62,13 +65,18 @@ class FileSource:
         return digest_of_file(self.path)
 
 
+#: does a stage, or goes on with it where told to, and returns its figures as JSON values
+Work = Callable[[bool, Progress], Mapping[str, object]]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Stage:
     """One step of a run.
 
     Attributes:
         name: unique in the run, `evaluate` or `evaluate: pruned`; the part before the colon is what users know it by.
-        step: what is done: the name of a function.
+        step: what is done; part of its key.
+        work: does it.
         settings: those that change the result.
         sources: everything that it reads.
         command: the command line that does the same, as words; empty where there is none.
@@ -79,6 +87,7 @@ class Stage:
 
     name: str
     step: str
+    work: Work
     settings: Mapping[str, object] = field(default_factory=dict)
     sources: tuple[Source, ...] = ()
     command: tuple[str, ...] = ()
@@ -121,20 +130,13 @@ class Status:
     origin: Origin | None = None
 
 
-#: does a stage, or goes on with it where told to, and returns its figures
-Work = Callable[[Stage, bool], Mapping[str, object]]
-
-
-def run_stages(
-    stages: Sequence[Stage], records: RecordFile, work: Work, before: Callable[[Stage, Status], None]
-) -> None:
+def run_stages(stages: Sequence[Stage], records: RecordFile, progress: Progress = silent) -> None:
     """Does what is to be done, in order; the records are up to date whenever this returns or raises.
 
     Args:
         stages: of the run.
         records: of the run, in its folder.
-        work: does a stage.
-        before: called before each, also where nothing is to be done.
+        progress: gets a line before each stage, also where nothing is to be done, and the events of its work.
 
     Raises:
         DarkpruneError: a stage failed, or left no file that it should have.
@@ -142,9 +144,10 @@ def run_stages(
     """
     for stage in stages:
         status = status_of(stage, records)
-        before(stage, status)
+        line = f"[{stage.name}] {status.why}"
+        say(progress, f"{line}\n$ {shlex.join(stage.command)}" if status.todo and stage.command else line)
         if status.todo:
-            _do(stage, status, records, work)
+            _do(stage, status, records, progress)
 
 
 def look_ahead(stages: Iterable[Stage], records: RecordFile) -> list[tuple[Stage, Status]]:
@@ -194,7 +197,7 @@ def status_of(stage: Stage, records: RecordFile) -> Status:
     return Status(False, "up to date", origin=origin)
 
 
-def _do(stage: Stage, status: Status, records: RecordFile, work: Work) -> None:
+def _do(stage: Stage, status: Status, records: RecordFile, progress: Progress) -> None:
     assert status.origin is not None
     folder = records.path.parent
     earlier = records.records.get(stage.name)
@@ -203,13 +206,14 @@ def _do(stage: Stage, status: Status, records: RecordFile, work: Work) -> None:
         # killed outright: what counts is the time up to the state that is left
         spent = max(0.0, stage.state.stat().st_mtime - earlier.started)
     if not status.resume:
-        _clear(stage, folder)
+        _remove_partial(stage)
     began = time.time()
     command = (*stage.command, "--resume") if status.resume and stage.command else stage.command
     record = Record(origin=status.origin, done=False, command=command, started=began, seconds=spent)
     records.keep(stage.name, record)
     try:
-        result = work(stage, status.resume)
+        with made_by_command(shlex.join(command)):
+            result = stage.work(status.resume, progress)
     except KeyboardInterrupt:
         records.keep(stage.name, replace(record, seconds=spent + time.time() - began))
         raise
@@ -221,19 +225,15 @@ def _do(stage: Stage, status: Status, records: RecordFile, work: Work) -> None:
     records.keep(stage.name, replace(record, done=True, outputs=outputs, result=result, seconds=seconds))
 
 
-def _clear(stage: Stage, folder: Path) -> None:
-    """Removes what an earlier attempt left: a stage begins with nothing."""
+def _remove_partial(stage: Stage) -> None:
+    """Removes what a process that was killed left beside the output; the output itself may hold files of the user's."""
     if stage.output is None:
         return
-    try:
-        if stage.output.is_dir() and not stage.output.is_symlink():
-            shutil.rmtree(stage.output)
-        else:
-            stage.output.unlink(missing_ok=True)
-        for path in folder.glob(f".{stage.output.name}.partial-*"):  # of a process that was killed
+    for path in stage.output.parent.glob(f".{stage.output.name}.partial-*"):
+        try:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    except OSError as error:
-        raise OutputError(f"{error.filename}: cannot be removed ({error.strerror})") from None
+        except OSError as error:
+            raise OutputError(f"{error.filename}: cannot be removed ({error.strerror})") from None
 
 
 def _difference(then: Origin, now: Origin) -> str:

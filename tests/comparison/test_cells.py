@@ -63,10 +63,10 @@ def test_what_is_not_drawn_stands_for_all_seeds() -> None:
 @pytest.mark.parametrize(
     ("methods", "recoveries", "message"),
     [
-        (["slimmin"], ["none"], "nearest is slimming"),
+        (["slimmin"], ["none"], "did you mean slimming"),
         (["layer+layer"], ["none"], "no such method"),
         (["zzz"], ["none"], "there are slimming"),
-        (["group"], ["finetun"], "nearest is finetune"),
+        (["group"], ["finetun"], "did you mean finetune"),
         (["group"], ["finetune+lsq"], "joins one of"),
     ],
 )

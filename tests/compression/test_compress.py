@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-import darkprune
+import darkprune as dp
 from darkprune.cli.main import main
 from darkprune.darknet.cfg import parse_cfg
 from darkprune.graph.fresh import write_fresh
@@ -187,7 +187,7 @@ def test_an_upgrade_of_the_program_does_everything_again(
     assert compress("--dry-run", "--json", run=str(run)) == 0
     told = {row["stage"]: row for row in json.loads(capsys.readouterr().out)["stages"]}
     assert all(row["todo"] for row in told.values())
-    assert told["sparse"]["why"] == f"to be done again: darkprune 0.0.1 → {darkprune.__version__}"
+    assert told["sparse"]["why"] == f"to be done again: darkprune 0.0.1 → {dp.__version__}"
 
 
 def test_records_name_their_inputs(place: Path) -> None:
@@ -273,7 +273,7 @@ def test_few_images_are_not_learnt_from_unless_asked(
 ) -> None:
     line = ["compress", "tiny.cfg", "tiny.weights", "--ratio", "0.2", "-o", "other", "--dry-run", "--images", "images"]
     for fewest, words in ((6, "--unlabelled"), (7, "6 images are too few to learn from without labels (7 are asked")):
-        for module in ("given", "summary"):
+        for module in ("available", "summary"):
             monkeypatch.setattr(f"darkprune.compression.{module}.FEWEST_UNLABELLED", fewest)
         assert main(line) == 0
         heard = capsys.readouterr()
@@ -286,7 +286,7 @@ def test_few_images_are_not_learnt_from_unless_asked(
 def test_the_pair_alone_is_pruned_on_drawn_scenes(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("darkprune.compression.given.DRAWN", 12)
+    monkeypatch.setattr("darkprune.compression.available.DRAWN", 12)
     words = ["--ratio", "0.2", "--set", "prune.min-channels=2", "-o", str(tmp_path / "run")]
     assert main(["compress", "tiny.cfg", "tiny.weights", *words]) == 0
     heard = capsys.readouterr()
@@ -298,7 +298,7 @@ def test_the_pair_alone_is_pruned_on_drawn_scenes(
 def test_without_torch_only_the_weights_decide(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("darkprune.compression.given.find_spec", lambda name: None)
+    monkeypatch.setattr("darkprune.compression.available.find_spec", lambda name: None)
     assert main(["compress", "tiny.cfg", "tiny.weights", "--ratio", "0.2", "-o", "other", "--dry-run"]) == 0
     heard = capsys.readouterr()
     assert "torch is not installed" in heard.err
@@ -328,18 +328,18 @@ def test_images_alone_are_divided_and_measured(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--set", "distil.epochs=3"], "no section [distil]; the nearest is distill"),
-        (["--set", "distill.epoch=3"], "no key epoch in [distill]; the nearest is epochs"),
+        (["--set", "distil.epochs=3"], "no section [distil]; did you mean distill?"),
+        (["--set", "distill.epoch=3"], "no key epoch in [distill]; did you mean epochs?"),
         (["--set", "prune.epochs=3"], "no key epochs in [prune]"),
         (["--set", "distill.lr=many"], "--lr many: give a number"),
-        (["--set", "distill.adam=3"], "adam in [distill] is true or false"),
-        (["--set", "prune.merge=true"], "takes text or numbers"),
+        (["--set", "distill.adam=3"], "settings [distill]: adam = 3: give true or false"),
+        (["--set", "prune.merge=true"], "settings [prune]: merge = True: give text"),
         (["--set", "prune.output=x"], "compress gives that itself"),
         (["--set", "distill.epochs"], "write STAGE.KEY=VALUE"),
-        (["--set", "compress.skip=prun"], "skip = prun"),
+        (["--set", "compress.skip=prun"], "--skip prun: choose from"),
         (["--skip", "prune"], "a run without pruning"),
         (["--images", "nowhere"], "nowhere: no such file or folder"),
-        (["--config", "nowhere.toml"], "cannot be read"),
+        (["--config", "nowhere.toml"], "nowhere.toml: no such file"),
         (["--target-params", "0.01"], "with every layer at its floor"),
     ],
 )
@@ -383,3 +383,28 @@ def test_the_command_line_wins_over_the_file(place: Path, capsys: pytest.Capture
     assert "--ratio" not in command
     assert compress("--ratio", "0.3", "--dry-run") == 0
     assert "ratio 0.2 → 0.3" in capsys.readouterr().out
+
+
+def test_the_function_and_the_command_are_one(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    events: list[dp.ProgressEvent] = []
+    short = {"iterations": 4, "batch": 4}
+    stages = {"sparse": short, "prune": {"rounds": 1, "min_channels": 2}, "distill": short}
+    settings = dp.CompressSettings(data="x.data", ratio=0.2, stages=stages)
+    result = dp.compress("tiny.cfg", "tiny.weights", settings, "run", progress=events.append)
+    assert capsys.readouterr() == ("", "")
+    assert {event.message.partition("]")[2] for event in events if event.message} == {" up to date"}
+    assert result.cfg == Path("run/tiny.cfg")
+    assert result.map50 == result.figures.map50
+    assert compress("--json") == 0
+    assert json.loads(capsys.readouterr().out) == result.to_json()
+
+
+def test_files_of_the_user_stay_in_the_folders_of_stages(place: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(place / "run", run)
+    own = [run / folder / name for folder in ("sparse", "pruned", "distilled") for name in ("notes.txt", "mine/a.txt")]
+    for path in own:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+    assert compress("--from", "sparse", run=str(run)) == 0
+    assert all(path.read_text() == "mine" for path in own)

@@ -1,0 +1,165 @@
+"""What a user has to work with: labels, images, or nothing but the pair; and the lists that follow from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+
+from darkprune.compression.defaults import FEWEST_UNLABELLED
+from darkprune.compression.settings import CompressSettings
+from darkprune.compression.sources import Drawn, Images, Labelled, Written, list_of
+from darkprune.data import read_dataset
+from darkprune.data.class_names import names_file
+from darkprune.data.dataset import Dataset
+from darkprune.data.image_files import divide_images, images_of
+from darkprune.errors import DataError, UsageError
+from darkprune.graph.graph import Graph
+from darkprune.runs.stages import FileSource
+
+DRAWN = 320  #: scenes that stand in for images: 64 of them are held out
+MOST_PIXELS = 416  #: side of a drawn scene, at most
+FOLDER = "inputs"  #: in the run's folder, for what it writes before its first stage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Available:
+    """What there is to work with.
+
+    Attributes:
+        train: labelled images to train on; None without labels.
+        train_count: how many.
+        valid: labelled images to measure on.
+        valid_is_train: whether those are the images that are trained on.
+        names: names of the classes, for `train` and `valid`, where the user gives a file.
+        images: images to score and fit on, without their labels; the training images where there are labels.
+        learn: images that the network may learn from without labels.
+        learn_count: how many.
+        held_out: those that the output distance is measured on.
+        detector: whether the network has detection heads.
+        torch: whether torch is there, without which nothing can be scored on images or trained.
+        class_names: names for the result, where any are known.
+    """
+
+    train: Labelled | None = None
+    train_count: int = 0
+    valid: Labelled | None = None
+    valid_is_train: bool = False
+    names: FileSource | None = None
+    images: FileSource | None = None
+    learn: FileSource | None = None
+    learn_count: int = 0
+    held_out: FileSource | None = None
+    detector: bool = True
+    torch: bool = True
+    class_names: FileSource | None = None
+
+    @property
+    def learns_enough(self) -> bool:
+        """Whether there are images enough to learn from without labels."""
+        return self.learn is not None and self.learn_count >= FEWEST_UNLABELLED
+
+    @property
+    def drawn(self) -> bool:
+        """Whether drawn scenes stand in for images."""
+        return isinstance(self.images, Drawn)
+
+    def to_write(self) -> Iterator[Written | Drawn]:
+        """Yields the files that the run writes before its first stage."""
+        for source in (self.images, self.learn, self.held_out, self.class_names):
+            if isinstance(source, Written | Drawn):
+                yield source
+
+
+def find_available(settings: CompressSettings, graph: Graph, folder: Path) -> Available:
+    """Finds out what there is.
+
+    Args:
+        settings: what the user names.
+        graph: the network.
+        folder: of the run.
+
+    Raises:
+        DataError: something of it cannot be used.
+        UsageError: labelled images to measure on, of a network that detects nothing.
+    """
+    torch = find_spec("torch") is not None
+    if not torch and (settings.data or settings.images):
+        raise DataError("to score, repair and train with images, torch is needed: pip install 'darkprune[train]'")
+    detector = bool(graph.heads)
+    if settings.valid and not detector:
+        raise UsageError(f"--valid: {graph.cfg.source} has no detection head, so mAP cannot be measured")
+    train = read_dataset(settings.data, "train", settings.names) if settings.data and detector else None
+    labelled, valid, valid_is_train = _labelled(settings, train)
+    inputs = folder / FOLDER
+    found = Available(
+        train=labelled,
+        train_count=len(train) if train is not None else 0,
+        valid=valid,
+        valid_is_train=valid_is_train,
+        names=FileSource("names", Path(settings.names)) if settings.names else None,
+        detector=detector,
+        torch=torch,
+        class_names=_class_names(settings, graph, train, inputs),
+    )
+    if detector and (settings.images or train is not None):
+        return _with_images(found, settings, train, inputs)
+    if detector and torch and graph.net.input.c in (1, 3):
+        size = min(MOST_PIXELS, max(graph.net.input.w, graph.net.input.h))
+        return replace(found, images=Drawn("images", inputs / "drawn", DRAWN, size))
+    return found
+
+
+def _labelled(settings: CompressSettings, train: Dataset | None) -> tuple[Labelled | None, Labelled | None, bool]:
+    """Returns the labelled images to train and to measure on, and whether they are the same."""
+    names = Path(settings.names) if settings.names else None
+    path, same = _valid(settings, train)
+    valid = None if path is None else Labelled("valid", path, names, ("valid",))
+    if not settings.data:
+        return None, valid, same
+    both = path == Path(settings.data)  # one digest for all stages then
+    data = Labelled("data", Path(settings.data), names, ("train", "valid") if both else ("train",))
+    return data, data if both else valid, same
+
+
+def _valid(settings: CompressSettings, train: Dataset | None) -> tuple[Path | None, bool]:
+    """Finds labelled images to measure on, and says whether they are those of the training."""
+    if settings.valid:
+        read_dataset(settings.valid, "valid", settings.names)
+        return Path(settings.valid), settings.valid == settings.data
+    if settings.data is None or train is None:
+        return None, False
+    try:
+        found = read_dataset(settings.data, "valid", settings.names)
+    except DataError:
+        return None, False
+    return Path(settings.data), found.images == train.images
+
+
+def _with_images(found: Available, settings: CompressSettings, train: Dataset | None, inputs: Path) -> Available:
+    """Divides the images into those to score and fit on, to learn from, and to measure on."""
+    if settings.images:
+        paths = images_of(Path(settings.images))
+        images: FileSource = Images("images", Path(settings.images))
+    else:
+        paths = tuple(record.path for record in train.images) if train is not None else ()
+        images = list_of("images", inputs / "train.txt", paths)
+    rest, held = divide_images(paths)
+    found = replace(found, images=images)
+    if train is None:
+        free = rest if found.valid is None else paths  # nothing need be held out where labels tell
+        found = replace(found, learn=list_of("unlabelled", inputs / "learn.txt", free), learn_count=len(free))
+    if found.valid is None:
+        found = replace(found, held_out=list_of("held out", inputs / "held-out.txt", held))
+    return found
+
+
+def _class_names(
+    settings: CompressSettings, graph: Graph, train: Dataset | None, inputs: Path
+) -> FileSource | None:
+    known = settings.names or names_file(graph)
+    if known:
+        return FileSource("names", Path(known))
+    path = inputs / f"{Path(graph.cfg.source).stem}.names"
+    return Written("names", path, train.class_names) if train is not None and train.class_names else None
