@@ -73,7 +73,7 @@ class Pair:
         from darkprune.network.loading import load_network
 
         with self.open() as weights:
-            return load_network(self.graph, weights, torch.device(device))
+            return load_network(weights, torch.device(device))
 
 
 def load(cfg: PathLike, weights: PathLike | None = None) -> Pair:

@@ -314,22 +314,19 @@ class _Work:
             return None  # the groups' curves are measured in any program
         from darkprune.search.session import Session
 
-        return Session(Path(settings.images), graph, settings.recover, self._bar)
+        return Session(Path(settings.images), graph, settings.recover, self._progress)
 
     def _unit_scorer(self) -> UnitScorer:
         settings = self._settings
         if settings.unit_score == "gamma" or settings.data is None:
             return score_units
         from darkprune.data import read_dataset
-        from darkprune.network.samples import batch_size
-        from darkprune.scores.separation import IMAGES, score_by_separation
+        from darkprune.scores.separation import score_by_separation
 
         dataset = read_dataset(settings.data, "train", settings.names)
 
         def score(weights: NetworkWeights, units: Sequence[Unit]) -> tuple[Unit, ...]:
-            images = min(IMAGES, len(dataset))
-            with self._bar("telling classes apart", -(-images // batch_size(weights.graph))) as bar:
-                return score_by_separation(weights, units, dataset, progress=bar.update)
+            return score_by_separation(weights, units, dataset, progress=self._progress)
 
         return score
 

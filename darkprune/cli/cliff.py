@@ -20,7 +20,6 @@ from darkprune.cli.console import (
     following,
     print_json,
     print_table,
-    progress,
     warn,
 )
 from darkprune.comparison.cliff import Point, Store, summarise
@@ -34,6 +33,7 @@ from darkprune.evaluation.control import control_networks
 from darkprune.evaluation.of_graph import heads_of
 from darkprune.graph.graph import Graph, read_graph
 from darkprune.graph.weights import NetworkWeights
+from darkprune.progress import Progress, reporting
 from darkprune.runners.base import FAST_FIRST, RUNNERS, load_with_any
 from darkprune.runners.measure import DISTANCE, MAP, distance_to, map_of
 from darkprune.runs.digests import digest_of_file
@@ -91,6 +91,11 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Sweeps the ratio."""
+    with reporting(None) as report:
+        return _run(args, report)
+
+
+def _run(args: Namespace, report: Progress) -> int:
     ratios = _ratios(args.ratios)
     cfg, weights_path, folder = resolve(args.cfg), resolve(args.weights, "weights"), Path(args.output)
     if folder.exists() and not folder.is_dir():
@@ -99,7 +104,7 @@ def run(args: Namespace) -> int:
     heads_of(graph)  # without one there is nothing to measure
     args.allocation = args.allocation or ("global" if args.criterion in GLOBAL_CRITERIA else "uniform")
     settings = Selection(**{name: getattr(args, name) for name in _SETTINGS})
-    dataset, paths, session = _images(args, graph)
+    dataset, paths, session = _images(args, graph, report)
     metric = MAP if dataset is not None else DISTANCE
     runner, network = load_with_any(graph, weights_path, args.runner, taps=False, order=FAST_FIRST)
     with NetworkWeights(graph, weights_path) as weights:
@@ -168,7 +173,7 @@ def _ratios(text: str) -> list[float]:
     return ratios
 
 
-def _images(args: Namespace, graph: Graph) -> tuple[Dataset | None, tuple[Path, ...], Session | None]:
+def _images(args: Namespace, graph: Graph, report: Progress) -> tuple[Dataset | None, tuple[Path, ...], Session | None]:
     """Reads the labels, lists the images that are measured on, and opens those that are scored and fitted on."""
     if args.limit is not None and args.limit < 1:
         raise UsageError(f"--limit {args.limit}: must be at least 1")
@@ -182,7 +187,7 @@ def _images(args: Namespace, graph: Graph) -> tuple[Dataset | None, tuple[Path, 
     if by_images:
         from darkprune.search.session import Session
 
-        session = Session(Path(args.images), graph, args.recover, lambda what, steps: progress(steps, what, "step"))
+        session = Session(Path(args.images), graph, args.recover, report)
     if args.data is None:
         held_out = session.samples.held_out.paths if session else images_of(Path(args.images))
         return None, held_out[: args.limit or MOST_IMAGES], session

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
@@ -29,16 +28,6 @@ from darkprune.selection.budget import parse_budget
 from darkprune.surgery.plan_file import read_plan
 from darkprune.surgery.replay import replay
 from darkprune.surgery.result import write_result
-
-
-class _Silent:
-    def update(self) -> None:
-        pass
-
-
-@contextmanager
-def _silence(what: str, steps: int) -> Iterator[_Silent]:
-    yield _Silent()
 
 
 def cut(setup: Setup, cell: Cell, jobs: int = 1) -> Record:
@@ -91,7 +80,7 @@ def _cut(setup: Setup, cell: Cell, out: Path, jobs: int) -> dict[str, object]:
     graph = read_graph(setup.cfg)
     session = None
     if setup.looks(cell):
-        session = Session(_images(setup, cell), graph, method.finish, _silence, cell.cut_seed)
+        session = Session(_images(setup, cell), graph, method.finish, seed=cell.cut_seed)
     with NetworkWeights(graph, setup.weights) as weights:
         budget = parse_budget(setup.settings.budget_of, cell.budget, totals(graph, weights.file.header.size))
         selection, rest = method.for_budget(weights, budget, setup.settings.common)
@@ -112,7 +101,7 @@ def _recover(setup: Setup, cell: Cell, out: Path) -> Mapping[str, object]:
             shutil.copyfile(source / name, out / name)
         return {}
     graph = read_graph(setup.cfg)
-    session = Session(_images(setup, cell), graph, cell.how, _silence, cell.seed)
+    session = Session(_images(setup, cell), graph, cell.how, seed=cell.seed)
     with NetworkWeights(graph, setup.weights) as weights:
         plan = read_plan(source / setup.files.plan)
         surgery, done = session.recover(replay(weights, plan, setup.hashes))

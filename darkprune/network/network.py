@@ -1,4 +1,4 @@
-"""A graph as a torch module: runs images through the layers and shows whatever output is asked for."""
+"""A graph as a torch module: runs images through the layers and returns whatever output is asked for."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _SIZES_REMEMBERED = 256
 
 @dataclass(frozen=True)
 class NetworkOutput:
-    """What a forward pass gives.
+    """Result of a forward pass.
 
     Attributes:
         heads: detection head's layer index -> the raw map that it reads, (b, c, h, w).
         taps: index of each layer asked for -> its output, (b, c, h, w), or (b, n) where darknet has no map. Of a layer
             with antialiasing the blurred map; of a head darknet's activated one.
-        output: what the network ends with, losses aside; for a head its raw map.
+        output: output of the last layer that is no loss; for a head its raw map.
     """
 
     heads: dict[int, Tensor]
@@ -38,7 +38,7 @@ class Network(nn.Module):
     Its weights are zero until `load_weights` or `initialise` fills them.
 
     Attributes:
-        graph: the layers' facts.
+        graph: the network's layers.
         layers: one module per layer; `layers[i].scales` is darknet's tensor of that name.
         channels_last: whether maps are kept as (b, h, w, c) in memory.
         fused: whether batch normalisation was folded into the weights: for inference only.
@@ -76,6 +76,11 @@ class Network(nn.Module):
                 if parameter.dim() == 4:
                     parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
+    @property
+    def device(self) -> torch.device:
+        """Where its tensors live."""
+        return next(self.parameters(), torch.zeros(0)).device
+
     def __call__(self, images: Tensor, taps: Collection[int] = ()) -> NetworkOutput:
         """See `forward`."""
         output: NetworkOutput = super().__call__(images, taps)
@@ -84,7 +89,7 @@ class Network(nn.Module):
     def forward(self, images: Tensor, taps: Collection[int] = ()) -> NetworkOutput:
         """Runs a batch.
 
-        A map is freed behind the last layer that reads it.
+        A map is freed after the last layer that reads it.
 
         Args:
             images: (b, c, h, w), RGB, 0 to 1; h and w may differ from the cfg's where the layers allow. (b, n) for a
@@ -99,13 +104,13 @@ class Network(nn.Module):
             images = images.contiguous(memory_format=torch.channels_last)
         wanted = frozenset(taps)
         maps: dict[int, Tensor] = {INPUT: images}
-        behind = images  # what the layer before shows to the next one only
+        previous = images  # what the layer before passes to the next one only (a blurred map)
         heads: dict[int, Tensor] = {}
         shown: dict[int, Tensor] = {}
         final: Tensor | None = None
         for layer, module in zip(self.graph, self._modules_in_order, strict=True):
             index = layer.index
-            inputs = [behind if source == index - 1 else maps[source] for source in layer.sources]
+            inputs = [previous if source == index - 1 else maps[source] for source in layer.sources]
             used = index in wanted or index in self._last_use
             if module.is_head:
                 heads[index] = inputs[0]
@@ -114,11 +119,11 @@ class Network(nn.Module):
                 output = output.expand(len(images), *output.shape[1:])
             if module.in_place and module.training:
                 maps.update({source: output for source in layer.sources if source in maps})
-            behind = module.seen_behind(output)
+            previous = module.seen_behind(output)
             if index in wanted:
-                shown[index] = behind
+                shown[index] = previous
             if index == self._final:
-                final = heads.get(index, behind)
+                final = heads.get(index, previous)
             maps[index] = output
             for source in (*layer.sources, index):
                 if self._last_use.get(source, INPUT) <= index:
@@ -151,9 +156,9 @@ class Network(nn.Module):
 
     def _check(self, images: Tensor, taps: Collection[int]) -> None:
         """Checks that the images fit, once per size: a network may be run at other sizes than its cfg's."""
-        strange = sorted(tap for tap in taps if not 0 <= tap < len(self.graph))
-        if strange:
-            raise GraphError(f"{self.graph.cfg.source}: has no layer {strange[0]} to tap (0 to {len(self.graph) - 1})")
+        unknown = sorted(tap for tap in taps if not 0 <= tap < len(self.graph))
+        if unknown:
+            raise GraphError(f"{self.graph.cfg.source}: has no layer {unknown[0]} to tap (0 to {len(self.graph) - 1})")
         size = tuple(images.shape[1:])
         if size in self._known_sizes:
             return

@@ -1,7 +1,12 @@
-"""What a network says, as numbers to compare: σ(obj)·σ(cls) and box·σ(obj) of every anchor (METHODS §7)."""
+"""A network's outputs as numbers to differentiate: σ(obj)·σ(cls) and box·σ(obj) of every anchor.
+
+L = Σ ± output with random signs is a random projection of all of them: the mean square of a derivative of L is the sum
+of the squared derivatives of all outputs.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -9,14 +14,14 @@ from torch import Tensor
 
 from darkprune.graph.graph import Graph, Layer
 from darkprune.layers.heads import GaussianYolo, Region, Yolo
-from darkprune.network import NetworkOutput
+from darkprune.network import Network, NetworkOutput
 
-PROBES = 2  #: random projections per image, see `project`
+PROBES = 2  #: random projections per image
 
 
 @dataclass(frozen=True)
 class Readout:
-    """A network's statements about a batch.
+    """Outputs for a batch.
 
     Attributes:
         scores: (b, n): objectness times class, for every anchor of every cell of every head; of a network without
@@ -43,9 +48,31 @@ def read_out(graph: Graph, output: NetworkOutput) -> Readout:
     return Readout(torch.cat(scores, 1), torch.cat(boxes, 1))
 
 
-def project(said: Readout, generator: torch.Generator) -> Tensor:
-    """Adds up all statements with random signs: the mean square of a derivative of it is the sum of theirs."""
-    return sum((_signs(part, generator) * part).sum() for part in (said.scores, said.boxes)) + said.scores.new_zeros(())
+def project(outputs: Readout, generator: torch.Generator) -> Tensor:
+    """Returns L, the sum of all outputs with random signs."""
+    parts = (outputs.scores, outputs.boxes)
+    return sum((_signs(part, generator) * part).sum() for part in parts) + outputs.scores.new_zeros(())
+
+
+def backward_passes(network: Network, images: Tensor, probes: int, generator: torch.Generator) -> Iterator[int]:
+    """Runs a batch once, and backpropagates one random projection of its outputs after the other.
+
+    Args:
+        network: in eval mode, its parameters without gradients: hooks on maps receive them.
+        images: (b, c, h, w).
+        probes: number of projections.
+        generator: of their signs.
+
+    Yields:
+        The number of each projection, after its gradients were computed.
+    """
+    with torch.enable_grad():
+        outputs = read_out(network.graph, network(images))
+    for probe in range(probes):
+        loss = project(outputs, generator)
+        if loss.requires_grad:
+            loss.backward(retain_graph=probe + 1 < probes)  # type: ignore[no-untyped-call]
+        yield probe
 
 
 def _signs(like: Tensor, generator: torch.Generator) -> Tensor:

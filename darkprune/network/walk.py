@@ -1,8 +1,8 @@
 """A network run layer by layer over a sample, while its layers are being changed one after the other.
 
-Before each layer the maps of all images are wanted. Running from the image anew for every layer costs the square of the
-depth; keeping all maps costs memory. So the maps that are still needed are kept from the latest layer at which they fit
-into the memory that is given, and the layers from there on are run again.
+Before each layer the maps of all images are needed. Running from the image anew for every layer takes time quadratic in
+the depth; keeping all maps takes memory. So the maps that are still needed are kept from the latest layer at which they
+fit into the given memory, and the layers from there on are run again.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from darkprune.data.samples import Sample
 from darkprune.graph.graph import Graph, Layer
 from darkprune.layers import INPUT
 from darkprune.network import LayerModule, Network
-from darkprune.network.samples import Sample
+from darkprune.network.loading import batches_for
 
 MEMORY = 2 << 30  #: bytes of maps that are kept between two layers
 
@@ -49,11 +50,12 @@ class Walk:
     def before(self, index: int) -> Iterator[Maps]:
         """Yields, batch by batch, the maps that layer `index` and those after it read.
 
-        Each call must name the same or a later layer than the one before, and be iterated to its end.
+        Each call must name the same or a later layer than the call before, and be iterated to its end.
         """
         keep = self._size(index) <= self._memory
         start, kept = self._reached, self._kept
-        batches = iter(kept) if kept is not None else ({INPUT: images} for images in self.sample.batches())
+        images = batches_for(self.network, self.sample)
+        batches = iter(kept) if kept is not None else ({INPUT: batch} for batch in images)
         renewed: list[Maps] = []
         for number, maps in enumerate(batches):
             now = dict(maps)
@@ -69,7 +71,7 @@ class Walk:
             self._reached, self._kept = index, kept if kept is not None else renewed
 
     def input_of(self, layer: Layer, maps: Maps, number: int = 0) -> Tensor:
-        """Returns what a layer reads, from the maps before it."""
+        """Returns one of a layer's inputs, from the maps before it."""
         source = layer.sources[number]
         if source == layer.index - 1 and source != INPUT:
             return self._module(source).seen_behind(maps[source])
@@ -103,5 +105,5 @@ def live_bytes(graph: Graph, index: int) -> int:
 
 
 def affordable_images(graph: Graph, memory: int = MEMORY) -> int:
-    """Returns for how many images the maps before any layer but the first fit into memory: no layer is run twice."""
+    """Returns the number of images whose maps before any layer but the first fit into memory: no layer is run twice."""
     return memory // max(live_bytes(graph, index) for index in range(1, len(graph) + 1))

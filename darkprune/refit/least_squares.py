@@ -1,4 +1,4 @@
-"""Streamed least squares for a convolution's weights: normal equations in bounded memory (METHODS §7)."""
+"""Streamed least squares for a convolution's weights: normal equations in bounded memory."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from darkprune.network.modules.convolution import Convolution
 
 RIDGE = 1e-3  #: of the mean diagonal of the inputs' covariance
 CHUNK_BYTES = 64 << 20  #: of gathered windows at a time
-OPERATIONS = 2e11  #: multiply-adds that one layer's equations may cost; above it places are sampled
+OPERATIONS = 2e11  #: multiply-adds that one layer's equations may cost; above it positions are sampled
 
 
 class NormalEquations:
-    """Collects what a change of one convolution's weights and offset has to explain.
+    """Normal equations of a change of one convolution's weights and offset.
 
-    For every group of the convolution: rows are the windows that it sees (c/groups·size², zero padding included) at all
-    places of all images, the target is what its sums lack there. Everything is centred by the first chunk's means, and
-    added up in 64 bits.
+    For every group of the convolution: rows are its windows (c/groups·size², zero padding included) at all positions of
+    all images, the target is what its sums lack there. Everything is centred by the first chunk's means, and summed in
+    64 bits.
     """
 
     def __init__(self, module: Convolution, sites: int, seed: int = 0) -> None:
-        """Makes room for the equations.
+        """Allocates the sums.
 
         Args:
             module: the convolution.
-            sites: places of all images together that will be added.
-            seed: of the choice of places, where not all are taken.
+            sites: positions of all images together that will be added.
+            seed: of the choice of positions, where not all are taken.
         """
         kernel = module.kernel()
         self._module = module
@@ -49,20 +49,20 @@ class NormalEquations:
         """Adds a batch.
 
         Args:
-            x: (b, c, h, w), what the convolution reads.
+            x: (b, c, h, w), the convolution's input.
             target: (b, n, out_h, out_w), what its sums lack.
-            weights: (b, out_h, out_w), how often each place counts; once without.
+            weights: (b, out_h, out_w), weight of each position; 1 without.
         """
         per_image = 4 * self._module.groups * self._columns * target.shape[-2] * target.shape[-1]
         step = max(1, CHUNK_BYTES // per_image)
         for first in range(0, len(x), step):
-            rows = self._windows(x[first : first + step], target.shape[-2:])  # (groups, columns, places)
+            rows = self._windows(x[first : first + step], target.shape[-2:])  # (groups, columns, positions)
             wanted = target[first : first + step].transpose(0, 1).flatten(1)
-            wanted = wanted.reshape(self._module.groups, -1, wanted.shape[-1])  # (groups, outputs, places)
+            wanted = wanted.reshape(self._module.groups, -1, wanted.shape[-1])  # (groups, outputs, positions)
             counts = None if weights is None else weights[first : first + step].flatten()
             if self._share < 1:
-                places = wanted.shape[-1]
-                chosen = torch.randperm(places, generator=self._generator)[: max(1, round(places * self._share))]
+                positions = wanted.shape[-1]
+                chosen = torch.randperm(positions, generator=self._generator)[: max(1, round(positions * self._share))]
                 chosen = chosen.to(x.device)
                 rows, wanted = rows[..., chosen], wanted[..., chosen]
                 counts = None if counts is None else counts[chosen]
@@ -80,7 +80,7 @@ class NormalEquations:
         self._count += rows.shape[-1] if counts is None else float(counts.sum(dtype=torch.float64))
 
     def _windows(self, x: Tensor, size: torch.Size) -> Tensor:
-        """Gathers the windows: (b, c, h, w) -> (groups, columns, b·places)."""
+        """Gathers the windows: (b, c, h, w) -> (groups, columns, b·positions)."""
         module, groups = self._module, self._module.groups
         if module.size == 1 and not module.padding:
             seen = x[:, :, :: module.stride[0], :: module.stride[1]][:, :, : size[0], : size[1]].flatten(2)
@@ -89,17 +89,17 @@ class NormalEquations:
         return seen.transpose(0, 1).reshape(groups, self._columns, -1)
 
     def covariance(self) -> Tensor:
-        """Returns the inner products of the centred windows over all places: (groups, columns, columns)."""
+        """Returns the inner products of the centred windows over all positions: (groups, columns, columns)."""
         return self._gram - self._inputs.unsqueeze(2) * self._inputs.unsqueeze(1) / (self._count or 1)
 
     def solve(self, ridge: float = RIDGE) -> tuple[Tensor, Tensor]:
-        """Solves for the change; none where the target is 0 throughout.
+        """Solves for the change, which is 0 where the target is 0 throughout.
 
         Args:
-            ridge: how strongly the change is held at 0, as a share of the mean diagonal.
+            ridge: penalty on the change, as a share of the mean diagonal.
 
         Returns:
-            What to add to the kernel (n, c/groups, size, size), and to the sums (n), both float64.
+            Changes of the kernel (n, c/groups, size, size) and of the sums (n), both float64.
         """
         module = self._module
         kernel = module.kernel()
@@ -108,7 +108,7 @@ class NormalEquations:
         gram = self.covariance()
         cross = self._cross - self._inputs.unsqueeze(2) * self._targets.unsqueeze(1) / self._count
         diagonal = gram.diagonal(dim1=1, dim2=2)
-        # a group whose inputs never change has nothing to learn from them
+        # never 0: the inputs of a group may all be constant
         held = ridge * diagonal.mean(1).clamp_min(torch.finfo(torch.float32).tiny)
         gram.diagonal(dim1=1, dim2=2).add_(held.unsqueeze(1))
         factor, failed = torch.linalg.cholesky_ex(gram)
@@ -140,7 +140,7 @@ class NormalEquations:
         return change.reshape(kernel.shape), self._offset(change.mT)
 
     def _offset(self, change: Tensor) -> Tensor:
-        """Returns what keeps the mean of the sums, for a change (groups, columns, outputs) of the weights."""
+        """Returns the offset that keeps the mean of the sums when the weights change by (groups, columns, outputs)."""
         if self._shift is None:
             return self._targets.flatten()
         mean_in = self._shift[0].squeeze(-1).double() + self._inputs / (self._count or 1)

@@ -4,46 +4,40 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
-
+from darkprune.data.samples import Samples
 from darkprune.errors import UsageError
+from darkprune.evaluation.output_distance import OutputDistance
 from darkprune.graph.graph import Graph
 from darkprune.graph.weights import NetworkWeights
 from darkprune.network import save_weights
-from darkprune.network.loading import load_network
-from darkprune.network.output_distance import Reference
-from darkprune.network.samples import Sample, Samples
+from darkprune.network.loading import load_network, run_of
 from darkprune.network.walk import affordable_images
+from darkprune.progress import Progress, silent
 from darkprune.refit.batch_norm import reestimate
 from darkprune.refit.effects import measure_effects
-from darkprune.refit.refit import Pairing, refit
-from darkprune.surgery.apply import Cut
+from darkprune.refit.refit import AlignedNetworks, RefitSettings, refit
 from darkprune.surgery.removed_units import kept_layers
 from darkprune.surgery.surgery import Surgery
-from darkprune.surgery.units import Unit
 
 METHODS = ("none", "lsq", "scale", "bn")
-#: how many images, or views of them, each method looks at, at least and at most; between them as many as can be kept in
-#: memory
+#: fewest and most images, or views of them, that each method uses; between them as many as can be kept in memory
 IMAGES = {"lsq": (64, 768), "scale": (64, 64), "bn": (128, 256), "none": (0, 0)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Recovery:
-    """What recovery did.
+    """Result of a recovery.
 
     Attributes:
         how: `lsq`, `scale`, `bn` or `none`.
         images: number of images that were fitted on.
-        views: how many were seen: where there are few, mirrored ones and parts too.
+        views: number of views of them: where there are few images, mirrored ones and parts too.
         held_out: number of images that the distance is measured on.
         distance_before, distance_after: output distance of the slim network to the original.
-        layers: how many layers were changed.
+        layers: number of layers that were changed.
     """
 
     how: str
@@ -54,61 +48,42 @@ class Recovery:
     distance_after: float
     layers: int
 
-    def to_json(self) -> dict[str, Any]:
-        """Returns the fields as JSON; what is infinite as null."""
+    def to_json(self) -> dict[str, object]:
+        """Returns the fields as JSON; an infinite distance as null."""
         return {key: value if value != math.inf else None for key, value in asdict(self).items()}
 
 
 def images_for(how: str, graph: Graph) -> int:
-    """Returns how many images, or views of them, a method looks at."""
+    """Returns the number of images, or views of them, that a method uses."""
     least, most = IMAGES[how]
     return max(least, min(most, affordable_images(graph)))
 
 
-def sample_for(how: str, original: Graph, samples: Samples) -> Sample:
-    """Returns what a method looks at: the images to fit on, and further views where there are few."""
-    return samples.fit.filled(images_for(how, original))
-
-
-def steps_of(how: str, original: Graph, slim: Graph, samples: Samples) -> int:
-    """Returns how often `recover` tells that it moves on: after each layer, before a refit after each batch too."""
-    return len(slim) + (sample_for(how, original, samples).batches_in_all if how == "lsq" else 0)
-
-
-def pair_up(original: NetworkWeights, units: Sequence[Unit], cut: Cut, slim: Path, device: torch.device) -> Pairing:
-    """Loads the original and the slim network.
+def align(surgery: Surgery, slim: Path) -> AlignedNetworks:
+    """Loads the original and the slim network of a surgery.
 
     Args:
-        original: the pair before, whole.
-        units: residual units that were cut out.
-        cut: the cut of the network without them.
+        surgery: what the slim file was made by.
         slim: the slim weights file.
-        device: where the networks live.
     """
-    with NetworkWeights(cut.slim, slim) as file:
-        after = load_network(cut.slim, file, device)
-    before = load_network(original.graph, original, device)
-    return Pairing(before, after, cut, kept_layers(original.graph, units))
+    with NetworkWeights(surgery.graph, slim) as file:
+        after = load_network(file)
+    original = surgery.original
+    return AlignedNetworks(
+        original=load_network(original),
+        slim=after,
+        cut=surgery.cut,
+        layers=kept_layers(original.graph, surgery.plan.units),
+    )
 
 
-def cut_and_pair(surgery: Surgery, device: torch.device) -> Pairing:
-    """Carries a surgery out, in a temporary file, and loads both networks.
-
-    Args:
-        surgery: what goes.
-        device: where the networks live.
-    """
+def cut_and_align(surgery: Surgery) -> AlignedNetworks:
+    """Carries a surgery out, in a temporary file, and loads both networks."""
     with surgery.temporary_weights() as path:
-        return pair_up(surgery.original, surgery.plan.units, surgery.cut, path, device)
+        return align(surgery, path)
 
 
-def recover(
-    surgery: Surgery,
-    slim: Path,
-    samples: Samples,
-    how: str,
-    progress: Callable[[], object] = lambda: None,
-) -> Recovery:
+def recover(surgery: Surgery, slim: Path, samples: Samples, how: str, progress: Progress = silent) -> Recovery:
     """Recovers a slim weights file in place, and measures the output distance on held-out images.
 
     Args:
@@ -116,7 +91,7 @@ def recover(
         slim: the slim weights file; rewritten unless `how` is `none`.
         samples: unlabelled images.
         how: `lsq` (refit), `scale` (only one factor per input channel), `bn` (batch statistics) or `none` (measure).
-        progress: called `steps_of` times.
+        progress: gets the steps of each part of it.
 
     Raises:
         UsageError: no such method.
@@ -124,18 +99,27 @@ def recover(
     if how not in METHODS:
         raise UsageError(f"no recovery '{how}'; there are {', '.join(METHODS)}")
     original = surgery.original
-    pair = pair_up(original, surgery.plan.units, surgery.cut, slim, samples.fit.device)
-    reference = Reference(pair.original, samples.held_out)
-    before = after = reference.distance(pair.slim)
-    fit, changed = sample_for(how, original.graph, samples), 0
+    networks = align(surgery, slim)
+    distance = OutputDistance(run_of(networks.original), original.graph, samples.held_out)
+    before = after = distance.of(run_of(networks.slim), progress=progress)
+    fit, changed = samples.fit.filled(images_for(how, original.graph)), 0
     if how != "none":
         if how == "bn":
-            changed = len(reestimate(pair.slim, fit, progress))
+            changed = len(reestimate(networks.slim, fit, progress))
         else:
-            places = measure_effects(pair.original, fit, progress=progress).places if how == "lsq" else None
-            changed = len(refit(pair, fit, places, scales=how == "scale", progress=progress))
-        after = reference.distance(pair.slim)
+            lsq = how == "lsq"
+            positions = measure_effects(networks.original, fit, progress=progress).positions if lsq else None
+            changed = len(refit(networks, fit, positions, RefitSettings(scales=not lsq), progress))
+        after = distance.of(run_of(networks.slim), progress=progress)
         with slim.open("wb", buffering=0) as file:
-            save_weights(pair.slim, file, original.file.header)
+            save_weights(networks.slim, file, original.file.header)
             os.fsync(file.fileno())
-    return Recovery(how, len(fit.paths), len(fit), len(samples.held_out), before, after, changed)
+    return Recovery(
+        how=how,
+        images=len(fit.paths),
+        views=len(fit),
+        held_out=len(samples.held_out),
+        distance_before=before,
+        distance_after=after,
+        layers=changed,
+    )

@@ -1,28 +1,29 @@
-"""`--recover lsq`: the slim network's convolutions, in order, take up what they lost, by least squares (METHODS §7).
+"""`--recover lsq`: each convolution of the slim network is refitted to the original's sums by least squares.
 
-For each convolution the original's sums (before batch normalisation) are regressed on what the slim network itself
-reads there, everything before it refitted already; what is solved for is the *change* of the cut weights, held at 0 by
-a ridge: where nothing is lost nothing changes. A linear convolution that feeds a shortcut also targets what the stream
-that it is added to has lost so far. Places count by what they do to the network's statements (see `effects`).
+Layer by layer (He et al. 2017, §3.2, "Channel pruning for accelerating very deep neural networks"): the original's sums
+before batch normalisation are regressed on the inputs that the slim network itself provides, everything before it
+refitted already. The unknown is the *change* of the cut weights, held at 0 by a ridge: where nothing is lost nothing
+changes. A linear convolution that feeds a shortcut also targets what the residual stream has lost so far. Positions are
+weighted by their effect on the outputs (see `darkprune.refit.effects`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from darkprune.data.samples import Sample
 from darkprune.graph.graph import Graph, Layer
 from darkprune.layers.base import Indices
 from darkprune.layers.convolution import Convolutional
 from darkprune.layers.merge import Shortcut
 from darkprune.network import Network
 from darkprune.network.modules.convolution import Convolution
-from darkprune.network.samples import Sample
-from darkprune.network.walk import MEMORY, Walk
-from darkprune.refit.effects import PlaceWeights, convolution_of, slope_of
+from darkprune.network.walk import MEMORY, Maps, Walk
+from darkprune.progress import Progress, silent, track
+from darkprune.refit.effects import PositionWeights, convolution_of, slope_of
 from darkprune.refit.least_squares import RIDGE, NormalEquations
 from darkprune.surgery.apply import Cut
 
@@ -30,14 +31,14 @@ SMALLEST_SLOPE = 1e-4  #: a channel whose batch normalisation multiplies by less
 
 
 @dataclass(frozen=True)
-class Pairing:
-    """How a slim network's layers and channels lie in the original.
+class AlignedNetworks:
+    """An original and a slim network, and which layers and channels of them correspond.
 
     Attributes:
-        original: the network before, in eval mode.
-        slim: the network after, in eval mode.
-        cut: what went; its labels are those of the original without the units that were cut out.
-        layers: slim layer -> the original's number (they differ where units were cut out).
+        original: in eval mode.
+        slim: in eval mode.
+        cut: what was removed; its labels are those of the original without the units that were cut out.
+        layers: slim layer -> the original's index (they differ where units were cut out).
     """
 
     original: Network
@@ -47,55 +48,68 @@ class Pairing:
 
     def kept(self, layer: int) -> Tensor:
         """Returns the positions, in the original's map, of the channels of a slim layer."""
-        return torch.from_numpy(self.cut.kept(self.cut.channels.of_layer[layer]))
+        return torch.from_numpy(self.cut.kept(self.cut.channels.of_layer[layer])).to(self.slim.device)
 
     def carriers(self, layer: int) -> Tensor:
-        """Returns per channel of a slim layer whether it is a carrier, which must stay the constant that it is."""
+        """Returns per channel of a slim layer whether it is a carrier, whose constant must stay as it is."""
         classes: Indices = self.cut.channels.of_layer[layer]
         mask = (classes >= 0) & self.cut.carriers[classes]
-        return torch.from_numpy(mask[self.cut.kept(classes)])
+        return torch.from_numpy(mask[self.cut.kept(classes)]).to(self.slim.device)
+
+    def twin(self, layer: Layer) -> Layer:
+        """Returns the original's layer that a slim one was cut from."""
+        return self.original.graph[self.layers[layer.index]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefitSettings:
+    """How a network is refitted.
+
+    Attributes:
+        ridge: see `NormalEquations.solve`.
+        stream: convolutions that feed a shortcut correct the residual stream.
+        scales: find one factor per input channel only, as ThiNet does.
+        memory: bytes of maps that may be kept, for each of the two networks.
+    """
+
+    ridge: float = RIDGE
+    stream: bool = True
+    scales: bool = False
+    memory: int = MEMORY
 
 
 def refit(
-    pair: Pairing,
+    networks: AlignedNetworks,
     sample: Sample,
-    places: PlaceWeights | None = None,
-    *,
-    ridge: float = RIDGE,
-    stream: bool = True,
-    scales: bool = False,
-    memory: int = MEMORY,
-    progress: Callable[[], object] = lambda: None,
+    positions: PositionWeights | None = None,
+    settings: RefitSettings | None = None,
+    progress: Progress = silent,
 ) -> list[int]:
     """Refits a slim network in place.
 
     Args:
-        pair: both networks.
+        networks: the original and the slim network.
         sample: unlabelled images.
-        places: how much each place of the original's maps counts; all alike without.
-        ridge: see `NormalEquations.solve`.
-        stream: whether convolutions that feed a shortcut correct the stream.
-        scales: find one factor per input channel only, as ThiNet does.
-        memory: bytes of maps that may be kept, for each of the two networks.
-        progress: called after each layer of the slim network.
+        positions: weights of the positions of the original's maps; all equal without.
+        settings: how.
+        progress: gets a step per layer of the slim network.
 
     Returns:
         The slim layers that were refitted.
     """
-    before, after = Walk(pair.original, sample, memory), Walk(pair.slim, sample, memory)
-    done = []
-    for layer in pair.slim.graph:
-        if refittable(pair.slim, layer):
-            shortcut = stream_of(pair.slim.graph, layer) if stream else None
-            change, offset = _solve(pair, layer, before, after, shortcut, places, ridge, scales)
-            _apply(pair.slim, layer, change, offset)
-            done.append(layer.index)
-        progress()
-    return done
+    work = _Refit(networks, sample, positions, settings or RefitSettings())
+    step = track(progress, "refitting", len(networks.slim.graph), "layer")
+    changed = []
+    for layer in networks.slim.graph:
+        if refittable(networks.slim, layer):
+            work.refit(layer)
+            changed.append(layer.index)
+        step()
+    return changed
 
 
 def refittable(network: Network, layer: Layer) -> bool:
-    """Whether a layer can be refitted: a convolution with weights of its own, but not the first one.
+    """Tells whether a layer can be refitted: a convolution with weights of its own, but not the first one.
 
     Shared weights serve several layers, and binary ones cannot take any value.
     """
@@ -106,7 +120,7 @@ def refittable(network: Network, layer: Layer) -> bool:
 
 
 def stream_of(graph: Graph, layer: Layer) -> Layer | None:
-    """Returns the shortcut that a linear convolution alone feeds, if all else that it adds is known before it."""
+    """Returns the shortcut that a linear convolution alone feeds, if all other inputs of it are computed before."""
     assert isinstance(layer.kind, Convolutional)
     if layer.kind.activation != "linear" or layer.kind.antialiasing:
         return None
@@ -126,63 +140,64 @@ def stream_of(graph: Graph, layer: Layer) -> Layer | None:
     return shortcut if others and known else None
 
 
-@torch.no_grad()
-def _solve(
-    pair: Pairing,
-    layer: Layer,
-    before: Walk,
-    after: Walk,
-    shortcut: Layer | None,
-    places: PlaceWeights | None,
-    ridge: float,
-    scales: bool,
-) -> tuple[Tensor, Tensor]:
-    twin = pair.original.graph[pair.layers[layer.index]]
-    module, reference = pair.slim.layers[layer.index], pair.original.layers[twin.index]
-    assert isinstance(module, Convolution)
-    assert isinstance(reference, Convolution)
-    kept = pair.kept(layer.index).to(module.weights.device)
-    carriers = pair.carriers(layer.index).to(kept.device)
-    slope = slope_of(module)
-    correctable = (slope.abs() > SMALLEST_SLOPE).view(-1, 1, 1)
-    equations = NormalEquations(module, len(after.sample) * layer.output.h * layer.output.w)
-    both = zip(before.before(twin.index), after.before(layer.index), strict=True)
-    for batch, (maps, slim_maps) in enumerate(both):
-        x = after.input_of(layer, slim_maps)
-        missing = _sums(reference, before.input_of(twin, maps))[:, kept] - _sums(module, x)
-        if shortcut is not None:
-            lost = _stream(pair, shortcut, before, maps, slim_maps)
-            missing += torch.where(correctable, lost / slope.view(-1, 1, 1), 0.0)
-        missing[:, carriers] = 0
-        equations.add(x, missing, places.of(twin.index, batch) if places else None)
-    return equations.solve_scales(ridge) if scales else equations.solve(ridge)
+class _Refit:
+    """The refit of one network, layer after layer."""
+
+    def __init__(
+        self, networks: AlignedNetworks, sample: Sample, positions: PositionWeights | None, settings: RefitSettings
+    ) -> None:
+        self._networks, self._positions, self._settings = networks, positions, settings
+        self._original = Walk(networks.original, sample, settings.memory)
+        self._slim = Walk(networks.slim, sample, settings.memory)
+        self._images = len(sample)
+
+    @torch.no_grad()
+    def refit(self, layer: Layer) -> None:
+        """Refits a layer; those before it are done."""
+        module = self._networks.slim.layers[layer.index]
+        assert isinstance(module, Convolution)
+        equations = self._equations(layer, module)
+        solve = equations.solve_scales if self._settings.scales else equations.solve
+        change, offset = solve(self._settings.ridge)
+        module.kernel().add_(change)
+        if module.has_batch_norm:
+            module.rolling_mean.sub_(offset)
+        else:
+            module.biases.add_(offset)
+
+    def _equations(self, layer: Layer, module: Convolution) -> NormalEquations:
+        twin = self._networks.twin(layer)
+        reference = self._networks.original.layers[twin.index]
+        assert isinstance(reference, Convolution)
+        kept, carriers = self._networks.kept(layer.index), self._networks.carriers(layer.index)
+        shortcut = stream_of(self._networks.slim.graph, layer) if self._settings.stream else None
+        slope = slope_of(module)
+        correctable = (slope.abs() > SMALLEST_SLOPE).view(-1, 1, 1)
+        equations = NormalEquations(module, self._images * layer.output.h * layer.output.w)
+        both = zip(self._original.before(twin.index), self._slim.before(layer.index), strict=True)
+        for batch, (original_maps, slim_maps) in enumerate(both):
+            x = self._slim.input_of(layer, slim_maps)
+            missing = _sums(reference, self._original.input_of(twin, original_maps))[:, kept] - _sums(module, x)
+            if shortcut is not None:
+                lost = self._lost_of_stream(shortcut, original_maps, slim_maps)
+                missing += torch.where(correctable, lost / slope.view(-1, 1, 1), 0.0)
+            missing[:, carriers] = 0
+            equations.add(x, missing, self._positions.of(twin.index, batch) if self._positions else None)
+        return equations
+
+    def _lost_of_stream(self, shortcut: Layer, original_maps: Maps, slim_maps: Maps) -> Tensor:
+        """Returns the original's minus the slim network's sum of the shortcut's other inputs."""
+        original = _sum_of_inputs(self._networks.twin(shortcut), original_maps)
+        return original[:, self._networks.kept(shortcut.index)] - _sum_of_inputs(shortcut, slim_maps)
 
 
-@torch.no_grad()
-def _apply(network: Network, layer: Layer, change: Tensor, offset: Tensor) -> None:
-    module = network.layers[layer.index]
-    assert isinstance(module, Convolution)
-    module.kernel().add_(change)
-    if module.has_batch_norm:
-        module.rolling_mean.sub_(offset)
-    else:
-        module.biases.add_(offset)
-
-
-def _stream(pair: Pairing, shortcut: Layer, before: Walk, maps: dict[int, Tensor], slim: dict[int, Tensor]) -> Tensor:
-    """Returns what the other inputs of a shortcut have lost: the original's minus the slim network's."""
-    twin = pair.original.graph[pair.layers[shortcut.index]]
-    own, theirs = _others(shortcut, slim), _others(twin, maps)
-    kept = pair.kept(shortcut.index).to(own.device)
-    return theirs[:, kept] - own
-
-
-def _others(shortcut: Layer, maps: dict[int, Tensor]) -> Tensor:
+def _sum_of_inputs(shortcut: Layer, maps: Maps) -> Tensor:
+    """Adds up the inputs of a shortcut that are computed already."""
     return torch.stack([maps[source] for source in shortcut.sources if source in maps]).sum(0)
 
 
 def _sums(module: Convolution, x: Tensor) -> Tensor:
-    """Computes a convolution's sums, less the mean that batch normalisation takes off, or plus the bias."""
+    """Computes a convolution's sums, minus the mean that batch normalisation subtracts, or plus the bias."""
     if module.has_batch_norm:
         return module.convolve(x, module.kernel(), None) - module.rolling_mean.view(-1, 1, 1)
     return module.convolve(x, module.kernel(), module.biases)

@@ -33,6 +33,21 @@ _WORTH = 1.0  #: points of mAP that a lower precision may cost before the advice
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """A file and its pair run on the same images.
+
+    Attributes:
+        program: what ran the pair; empty where nothing was compared.
+        agreement: how far the file's outputs are off.
+        skipped: why nothing was compared.
+    """
+
+    program: str = ""
+    agreement: Agreement | None = None
+    skipped: str = ""
+
+
+@dataclass(frozen=True)
 class PrecisionCost:
     """mAP (0 to 1) of a pair and of the file that was made of it, both in onnxruntime.
 
@@ -64,7 +79,7 @@ def export_and_compare(
     path: Path,
     images: Sequence[Path] | None,
     progress: Progress = silent,
-) -> tuple[OnnxFile, Agreement]:
+) -> tuple[OnnxFile, Comparison]:
     """Writes a pair as an ONNX file and compares it.
 
     Args:
@@ -84,12 +99,12 @@ def export_and_compare(
     with NetworkWeights(graph, weights) as pair:
         file = export_pair(pair, options, precision, path, progress)
     if images is None:
-        return file, Agreement(skipped="--static was given")
+        return file, Comparison(skipped="--static was given")
     calibrated = () if precision.calibration is None else precision.calibration.images
     step = track(progress, "comparing", 1, "file")
-    agreement = compare_file(file, graph, weights, _batch(graph, options.batch, images or calibrated))
+    comparison = compare_file(file, graph, weights, _batch(graph, options.batch, images or calibrated))
     step()
-    return file, agreement
+    return file, comparison
 
 
 def _batch(graph: Graph, size: int | None, files: Sequence[Path]) -> Floats:
@@ -101,7 +116,7 @@ def _batch(graph: Graph, size: int | None, files: Sequence[Path]) -> Floats:
     return np.resize(planes, (count, *planes.shape[1:]))
 
 
-def compare_file(file: OnnxFile, graph: Graph, weights: Path, images: Floats) -> Agreement:
+def compare_file(file: OnnxFile, graph: Graph, weights: Path, images: Floats) -> Comparison:
     """Runs a file in onnxruntime and its pair in another program.
 
     Args:
@@ -114,7 +129,7 @@ def compare_file(file: OnnxFile, graph: Graph, weights: Path, images: Floats) ->
         ExportError: FP32 is off by more than rounding.
     """
     if not graph.net.input.is_map:
-        return Agreement(skipped="the network reads no image")
+        return Comparison(skipped="the network reads no image")
     try:
         program, network = load_with_any(graph, weights, taps=not graph.heads, order=REFERENCES)
 
@@ -129,17 +144,16 @@ def compare_file(file: OnnxFile, graph: Graph, weights: Path, images: Floats) ->
 
         agreement = verify_onnx(file.path, graph, reference, images)
     except RunnerError as error:
-        return Agreement(skipped=str(error))
-    allowed = agreement.allowed
-    if program == "opencv" and np.isfinite(allowed):
-        allowed = OPENCV_TOLERANCE
-    agreement = replace(agreement, program=program, allowed=allowed)
+        return Comparison(skipped=str(error))
+    if program == "opencv" and np.isfinite(agreement.allowed):
+        agreement = replace(agreement, allowed=OPENCV_TOLERANCE)
     if not agreement.agrees:
-        name, value = agreement.worst
-        off = f"output {name} is off from {program} by {value:.1e} of its range, {allowed:.0e} is allowed"
-        what = f"suppression in the file went wrong: {agreement.fault}" if agreement.fault else off
+        worst = max(agreement.deviations, key=lambda key: np.nan_to_num(agreement.deviations[key], nan=np.inf))
+        value = agreement.deviations[worst]
+        how = f"is off from {program} by {value:.1e} of its range, {agreement.allowed:.0e} is allowed"
+        what = f"suppression in the file went wrong: {agreement.fault}" if agreement.fault else f"output {worst} {how}"
         raise ExportError(f"{what}; nothing was written (--static writes without comparing)")
-    return agreement
+    return Comparison(program, agreement)
 
 
 def precision_cost(

@@ -7,12 +7,13 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from darkprune.data.dataset import Dataset
+from darkprune.data.samples import Sample
 from darkprune.evaluation.agreement import Agreement
 from darkprune.evaluation.detector import Detector, Loading
 from darkprune.evaluation.evaluate import evaluate_detector
 from darkprune.evaluation.of_graph import heads_of, input_shape
 from darkprune.evaluation.output_distance import OutputDistance
-from darkprune.progress import Progress, silent, track
+from darkprune.progress import Progress, silent
 from darkprune.runners.base import LoadedNetwork
 
 #: measures a loaded network
@@ -56,10 +57,6 @@ def agreement_with(
 def distance_to(original: LoadedNetwork, paths: Sequence[Path], batch: int = BATCH) -> Measure:
     """Measures the distance from the outputs of a network, see `OutputDistance`."""
     graph = original.graph
-    distance = OutputDistance(original.head_maps, heads_of(graph), paths, input_shape(graph), batch)
-
-    def measure(network: LoadedNetwork, progress: Progress) -> float:
-        step = track(progress, "output distance", len(paths), "image")
-        return distance.measure(network.head_maps, input_shape(network.graph), step.at)
-
-    return measure
+    heads_of(graph)  # without one there is nothing to measure
+    distance = OutputDistance(original.head_maps, graph, Sample(tuple(paths), input_shape(graph), max(1, batch)))
+    return lambda network, progress: distance.of(network.head_maps, input_shape(network.graph), progress)

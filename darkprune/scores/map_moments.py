@@ -1,25 +1,26 @@
-"""Which channels explain which, measured on images at every map that a convolution reads (METHODS §4).
+"""Means and covariances of channels, measured on images at every map that a convolution reads.
 
-Unlike what filters imply (`darkprune.selection.filter_moments`) this knows what the inputs really are, and holds behind
-any layer: a and b are fitted where they are used.
+Similar channels are found by them (Zhang et al. 2024). Unlike moments that follow from the filters
+(`darkprune.selection.filter_moments`) these know the real inputs, and hold after any layer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from darkprune.data.samples import Sample
 from darkprune.graph.channels import ChannelMap
 from darkprune.graph.graph import Graph
 from darkprune.graph.weights import NetworkWeights
 from darkprune.layers import INPUT
 from darkprune.layers.base import Floats, Indices
-from darkprune.network.loading import load_network
-from darkprune.network.samples import Sample
+from darkprune.network.loading import batches_for, load_network
+from darkprune.progress import Progress, silent, track
 from darkprune.scores.sensitivity import is_dense
 from darkprune.selection.filter_moments import Moments, MomentsOf
 
@@ -27,7 +28,7 @@ IMAGES = 64
 
 
 def map_moments(
-    weights: NetworkWeights, channels: ChannelMap, sample: Sample, progress: Callable[[], object] = lambda: None
+    weights: NetworkWeights, channels: ChannelMap, sample: Sample, progress: Progress = silent
 ) -> MomentsOf:
     """Measures mean and covariance of all channels of every map that a dense convolution reads.
 
@@ -35,16 +36,17 @@ def map_moments(
         weights: the network.
         channels: its labels.
         sample: unlabelled images.
-        progress: called after each batch.
+        progress: gets a step per batch.
     """
-    network = load_network(weights.graph, weights, sample.device)
+    network = load_network(weights)
+    step = track(progress, "measuring maps", sample.batch_count, "batch")
     sums = {index: _Sums() for index in _read(weights.graph)}
     hooks = [network.layers[index].register_forward_hook(partial(_add, here)) for index, here in sums.items()]
     try:
         with torch.inference_mode():
-            for images in sample.batches():
+            for images in batches_for(network, sample):
                 network(images)
-                progress()
+                step()
     finally:
         for hook in hooks:
             hook.remove()
@@ -55,14 +57,14 @@ def map_moments(
         for index, (mean, covariance) in measured.items():
             found = list(_occurrences(channels.of_layer[index], classes))
             if found:
-                known[index] = [Moments(place, mean[place], covariance[np.ix_(place, place)]) for place in found]
+                known[index] = [Moments(at, mean[at], covariance[np.ix_(at, at)]) for at in found]
         return known
 
     return moments
 
 
 class _Sums:
-    """Sums over places and images of one map's channels, centred by the first batch's mean."""
+    """Sums over positions and images of one map's channels, centred by the first batch's mean."""
 
     def __init__(self) -> None:
         self._shift = self._total = self._gram = torch.zeros(0)
@@ -98,8 +100,8 @@ def _read(graph: Graph) -> list[int]:
 
 
 def _occurrences(own: Indices, classes: Indices) -> Iterator[Indices]:
-    """Yields where all classes lie in a map: once for each time that they occur, in the same order each time."""
-    order = np.argsort(own, kind="stable")  # places of a class stay in the order of the map
+    """Yields the positions of classes in a map, one array for each time that all of them occur."""
+    order = np.argsort(own, kind="stable")  # equal classes stay in the order of the map
     first = np.searchsorted(own, classes, sorter=order)
     times = np.searchsorted(own, classes, side="right", sorter=order) - first
     for number in range(int(times.min(initial=len(own)))):

@@ -1,4 +1,4 @@
-"""The order in which channels go when what each costs is known, and changes with each that went (see `surgeon`)."""
+"""The order in which channels are removed when the cost of each changes with every removal (see `surgeon`)."""
 
 from __future__ import annotations
 
@@ -11,34 +11,35 @@ from torch import Tensor
 
 from darkprune.graph.channels import BoolArray
 from darkprune.layers.base import Floats, Indices
+from darkprune.progress import Progress, silent, track
 
-STEPS = 4000  #: about how often costs are looked at; in networks of more channels several go between two looks
+STEPS = 4000  #: about the number of times that costs are compared; of more channels several are removed at a time
 
 
 @dataclass
-class Reader:
-    """A block of a convolution, brought up to date as channels go.
+class Consumer:
+    """A block of a convolution, updated as channels are removed.
 
     Attributes:
-        read: (c,) the class of each input channel; −1 for what is no one's.
-        made: (n,) the class of each output channel.
+        read: (c,) the class of each input channel; −1 for the network's input.
+        produced: (n,) the class of each output channel.
         inverse: (c, c) inverse covariance of the inputs that are left.
         filters: (c, taps, n) its weights, in units of their effect on the outputs.
     """
 
     read: Indices
-    made: Indices
+    produced: Indices
     inverse: Tensor
     filters: Tensor
 
     def costs(self) -> Floats:
-        """Returns what losing each input channel costs once the others made up for it; (c,), 0 for those that went."""
+        """Returns the cost of losing each input channel when the others compensate for it; (c,), 0 for removed ones."""
         strength = self.filters.flatten(1).square().sum(1, dtype=torch.float64)
         left = self.inverse.diagonal()
         return torch.where(left > 0, strength / left.clamp_min(1e-300), 0.0).cpu().numpy()
 
     def lose(self, channel: int) -> None:
-        """Takes an input channel away; the others make up for it."""
+        """Removes an input channel; the others compensate for it."""
         column = self.inverse[:, channel].clone()
         own = float(column[channel])
         if own > 0:
@@ -48,26 +49,29 @@ class Reader:
         self.filters[channel] = 0
         self.inverse[channel], self.inverse[:, channel] = 0, 0
 
-    def stop_making(self, channel: int) -> None:
-        """Forgets an output channel: nobody reads it any more."""
+    def drop_output(self, channel: int) -> None:
+        """Forgets an output channel that is no longer read."""
         self.filters[:, :, channel] = 0
 
 
-def removal_prices(readers: Sequence[Reader], candidates: BoolArray, macs: Floats) -> Floats:
-    """Returns per class what its removal cost per multiply-add when its turn came, and no less than those before it.
+def removal_prices(
+    consumers: Sequence[Consumer], candidates: BoolArray, macs: Floats, progress: Progress = silent
+) -> Floats:
+    """Returns per class the cost of its removal per multiply-add when its turn came, at least that of those before it.
 
-    Sorting by it gives the order of removal; what is no candidate gets infinity.
+    Sorting by it gives the order of removal; classes that are no candidates get infinity.
 
     Args:
-        readers: all that reads or makes candidates; used up.
-        candidates: per class whether it may go.
+        consumers: all that read or produce candidates; used up.
+        candidates: per class whether it may be removed.
         macs: per class the multiply-adds that go with it.
+        progress: gets a step per class.
     """
     count = len(macs)
     reading: list[list[tuple[int, int]]] = [[] for _ in range(count)]
-    making: list[list[tuple[int, int]]] = [[] for _ in range(count)]
-    for number, reader in enumerate(readers):
-        for places, classes in ((reading, reader.read), (making, reader.made)):
+    producing: list[list[tuple[int, int]]] = [[] for _ in range(count)]
+    for number, consumer in enumerate(consumers):
+        for places, classes in ((reading, consumer.read), (producing, consumer.produced)):
             for channel, label in enumerate(classes.tolist()):
                 if label >= 0:
                     places[label].append((number, channel))
@@ -75,8 +79,9 @@ def removal_prices(readers: Sequence[Reader], candidates: BoolArray, macs: Float
     highest = 0.0
     left = candidates.copy()
     at_once = max(1, int(candidates.sum()) // STEPS)
-    parts = [_by_class(reader, count) for reader in readers]
+    parts = [_by_class(consumer, count) for consumer in consumers]
     cost = np.sum(parts, axis=0) if parts else np.zeros(count)
+    step = track(progress, "ordering channels", int(candidates.sum()), "channel")
     while left.any():
         price = np.where(left, cost / macs, np.inf)
         touched: set[int] = set()
@@ -85,19 +90,20 @@ def removal_prices(readers: Sequence[Reader], candidates: BoolArray, macs: Float
                 continue  # its cost has changed
             highest = prices[label] = max(float(price[label]), np.nextafter(highest * (1 + 1e-9), np.inf))
             left[label] = False
+            step()
             for number, channel in reading[label]:
-                readers[number].lose(channel)
+                consumers[number].lose(channel)
                 touched.add(number)
-            for number, channel in making[label]:
-                readers[number].stop_making(channel)
+            for number, channel in producing[label]:
+                consumers[number].drop_output(channel)
                 touched.add(number)
         for number in touched:
-            renewed = _by_class(readers[number], count)
+            renewed = _by_class(consumers[number], count)
             cost += renewed - parts[number]
             parts[number] = renewed
     return prices
 
 
-def _by_class(reader: Reader, count: int) -> Floats:
-    chosen = reader.read >= 0
-    return np.bincount(reader.read[chosen], reader.costs()[chosen], minlength=count).astype(np.float64)
+def _by_class(consumer: Consumer, count: int) -> Floats:
+    chosen = consumer.read >= 0
+    return np.bincount(consumer.read[chosen], consumer.costs()[chosen], minlength=count).astype(np.float64)

@@ -1,15 +1,15 @@
-"""`--criterion sensitivity`: what a channel does to the network's own outputs, per multiply-add (METHODS §7).
+"""`--criterion first-order`: the effect of a channel on the network's own outputs, per multiply-add.
 
 Every dense consumer of a map reads x' = μ + z·(x − μ), with a gate z = 1 per channel: z = 0 is what pruning does with
-the measured mean left behind. The score of a class of channels is the mean over unlabelled images and random ±1 probes
-of (∂L/∂z)², ∂L/∂z summed over all places where the class is read, with L = Σ ±σ(obj)·σ(cls) + Σ ±box·σ(obj): a random
-projection of everything that the network says, whose squared derivative is, on average, the sum of the squared
-derivatives of all statements. Divided by the multiply-adds that go with the class.
+the measured mean left behind. The score of a class of channels is the mean over unlabelled images and random
+projections L of the outputs (see `darkprune.network.readout`) of (∂L/∂z)², ∂L/∂z summed over all positions where the
+class is read, divided by the multiply-adds that go with the class. (Molchanov et al. 2019, "Importance estimation for
+neural network pruning", square the derivatives of the training loss instead.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
+from darkprune.data.samples import Sample
 from darkprune.errors import PlanError
 from darkprune.graph.channels import ChannelMap
 from darkprune.graph.graph import Layer
@@ -26,22 +27,16 @@ from darkprune.layers.base import Floats, Indices
 from darkprune.layers.convolution import Convolutional
 from darkprune.layers.dense import Connected
 from darkprune.network import Network
-from darkprune.network.loading import load_network
-from darkprune.network.readout import PROBES, project, read_out
-from darkprune.network.samples import Sample
+from darkprune.network.loading import batches_for, load_network
+from darkprune.network.readout import PROBES, backward_passes
+from darkprune.progress import Progress, silent, track
 from darkprune.selection.importance import ImageScores, LayerScores, scored_layers
 
-IMAGES = 64
+IMAGES = 64  #: that a criterion uses
 
 
 def score_by_effect(
-    weights: NetworkWeights,
-    channels: ChannelMap,
-    sample: Sample,
-    *,
-    probes: int = PROBES,
-    seed: int = 0,
-    progress: Callable[[], object] = lambda: None,
+    weights: NetworkWeights, channels: ChannelMap, sample: Sample, progress: Progress = silent
 ) -> ImageScores:
     """Scores every layer that has channels to choose from, and measures what removed channels leave behind.
 
@@ -49,59 +44,61 @@ def score_by_effect(
         weights: the pair.
         channels: its labels.
         sample: unlabelled images.
-        probes: random projections per image.
-        seed: of the projections.
-        progress: called after each batch, twice per batch of the sample.
+        progress: gets a step per batch, of the means and of the scores.
 
     Raises:
         PlanError: a score that is not a finite number.
     """
-    network = load_network(weights.graph, weights, sample.device)
+    network = load_network(weights)
     means = mean_outputs(network, sample, progress)
-    scores = score_network(network, channels, sample, means, probes=probes, seed=seed, progress=progress)
-    return ImageScores(scores, {index: values for index, values in means.items() if leaves_own(weights.graph[index])})
+    return image_scores(channels, effect_per_mac(network, channels, sample, means, progress), means)
 
 
-def score_network(
+def image_scores(channels: ChannelMap, importance: Floats, means: Mapping[int, Floats]) -> ImageScores:
+    """Makes scores of an importance per class, with the means that do not follow from those of the layers before.
+
+    Args:
+        channels: labels of the network.
+        importance: per class.
+        means: per layer, from `mean_outputs`.
+    """
+    scores = {
+        layer.index: LayerScores(layer.index, "gamma", importance[channels.of_layer[layer.index]], voting)
+        for layer, voting in scored_layers(channels)
+    }
+    return ImageScores(scores, {index: mean for index, mean in means.items() if leaves_own(channels.graph[index])})
+
+
+def effect_per_mac(
     network: Network,
     channels: ChannelMap,
     sample: Sample,
-    means: Mapping[int, Floats] | None = None,
-    *,
-    probes: int = PROBES,
-    seed: int = 0,
-    progress: Callable[[], object] = lambda: None,
-) -> dict[int, LayerScores]:
-    """Scores the channels of a loaded network.
+    means: Mapping[int, Floats],
+    progress: Progress = silent,
+) -> Floats:
+    """Returns the effect of every class of channels per multiply-add.
 
     Args:
         network: in eval mode, its parameters without gradients.
         channels: its labels.
         sample: unlabelled images.
-        means: from `mean_outputs`, if they are known.
-        probes: random projections per image.
-        seed: of the projections.
-        progress: called after each batch.
+        means: per layer, from `mean_outputs`.
+        progress: gets a step per batch.
 
     Raises:
-        PlanError: a score that is not a finite number.
+        PlanError: an effect that is not a finite number.
     """
-    means = mean_outputs(network, sample) if means is None else means
-    effects = gate_effects(network, channels, means, sample, probes=probes, seed=seed, progress=progress)
+    effects = gate_effects(network, channels, means, sample, progress)
     if not np.isfinite(effects).all():
         source = network.graph.cfg.source
         raise PlanError(f"{source}: the network's outputs on these images hold NaN or infinite values")
-    per_mac = effects / np.maximum(class_macs(channels), 1)
-    return {
-        layer.index: LayerScores(layer.index, "gamma", per_mac[channels.of_layer[layer.index]], voting)
-        for layer, voting in scored_layers(channels)
-    }
+    return effects / np.maximum(class_macs(channels), 1)
 
 
-def mean_outputs(network: Network, sample: Sample, progress: Callable[[], object] = lambda: None) -> dict[int, Floats]:
-    """Measures the mean of every channel of every layer's map over images and places."""
+def mean_outputs(network: Network, sample: Sample, progress: Progress = silent) -> dict[int, Floats]:
+    """Measures the mean of every channel of every layer's map over images and positions."""
     sums: dict[int, Tensor] = {}
-    images_seen = 0
+    images = 0
 
     def add(index: int, module: object, inputs: object, output: Tensor) -> None:
         total = output.double().flatten(2).mean(2).sum(0)
@@ -112,15 +109,16 @@ def mean_outputs(network: Network, sample: Sample, progress: Callable[[], object
         for layer in network.graph
         if layer.output.is_map and layer.sources
     ]
+    step = track(progress, "measuring means", sample.batch_count, "batch")
     try:
         with torch.inference_mode():
-            for images in sample.batches():
-                network(images)
-                images_seen += len(images)
-                progress()
+            for batch in batches_for(network, sample):
+                network(batch)
+                images += len(batch)
+                step()
     finally:
         _remove(hooks)
-    return {index: (total / images_seen).cpu().numpy() for index, total in sums.items()}
+    return {index: (total / images).cpu().numpy() for index, total in sums.items()}
 
 
 def gate_effects(
@@ -128,50 +126,42 @@ def gate_effects(
     channels: ChannelMap,
     means: Mapping[int, Floats],
     sample: Sample,
-    *,
-    probes: int = PROBES,
-    seed: int = 0,
-    progress: Callable[[], object] = lambda: None,
+    progress: Progress = silent,
 ) -> Floats:
     """Measures the mean of (∂L/∂z)² per class; see the module.
 
     Args:
-        network: the network, in eval mode, its parameters without gradients.
+        network: in eval mode, its parameters without gradients.
         channels: its labels.
         means: per layer, from `mean_outputs`.
-        sample: images.
-        probes: random projections per image.
-        seed: of the projections.
-        progress: called after each batch.
+        sample: unlabelled images.
+        progress: gets a step per batch.
     """
-    generator = torch.Generator().manual_seed(seed)
-    gates = _Gates(channels, means, sample.device)
+    generator = torch.Generator().manual_seed(0)
+    gates = _Gates(channels, means, network.device)
     hooks = [
         network.layers[layer.index].register_forward_pre_hook(partial(gates.enter, layer))
         for layer in channels.graph
         if is_dense(layer) and layer.sources[0] != INPUT
     ]
     total = np.zeros(channels.count)
-    seen = 0
+    count = 0
+    step = track(progress, "measuring effects", sample.batch_count, "batch")
     try:
-        for images in sample.batches():
-            with torch.enable_grad():
-                said = read_out(network.graph, network(images))
-            for probe in range(probes):
-                gates.begin(len(images))
-                loss = project(said, generator)
-                if loss.requires_grad:
-                    loss.backward(retain_graph=probe + 1 < probes)  # type: ignore[no-untyped-call]
+        for batch in batches_for(network, sample):
+            gates.reset(len(batch))
+            for _ in backward_passes(network, batch, PROBES, generator):
                 total += gates.derivative.double().square().sum(0).cpu().numpy()
-            seen += probes * len(images)
-            progress()
+                gates.reset(len(batch))
+                count += len(batch)
+            step()
     finally:
         _remove(hooks)
-    return total / max(seen, 1)
+    return total / max(count, 1)
 
 
 class _Gates:
-    """Collects ∂L/∂z per image and class while gradients flow back.
+    """Collects ∂L/∂z per image and class during a backward pass.
 
     Attributes:
         derivative: (b, classes).
@@ -192,8 +182,8 @@ class _Gates:
                 )
         self.derivative = torch.zeros(0, channels.count)
 
-    def begin(self, images: int) -> None:
-        """Starts a probe."""
+    def reset(self, images: int) -> None:
+        """Starts a backward pass."""
         self.derivative = torch.zeros(images, self._count, device=self._device)
 
     def enter(self, layer: Layer, module: object, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
@@ -214,14 +204,14 @@ class _Gates:
 
 
 def is_dense(layer: Layer) -> bool:
-    """Whether a layer mixes the channels that it reads: only there a removed channel's weights go."""
+    """Tells whether a layer mixes the channels that it reads: only there a removed channel's weights go."""
     if isinstance(layer.kind, Convolutional):
         return not layer.kind.depthwise(layer.inputs[0].c)
     return isinstance(layer.kind, Connected) and layer.inputs[0].is_map
 
 
 def class_macs(channels: ChannelMap) -> Floats:
-    """Counts per class the multiply-adds that make it, and those that read it, wherever it occurs."""
+    """Counts per class the multiply-adds that produce it and that read it, wherever it occurs."""
     macs = np.zeros(channels.count)
 
     def share(total: int, classes: Indices) -> None:
@@ -237,7 +227,7 @@ def class_macs(channels: ChannelMap) -> Floats:
 
 
 def leaves_own(layer: Layer) -> bool:
-    """Whether the mean behind a layer does not follow from the means before it: all but linear passing on."""
+    """Tells whether the mean after a layer does not follow from the means before: all but layers that pass it on."""
     if layer.name in ("route", "upsample", "dropout", "avgpool", "local_avgpool", "reorg", "reorg3d", "empty"):
         return False
     return layer.name != "shortcut" or getattr(layer.kind, "activation", "linear") != "linear"

@@ -1,15 +1,15 @@
-"""`--unit-score separation`: how well a residual unit tells the classes apart (METHODS §6 [LP]).
+"""`--unit-score separation`: how well a residual unit separates the classes.
 
 Jordao et al., *Discriminative Layer Pruning for Convolutional Neural Networks* (IEEE JSTSP 2020), score a layer by its
 features in the latent space of Partial Least Squares. In a detector the samples are boxes, not images: a sample is the
-mean over a labelled box of what the unit adds to the stream; boxes of the same sizes where nothing is labelled are a
-class of their own. The projection is found on one half of the samples and the separation measured on the other, where
-it is the share of the variance that lies between the classes: 0, none is told apart; 1, each class is a point.
+mean over a labelled box of the unit's addition to the stream; boxes of the same sizes where nothing is labelled are a
+class of their own. The projection is fitted on one half of the samples and the separation measured on the other: the
+share of the variance that lies between the classes, from 0 (not separated) to 1 (each class is a point).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -18,18 +18,19 @@ from numpy.typing import NDArray
 
 from darkprune.data.dataset import Dataset
 from darkprune.data.loading import InputShape, load_batches
+from darkprune.data.samples import batch_size
 from darkprune.errors import DataError
 from darkprune.evaluation.of_graph import input_shape
 from darkprune.graph.weights import NetworkWeights
 from darkprune.layers.base import Floats, Indices
 from darkprune.network.loading import load_network
-from darkprune.network.samples import batch_size
+from darkprune.progress import Progress, silent, track
 from darkprune.surgery.units import Unit
 
 IMAGES = 256
-COMPONENTS = 8  #: of the latent space, at most; one less than there are classes can say something
+COMPONENTS = 8  #: of the latent space, at most; only one less than there are classes carry information
 FEWEST = 4  #: samples of a class, half of them to measure on
-TRIES = 8  #: places tried for a box where nothing is labelled
+TRIES = 8  #: positions tried for a box where nothing is labelled
 
 Boxes = NDArray[np.float64]
 
@@ -40,28 +41,28 @@ def score_by_separation(
     dataset: Dataset,
     *,
     seed: int = 0,
-    progress: Callable[[], object] = lambda: None,
+    progress: Progress = silent,
 ) -> tuple[Unit, ...]:
-    """Scores units by how well what they add separates the classes; the lowest go first.
+    """Scores units by how well their additions separate the classes; the lowest are removed first.
 
     Args:
         weights: the pair.
         units: of its network.
-        dataset: labelled images; at most `IMAGES` are looked at.
+        dataset: labelled images; at most `IMAGES` are used.
         seed: of the boxes where nothing is labelled.
-        progress: called after each batch.
+        progress: gets a step per batch.
 
     Raises:
         DataError: fewer than two classes have enough boxes.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = load_network(weights.graph, weights, device)
+    network = load_network(weights)
     shape, batch = input_shape(weights.graph), batch_size(weights.graph)
     records = dataset.images[:IMAGES]
     random = np.random.default_rng(seed)
     adding = [unit.last - 1 for unit in units]
     rows: dict[int, list[Floats]] = {index: [] for index in adding}
     labels: list[Indices] = []
+    step = track(progress, "separating classes", -(-len(records) // batch), "batch")
     for loaded in load_batches([record.path for record in records], shape, batch):
         objects = [records[index].objects() for index in loaded.indices.tolist()]
         boxes = [entry.boxes.astype(np.float64) for entry in objects]
@@ -69,12 +70,12 @@ def score_by_separation(
         labels += [np.append(o.classes, np.full(len(e), -1)) for o, e in zip(objects, empty, strict=True)]
         if len(loaded.images):
             with torch.inference_mode():
-                taps = network(torch.from_numpy(loaded.images).to(device), frozenset(adding)).taps
+                taps = network(torch.from_numpy(loaded.images).to(network.device), frozenset(adding)).taps
             for number, size in enumerate(loaded.sizes.tolist()):
                 places = _in_network(np.concatenate([boxes[number], empty[number]]), size, shape)
                 for index in adding:
                     rows[index].append(_means(taps[index][number].cpu().numpy(), places))
-        progress()
+        step()
     classes = np.concatenate(labels) if labels else np.zeros(0, np.intp)
     names, counts = np.unique(classes, return_counts=True)
     enough = np.isin(classes, names[counts >= FEWEST])

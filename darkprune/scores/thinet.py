@@ -1,19 +1,20 @@
-"""ThiNet: channels that the next layer misses least, chosen greedily, layer by layer (METHODS §6).
+"""ThiNet (Luo et al. 2017): greedily removes the channels whose loss changes the next layer's output least.
 
 What a consumer loses without the channels T is Σ_{c∈T} (w_c * (x_c − μ_c)), with their means folded into its offset.
-Its square over all outputs, places and images is Σ_{c,d∈T} M_cd, where M is the inner product of filters times that of
-the maps' windows: one Gram matrix per consumer holds the cost of every choice, exactly, without sampling. The greedy
-order of removal within a set of coupled layers is the score; which share of each goes is the allocation's to say.
+Its square over all outputs, positions and images is Σ_{c,d∈T} M_cd, where M is the inner product of filters times that
+of the maps' windows: one Gram matrix per consumer holds the cost of every choice, exactly, without sampling. The greedy
+order of removal within a set of coupled layers is the score; the allocation says which share of each is removed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from darkprune.data.samples import Sample
 from darkprune.errors import PlanError
 from darkprune.graph.channels import ChannelMap
 from darkprune.graph.graph import Layer
@@ -23,34 +24,29 @@ from darkprune.layers.base import Floats, Indices
 from darkprune.network import Network
 from darkprune.network.loading import load_network
 from darkprune.network.modules.convolution import Convolution
-from darkprune.network.samples import Sample
 from darkprune.network.walk import Walk
+from darkprune.progress import Progress, silent, track
 from darkprune.refit.effects import slope_of
 from darkprune.refit.least_squares import NormalEquations
-from darkprune.scores.sensitivity import is_dense, leaves_own, mean_outputs
-from darkprune.selection.importance import ImageScores, LayerScores, scored_layers
-
-IMAGES = 64
+from darkprune.scores.sensitivity import image_scores, is_dense, mean_outputs
+from darkprune.selection.importance import ImageScores
 
 
 def score_by_reconstruction(
-    weights: NetworkWeights,
-    channels: ChannelMap,
-    sample: Sample,
-    progress: Callable[[], object] = lambda: None,
+    weights: NetworkWeights, channels: ChannelMap, sample: Sample, progress: Progress = silent
 ) -> ImageScores:
-    """Scores every layer that has channels to choose from by the greedy order: 0 goes first, just below 1 last.
+    """Scores every layer that has channels to choose from by the greedy order: 0 is removed first, just below 1 last.
 
     Args:
         weights: the pair.
         channels: its labels.
         sample: unlabelled images.
-        progress: called after each batch of the sample, and after each layer.
+        progress: gets a step per batch, of the means, and one per layer.
 
     Raises:
         PlanError: maps that are not finite numbers.
     """
-    network = load_network(weights.graph, weights, sample.device)
+    network = load_network(weights)
     means = mean_outputs(network, sample, progress)
     costs = list(_costs(network, channels, sample, progress))
     order = np.zeros(channels.count)
@@ -60,21 +56,17 @@ def score_by_reconstruction(
         if not np.isfinite(total).all():
             raise PlanError(f"{weights.file.path}: maps on these images hold NaN or infinite values")
         order[atom[greedy_order(total)]] = (np.arange(len(atom)) + 0.5) / len(atom)
-    scores = {
-        layer.index: LayerScores(layer.index, "gamma", order[channels.of_layer[layer.index]], voting)
-        for layer, voting in scored_layers(channels)
-    }
-    return ImageScores(scores, {index: values for index, values in means.items() if leaves_own(weights.graph[index])})
+    return image_scores(channels, order, means)
 
 
 def greedy_order(cost: Floats) -> Indices:
-    """Returns positions in the order of removal: each time the one that makes the sum of all lost least.
+    """Returns positions in the order of removal: always the one that keeps the sum of all losses smallest.
 
     Args:
         cost: (n, n), Gram matrix of the losses.
     """
     left = np.ones(len(cost), bool)
-    with_lost = np.zeros(len(cost))  # inner product with what is lost already
+    with_lost = np.zeros(len(cost))  # inner product with all that is removed already
     own = cost.diagonal()
     order = []
     for _ in range(len(cost)):
@@ -88,10 +80,11 @@ def greedy_order(cost: Floats) -> Indices:
 
 @torch.no_grad()
 def _costs(
-    network: Network, channels: ChannelMap, sample: Sample, progress: Callable[[], object]
+    network: Network, channels: ChannelMap, sample: Sample, progress: Progress = silent
 ) -> Iterator[tuple[Indices, Floats]]:
-    """Yields for every dense convolution the classes that it reads, and M over them as a share of all that it gives."""
+    """Yields for every dense convolution the classes that it reads, and M over them as a share of its whole output."""
     walk = Walk(network, sample)
+    step = track(progress, "measuring inputs", len(network.graph), "layer")
     for layer in network.graph:
         module = network.layers[layer.index]
         if isinstance(module, Convolution) and layer.sources[0] != INPUT and is_dense(layer):
@@ -100,7 +93,7 @@ def _costs(
             total = cost.sum()
             for block, part in zip(blocks, cost, strict=True):
                 yield block, part / total if total > 0 else part
-        progress()
+        step()
 
 
 def _cost(module: Convolution, layer: Layer, walk: Walk) -> Tensor:

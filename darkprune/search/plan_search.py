@@ -1,30 +1,31 @@
 """`--search-minutes`: a plan improved against the output distance, by moving the budget between groups and layers.
 
-A score that compares channels over a whole network leaves out what is not local: what the refit of later layers makes
-up for, what adds up along a stream. So the scores of a part of the network are multiplied by a factor, the plan is made
-anew for the same budget, and what lowers the output distance after a quick recovery is kept. Parts are the groups
-first, then the sets of coupled layers. No labels are needed, and the images of the final distance are not looked at.
+A score that compares channels over a whole network ignores what is not local: what the refit of later layers makes up
+for, what adds up along a residual stream. So the scores of a part of the network are multiplied by a factor, the plan
+is made anew for the same budget, and kept if it lowers the output distance after a quick recovery. Parts are the groups
+first, then the sets of coupled layers. No labels are needed, and the images of the final distance are not used.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
+from darkprune.data.samples import Sample, Samples
 from darkprune.errors import PlanError
+from darkprune.evaluation.output_distance import OutputDistance
 from darkprune.graph.weights import NetworkWeights
 from darkprune.layers.base import Floats, Indices
-from darkprune.network.loading import load_network
-from darkprune.network.output_distance import Reference
-from darkprune.network.samples import Sample, Samples
+from darkprune.network.loading import load_network, run_of
+from darkprune.progress import Progress, silent, track
 from darkprune.refit.batch_norm import reestimate
 from darkprune.refit.effects import measure_effects
-from darkprune.refit.recover import cut_and_pair
-from darkprune.refit.refit import refit
+from darkprune.refit.recover import cut_and_align
+from darkprune.refit.refit import RefitSettings, refit
 from darkprune.selection.budget import Budget
 from darkprune.selection.decide import Ranking, decide
 from darkprune.selection.reach import within_budget
@@ -38,16 +39,16 @@ FIRST_STEP = 2.0  #: factor of a part's scores at first
 LAST_STEP = 1.1  #: below it nothing is tried any more
 
 
-@dataclass(frozen=True)
-class Found:
-    """What a search found.
+@dataclass(frozen=True, kw_only=True)
+class PlanSearch:
+    """Result of a search for a plan.
 
     Attributes:
-        ranking: gives the best plan.
-        trials: plans that were tried.
-        kept: how many of them were better than all before.
-        start, best: output distance after the quick recovery, at first and at last.
-        interrupted: whether the user stopped it.
+        ranking: of the best plan.
+        trials: number of plans that were tried.
+        kept: number of them that were better than all before.
+        start, best: output distance after the quick recovery, of the first and of the best plan.
+        interrupted: the user stopped it.
     """
 
     ranking: Ranking
@@ -57,10 +58,10 @@ class Found:
     best: float
     interrupted: bool
 
-    def to_json(self) -> dict[str, Any]:
-        """Returns what a report holds."""
+    def to_json(self) -> dict[str, object]:
+        """Returns the fields but the ranking as JSON; an infinite distance as null."""
         numbers = {name: getattr(self, name) for name in ("trials", "kept", "start", "best", "interrupted")}
-        return {name: None if value == float("inf") else value for name, value in numbers.items()}
+        return {name: None if value == math.inf else value for name, value in numbers.items()}
 
 
 def improve(
@@ -74,39 +75,40 @@ def improve(
     seconds: float,
     seed: int = 0,
     clock: Callable[[], float] = time.monotonic,
-    progress: Callable[[float], object] = lambda share: None,
-) -> Found:
-    """Searches until the time is up, nothing more is found, or Ctrl-C; the best so far counts.
+    progress: Progress = silent,
+) -> PlanSearch:
+    """Searches until the time is up, nothing more is found, or Ctrl-C; the best so far is returned.
 
     Args:
         weights: the original pair.
         settings: allocation `global`.
-        ranking: where to start.
+        ranking: the start.
         budget: what shall remain, of every plan that is tried.
-        samples: unlabelled images; only those to fit on are looked at.
+        samples: unlabelled images; only those to fit on are used.
         how: the recovery that will follow.
-        seconds: how long; a trial that has begun is ended.
+        seconds: time for it; a trial that has begun is completed.
         seed: of the order of trials: with the same time per trial the same plan is found.
-        clock: tells the time.
-        progress: called after each trial with the share of the time that is gone.
+        clock: returns the time in seconds.
+        progress: gets the seconds that have passed, after each trial.
 
     Raises:
         PlanError: the budget cannot be met.
     """
     begun = clock()
-    trial = _Trial(weights, settings, budget, samples, how)
+    passed = track(progress, "searching plans", seconds, "s")
+    trial = _PlanEvaluation(weights, settings, budget, samples, how)
     best = start = trial.distance(ranking)
     trials, kept, interrupted = 1, 0, False
     random = np.random.default_rng(seed)
     try:
         for step, part in _moves(ranking, random):
             factor, improved = step, False
-            for _ in range(2):  # dearer, and if that is worse cheaper; as long as it helps
+            for _ in range(2):  # up, and if that is worse down; as long as it helps
                 while clock() - begun < seconds:
                     candidate = _scaled(ranking, part, factor)
                     distance = trial.distance(candidate)
                     trials += 1
-                    progress(min(1.0, (clock() - begun) / seconds))
+                    passed.at(min(seconds, clock() - begun))
                     if distance >= best:
                         break
                     ranking, best, kept, improved = candidate, distance, kept + 1, True
@@ -117,10 +119,10 @@ def improve(
                 break
     except KeyboardInterrupt:
         interrupted = True
-    return Found(ranking, trials, kept, start, best, interrupted)
+    return PlanSearch(ranking=ranking, trials=trials, kept=kept, start=start, best=best, interrupted=interrupted)
 
 
-class _Trial:
+class _PlanEvaluation:
     """Makes plans, recovers their networks quickly and measures them."""
 
     def __init__(
@@ -128,34 +130,34 @@ class _Trial:
     ) -> None:
         self._weights, self._settings, self._budget, self._how = weights, settings, budget, how
         paths = samples.fit.paths
-        behind = min(FIT, (len(paths) + 1) // 2)
-        self._fit = samples.fit.first(behind)
-        self._measure: Sample = replace(samples.fit, paths=paths[behind : behind + MEASURE] or paths)
-        original = load_network(weights.graph, weights, samples.fit.device)
-        self._reference = Reference(original, self._measure)
-        self._places = measure_effects(original, self._fit).places if how == "lsq" else None
+        fitted = min(FIT, (len(paths) + 1) // 2)
+        self._fit = samples.fit.first(fitted)
+        measured: Sample = replace(samples.fit, paths=paths[fitted : fitted + MEASURE] or paths)
+        original = load_network(weights)
+        self._distance = OutputDistance(run_of(original), weights.graph, measured)
+        self._positions = measure_effects(original, self._fit).positions if how == "lsq" else None
         self._known: dict[bytes, float] = {}
 
     def distance(self, ranking: Ranking) -> float:
-        """Measures the plan that a ranking gives; infinite where there is none within the budget."""
+        """Measures the plan of a ranking; infinite where there is none within the budget."""
         try:
             decision = decide(ranking, within_budget(ranking, self._settings, self._budget))
         except PlanError:
             if not self._known:  # the first one has to exist
                 raise
-            return float("inf")
+            return math.inf
         key = np.packbits(decision.cut.keep).tobytes()
         if key not in self._known:
             self._known[key] = self._measured(decision)
         return self._known[key]
 
-    def _measured(self, decision: Surgery) -> float:
-        pair = cut_and_pair(decision, self._fit.device)
+    def _measured(self, surgery: Surgery) -> float:
+        networks = cut_and_align(surgery)
         if self._how in ("lsq", "scale"):
-            refit(pair, self._fit, self._places, scales=self._how == "scale")
+            refit(networks, self._fit, self._positions, RefitSettings(scales=self._how == "scale"))
         elif self._how == "bn":
-            reestimate(pair.slim, self._fit)
-        return self._reference.distance(pair.slim)
+            reestimate(networks.slim, self._fit)
+        return self._distance.of(run_of(networks.slim))
 
 
 def _moves(ranking: Ranking, random: np.random.Generator) -> Iterator[tuple[float, Indices]]:

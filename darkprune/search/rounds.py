@@ -1,25 +1,26 @@
-"""Sensitivity in rounds: prune a little, refit, look again (METHODS §7, "search on top of it").
+"""`--rounds`: sensitivity in rounds of pruning a little, refitting and scoring anew.
 
 One score of the unpruned network says what each channel does while all others are there; of two that do the same, both
-look dispensable. So a part of the budget is taken, the rest refitted, and what is left scored anew as it stands then.
-The plan that comes out is one plan of the original network: what an earlier round took ranks below all that is left.
+look dispensable. So a part of the budget is removed, the rest refitted, and the channels that are left are scored anew.
+The result is one plan of the original network: what an earlier round removed ranks below all that is left.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 
+from darkprune.data.samples import Samples
 from darkprune.errors import PlanError
 from darkprune.graph.channels import ChannelMap, map_channels
 from darkprune.graph.stats import totals
 from darkprune.graph.weights import NetworkWeights
-from darkprune.network.samples import Samples
-from darkprune.refit.recover import cut_and_pair
+from darkprune.progress import Progress, silent, track
+from darkprune.refit.recover import cut_and_align
 from darkprune.refit.refit import refit
-from darkprune.scores.sensitivity import IMAGES, score_by_effect, score_network
+from darkprune.scores.sensitivity import IMAGES, effect_per_mac, image_scores, mean_outputs, score_by_effect
 from darkprune.selection.budget import Budget
 from darkprune.selection.decide import Ranking, decide, rank
 from darkprune.selection.filter_moments import MomentsFrom, filter_moments
@@ -35,7 +36,7 @@ def rank_in_rounds(
     budget: Budget,
     samples: Samples,
     rounds: int,
-    progress: Callable[[], object] = lambda: None,
+    progress: Progress = silent,
     moments: MomentsFrom = filter_moments,
 ) -> Ranking:
     """Ranks channels for a budget.
@@ -45,9 +46,9 @@ def rank_in_rounds(
         settings: criterion `sensitivity`; everything else as for one round.
         budget: what shall remain.
         samples: unlabelled images.
-        rounds: how often channels are scored; the last scores are made at (rounds − 1)/rounds of the way.
-        progress: called after each round.
-        moments: what similarity starts from.
+        rounds: number of times that channels are scored; the last time at (rounds − 1)/rounds of the budget.
+        progress: gets a step per round.
+        moments: means and covariances that similarity starts from.
 
     Returns:
         A ranking that `within_budget` and `decide` take.
@@ -57,29 +58,31 @@ def rank_in_rounds(
     """
     sample = samples.fit.first(IMAGES)
     first: list[ImageScores] = []
+    step = track(progress, "scoring in rounds", rounds, "round")
 
     def score(pair: NetworkWeights, channels: ChannelMap) -> ImageScores:
         first.append(score_by_effect(pair, channels, sample))
         return first[0]
 
     ranking = rank(weights, settings, by_images=score, moments=moments)
-    progress()
+    step()
     whole = budget.of(totals(weights.graph))
-    gone: dict[int, np.ndarray] = {}  # producing layer -> in which round each channel went; 0: not yet
+    gone: dict[int, np.ndarray] = {}  # producing layer -> round in which each channel was removed; 0: not yet
     for number in range(1, rounds):
         left = Budget(budget.kind, whole - (whole - budget.target) * number / rounds)
         try:
             decision = decide(ranking, within_budget(ranking, settings, left))
         except PlanError:  # only the last budget has to be met: a step between that does not exist is left out
-            progress()
+            step()
             continue
-        pair = cut_and_pair(decision, samples.fit.device)
-        refit(pair, sample)
-        now = score_network(pair.slim, map_channels(pair.slim.graph), sample)
+        networks = cut_and_align(decision)
+        refit(networks, sample)
+        channels, means = map_channels(networks.slim.graph), mean_outputs(networks.slim, sample)
+        now = image_scores(channels, effect_per_mac(networks.slim, channels, sample, means), means).scores
         scores = _merged(first[0].scores, now, decision.cut, gone, number, rounds)
         made = ImageScores(scores, first[0].measured)
         ranking = rank(weights, settings, by_images=lambda *_, made=made: made, moments=moments)
-        progress()
+        step()
     return ranking
 
 
@@ -91,7 +94,7 @@ def _merged(
     number: int,
     rounds: int,
 ) -> dict[int, LayerScores]:
-    """Returns scores of all channels: of what is left the new ones; of what went, below 0, the earlier the lower."""
+    """Returns scores of all channels: new ones where they are left; below 0 where they are gone, early ones lowest."""
     merged = {}
     for index, scores in before.items():
         kept = cut.kept(cut.channels.of_layer[index])

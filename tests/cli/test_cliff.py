@@ -14,8 +14,6 @@ from darkprune.cli.main import main
 from darkprune.comparison import cliff_drawing as sweep_drawing
 from darkprune.comparison.cliff import Point, summarise
 from darkprune.darknet.cfg import parse_cfg
-from darkprune.evaluation.heads import Head
-from darkprune.evaluation.output_distance import scores_of
 from darkprune.graph.fresh import write_fresh
 from darkprune.graph.graph import build_graph
 from darkprune.runners.measure import Measure
@@ -204,17 +202,3 @@ def test_summary() -> None:
     away = summarise(base, pruned, controls, "distance")
     assert [row["beats_control"] for row in away["pruned"]] == [False, True, None]
     assert summarise(base, [point("pruned", 0.1, 900, 0.5)], controls, "mAP@0.5")["cliff"] is None
-
-
-@pytest.mark.parametrize("kind", ["yolo", "Gaussian_yolo", "region"])
-def test_scores(kind: str) -> None:
-    features = {"yolo": 5, "Gaussian_yolo": 9, "region": 5}[kind] + 3
-    raw = np.random.default_rng(0).normal(0, 2, (2, 2 * features, 3, 4)).astype(np.float32)
-    head = Head(kind, 3, ((1, 1), (2, 2)), 32, 32, softmax=kind == "region")  # type: ignore[arg-type]
-    found = scores_of(head, raw).reshape(2, 2, 3, 3, 4)
-    values = raw.reshape(2, 2, features, 3, 4)
-    objectness, classes = values[1, 1, features - 4, 2, 3], values[1, 1, features - 3 :, 2, 3]
-    sigmoid = 1 / (1 + np.exp(-classes))
-    softmax = np.exp(classes) / np.exp(classes).sum()
-    expected = (softmax if kind == "region" else sigmoid) / (1 + np.exp(-objectness))
-    assert found[1, 1, :, 2, 3] == pytest.approx(expected, rel=1e-5)

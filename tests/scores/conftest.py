@@ -11,8 +11,15 @@ sys.path.append(str(Path(__file__).parent))
 
 from tiny import DETECTOR, write_images, write_pair
 
+from darkprune.data.samples import Samples, read_samples
 from darkprune.graph.weights import NetworkWeights
-from darkprune.network.samples import Samples, read_samples
+from darkprune.network import loading
+
+
+@pytest.fixture(autouse=True)
+def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keeps networks beside the tests' own tensors."""
+    monkeypatch.setattr(loading, "default_device", lambda: torch.device("cpu"))
 
 
 @pytest.fixture
@@ -28,4 +35,4 @@ def images(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def samples(weights: NetworkWeights, images: Path) -> Samples:
-    return read_samples(images, weights.graph, torch.device("cpu"))
+    return read_samples(images, weights.graph)

@@ -1,28 +1,28 @@
-"""Effects on what a network says, per channel and per place, against autograd; refits that weigh places by them."""
+"""Effects on a network's outputs, per channel and per position, against autograd; refits weighted by them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tiny import surgery_of
 from torch.nn import functional
 
+from darkprune.data.samples import Sample, Samples
 from darkprune.graph.channels import map_channels
 from darkprune.graph.weights import NetworkWeights
 from darkprune.network import Network
-from darkprune.network.loading import load_network
+from darkprune.network.loading import batches_for, load_network
 from darkprune.network.modules.convolution import Convolution
 from darkprune.network.readout import project, read_out
-from darkprune.network.samples import Sample, Samples
-from darkprune.refit.effects import PlaceWeights, convolutions, measure_effects
+from darkprune.refit.effects import PositionWeights, convolutions, measure_effects
 from darkprune.refit.least_squares import NormalEquations
-from darkprune.refit.recover import pair_up
-from darkprune.refit.refit import Pairing, refit
-from darkprune.surgery.apply import Cut, constants_of, write_slim
+from darkprune.refit.recover import cut_and_align
+from darkprune.refit.refit import AlignedNetworks, refit
+from darkprune.surgery.apply import Cut
 
 CPU = torch.device("cpu")
 
@@ -37,7 +37,7 @@ def gradients(network: Network, sample: Sample, layer: int) -> Iterator[torch.Te
         return slot[0].clone()
 
     with_hook = network.layers[layer].register_forward_hook(hold)
-    for images in sample.batches():
+    for images in batches_for(network, sample):
         loss = project(read_out(network.graph, network(images)), generator)
         (gradient,) = torch.autograd.grad(loss, slot)
         yield (gradient * slope(network, layer, slot[0])).double()
@@ -54,7 +54,7 @@ def slope(network: Network, layer: int, output: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("layer", [3, 7])
 def test_effects_are_squared_derivatives(weights: NetworkWeights, samples: Samples, layer: int) -> None:
-    network = load_network(weights.graph, weights, CPU)
+    network = load_network(weights)
     sample = samples.fit.first(4)
     found = measure_effects(network, sample, probes=1, seed=3).channels[layer]
     each = [gradient.square().sum((0, 2, 3)) for gradient in gradients(network, sample, layer)]
@@ -63,11 +63,11 @@ def test_effects_are_squared_derivatives(weights: NetworkWeights, samples: Sampl
 
 @pytest.mark.parametrize("layer", [3, 7])
 @pytest.mark.parametrize("power", [0.5, 1.0])
-def test_places_weigh_what_they_do(weights: NetworkWeights, samples: Samples, layer: int, power: float) -> None:
-    network = load_network(weights.graph, weights, CPU)
+def test_weights_of_positions_are_effects(weights: NetworkWeights, samples: Samples, layer: int, power: float) -> None:
+    network = load_network(weights)
     sample = replace(samples.fit.first(5), batch=2)
-    places = measure_effects(network, sample, power=power, probes=1, seed=3).places
-    found = torch.cat([places.of(layer, batch) for batch in range(3)])
+    positions = measure_effects(network, sample, power=power, probes=1, seed=3).positions
+    found = torch.cat([positions.of(layer, batch) for batch in range(3)])
     wanted = torch.cat([gradient.square().sum(1) ** power for gradient in gradients(network, sample, layer)])
     assert found.shape == wanted.shape
     assert float(found.mean()) == pytest.approx(1, abs=1e-3)
@@ -75,7 +75,7 @@ def test_places_weigh_what_they_do(weights: NetworkWeights, samples: Samples, la
 
 
 def test_the_network_is_as_it_was(weights: NetworkWeights, samples: Samples) -> None:
-    network = load_network(weights.graph, weights, CPU)
+    network = load_network(weights)
     before = {layer.index: module.activation for layer, module in convolutions(network)}
     assert before.keys() == {1, 2, 3, 6, 7, 9}  # not the one that reads the image
     measure_effects(network, samples.fit.first(2))
@@ -83,19 +83,19 @@ def test_the_network_is_as_it_was(weights: NetworkWeights, samples: Samples) -> 
     assert all(parameter.grad is None for parameter in network.parameters())
 
 
-def test_where_nothing_depends_all_places_count_alike() -> None:
+def test_without_any_effect_all_positions_are_equal() -> None:
     nothing, infinite = [torch.zeros(2, 3, 3)], [torch.full((2, 3, 3), torch.inf)]
-    places = PlaceWeights({3: infinite, 4: nothing, 5: [torch.ones(2, 3, 3), 3 * torch.ones(1, 3, 3)]})
-    assert places.of(3, 0) is None
-    assert places.of(4, 0) is None
-    assert places.of(7, 0) is None
-    both = [places.of(5, batch) for batch in (0, 1)]
+    positions = PositionWeights({3: infinite, 4: nothing, 5: [torch.ones(2, 3, 3), 3 * torch.ones(1, 3, 3)]})
+    assert positions.of(3, 0) is None
+    assert positions.of(4, 0) is None
+    assert positions.of(7, 0) is None
+    both = [positions.of(5, batch) for batch in (0, 1)]
     assert [float(weights.mean()) for weights in both if weights is not None] == pytest.approx([0.6, 1.8], rel=1e-3)
 
 
 @pytest.mark.parametrize("layer", [1, 2, 6, 7], ids=["pointwise", "depthwise", "stride", "grouped"])
 def test_weighted_equations_are_those_of_numpy(weights: NetworkWeights, layer: int) -> None:
-    module = load_network(weights.graph, weights, CPU).layers[layer]
+    module = load_network(weights).layers[layer]
     assert isinstance(module, Convolution)
     feature = weights.graph[layer].inputs[0]
     x = torch.randn(6, feature.c, feature.h, feature.w, generator=torch.Generator().manual_seed(1)) + 1
@@ -124,10 +124,10 @@ def test_weighted_equations_are_those_of_numpy(weights: NetworkWeights, layer: i
             np.testing.assert_allclose(float(offset[output]), level - mean @ solved, rtol=1e-3, atol=2e-5)
 
 
-def test_a_refit_is_better_where_it_counts(weights: NetworkWeights, samples: Samples, tmp_path: Path) -> None:
-    """Only the upper half counts: there less is lost than by a refit to which all places are alike."""
+def test_a_refit_is_better_where_it_counts(weights: NetworkWeights, samples: Samples) -> None:
+    """Only the upper half counts: there less is lost than by a refit with equal weights."""
 
-    class UpperHalf(PlaceWeights):
+    class UpperHalf(PositionWeights):
         def of(self, index: int, batch: int) -> torch.Tensor:
             output = weights.graph[index].output
             upper = torch.arange(output.h) < output.h // 2
@@ -135,19 +135,16 @@ def test_a_refit_is_better_where_it_counts(weights: NetworkWeights, samples: Sam
 
     sample = samples.fit.first(8)
     lost = []
-    for places in (None, UpperHalf({})):
-        pair = _paired(weights, tmp_path)
-        refit(pair, sample, places)
-        errors = [(pair.original(x, {6}).taps[6] - pair.slim(x, {6}).taps[6]) for x in sample.batches()]
+    for positions in (None, UpperHalf({})):
+        pair = _paired(weights)
+        refit(pair, sample, positions)
+        errors = [(pair.original(x, {6}).taps[6] - pair.slim(x, {6}).taps[6]) for x in batches_for(pair.slim, sample)]
         lost.append(sum(float(error[:, :, : error.shape[2] // 2].square().sum()) for error in errors))
     assert lost[1] < lost[0]
 
 
-def _paired(weights: NetworkWeights, folder: Path) -> Pairing:
+def _paired(weights: NetworkWeights) -> AlignedNetworks:
     channels = map_channels(weights.graph)
     cut = Cut(channels, np.ones(channels.count, bool), np.zeros(channels.count, bool), "fold", "mean")
     cut.keep[channels.of_layer[1][[0, 3, 4, 9, 11, 13, 17, 20]]] = False
-    path = folder / "slim.weights"
-    with path.open("wb", buffering=0) as file:
-        write_slim(weights, cut, constants_of(weights, cut), file)
-    return pair_up(weights, (), cut, path, CPU)
+    return cut_and_align(surgery_of(weights, cut))

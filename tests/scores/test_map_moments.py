@@ -10,10 +10,10 @@ import torch
 from tiny import DETECTOR, write_pair
 
 from darkprune.cli.main import main
+from darkprune.data.samples import Samples
 from darkprune.graph.channels import map_channels
 from darkprune.network import Network
-from darkprune.network.loading import load_network
-from darkprune.network.samples import Samples
+from darkprune.network.loading import batches_for, load_network
 from darkprune.scores.map_moments import map_moments
 
 TWICE = DETECTOR.replace("[shortcut]", "[route]\nlayers=-1,-5\n[convolutional]\nfilters=12\nsize=1\n[shortcut]")
@@ -23,13 +23,13 @@ def test_moments_are_those_of_the_maps(samples: Samples, tmp_path: Path) -> None
     with write_pair(tmp_path, TWICE) as weights:
         channels = map_channels(weights.graph)
         known = map_moments(weights, channels, samples.fit)
-        network = load_network(weights.graph, weights, torch.device("cpu"))
+        network = load_network(weights)
         maps: dict[int, list[torch.Tensor]] = {}
         for layer in weights.graph:
             keep = maps.setdefault(layer.index, []).append
             network.layers[layer.index].register_forward_hook(lambda _m, _i, output, keep=keep: keep(output))
         with torch.inference_mode():
-            for images in samples.fit.batches():
+            for images in batches_for(network, samples.fit):
                 network(images)
         for atom in channels.atoms:
             for index, parts in known(np.sort(atom)).items():

@@ -13,12 +13,13 @@ import torch
 from tiny import DETECTOR, write_images, write_pair
 
 from darkprune.cli.main import main
+from darkprune.data.samples import Samples, read_samples
 from darkprune.graph.channels import map_channels
 from darkprune.graph.stats import totals
 from darkprune.graph.weights import NetworkWeights
-from darkprune.network.loading import load_network
+from darkprune.network.loading import batches_for, load_network
 from darkprune.network.modules.convolution import Convolution
-from darkprune.network.samples import Samples, read_samples
+from darkprune.progress import ProgressEvent
 from darkprune.refit.least_squares import NormalEquations
 from darkprune.scores.thinet import _costs, greedy_order, score_by_reconstruction
 from darkprune.search.eagle_eye import search
@@ -40,13 +41,14 @@ def test_greedy_takes_pairs_that_cancel() -> None:
 
 @pytest.mark.parametrize("layer", [3, 6, 7])
 def test_costs_are_what_the_consumer_loses(weights: NetworkWeights, samples: Samples, layer: int) -> None:
-    network = load_network(weights.graph, weights, CPU)
+    network = load_network(weights)
     channels = map_channels(weights.graph)
-    costs = list(_costs(network, channels, samples.fit, lambda: None))
+    costs = list(_costs(network, channels, samples.fit))
     read = channels.inputs(weights.graph[layer])
     module = network.layers[layer]
     assert isinstance(module, Convolution)
-    x = torch.cat([network(images, {layer - 1}).taps[layer - 1] for images in samples.fit.batches()]).double()
+    maps = [network(images, {layer - 1}).taps[layer - 1] for images in batches_for(network, samples.fit)]
+    x = torch.cat(maps).double()
     slope = (module.scales / torch.sqrt(module.rolling_variance + 1e-5)).double() if module.has_batch_norm else 1.0
     module.double()
 
@@ -74,7 +76,7 @@ def test_scores_are_the_order_within_each_layer(weights: NetworkWeights, samples
 
 
 def test_factors_are_found(weights: NetworkWeights) -> None:
-    module = load_network(weights.graph, weights, CPU).layers[6]
+    module = load_network(weights).layers[6]
     assert isinstance(module, Convolution)
     x = torch.rand(16, 12, 16, 16, generator=torch.Generator().manual_seed(3))
     factors = torch.linspace(-0.5, 0.5, 12)
@@ -94,12 +96,12 @@ def wide(tmp_path: Path) -> Iterator[NetworkWeights]:
 
 
 def test_rounds_end_in_one_plan(wide: NetworkWeights, images: Path) -> None:
-    weights, samples = wide, read_samples(images, wide.graph, CPU)
+    weights, samples = wide, read_samples(images, wide.graph)
     settings = Selection(criterion="sensitivity", allocation="global", min_channels=2, exclude=(0, 6, 7))
     budget = parse_budget("params", "0.8", totals(weights.graph))
-    steps: list[int] = []
-    ranking = rank_in_rounds(weights, settings, budget, samples, 3, lambda: steps.append(1))
-    assert len(steps) == 3
+    events: list[ProgressEvent] = []
+    ranking = rank_in_rounds(weights, settings, budget, samples, 3, events.append)
+    assert [event.done for event in events] == [0, 1, 2, 3]
     assert {-2.0, -1.0} >= {score for score in ranking.members.score.tolist() if score < 0} != set()
     decision = decide(ranking, within_budget(ranking, settings, budget))
     slim = decision.graph
@@ -112,7 +114,7 @@ def test_rounds_end_in_one_plan(wide: NetworkWeights, images: Path) -> None:
 def test_the_best_candidate_is_kept(tmp_path: Path) -> None:
     images = write_images(tmp_path / "images", 16)
     with write_pair(tmp_path, DETECTOR) as weights:
-        samples = read_samples(images, weights.graph, CPU)
+        samples = read_samples(images, weights.graph)
         budget = parse_budget("params", "0.8", totals(weights.graph))
         settings = Selection(criterion="l1", min_channels=2)
         found = search(weights, settings, budget, samples, candidates=4)
@@ -123,9 +125,9 @@ def test_the_best_candidate_is_kept(tmp_path: Path) -> None:
         slim = decide(found.ranking, found.settings).graph
         assert abs(slim.params / weights.graph.params - 0.8) < 0.02
         # in processes the same candidates come out, and the same one is kept
-        steps: list[int] = []
-        again = search(weights, settings, budget, samples, candidates=4, jobs=2, progress=lambda: steps.append(1))
-        assert len(steps) == 4
+        events: list[ProgressEvent] = []
+        again = search(weights, settings, budget, samples, candidates=4, jobs=2, progress=events.append)
+        assert (events[-1].done, events[-1].total) == (4, 4)
         assert again.settings == found.settings
         assert [each.ratios for each in again.candidates] == [each.ratios for each in found.candidates]
         assert [each.distance for each in again.candidates] == pytest.approx(distances, rel=1e-4)

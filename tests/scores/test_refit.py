@@ -8,26 +8,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import DETECTOR, write_pair
+from tiny import DETECTOR, surgery_of, write_pair
 from torch import Tensor
 from torch.nn import functional
 
+from darkprune.data.samples import Sample, Samples, read_samples
+from darkprune.evaluation.output_distance import OutputDistance
 from darkprune.graph.channels import map_channels
 from darkprune.graph.weights import NetworkWeights
 from darkprune.network import Network
-from darkprune.network.loading import load_network
+from darkprune.network.loading import batches_for, load_network, run_of
 from darkprune.network.modules.convolution import Convolution
-from darkprune.network.output_distance import Reference
-from darkprune.network.samples import Sample, Samples
 from darkprune.network.walk import Walk, affordable_images, live_bytes
 from darkprune.refit import least_squares
-from darkprune.refit.batch_norm import reestimate
+from darkprune.refit.batch_norm import _moments, reestimate
 from darkprune.refit.least_squares import NormalEquations
-from darkprune.refit.recover import images_for, pair_up
-from darkprune.refit.refit import Pairing, refit, stream_of
+from darkprune.refit.recover import cut_and_align, images_for
+from darkprune.refit.refit import AlignedNetworks, RefitSettings, refit, stream_of
 from darkprune.selection.decide import decide, rank
 from darkprune.selection.settings import Selection
-from darkprune.surgery.apply import Cut, constants_of, write_slim
+from darkprune.surgery.apply import Cut
 
 CPU = torch.device("cpu")
 
@@ -43,15 +43,12 @@ def without(weights: NetworkWeights, layer: int, positions: list[int], compensat
     return replace(cut, compensate=compensate)
 
 
-def paired(weights: NetworkWeights, cut: Cut, folder: Path) -> Pairing:
-    path = folder / "slim.weights"
-    with path.open("wb", buffering=0) as file:
-        write_slim(weights, cut, constants_of(weights, cut), file)
-    return pair_up(weights, (), cut, path, CPU)
+def paired(weights: NetworkWeights, cut: Cut) -> AlignedNetworks:
+    return cut_and_align(surgery_of(weights, cut))
 
 
 def module_of(weights: NetworkWeights, layer: int) -> Convolution:
-    module = load_network(weights.graph, weights, CPU).layers[layer]
+    module = load_network(weights).layers[layer]
     assert isinstance(module, Convolution)
     return module
 
@@ -100,8 +97,8 @@ def test_places_are_sampled_where_the_equations_would_cost_too_much(
     torch.testing.assert_close(change.float(), module.kernel(), rtol=1e-3, atol=1e-4)
 
 
-def test_nothing_removed_nothing_changed(weights: NetworkWeights, samples: Samples, tmp_path: Path) -> None:
-    pair = paired(weights, whole(weights), tmp_path)
+def test_nothing_removed_nothing_changed(weights: NetworkWeights, samples: Samples) -> None:
+    pair = paired(weights, whole(weights))
     before = {name: values.clone() for name, values in pair.slim.state_dict().items()}
     assert refit(pair, samples.fit) == [1, 2, 3, 6, 7, 9]
     for name, values in pair.slim.state_dict().items():
@@ -118,65 +115,62 @@ def test_a_channel_that_another_explains_is_no_loss(tmp_path: Path, images: Path
             for name in ("weights", "scales", "biases", "rolling_mean", "rolling_variance"):
                 getattr(network.layers[2], name)[3] = getattr(network.layers[2], name)[5]
 
-    from darkprune.network.samples import read_samples
-
     with write_pair(tmp_path, DETECTOR, edit=twin) as weights:
-        samples = read_samples(images, weights.graph, CPU)
+        samples = read_samples(images, weights.graph)
         cut = without(weights, layer, [3] if layer == 1 else [3, 11])
-        pair = paired(weights, cut, tmp_path)
-        reference = Reference(pair.original, samples.held_out)
-        before = reference.distance(pair.slim)
-        refit(pair, samples.fit, ridge=1e-6)
-        after = reference.distance(pair.slim)
+        pair = paired(weights, cut)
+        distance = OutputDistance(run_of(pair.original), weights.graph, samples.held_out)
+        before = distance.of(run_of(pair.slim))
+        refit(pair, samples.fit, settings=RefitSettings(ridge=1e-6))
+        after = distance.of(run_of(pair.slim))
     assert before > 0.01
     assert after < (0.02 if layer == 1 else 0.9) * before
 
 
-def test_the_stream_is_corrected_by_what_is_added_to_it(
-    weights: NetworkWeights, samples: Samples, tmp_path: Path
-) -> None:
+def test_the_stream_is_corrected_by_what_is_added_to_it(weights: NetworkWeights, samples: Samples) -> None:
     assert stream_of(weights.graph, weights.graph[3]) is weights.graph[5]
     assert stream_of(weights.graph, weights.graph[9]) is None  # a head reads it
     cut = without(weights, 0, [0, 4])
     errors = []
     for stream in (False, True):
-        pair = paired(weights, cut, tmp_path)
+        pair = paired(weights, cut)
         with torch.no_grad():  # a stream that has lost something: the first convolution is not refitted
             pair.slim.layers[0].weights += 0.05
-        refit(pair, samples.fit, stream=stream)
+        refit(pair, samples.fit, settings=RefitSettings(stream=stream))
         kept = pair.kept(5)
         errors.append(
             sum(
                 float((pair.original(x, {5}).taps[5][:, kept] - pair.slim(x, {5}).taps[5]).square().sum())
-                for x in samples.fit.batches()
+                for x in batches_for(pair.slim, samples.fit)
             )
         )
     assert errors[1] < 0.5 * errors[0]
 
 
-def test_carriers_stay_constant(weights: NetworkWeights, samples: Samples, tmp_path: Path) -> None:
+def test_carriers_stay_constant(weights: NetworkWeights, samples: Samples) -> None:
     settings = Selection(ratio=0.3, criterion="l1", compensate="carrier", min_channels=2)
     decision = decide(rank(weights, settings), settings)
-    assert decision.cut.carriers.any()
-    pair = paired(weights, decision.cut, tmp_path)
-    refit(pair, samples.fit)
+    pair = paired(weights, decision.cut)
     held = {layer: pair.carriers(layer) for layer in (0, 1, 6)}
-    assert any(mask.any() for mask in held.values())
-    for images in samples.fit.batches():
+    refitted = refit(pair, samples.fit)
+    assert any(held[layer].any() for layer in refitted if layer in held)
+    for layer, mask in held.items():
+        module = pair.slim.layers[layer]
+        assert not module.weights[mask].any()
+        assert not module.scales[mask].any()
+    for images in batches_for(pair.slim, samples.fit):
         taps = pair.slim(images, set(held)).taps
         for layer, mask in held.items():
             maps = taps[layer][:, mask]
             assert not maps.numel() or float(maps.max() - maps.min()) == 0
 
 
-def test_memory_is_bounded_and_does_not_change_the_result(
-    weights: NetworkWeights, samples: Samples, tmp_path: Path
-) -> None:
+def test_memory_is_bounded_and_does_not_change_the_result(weights: NetworkWeights, samples: Samples) -> None:
     cut = without(weights, 1, [0, 1, 2, 7])
     results = []
     for memory in (0, 40_000 * len(samples.fit), 1 << 30):
-        pair = paired(weights, cut, tmp_path)
-        refit(pair, samples.fit, memory=memory)
+        pair = paired(weights, cut)
+        refit(pair, samples.fit, settings=RefitSettings(memory=memory))
         results.append(pair.slim.state_dict())
     for other in results[1:]:
         for name, values in results[0].items():
@@ -184,7 +178,7 @@ def test_memory_is_bounded_and_does_not_change_the_result(
 
 
 def test_a_walk_keeps_no_more_than_it_may(weights: NetworkWeights, samples: Samples) -> None:
-    network = load_network(weights.graph, weights, CPU)
+    network = load_network(weights)
     limit = 4 * len(samples.fit) * 12 * 16 * 16 * 2  # the stream and one more map of its size
     walk, free = Walk(network, samples.fit, limit), Walk(network, samples.fit)
     for index in (1, 2, 3, 6, 9):
@@ -198,9 +192,9 @@ def test_a_walk_keeps_no_more_than_it_may(weights: NetworkWeights, samples: Samp
 
 
 def test_batch_statistics_are_those_of_the_sample(weights: NetworkWeights, samples: Samples) -> None:
-    network = load_network(weights.graph, weights, CPU)
+    network = load_network(weights)
     assert reestimate(network, samples.fit) == [0, 1, 2, 3, 6]
-    images = torch.cat(list(samples.fit.batches()))
+    images = torch.cat(list(batches_for(network, samples.fit)))
 
     def sums(index: int, x: Tensor) -> Tensor:
         module = network.layers[index]
@@ -215,18 +209,27 @@ def test_batch_statistics_are_those_of_the_sample(weights: NetworkWeights, sampl
         torch.testing.assert_close(module.rolling_variance, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_moments_do_not_depend_on_batches() -> None:
+    """Batches of very different means: the variance holds what lies between them too."""
+    maps = torch.randn(12, 3, 5, 4, generator=torch.Generator().manual_seed(0))
+    maps += torch.arange(12.0).view(-1, 1, 1, 1) + torch.tensor([0.0, 10.0, -300.0]).view(-1, 1, 1)
+    mean, variance = _moments(maps.split([5, 4, 3]))
+    torch.testing.assert_close(mean, maps.double().mean((0, 2, 3)), rtol=1e-9, atol=0)
+    torch.testing.assert_close(variance, maps.double().var((0, 2, 3), unbiased=False), rtol=1e-9, atol=0)
+
+
 def test_distance(weights: NetworkWeights, samples: Samples) -> None:
-    original = load_network(weights.graph, weights, CPU)
-    reference = Reference(original, samples.held_out)
-    assert reference.distance(original) == 0
-    silent = load_network(weights.graph, weights, CPU)
+    original = run_of(load_network(weights))
+    distance = OutputDistance(original, weights.graph, samples.held_out)
+    assert distance.of(original) == 0
+    silent = load_network(weights)
     with torch.no_grad():
         silent.layers[9].weights.zero_()
         silent.layers[9].biases.fill_(-50)
-    assert reference.distance(silent) == pytest.approx(1)
+    assert distance.of(run_of(silent)) == pytest.approx(1)
     with torch.no_grad():
         silent.layers[9].biases.fill_(float("nan"))
-    assert reference.distance(silent) == float("inf")
+    assert distance.of(run_of(silent)) == float("inf")
 
 
 def test_a_sample_is_a_sample(samples: Samples) -> None:
@@ -249,11 +252,11 @@ def test_few_images_are_seen_mirrored_and_in_part_too(samples: Samples) -> None:
     few = samples.fit.first(5)
     assert [len(few.filled(count)) for count in (4, 8, 20, 90)] == [4, 8, 20, 20]
     filled = few.filled(18)
-    batches = list(filled.batches())
-    assert len(batches) == filled.batches_in_all
+    batches = [torch.from_numpy(batch) for batch in filled.batches()]
+    assert len(batches) == filled.batch_count
     seen = torch.cat(batches)
     assert len(seen) == len(filled) == 18
-    torch.testing.assert_close(seen[:5], torch.cat(list(few.batches())))
+    torch.testing.assert_close(seen[:5], torch.from_numpy(np.concatenate(list(few.batches()))))
     torch.testing.assert_close(seen[5:10], seen[:5].flip(3))
     assert all(float((seen[10 + place] - seen[place % 5]).abs().max()) > 0.01 for place in range(8))
-    assert torch.equal(seen, torch.cat(list(filled.batches())))  # a walk looks again, and must see the same
+    assert np.array_equal(seen, np.concatenate(list(filled.batches())))  # a walk reads it again

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from darkprune.cli.main import main
+from darkprune.data.samples import Samples
 from darkprune.graph.stats import totals
 from darkprune.graph.weights import NetworkWeights
-from darkprune.network.samples import Samples
 from darkprune.search import plan_search as search
-from darkprune.search.plan_search import Found, improve
+from darkprune.search.plan_search import PlanSearch, improve
 from darkprune.selection.budget import parse_budget
 from darkprune.selection.decide import rank
 from darkprune.selection.settings import Selection
@@ -22,7 +22,7 @@ from darkprune.selection.settings import Selection
 SETTINGS = Selection(allocation="global", min_channels=2)
 
 
-def improved(weights: NetworkWeights, samples: Samples, seconds: float, seed: int = 0) -> Found:
+def improved(weights: NetworkWeights, samples: Samples, seconds: float, seed: int = 0) -> PlanSearch:
     """Searches with a clock that ticks whenever it is looked at."""
     ticks = count()
     budget = parse_budget("macs", "0.8", totals(weights.graph))
@@ -43,14 +43,14 @@ def test_improves_and_is_repeatable(weights: NetworkWeights, samples: Samples) -
 
 def test_ctrl_c_keeps_the_best(weights: NetworkWeights, samples: Samples, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = improved(weights, samples, 16)
-    distance, calls = search._Trial.distance, count()
+    distance, calls = search._PlanEvaluation.distance, count()
 
-    def stop(self: search._Trial, ranking: object) -> float:
+    def stop(self: search._PlanEvaluation, ranking: object) -> float:
         if next(calls) == whole.trials // 2:
             raise KeyboardInterrupt
         return distance(self, ranking)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(search._Trial, "distance", stop)
+    monkeypatch.setattr(search._PlanEvaluation, "distance", stop)
     found = improved(weights, samples, 16)
     assert found.interrupted
     assert found.trials == whole.trials // 2

@@ -11,15 +11,15 @@ import torch
 from tiny import DETECTOR, write_images, write_pair
 from torch import Tensor
 
+from darkprune.data.samples import Samples, read_samples
 from darkprune.errors import DataError, PlanError
 from darkprune.graph.channels import map_channels
 from darkprune.graph.graph import read_graph
 from darkprune.graph.stats import totals
 from darkprune.graph.weights import NetworkWeights
 from darkprune.network import Network, NetworkOutput
-from darkprune.network.loading import load_network
+from darkprune.network.loading import batches_for, load_network
 from darkprune.network.readout import read_out
-from darkprune.network.samples import Samples, read_samples
 from darkprune.scores.sensitivity import class_macs, gate_effects, mean_outputs, score_by_effect
 from darkprune.selection.budget import parse_budget
 from darkprune.selection.decide import decide, rank
@@ -76,12 +76,13 @@ activation=linear
 def test_effect_of_a_gate_by_hand(tmp_path: Path) -> None:
     images = write_images(tmp_path / "images", 10, size=4)
     with write_pair(tmp_path, ONE_PIXEL) as weights:
-        sample = read_samples(images, weights.graph, CPU).fit
-        network = load_network(weights.graph, weights, CPU)
+        sample = read_samples(images, weights.graph).fit
+        network = load_network(weights)
         channels = map_channels(weights.graph)
         means = mean_outputs(network, sample)
         effects = gate_effects(network, channels, means, sample)
-        x = torch.cat([network(batch, {0}).taps[0][:, :, 0, 0] for batch in sample.batches()]).double().numpy()
+        maps = [network(batch, {0}).taps[0][:, :, 0, 0] for batch in batches_for(network, sample)]
+        x = torch.cat(maps).double().numpy()
         read = weights.read(weights.graph[1], "weights").reshape(5)
     np.testing.assert_allclose(means[0], x.mean(0), rtol=1e-5, atol=1e-7)
     expected = np.square(read * (x - x.mean(0))).mean(0)  # the probe's sign does not show in the square
@@ -92,11 +93,11 @@ def test_effect_of_a_gate_by_hand(tmp_path: Path) -> None:
 def test_sites_of_a_class_are_summed_before_squaring(tmp_path: Path) -> None:
     images = write_images(tmp_path / "images", 10, size=4)
     with write_pair(tmp_path, TWO_SITES) as weights:
-        sample = read_samples(images, weights.graph, CPU).fit
-        network = load_network(weights.graph, weights, CPU)
+        sample = read_samples(images, weights.graph).fit
+        network = load_network(weights)
         channels = map_channels(weights.graph)
         effects = gate_effects(network, channels, mean_outputs(network, sample), sample)
-        taps = [network(batch, {0, 2}).taps for batch in sample.batches()]
+        taps = [network(batch, {0, 2}).taps for batch in batches_for(network, sample)]
         x, y = (torch.cat([t[i][:, :, 0, 0] for t in taps]).double().numpy() for i in (0, 2))
         inner = np.float64(weights.read(weights.graph[1], "weights").reshape(4, 4))
         outer = np.float64(weights.read(weights.graph[3], "weights").reshape(4))
@@ -187,14 +188,14 @@ def test_numbers_that_are_none_are_refused(tmp_path: Path, images: Path) -> None
         network.layers[9].biases[0] = float("nan")
 
     with write_pair(tmp_path, DETECTOR, edit=spoil) as weights:
-        samples = read_samples(images, weights.graph, CPU)
+        samples = read_samples(images, weights.graph)
         with pytest.raises(PlanError, match="NaN"):
             score_by_effect(weights, map_channels(weights.graph), samples.fit)
 
 
 def test_images_that_cannot_be_read_are_left_out(weights: NetworkWeights, images: Path) -> None:
     (images / "000.png").write_bytes(b"no image")
-    samples = read_samples(images, weights.graph, CPU)
+    samples = read_samples(images, weights.graph)
     assert len(samples.fit) + len(samples.held_out) == 31
     assert "000.png" in samples.unreadable[0]
 
@@ -202,17 +203,17 @@ def test_images_that_cannot_be_read_are_left_out(weights: NetworkWeights, images
 def test_a_list_of_images(weights: NetworkWeights, images: Path, tmp_path: Path) -> None:
     listed = tmp_path / "list.txt"
     listed.write_text("\n".join(str(path) for path in sorted(images.iterdir())[:8]))
-    samples = read_samples(listed, weights.graph, CPU)
+    samples = read_samples(listed, weights.graph)
     assert len(samples.fit) + len(samples.held_out) == 8
 
 
 def test_no_images(weights: NetworkWeights, images: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such"):
-        read_samples(tmp_path / "nowhere", weights.graph, CPU)
+        read_samples(tmp_path / "nowhere", weights.graph)
     with pytest.raises(DataError, match="one image"):
-        read_samples(images / "001.png", weights.graph, CPU)
+        read_samples(images / "001.png", weights.graph)
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "a.png").write_bytes(b"x")
     (tmp_path / "bad" / "b.png").write_bytes(b"x")
     with pytest.raises(DataError, match=r"0 images .* at least 2"):
-        read_samples(tmp_path / "bad", weights.graph, CPU)
+        read_samples(tmp_path / "bad", weights.graph)

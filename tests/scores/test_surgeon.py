@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from tiny import DETECTOR, write_pair
 
 from darkprune.cli.main import main
+from darkprune.data.samples import Samples
 from darkprune.graph.channels import map_channels
 from darkprune.graph.weights import NetworkWeights
-from darkprune.network.samples import Samples
-from darkprune.scores.removal import Reader, removal_prices
+from darkprune.scores.removal import Consumer, removal_prices
 from darkprune.scores.surgeon import score_by_surgeon
 
 
-def reader(seed: int, channels: int = 6, taps: int = 1, outputs: int = 4) -> tuple[Reader, np.ndarray, np.ndarray]:
+def reader(seed: int, channels: int = 6, taps: int = 1, outputs: int = 4) -> tuple[Consumer, np.ndarray, np.ndarray]:
     """Returns a reader of channels 0… that makes others, its covariance and its filters (c, taps·n)."""
     random = np.random.default_rng(seed)
     root = random.standard_normal((channels, channels))
@@ -29,7 +29,7 @@ def reader(seed: int, channels: int = 6, taps: int = 1, outputs: int = 4) -> tup
     made = np.arange(channels, channels + outputs)
     inverse = torch.from_numpy(np.linalg.inv(covariance))
     rows = filters.reshape(channels, -1).astype(np.float64)
-    return Reader(np.arange(channels), made, inverse, torch.from_numpy(filters)), covariance, rows
+    return Consumer(np.arange(channels), made, inverse, torch.from_numpy(filters)), covariance, rows
 
 
 def left_over(covariance: np.ndarray, filters: np.ndarray, gone: list[int]) -> float:
@@ -70,10 +70,10 @@ def test_the_second_of_two_doubles_is_dear() -> None:
 def test_filters_whose_output_went_no_longer_count() -> None:
     first, _, _ = reader(1)
     second, _, _ = reader(2, channels=4)
-    second.read = first.made  # a chain
+    second.read = first.produced  # a chain
     second.filters[:] = 0
     prices = removal_prices([first, second], np.arange(10) >= 0, np.ones(10))
-    assert (np.sort(np.argsort(prices)[:4]) == first.made).all()  # they cost nothing
+    assert (np.sort(np.argsort(prices)[:4]) == first.produced).all()  # they cost nothing
     assert prices.max() < 1e-12  # and without them nothing else does
 
 

@@ -12,6 +12,9 @@ from darkprune.darknet.weights import Header
 from darkprune.graph.graph import read_graph
 from darkprune.graph.weights import NetworkWeights
 from darkprune.network import Network, initialise, save_weights
+from darkprune.surgery.apply import Cut
+from darkprune.surgery.plan import Plan
+from darkprune.surgery.surgery import Surgery
 
 DETECTOR = """[net]
 width=32
@@ -107,3 +110,8 @@ def write_images(folder: Path, count: int, size: int = 32, seed: int = 0) -> Pat
         coarse = random.integers(0, 256, (6, 6, 3), dtype=np.uint8)
         cv2.imwrite(str(folder / f"{number:03}.png"), cv2.resize(coarse, (size, size)))
     return folder
+
+
+def surgery_of(weights: NetworkWeights, cut: Cut) -> Surgery:
+    """Returns a surgery of a cut that no plan describes."""
+    return Surgery(base=weights, plan=Plan("", "", ("", ""), {}, (), {}), cut=cut)

@@ -8,39 +8,36 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from darkprune.data.image_files import divide_images, images_of
-from darkprune.data.images import Pixels
+from darkprune.data.image_files import HELD_OUT, divide_images, images_of
+from darkprune.data.images import Pixels, Planes
 from darkprune.data.loading import InputShape, load_batches
 from darkprune.errors import DataError
 from darkprune.evaluation.of_graph import input_shape
 from darkprune.graph.graph import Graph
 
-FEWEST = 2  #: one to fit on, one to hold out; a useful number is more like a hundred
+FEWEST = 2  #: one image to fit on, one to hold out; a useful number is more like a hundred
 MAP_BYTES = 256 << 20  #: what the maps of one batch may take, all layers together
-MOST_AT_ONCE = 8
+MAX_BATCH = 8
 VIEWS = 4  #: of an image: as it is, mirrored, two parts
 SMALLEST_PART = 0.4  #: of the image's sides
+MAX_MESSAGES = 5  #: about single images that cannot be read
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Some images for one network, decoded again each time that they are asked for.
+    """Images for one network, decoded again each time that they are read.
 
     Attributes:
         paths: image files.
         shape: what the network takes.
         batch: images at a time.
-        device: where the tensors go.
-        further: how many further views there are behind the images: of each a mirrored one, then parts of each.
+        further: number of additional views after the images: a mirrored one of each, then random parts of each.
     """
 
     paths: tuple[Path, ...]
     shape: InputShape
     batch: int
-    device: torch.device
     further: int = 0
 
     def __len__(self) -> int:
@@ -51,25 +48,25 @@ class Sample:
         return replace(self, paths=self.paths[:count], further=0)
 
     def filled(self, count: int) -> Sample:
-        """Returns the first images; where there are not so many, further views of them too, at most `VIEWS` of each."""
+        """Returns the first images; where there are fewer, additional views of them too, at most `VIEWS` of each."""
         first = self.first(count)
         images = len(first.paths)
         return replace(first, further=min(count - images, (VIEWS - 1) * images))
 
     @property
-    def batches_in_all(self) -> int:
-        """How many batches there are if all images can be read."""
+    def batch_count(self) -> int:
+        """Number of batches if all images can be read."""
         return sum(-(-len(paths) // self.batch) for paths in self._passes())
 
-    def batches(self) -> Iterator[Tensor]:
-        """Yields (b, c, h, w), RGB, 0 to 1; unreadable images are left out, the same ones each time."""
+    def batches(self) -> Iterator[Planes]:
+        """Yields (b, c, h, w) float32, RGB, 0 to 1; unreadable images are left out, the same ones each time."""
         for number, paths in enumerate(self._passes()):
             for loaded in load_batches(paths, self.shape, self.batch, view=partial(_view, number)):
                 if len(loaded.images):
-                    yield torch.from_numpy(loaded.images).to(self.device)
+                    yield loaded.images
 
     def _passes(self) -> Iterator[tuple[Path, ...]]:
-        """Yields which images are seen a first, a second … time."""
+        """Yields the images that are read a first, a second … time."""
         left = len(self)
         while left > 0:
             yield self.paths[:left]
@@ -77,7 +74,7 @@ class Sample:
 
 
 def _view(number: int, image: int, pixels: Pixels) -> Pixels:
-    """Returns a view of an image: 0 all of it, 1 mirrored, above that a part drawn at random, the same every time."""
+    """Returns a view of an image: number 0 is all of it, 1 mirrored, others a random part, the same every time."""
     if number == 0:
         return pixels
     if number > 1:
@@ -94,54 +91,66 @@ def _view(number: int, image: int, pixels: Pixels) -> Pixels:
 
 @dataclass(frozen=True)
 class Samples:
-    """A user's images, divided once and for all.
+    """A user's unlabelled images.
 
     Attributes:
         fit: to score and fit on, in random order.
         held_out: never fitted on.
-        unreadable: what was wrong with the files that were left out.
+        unreadable: what is wrong with the files that were left out.
     """
 
     fit: Sample
     held_out: Sample
     unreadable: tuple[str, ...]
 
+    def warnings(self, enough: int, most: int) -> list[str]:
+        """Lists the images that were left out, and says where there are few.
 
-def read_samples(source: Path, graph: Graph, device: torch.device, *, most: int = 0, seed: int = 0) -> Samples:
+        Args:
+            enough: number of images to fit on from which there is nothing to say.
+            most: number of images to fit on that can be used at all.
+        """
+        more = len(self.unreadable) - MAX_MESSAGES
+        found = [*self.unreadable[:MAX_MESSAGES], *([f"… and {more} more images cannot be read"] if more > 0 else [])]
+        if len(self.fit) < enough:
+            found.append(
+                f"{len(self.fit)} images to fit on and {len(self.held_out)} to measure on are few; "
+                f"up to {most} and {HELD_OUT} are used"
+            )
+        return found
+
+
+def read_samples(source: Path, graph: Graph, *, most: int = 0, seed: int = 0) -> Samples:
     """Finds images and divides them: a quarter, at most 64, is held out.
 
     Args:
         source: a folder (searched with its subfolders) or a list of images (.txt, .list).
         graph: the network.
-        device: where the tensors go.
-        most: how many to fit on; 0 for all.
+        most: number of images to fit on; 0 for all.
         seed: of the division.
 
     Raises:
         DataError: there are no images, or too few that can be read.
     """
-    rest, first = divide_images(images_of(source), seed)
-    held = len(first)
-    chosen = [*first, *rest[: most or len(rest)]]
+    rest, held_out = divide_images(images_of(source), seed)
+    chosen = [*held_out, *rest[: most or len(rest)]]
     shape, batch = input_shape(graph), batch_size(graph)
     good, unreadable = _readable(chosen, shape, batch)
     if len(good) < FEWEST:
         reason = f" ({unreadable[0]})" if unreadable else ""
         raise DataError(f"{source}: holds {len(good)} images that can be read, at least {FEWEST} are needed{reason}")
-    held = min(held, len(good) // 2)
-    return Samples(
-        Sample(tuple(good[held:]), shape, batch, device), Sample(tuple(good[:held]), shape, batch, device), unreadable
-    )
+    held = min(len(held_out), len(good) // 2)
+    return Samples(Sample(tuple(good[held:]), shape, batch), Sample(tuple(good[:held]), shape, batch), unreadable)
 
 
 def batch_size(graph: Graph) -> int:
-    """Returns how many images at a time keep all maps of a network within bounds."""
+    """Returns the number of images whose maps, of all layers together, fit into `MAP_BYTES`; at most `MAX_BATCH`."""
     per_image = 4 * sum(layer.output.outputs for layer in graph)
-    return max(1, min(MOST_AT_ONCE, MAP_BYTES // max(1, per_image)))
+    return max(1, min(MAX_BATCH, MAP_BYTES // max(1, per_image)))
 
 
 def _readable(paths: Sequence[Path], shape: InputShape, batch: int) -> tuple[list[Path], tuple[str, ...]]:
-    """Decodes everything once: a later pass must find the same images as the one before."""
+    """Decodes everything once, so that every later pass reads the same images."""
     good: list[Path] = []
     problems: list[str] = []
     for loaded in load_batches(paths, shape, batch):
