@@ -100,7 +100,7 @@ class Declared:
             UsageError: see `parse`.
         """
         if self.choices and text not in self.choices:
-            raise UsageError(f"--{self.flag} {text[:40]}: choose from {', '.join(self.choices)}")
+            raise UsageError(f"--{self.flag} {text[:40]}: {nearest(text, self.choices, 'choose from')}")
         if self.type is bool:
             if text.lower() not in ("true", "false"):
                 raise UsageError(f"--{self.flag} {text[:40]}: give true or false")

@@ -66,13 +66,10 @@ def _options_of(entry: Declared) -> dict[str, Any]:
     if entry.is_switch:
         plain = entry.default is False and not entry.optional
         return {**options, "action": "store_true" if plain else BooleanOptionalAction}
-    if entry.choices and not entry.many:
-        options["choices"] = entry.choices
-        if not entry.setting.metavar:
-            return options
-    elif entry.setting.repeated:
+    if entry.setting.repeated:
         options["action"] = "append"
-    options["metavar"] = entry.setting.metavar or _METAVARS[entry.type]
+    choices = "{" + ",".join(entry.choices) + "}" if entry.choices and not entry.many else ""
+    options["metavar"] = entry.setting.metavar or choices or _METAVARS[entry.type]
     return options
 
 

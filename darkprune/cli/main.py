@@ -9,38 +9,69 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from importlib import import_module
 from io import TextIOWrapper
+from typing import NoReturn
 
 from darkprune import __version__
+from darkprune.cli.commands import COMMANDS, JOBS
 from darkprune.errors import DarkpruneError, UsageError
 from darkprune.runs.provenance import made_by_command
 
 #: module -> extra that brings it
 EXTRAS = {"torch": "train", "joblib": "train", "onnxruntime": "export", "matplotlib": "report"}
-#: command -> (module, one-line help), in the order of a user's work
-COMMANDS: dict[str, tuple[str, str]] = {
-    "info": ("info", "what is in a network: layers, shapes, parameters, operations, bytes"),
-    "groups": ("groups", "how a network is divided, which convolutions are coupled, what is pinned and why"),
-    "prune": ("prune", "take channels out of a pair"),
-    "verify": ("verify", "check a pruned pair against its original"),
-    "detect": ("detect", "find objects in images, folders and videos"),
-    "eval": ("eval", "measure mAP on labelled images"),
-    "bench": ("bench", "time a network, or two in turn"),
-    "compress": ("compress", "from a checkpoint to a slim one, ready to use: train, prune, recover, distil, export"),
-    "cliff": ("cliff", "how far a pair can be pruned before it falls, beside the unpruned one at smaller inputs"),
-    "compare": ("compare", "methods, budgets and recoveries side by side: one table, and curves"),
-    "check": ("check", "list what is wrong with a data set"),
-    "train": ("train", "train a network, sparsely if wished"),
-    "distill": ("distill", "let a pruned network learn from the original"),
-    "export": ("export", "write a pair as an ONNX file, checked"),
-    "engine": ("engine", "build a TensorRT engine of an ONNX file on this machine"),
-    "kit": ("kit", "write a folder to copy to a Jetson: network, scripts, configuration"),
-    "report": ("report", "tell a run in one HTML file: tables, diagrams, images"),
-    "init": ("init", "write fresh weights for a cfg"),
-    "demo": ("demo", "the main job from end to end on drawn scenes: evaluate, prune, verify, distil"),
-}
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Shows what is required in the usage line; the options stand below it, one by one."""
+
+    def add_usage(
+        self,
+        usage: str | None,
+        actions: Iterable[argparse.Action],
+        groups: Iterable[argparse._MutuallyExclusiveGroup],
+        prefix: str | None = None,
+    ) -> None:
+        """Adds the usage line."""
+        super().add_usage(usage, [action for action in actions if action.required], [], prefix)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports a wrong use in one line, instead of after the whole usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Refuses a command line.
+
+        Raises:
+            UsageError: always.
+        """
+        command = self.prog.partition(" ")[2]
+        raise UsageError(f"{command}{': ' if command else ''}{message} ({self.prog} --help)")
+
+
+class _CommandParser(_Parser):
+    """Names an unknown flag before anything else, with the one that may have been meant."""
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
+        """Reads a command's arguments; none may be left over."""
+        known = [flag for flag in self._option_string_actions if flag.startswith("--")]
+        for word in args or ():
+            name = word.partition("=")[0]
+            if name == "--":
+                break
+            if name.startswith("--") and not any(flag.startswith(name) for flag in known):
+                self.error(f"there is no {name[:40]}{_meant(name, known)}")
+        found, rest = super().parse_known_args(args, namespace)
+        if rest:
+            self.error(f"{rest[0][:40]} is one argument too many")
+        return found, rest
+
+
+def _meant(word: str, known: Iterable[str]) -> str:
+    close = get_close_matches(word, known, 1)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def build_parser(only: str | None = None) -> argparse.ArgumentParser:
@@ -49,22 +80,43 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     Args:
         only: the command that will be run: the others are named, but their modules are not imported.
     """
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="darkprune",
-        description="Model surgery for Darknet detectors: prune a .cfg/.weights pair, verify it, convert it.",
-        epilog="darkprune COMMAND --help says what each takes. Exit status: 0 done, 1 error, 2 wrong use.",
+        formatter_class=_Help,
+        description="Prunes, checks and converts networks in Darknet's .cfg/.weights form.",
+        epilog=_overview(),
     )
     parser.add_argument("--version", action="version", version=f"darkprune {__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of errors")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    for name, (module_name, summary) in COMMANDS.items():
-        sub = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+    commands = parser.add_subparsers(
+        dest="command", metavar="COMMAND", help=argparse.SUPPRESS, parser_class=_CommandParser
+    )
+    for name, command in COMMANDS.items():
+        sub = commands.add_parser(
+            name,
+            formatter_class=_Help,
+            description=command.summary[0].upper() + command.summary[1:] + ".",
+            epilog="\n  ".join(["examples:", *(f"darkprune {name} {words}".rstrip() for words in command.examples)]),
+        )
         sub.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
         if only in (None, name):
-            module = import_module(f"darkprune.cli.{module_name}")
+            module = import_module(f"darkprune.cli.{command.module}")
             module.configure(sub)
             sub.set_defaults(run=module.run)
     return parser
+
+
+def _overview() -> str:
+    """Lists the commands by job."""
+    width = max(map(len, COMMANDS))
+    lines = []
+    for job, commands in JOBS.items():
+        lines += [f"{job}:", *(f"  {name:<{width}}  {command.summary}" for name, command in commands.items()), ""]
+    lines += [
+        "darkprune COMMAND --help explains a command, with examples.",
+        "Exit status: 0 done, 1 error, 2 wrong use.",
+    ]
+    return "\n".join(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -102,8 +154,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(given: list[str]) -> int:
-    command = next((word for word in given if not word.startswith("-")), None)
-    parser = build_parser(command if command in COMMANDS else "")
+    command = next((word for word in given if not word.startswith("-")), "")
+    if command and command not in COMMANDS:
+        raise UsageError(f"there is no command {command[:40]}{_meant(command, COMMANDS)} (darkprune --help)")
+    parser = build_parser(command)
     args = parser.parse_args(given)
     if args.command is None:
         parser.print_help()
