@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from darkprune.data.loading import InputShape, load_image
 from darkprune.errors import ExportError, UsageError
 from darkprune.kit.board.runtime.build import BuildOptions
 from darkprune.onnx.calibration import Floats, calibration_files
-from darkprune.onnx.check import facts_of_file
+from darkprune.onnx.check import Agreement
+from darkprune.onnx.read import facts_of_file
 from darkprune.progress import Progress, reporting
 from darkprune.settings import PathLike, setting
 from darkprune.tensorrt import engine
@@ -74,9 +73,7 @@ class EngineResult:
         facts: the content of that file.
         summary: a line per layer type: how many, in which precision.
         seconds: how long the build took.
-        deviations: per output the largest difference from onnxruntime's over the largest magnitude.
-        allowed: how large that may be; infinite for lower precisions.
-        skipped: why nothing was compared.
+        agreement: how far its outputs are off from onnxruntime's.
         warnings: what a user should know of the engine.
     """
 
@@ -84,9 +81,7 @@ class EngineResult:
     facts: Mapping[str, Any]
     summary: tuple[str, ...]
     seconds: float
-    deviations: Mapping[str, float]
-    allowed: float
-    skipped: str = ""
+    agreement: Agreement
     warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -96,9 +91,7 @@ class EngineResult:
             "facts": dict(self.facts),
             "summary": list(self.summary),
             "seconds": round(self.seconds, 1),
-            "deviations": dict(self.deviations),
-            "allowed": self.allowed if np.isfinite(self.allowed) else None,
-            "skipped": self.skipped or None,
+            **self.agreement.to_json(),
             "remarks": list(self.warnings),
         }
 
@@ -140,21 +133,18 @@ def build_engine(
     images = None if settings.calibrate is None else _images(Path(settings.calibrate), facts)
     with reporting(progress) as report:
         built = engine.build(source, path, options, place, images=images, overwrite=settings.overwrite, progress=report)
-    compared = compare_engine(path, source)
-    if not compared.agrees:
-        worst = max(compared.deviations.values())
+    agreement = compare_engine(path, source)
+    if not agreement.agrees:
         raise ExportError(
-            f"{path}: its numbers are off from onnxruntime's by {worst:.1e} of their range, "
-            f"{compared.allowed:.0e} is allowed: build it again with --no-tf32"
+            f"{path}: its numbers are off from onnxruntime's by {agreement.worst[1]:.1e} of their range, "
+            f"{agreement.allowed:.0e} is allowed: build it again with --no-tf32"
         )
     return EngineResult(
         engine=path,
         facts=built.facts,
         summary=tuple(built.summary()),
         seconds=built.seconds,
-        deviations=compared.deviations,
-        allowed=compared.allowed,
-        skipped=compared.skipped,
+        agreement=agreement,
         warnings=built.remarks,
     )
 

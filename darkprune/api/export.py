@@ -8,8 +8,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from darkprune.api.pair import Network, Pair, on_disk
 from darkprune.darknet.output import checked_file
 from darkprune.data import read_dataset
@@ -17,11 +15,12 @@ from darkprune.data.class_names import class_names
 from darkprune.errors import UsageError
 from darkprune.graph.graph import resized
 from darkprune.onnx.calibration import METHODS, calibration_files
+from darkprune.onnx.check import Agreement
 from darkprune.onnx.export import OnnxFile
 from darkprune.onnx.nodes.outputs import FORMS, Suppression
 from darkprune.onnx.options import Calibration, ExportOptions, LeftOut, Precision
 from darkprune.progress import Progress, reporting
-from darkprune.runners.exported import Comparison, PrecisionCost, export_and_compare, precision_cost
+from darkprune.runners.exported import PrecisionCost, export_and_compare, precision_cost
 from darkprune.runs.digests import digest_of_file
 from darkprune.settings import PathLike, setting
 from darkprune.surgery.plan_file import read_plan
@@ -139,13 +138,13 @@ class ExportResult:
     Attributes:
         onnx: the file.
         file: what is in it.
-        comparison: how far its outputs are off from those of the pair in another program.
+        agreement: how far its outputs are off from those of the pair in another program.
         accuracy: what a lower precision costs, where labelled images were given.
     """
 
     onnx: Path
     file: OnnxFile
-    comparison: Comparison
+    agreement: Agreement
     accuracy: PrecisionCost | None = None
 
     @property
@@ -155,8 +154,7 @@ class ExportResult:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the result as JSON values."""
-        file, agreement = self.file, self.comparison.agreement
-        deviations = {} if agreement is None else agreement.deviations
+        file = self.file
         return {
             "onnx": str(self.onnx),
             "bytes": file.bytes,
@@ -169,9 +167,7 @@ class ExportResult:
             "inputs": file.inputs,
             "outputs": file.outputs,
             "operators": file.operators,
-            "compared_with": self.comparison.program or None,
-            "deviations": {name: value if np.isfinite(value) else None for name, value in deviations.items()},
-            "skipped": self.comparison.skipped or None,
+            **self.agreement.to_json(),
             "remarks": list(self.warnings),
             "accuracy": None if self.accuracy is None else {**asdict(self.accuracy), "text": self.accuracy.text},
         }
@@ -219,10 +215,10 @@ def export(
             place = checked_file(Path(settings.calibration_cache), [*inputs, output], settings.overwrite)
             cache = stack.enter_context(place)
         precision = Precision(settings.precision, settings.keep_fp32, settings.calibration(cache))
-        file, comparison = export_and_compare(graph, weights, options, precision, path, images, report)
+        file, agreement = export_and_compare(graph, weights, options, precision, path, images, report)
         if dataset is not None:
             accuracy = precision_cost(file, graph, weights, dataset, report)
-    return ExportResult(output, file, comparison, accuracy)
+    return ExportResult(output, file, agreement, accuracy)
 
 
 def files_of(network: Network) -> list[Path]:

@@ -119,7 +119,7 @@ def write_kit(
         if wanted == "int8" and in_file == "fp32":
             parts = replace(parts, calibration_cache=folder / "calibration.cache")
         precision = Precision(in_file, calibration=settings.calibration(parts.calibration_cache))
-        file, comparison = export_and_compare(graph, weights, options, precision, parts.onnx, images, report)
+        file, agreement = export_and_compare(graph, weights, options, precision, parts.onnx, images, report)
         remarks = list(file.remarks)
         if settings.deepstream:
             parts = replace(parts, cfg=folder / "model.cfg", weights=weights)
@@ -145,7 +145,7 @@ def write_kit(
             output, parts, description, place, reference=not settings.static, overwrite=settings.overwrite
         )
     sizes = {name: (output / name).stat().st_size for name in written.files}
-    made = ExportResult(output / ONNX_NAME, file, comparison)
+    made = ExportResult(output / ONNX_NAME, file, agreement)
     return KitResult(output, place.name, wanted, sizes, made, (*remarks, *written.remarks))
 
 

@@ -32,9 +32,9 @@ def _print(result: EngineResult) -> None:
     for line in result.summary:
         print(line)
     print(f"\nTensorRT {facts['tensorrt']} on {facts['gpu']}, {facts['precision'].upper()}, {result.seconds:.0f} s")
-    if result.skipped:
-        print(f"not compared: {result.skipped}")
-    for name, value in result.deviations.items():
+    if result.agreement.skipped:
+        print(f"not compared: {result.agreement.skipped}")
+    for name, value in result.agreement.deviations.items():
         print(f"{name}: off from onnxruntime by {value:.1e} of its range")
     print(f"written: {result.engine} ({megabytes(result.engine.stat().st_size)}), {result.engine}.json")
     for message in result.warnings:

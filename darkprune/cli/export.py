@@ -38,15 +38,13 @@ def run(args: Namespace) -> int:
 
 def agreement_line(result: ExportResult) -> str:
     """Returns how far a file is off, or why that is not known."""
-    agreement = result.comparison.agreement
-    if agreement is None:
-        return f"not compared: {result.comparison.skipped}"
-    worst = max(agreement.deviations.values(), default=0.0)
+    agreement = result.agreement
+    if agreement.skipped:
+        return f"not compared: {agreement.skipped}"
     allowed = agreement.allowed
     rest = f"{allowed:.0e} is allowed" if np.isfinite(allowed) else "what that costs only --data tells"
-    return (
-        f"onnxruntime agrees with {result.comparison.program}: off by {worst:.1e} of an output's range at most ({rest})"
-    )
+    off = f"off by {agreement.worst[1]:.1e} of an output's range at most ({rest})"
+    return f"onnxruntime agrees with {agreement.program}: {off}"
 
 
 def _print(result: ExportResult) -> None:

@@ -74,6 +74,7 @@ def _print(result: TrainResult) -> None:
     else:
         speed, waited = f"{result.images_per_second:.1f} images/s", f"{100 * result.waited:.0f} %"
         print(f"{result.steps} steps, {speed}, {waited} of the time waiting for data")
+        print(f"batch {result.batch}, {result.part} images at a time (for batch normalisation)")
     if result.best is not None:
         print(f"best {MEASURES[result.measure]} {100 * result.best:.2f} % at step {result.best_step}")
     if result.after != result.before:

@@ -18,6 +18,7 @@ from darkprune.kit import deepstream
 from darkprune.kit.board.runtime.compare import REFERENCE, reference_input
 from darkprune.kit.readme import readme
 from darkprune.kit.schema import ONNX_NAME, KitDescription
+from darkprune.onnx.read import read_model
 from darkprune.onnx.session import OnnxSession, is_installed
 from darkprune.tensorrt import operators
 from darkprune.tensorrt.targets import Target
@@ -96,11 +97,11 @@ def write_folder(
     """
     inputs = parts.given()
     check_folder(folder, inputs, overwrite)
-    model = load_onnx(parts.onnx)
+    model = _read_onnx(parts.onnx)
     _check_target(description, place, parts.calibration_cache)
     _check_file(model, parts.onnx, description, place)
     if parts.deepstream_onnx is not None:
-        _check_deepstream(load_onnx(parts.deepstream_onnx), parts.deepstream_onnx, place)
+        _check_deepstream(_read_onnx(parts.deepstream_onnx), parts.deepstream_onnx, place)
 
     remarks: list[str] = []
     with result_folder(folder, inputs, overwrite) as partial:
@@ -128,20 +129,13 @@ def copy_scripts(folder: Path) -> None:
         (folder / name).write_bytes((_BOARD / name).read_bytes().replace(*_IMPORTS))
 
 
-def load_onnx(path: Path) -> onnx.ModelProto:
+def _read_onnx(path: Path) -> onnx.ModelProto:
     """Reads an ONNX file that holds its weights itself.
 
     Raises:
         ExportError: it is not one, or keeps weights in other files.
     """
-    try:
-        model = onnx.load(str(path), load_external_data=False)
-    except OSError as error:
-        raise ExportError(f"{path}: cannot be read ({error.strerror})") from None
-    except Exception as error:  # protobuf's exceptions have no common base that onnx promises
-        raise ExportError(f"{path}: not an ONNX file ({' '.join(str(error).split())[:80]})") from None
-    if not model.graph.node:
-        raise ExportError(f"{path}: not an ONNX file, or one without a network")
+    model = read_model(path)
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
         raise ExportError(f"{path}: keeps its weights in other files; a kit takes networks below 2 GB in one file")
     return model

@@ -5,9 +5,8 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -17,10 +16,10 @@ from onnx import helper
 from darkprune.errors import ExportError
 from darkprune.graph.graph import Graph
 from darkprune.onnx.expect import expected_boxes
-from darkprune.onnx.facts import read_facts
 from darkprune.onnx.network import OnnxNetwork
 from darkprune.onnx.nodes.layer_writer import layer_name
 from darkprune.onnx.nodes.outputs import Suppression
+from darkprune.onnx.read import facts_of_file, sizes_of
 from darkprune.onnx.session import OnnxSession
 from darkprune.onnx.suppression import suppression_fault
 
@@ -32,22 +31,41 @@ TOLERANCE = 1e-4  #: relative, FP32; the order of sums differs between programs
 
 @dataclass(frozen=True)
 class Agreement:
-    """A file against the reference of its Darknet pair.
+    """How far the outputs of a file or an engine are from those of another program, on the same images.
 
     Attributes:
         deviations: per output the largest difference over the largest magnitude; NaN where values are not finite.
-        allowed: what FP32 may be off; infinite for FP16 and INT8, where only measured accuracy tells.
+        allowed: how large it may be in FP32; infinite for FP16 and INT8, where only measured accuracy tells.
+        program: the other program; empty where nothing was compared.
         fault: what is wrong with the suppression in the file, if anything.
+        skipped: why nothing was compared.
     """
 
-    deviations: Mapping[str, float]
-    allowed: float
+    deviations: Mapping[str, float] = field(default_factory=dict)
+    allowed: float = 0.0
+    program: str = ""
     fault: str = ""
+    skipped: str = ""
 
     @property
     def agrees(self) -> bool:
         """Whether no output is off by more than is allowed, and suppression did what it should."""
         return not self.fault and all(value <= self.allowed for value in self.deviations.values())
+
+    @property
+    def worst(self) -> tuple[str, float]:
+        """Name and deviation of the output that is off most; one that is not finite is off by infinity."""
+        finite = {name: float(np.nan_to_num(value, nan=np.inf)) for name, value in self.deviations.items()}
+        return max(finite.items(), key=lambda item: item[1], default=("", 0.0))
+
+    def to_json(self) -> dict[str, object]:
+        """Returns what results say of it, as JSON values."""
+        return {
+            "compared_with": self.program or None,
+            "deviations": {name: value if np.isfinite(value) else None for name, value in self.deviations.items()},
+            "allowed": self.allowed if np.isfinite(self.allowed) else None,
+            "skipped": self.skipped or None,
+        }
 
 
 def check_structure(network: OnnxNetwork, graph: Graph) -> None:
@@ -73,7 +91,7 @@ def check_structure(network: OnnxNetwork, graph: Graph) -> None:
         inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ExportError(f"the file is not valid ONNX ({' '.join(str(error).split())[:300]})") from None
-    shapes = {value.name: _sizes(value) for value in (*inferred.graph.value_info, *inferred.graph.output)}
+    shapes = {value.name: sizes_of(value) for value in (*inferred.graph.value_info, *inferred.graph.output)}
     for layer in graph:
         shape, out = shapes.get(layer_name(layer)), layer.output
         if shape is not None and shape[1:] not in ((out.c, out.h, out.w), (out.outputs,)):
@@ -113,16 +131,7 @@ def verify_onnx(path: Path, graph: Graph, reference: Reference, images: Floats) 
     # scores are measured by their own range, 0 to 1: where nothing is found the largest is next to nothing
     spans = {"scores": 1.0, "classes": 1.0}
     deviations = {name: deviation(got[name], want, spans.get(name, 1e-30)) for name, want in expected.items()}
-    return Agreement(deviations, allowed, fault)
-
-
-def facts_of_file(path: Path) -> dict[str, Any]:
-    """Reads what a file says about itself, without its weights where they lie beside it.
-
-    Raises:
-        ExportError: it cannot be read, is not ONNX, or another program made it.
-    """
-    return read_facts(_load(path), str(path))
+    return Agreement(deviations, allowed, fault=fault)
 
 
 def deviation(ours: Floats, theirs: Floats, least: float = 1e-30) -> float:
@@ -139,15 +148,6 @@ def deviation(ours: Floats, theirs: Floats, least: float = 1e-30) -> float:
     return float(np.abs(ours - theirs).max(initial=0) / max(np.abs(theirs).max(initial=0), least))
 
 
-def _load(path: Path) -> onnx.ModelProto:
-    try:
-        return onnx.load(str(path), load_external_data=False)
-    except OSError as error:
-        raise ExportError(f"{path}: cannot be read ({error.strerror})") from None
-    except Exception as error:  # protobuf's exceptions have no base that onnx promises
-        raise ExportError(f"{path}: is not an ONNX file ({' '.join(str(error).split())[:80]})") from None
-
-
 @contextmanager
 def _opened(path: Path, form: str) -> Iterator[Path]:
     """Gives a file that shows what is suppressed in it, and without the plugin, which onnxruntime does not have.
@@ -157,7 +157,7 @@ def _opened(path: Path, form: str) -> Iterator[Path]:
     if form not in ("nms", "efficientnms"):
         yield path
         return
-    model = _load(path)
+    model = onnx.load(str(path), load_external_data=False)
     if form == "efficientnms":
         model.graph.node.pop()
         del model.graph.output[:]
@@ -177,7 +177,3 @@ def _best_classes(rows: Floats, boxes: Floats, scores: Floats) -> tuple[dict[str
         {"boxes": rows[..., :4], "scores": rows[..., 4], "classes": chosen},
         {"boxes": boxes, "scores": best, "classes": best},
     )
-
-
-def _sizes(value: onnx.ValueInfoProto) -> tuple[int | str, ...]:
-    return tuple(size.dim_value or size.dim_param for size in value.type.tensor_type.shape.dim)

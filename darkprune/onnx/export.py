@@ -22,6 +22,7 @@ from darkprune.onnx.model import build_onnx
 from darkprune.onnx.options import Calibration, ExportOptions, Precision
 from darkprune.onnx.precision import to_half
 from darkprune.onnx.quantize import left_out_layers, quantised_share, quantize_onnx, write_model
+from darkprune.onnx.read import sizes_of
 from darkprune.progress import Progress, silent, track
 from darkprune.tensorrt.targets import target
 
@@ -114,12 +115,8 @@ def _describe(path: Path, model: onnx.ModelProto, remarks: tuple[str, ...]) -> O
         facts=read_facts(model, str(path)),
         opset=next(item.version for item in model.opset_import if item.domain == ""),
         ir=model.ir_version,
-        inputs={value.name: _sizes(value) for value in model.graph.input},
-        outputs={value.name: _sizes(value) for value in model.graph.output},
+        inputs={value.name: list(sizes_of(value)) for value in model.graph.input},
+        outputs={value.name: list(sizes_of(value)) for value in model.graph.output},
         operators=dict(Counter(node.op_type for node in model.graph.node).most_common()),
         remarks=remarks,
     )
-
-
-def _sizes(value: onnx.ValueInfoProto) -> list[int | str]:
-    return [size.dim_param or size.dim_value for size in value.type.tensor_type.shape.dim]

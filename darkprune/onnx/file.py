@@ -19,8 +19,8 @@ from onnx import TensorProto
 from darkprune.darknet.output import atomic_file
 from darkprune.onnx.network import MAX_PROTO, OnnxNetwork, tensor_of, values_of
 from darkprune.onnx.nodes.builder import Array
+from darkprune.onnx.read import GRAPH_INITIALIZER, MODEL_GRAPH, TENSOR_RAW_DATA, length_delimited
 
-_MODEL_GRAPH, _GRAPH_INITIALIZER, _TENSOR_RAW_DATA = 7, 5, 9  # onnx.proto
 _ROOM = 1 << 20  #: bytes that everything but the tensors' values may take beside them
 _BLOCK = 1 << 20
 _ALIGNMENT = 4096  #: of tensors in a separate file, so that they can be mapped
@@ -73,12 +73,12 @@ def _write_inside(network: OnnxNetwork, file: BinaryIO) -> None:
     for tensor in network.model.graph.initializer:
         constant = network.constants[tensor.name]
         empty = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
-        message = empty.SerializeToString() + _length_delimited(_TENSOR_RAW_DATA, constant.nbytes)
-        heads.append(_length_delimited(_GRAPH_INITIALIZER, len(message) + constant.nbytes) + message)
+        message = empty.SerializeToString() + length_delimited(TENSOR_RAW_DATA, constant.nbytes)
+        heads.append(length_delimited(GRAPH_INITIALIZER, len(message) + constant.nbytes) + message)
     nodes = graph.SerializeToString()
     values = sum(network.constants[tensor.name].nbytes for tensor in network.model.graph.initializer)
     file.write(model.SerializeToString())
-    file.write(_length_delimited(_MODEL_GRAPH, len(nodes) + sum(map(len, heads)) + values))
+    file.write(length_delimited(MODEL_GRAPH, len(nodes) + sum(map(len, heads)) + values))
     file.write(nodes)
     for tensor, head in zip(network.model.graph.initializer, heads, strict=True):
         file.write(head)
@@ -111,18 +111,3 @@ def _write_beside(network: OnnxNetwork, data: BinaryIO, name: str) -> onnx.Model
 def _bytes(values: Array) -> memoryview:
     """Views an array's memory as bytes."""
     return values.reshape(-1).view(np.uint8).data
-
-
-def _length_delimited(field: int, length: int) -> bytes:
-    """Encodes the start of a field that holds a message or bytes: its number with wire type 2, and the length."""
-    return _varint(field << 3 | 2) + _varint(length)
-
-
-def _varint(value: int) -> bytes:
-    """Encodes an integer in groups of seven bits, the lowest first."""
-    groups = bytearray()
-    while value > 0x7F:
-        groups.append(value & 0x7F | 0x80)
-        value >>= 7
-    groups.append(value)
-    return bytes(groups)

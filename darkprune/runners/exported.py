@@ -33,21 +33,6 @@ _WORTH = 1.0  #: points of mAP that a lower precision may cost before the advice
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """A file and its pair run on the same images.
-
-    Attributes:
-        program: what ran the pair; empty where nothing was compared.
-        agreement: how far the file's outputs are off.
-        skipped: why nothing was compared.
-    """
-
-    program: str = ""
-    agreement: Agreement | None = None
-    skipped: str = ""
-
-
-@dataclass(frozen=True)
 class PrecisionCost:
     """mAP (0 to 1) of a pair and of the file that was made of it, both in onnxruntime.
 
@@ -79,7 +64,7 @@ def export_and_compare(
     path: Path,
     images: Sequence[Path] | None,
     progress: Progress = silent,
-) -> tuple[OnnxFile, Comparison]:
+) -> tuple[OnnxFile, Agreement]:
     """Writes a pair as an ONNX file and compares it.
 
     Args:
@@ -99,12 +84,12 @@ def export_and_compare(
     with NetworkWeights(graph, weights) as pair:
         file = export_pair(pair, options, precision, path, progress)
     if images is None:
-        return file, Comparison(skipped="--static was given")
+        return file, Agreement(skipped="--static was given")
     calibrated = () if precision.calibration is None else precision.calibration.images
     step = track(progress, "comparing", 1, "file")
-    comparison = compare_file(file, graph, weights, _batch(graph, options.batch, images or calibrated))
+    agreement = compare_file(file, graph, weights, _batch(graph, options.batch, images or calibrated))
     step()
-    return file, comparison
+    return file, agreement
 
 
 def _batch(graph: Graph, size: int | None, files: Sequence[Path]) -> Floats:
@@ -116,7 +101,7 @@ def _batch(graph: Graph, size: int | None, files: Sequence[Path]) -> Floats:
     return np.resize(planes, (count, *planes.shape[1:]))
 
 
-def compare_file(file: OnnxFile, graph: Graph, weights: Path, images: Floats) -> Comparison:
+def compare_file(file: OnnxFile, graph: Graph, weights: Path, images: Floats) -> Agreement:
     """Runs a file in onnxruntime and its pair in another program.
 
     Args:
@@ -129,7 +114,7 @@ def compare_file(file: OnnxFile, graph: Graph, weights: Path, images: Floats) ->
         ExportError: FP32 is off by more than rounding.
     """
     if not graph.net.input.is_map:
-        return Comparison(skipped="the network reads no image")
+        return Agreement(skipped="the network reads no image")
     try:
         program, network = load_with_any(graph, weights, taps=not graph.heads, order=REFERENCES)
 
@@ -144,16 +129,17 @@ def compare_file(file: OnnxFile, graph: Graph, weights: Path, images: Floats) ->
 
         agreement = verify_onnx(file.path, graph, reference, images)
     except RunnerError as error:
-        return Comparison(skipped=str(error))
-    if program == "opencv" and np.isfinite(agreement.allowed):
-        agreement = replace(agreement, allowed=OPENCV_TOLERANCE)
+        return Agreement(skipped=str(error))
+    allowed = agreement.allowed
+    if program == "opencv" and np.isfinite(allowed):
+        allowed = OPENCV_TOLERANCE
+    agreement = replace(agreement, program=program, allowed=allowed)
     if not agreement.agrees:
-        worst = max(agreement.deviations, key=lambda key: np.nan_to_num(agreement.deviations[key], nan=np.inf))
-        value = agreement.deviations[worst]
-        how = f"is off from {program} by {value:.1e} of its range, {agreement.allowed:.0e} is allowed"
-        what = f"suppression in the file went wrong: {agreement.fault}" if agreement.fault else f"output {worst} {how}"
+        name, value = agreement.worst
+        off = f"output {name} is off from {program} by {value:.1e} of its range, {allowed:.0e} is allowed"
+        what = f"suppression in the file went wrong: {agreement.fault}" if agreement.fault else off
         raise ExportError(f"{what}; nothing was written (--static writes without comparing)")
-    return Comparison(program, agreement)
+    return agreement
 
 
 def precision_cost(

@@ -19,10 +19,10 @@ from onnx import ModelProto, TensorProto, helper
 from darkprune.errors import ExportError, RunnerError
 from darkprune.graph.graph import Graph
 from darkprune.graph.weights import NetworkWeights
-from darkprune.onnx.check import facts_of_file
 from darkprune.onnx.file import write_onnx
 from darkprune.onnx.model import build_onnx
 from darkprune.onnx.options import ExportOptions
+from darkprune.onnx.read import facts_of_file
 from darkprune.onnx.session import OnnxSession
 from darkprune.runners.base import LoadedNetwork, Maps, Runner
 

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import onnx
-
 import darkprune
 from darkprune.errors import ExportError, OutputError
 from darkprune.kit.board.runtime import RuntimeFailure, metadata
@@ -24,6 +22,7 @@ from darkprune.kit.board.runtime.build import BuildOptions
 from darkprune.kit.board.runtime.command import import_tensorrt
 from darkprune.kit.board.runtime.cuda import Cuda
 from darkprune.kit.board.runtime.files import sha256_of
+from darkprune.onnx.read import read_model
 from darkprune.progress import Progress, say, silent
 from darkprune.tensorrt import operators
 from darkprune.tensorrt.run import Floats, failures_as
@@ -122,17 +121,12 @@ def build(
 
 
 def _inspect(onnx_path: Path) -> str:
-    """What the file is written in.
+    """Returns the precision that a file is written in.
 
     Raises:
         ExportError: it is not an ONNX file, or not one of darkprune.
     """
-    try:
-        model = onnx.load(str(onnx_path), load_external_data=False)
-    except OSError as error:
-        raise ExportError(f"{onnx_path}: cannot be read ({error.strerror})") from None
-    except Exception:  # protobuf's exceptions have no common base that onnx promises
-        raise ExportError(f"{onnx_path}: not an ONNX file") from None
+    model = read_model(onnx_path)
     # onnxruntime's quantiser puts its own name into the file but keeps the properties
     if model.producer_name != PRODUCER and not any(item.key.startswith(PRODUCER) for item in model.metadata_props):
         raise ExportError(
@@ -143,7 +137,7 @@ def _inspect(onnx_path: Path) -> str:
 
 
 def _check_output(engine_path: Path, overwrite: bool) -> None:
-    """Refuse before the build, which takes minutes."""
+    """Refuses an output before the build, which takes minutes."""
     if engine_path.exists() and not overwrite:
         raise OutputError(f"{engine_path}: exists; give --overwrite to replace it")
     folder = engine_path.absolute().parent

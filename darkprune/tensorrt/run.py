@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 
 from darkprune.errors import DarkpruneError, RunnerError
 from darkprune.kit.board.runtime import RuntimeFailure, metadata
@@ -19,6 +17,8 @@ from darkprune.kit.board.runtime.compare import deviation, reference_input, tole
 from darkprune.kit.board.runtime.cuda import Cuda
 from darkprune.kit.board.runtime.files import sha256_of
 from darkprune.kit.board.runtime.session import Session, open_engine
+from darkprune.onnx.check import Agreement
+from darkprune.onnx.read import read_model
 from darkprune.onnx.session import OnnxSession
 from darkprune.tensorrt.targets import operator_facts
 
@@ -85,27 +85,7 @@ class Engine:
         self.close()
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """An engine against onnxruntime on the same input.
-
-    Attributes:
-        deviations: per output the largest difference over the largest magnitude.
-        allowed: what FP32 may be off; infinite for lower precisions, where only measured accuracy tells.
-        skipped: why nothing was compared; empty when it was.
-    """
-
-    deviations: Mapping[str, float]
-    allowed: float
-    skipped: str = ""
-
-    @property
-    def agrees(self) -> bool:
-        """Whether no output is off by more than is allowed."""
-        return all(value <= self.allowed for value in self.deviations.values())
-
-
-def compare_engine(engine_path: Path, onnx_path: Path, images: Floats | None = None) -> Comparison:
+def compare_engine(engine_path: Path, onnx_path: Path, images: Floats | None = None) -> Agreement:
     """Run an engine and onnxruntime on the same input.
 
     Args:
@@ -120,17 +100,17 @@ def compare_engine(engine_path: Path, onnx_path: Path, images: Floats | None = N
         facts = metadata.load(str(engine_path)) or {}
         if facts.get("onnx_sha256", "") not in ("", sha256_of(str(onnx_path))):
             raise RunnerError(f"{engine_path}: not made from {onnx_path} but from another {facts.get('onnx')}")
-    model = onnx.load(str(onnx_path), load_external_data=False)
-    plugins = {node.op_type for node in model.graph.node} & set(operator_facts()["plugins"])
+    plugins = {node.op_type for node in read_model(onnx_path).graph.node} & set(operator_facts()["plugins"])
     if plugins:
-        return Comparison({}, 0.0, f"onnxruntime has no {', '.join(sorted(plugins))}")
+        return Agreement(skipped=f"onnxruntime has no {', '.join(sorted(plugins))}")
     reference = OnnxSession(onnx_path)
     with Engine(engine_path) as engine:
         feed = reference_input((max(engine.shape[0], 1), *engine.shape[1:])) if images is None else images
         actual = engine.run(feed)
         deviations = {name: deviation(want, actual[name]) for name, want in reference.run(feed).items()}
     exact = facts.get("precision", "fp32") == "fp32" and facts.get("file_precision", "fp32") == "fp32"
-    return Comparison(deviations, tolerance(bool(facts.get("tf32", True))) if exact else float("inf"))
+    allowed = tolerance(bool(facts.get("tf32", True))) if exact else float("inf")
+    return Agreement(deviations, allowed, "onnxruntime")
 
 
 @contextmanager

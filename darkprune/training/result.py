@@ -23,6 +23,8 @@ class TrainResult:
         measured: the last measurement, as a fraction; None without a validation set.
         best: the highest one.
         best_step: its step.
+        batch: images per step.
+        part: of these, images at a time: what batch normalisation sees.
         figures: losses of the last step.
         images_per_second: speed.
         waited: share of the time in which the network waited for data.
@@ -42,6 +44,8 @@ class TrainResult:
     measured: float | None
     best: float | None
     best_step: int | None
+    batch: int
+    part: int
     figures: Mapping[str, float]
     images_per_second: float
     waited: float
@@ -67,6 +71,8 @@ class TrainResult:
             self.measure: self.measured,
             f"best_{self.measure}": self.best,
             "best_step": self.best_step,
+            "batch": self.batch,
+            "part": self.part,
             "figures": dict(self.figures),
             "images_per_second": self.images_per_second,
             "waited": self.waited,

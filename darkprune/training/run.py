@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,15 +30,16 @@ from darkprune.training.loop.checkpoint import STATE, RunFolder
 from darkprune.training.loop.distributed import Ranks, join_ranks
 from darkprune.training.loop.hooks import Hook
 from darkprune.training.loop.loop import Trainer
+from darkprune.training.loop.memory import free_memory, parts_that_fit
 from darkprune.training.loop.objective import Objective
 from darkprune.training.loop.start import choose_device, open_network
 from darkprune.training.loop.step import Stepper
 from darkprune.training.loop.validation import Measure, Validation
-from darkprune.training.recipe.recipe import Recipe, read_recipe
+from darkprune.training.recipe.recipe import FEWEST_IMAGES, Recipe, read_recipe
 from darkprune.training.result import TrainResult
 from darkprune.training.settings import RunSettings
 
-CACHE_SHARE = 0.1  #: of the memory, for decoded images
+CACHE_SHARE = 0.2  #: of the free memory, for decoded images
 SHOWN_UNREADABLE = 20
 
 #: makes hooks from network, recipe and the run's folder (None in all processes but the first)
@@ -96,9 +96,12 @@ def run_task(task: Task, output: Path, settings: RunSettings, progress: Progress
             progress = silent
         ranks.wait()
         data = open_data(graph, task.data, settings, unlabelled=task.unlabelled)
-        for warning in data.warnings:
-            say(progress, f"warning: {warning}")
         recipe = read_recipe(graph, len(data.images), settings, ranks=ranks.count, cuda=device.type == "cuda")
+        if settings.subdivisions is None:
+            recipe = _within_memory(recipe, graph, folder, ranks, settings.resume, device)
+        warnings = (*data.warnings, *_small_parts(recipe, settings, ranks))
+        for line in (*(f"warning: {text}" for text in warnings), f"training: {recipe.batch_in_words}"):
+            say(progress, line)
         network = open_network(graph, task.weights, device, settings.seed, task.backbone)
         hooks = list(task.hooks(network, recipe, folder if ranks.first else None))
         if settings.prune_to is not None:
@@ -116,7 +119,7 @@ def run_task(task: Task, output: Path, settings: RunSettings, progress: Progress
             read = {role: file_input(path) for role, path in task.inputs.items()}
             write_provenance(output, read, goes_on=settings.resume)
         trainer.run(progress)
-        return _result(trainer, graph, data)
+        return _result(trainer, graph, warnings)
     finally:
         ranks.close()
 
@@ -135,7 +138,7 @@ def make_trainer(
     """
     recipe, ranks, graph = stepper.recipe, stepper.ranks, stepper.network.graph
     if not settings.no_cache:
-        data.images.keep_in_memory(int(CACHE_SHARE * _memory()))
+        data.images.keep_in_memory(int(CACHE_SHARE * (free_memory(torch.device("cpu")) or 0)))
     maker = ExampleMaker(data.images, recipe.augmentation, settings.strict)
     if not graph.heads:
         maker = CropMaker(data.images, recipe.augmentation, settings.strict, Crops.read(graph))
@@ -190,17 +193,44 @@ def _open_folder(folder: RunFolder, inputs: Sequence[Path], settings: RunSetting
         raise OutputError(f"{path}: cannot be written ({error.strerror})") from None
 
 
+def _within_memory(
+    recipe: Recipe, graph: Graph, folder: RunFolder, ranks: Ranks, resume: bool, device: torch.device
+) -> Recipe:
+    """Divides steps into more parts where memory needs it; a run that is continued keeps its parts."""
+    parts = recipe.parts
+    if ranks.first:
+        if resume:
+            before = folder.read_state()["identity"]["recipe"]
+            parts = before["parts"] if before["batch"] == recipe.batch else parts
+        else:
+            parts = parts_that_fit(graph, recipe, device, ranks.count)
+    return replace(recipe, parts=int(ranks.share(parts)))
+
+
+def _small_parts(recipe: Recipe, settings: RunSettings, ranks: Ranks) -> list[str]:
+    """Returns a warning where batch normalisation sees fewer images than it should, and nobody asked for that."""
+    wanted = min(recipe.batch, FEWEST_IMAGES)
+    if settings.subdivisions is not None or recipe.frozen_bn or recipe.part >= wanted:
+        return []
+    if recipe.part == recipe.batch // ranks.count:
+        reason = f"{ranks.count} processes share the batch (a larger --batch would help)"
+    else:
+        reason = "memory is short (a smaller --size, or --precision bf16, would help)"
+    return [f"batch normalisation sees {recipe.part} images at a time instead of {wanted}: {reason}"]
+
+
 def _gradual(network: Network, recipe: Recipe, settings: RunSettings, ranks: Ranks) -> GradualPruning:
     """Makes the hook that prunes inside the run; frozen layers keep all their channels."""
     kept = replace(settings, prune_exclude=(*settings.prune_exclude, *range(settings.freeze)))
     return GradualPruning(network, kept, make_timetable(kept, recipe.epoch_steps, recipe.steps), ranks)
 
 
-def _result(trainer: Trainer, before: Graph, data: RunData) -> TrainResult:
-    outcome, folder = trainer.outcome, trainer.folder
-    warnings = [*data.warnings, *map(str, list(outcome.unreadable.values())[:SHOWN_UNREADABLE])]
-    if outcome.unreadable:
-        warnings.append(f"{len(outcome.unreadable)} images could not be read; others took their places")
+def _result(trainer: Trainer, before: Graph, warnings: Sequence[str]) -> TrainResult:
+    outcome, folder, recipe = trainer.outcome, trainer.folder, trainer.recipe
+    unreadable = [str(problem) for problem in outcome.unreadable.values()]
+    if unreadable:
+        summary = f"{len(unreadable)} images could not be read; others took their places"
+        unreadable = [*unreadable[:SHOWN_UNREADABLE], summary]
     measured = outcome.best >= 0
     return TrainResult(
         output=folder.folder,
@@ -212,6 +242,8 @@ def _result(trainer: Trainer, before: Graph, data: RunData) -> TrainResult:
         measured=outcome.measured,
         best=outcome.best if measured else None,
         best_step=outcome.best_step if measured else None,
+        batch=recipe.batch,
+        part=recipe.part,
         figures=outcome.figures,
         images_per_second=outcome.images / outcome.seconds if outcome.seconds else 0.0,
         waited=outcome.waited / outcome.seconds if outcome.seconds else 0.0,
@@ -219,10 +251,5 @@ def _result(trainer: Trainer, before: Graph, data: RunData) -> TrainResult:
         before=totals(before),
         after=totals(trainer.network.graph),
         cuts=tuple(cut for hook in trainer.hooks if isinstance(hook, GradualPruning) for cut in hook.cuts),
-        warnings=tuple(warnings),
+        warnings=(*warnings, *unreadable),
     )
-
-
-def _memory() -> int:
-    """Returns the bytes of this machine's memory."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 8 << 30

@@ -185,7 +185,7 @@ class TestBadInput:
         with pytest.raises(ExportError, match="written by pytorch, not by darkprune"):
             build(onnx_file(producer="pytorch"), engine)
         (tmp_path / "bad.onnx").write_bytes(b"\x00nonsense")
-        with pytest.raises(ExportError, match=r"bad\.onnx: not an ONNX file"):
+        with pytest.raises(ExportError, match=r"bad\.onnx: is not an ONNX file"):
             build(tmp_path / "bad.onnx", engine)
         with pytest.raises(ExportError, match=r"none\.onnx: cannot be read \(No such file"):
             build(tmp_path / "none.onnx", engine)

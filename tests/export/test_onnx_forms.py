@@ -15,11 +15,12 @@ from darkprune import __version__
 from darkprune.darknet.output import checked_file
 from darkprune.errors import ExportError, OutputError
 from darkprune.graph.weights import NetworkWeights, open_pair
-from darkprune.onnx.check import check_structure, facts_of_file, verify_onnx
+from darkprune.onnx.check import check_structure, verify_onnx
 from darkprune.onnx.file import write_onnx
 from darkprune.onnx.model import build_onnx, export_onnx
 from darkprune.onnx.nodes.outputs import FORMS, Suppression
 from darkprune.onnx.options import ExportOptions
+from darkprune.onnx.read import facts_of_file
 from darkprune.tensorrt.operators import check_model
 from tests.assets import CHECKPOINTS, IMAGES
 

@@ -21,7 +21,7 @@ from darkprune.onnx.calibration import (
     measure_ranges,
     scales,
 )
-from darkprune.onnx.check import check_structure, facts_of_file
+from darkprune.onnx.check import check_structure
 from darkprune.onnx.file import write_onnx
 from darkprune.onnx.model import build_onnx
 from darkprune.onnx.network import OnnxNetwork
@@ -29,6 +29,7 @@ from darkprune.onnx.nodes.outputs import FORMS
 from darkprune.onnx.options import ExportOptions, LeftOut
 from darkprune.onnx.precision import to_half
 from darkprune.onnx.quantize import left_out_layers, quantised_share, quantize_onnx, write_model
+from darkprune.onnx.read import facts_of_file
 from darkprune.tensorrt.operators import check_model, file_precision, tensor_types
 from darkprune.tensorrt.targets import target
 

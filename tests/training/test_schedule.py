@@ -9,11 +9,13 @@ import pytest
 
 from darkprune.darknet.cfg import parse_cfg
 from darkprune.darknet.options import Options
-from darkprune.errors import CfgError, DarkpruneError
+from darkprune.errors import CfgError, DarkpruneError, TrainingError
+from darkprune.graph.graph import read_graph
 from darkprune.training.data.batches import SizeSettings
 from darkprune.training.recipe.recipe import read_recipe
 from darkprune.training.recipe.schedule import Schedule, read_schedule
 from darkprune.training.settings import RunSettings
+from darkprune.zoo import resolve
 from tests.training.tiny import tiny_graph
 
 
@@ -92,6 +94,40 @@ def test_parts_suit_the_processes(batch: int, parts: int, ranks: int, expected: 
             read_recipe(tiny_graph(), 10, settings, ranks=ranks)
     else:
         assert read_recipe(tiny_graph(), 10, settings, ranks=ranks).parts == expected
+
+
+@pytest.mark.parametrize(
+    ("batch", "in_cfg", "ranks", "expected"),
+    [
+        (64, 16, 1, 4),  # parts of 4 become parts of 16
+        (64, 1, 1, 1),
+        (64, 2, 1, 2),
+        (16, 16, 1, 1),
+        (8, 8, 1, 1),
+        (24, 8, 1, 1),  # two parts would have 12
+        (32, 64, 1, 2),
+        (16, 1, 2, 2),  # shared by two processes
+        (64, 16, 2, 4),
+        (7, 1, 2, None),
+    ],
+)
+def test_without_subdivisions_batch_normalisation_sees_16_images(
+    batch: int, in_cfg: int, ranks: int, expected: int | None
+) -> None:
+    graph = tiny_graph(subdivisions=in_cfg)
+    if expected is None:
+        with pytest.raises(TrainingError, match="multiple of 2"):
+            read_recipe(graph, 100, RunSettings(batch=batch), ranks=ranks)
+    else:
+        recipe = read_recipe(graph, 100, RunSettings(batch=batch), ranks=ranks)
+        assert (recipe.parts, recipe.part) == (expected, batch // expected)
+
+
+@pytest.mark.parametrize(("name", "batch"), [("yolov4-voc", 16), ("darknet53-yolov3-voc", 32)])
+def test_a_smaller_batch_is_not_cut_into_single_images(name: str, batch: int) -> None:
+    graph = read_graph(resolve(f"builtin:{name}"))
+    assert graph.net.subdivisions > 1
+    assert read_recipe(graph, 100, RunSettings(batch=batch, iterations=1)).part >= min(batch, 16)
 
 
 def test_input_sizes_are_darknets() -> None:

@@ -200,3 +200,25 @@ def test_flags_are_the_settings(place: Path) -> None:
     assert read_flags(dp.TrainSettings, args) == dp.TrainSettings(
         epochs=2.5, adam=False, prune_to=0.5, prune_exclude=(1, 2), sparsity="dynamic"
     )
+
+
+def test_images_at_a_time_are_said(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cfg's two parts of four become one of eight; where memory is short it is more parts, and a resumed run's."""
+    words = ["tiny.cfg", "--data", "x.data", "-o", "run", "--iterations", "3", *FAST]
+    assert call(train, *words) == 0
+    assert "batch 8, 8 images at a time" in capsys.readouterr().out
+    monkeypatch.setattr("darkprune.training.loop.memory.free_memory", lambda device: 1_400_000)
+    assert call(train, *words, "--overwrite", "--json") == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["part"] == 4
+    assert "4 images at a time instead of 8: memory is short" in told.err
+    monkeypatch.undo()
+    monkeypatch.chdir(place)
+    assert call(train, *words, "--resume", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["part"] == 4
+    assert call(train, *words, "--overwrite", "--subdivisions", "8", "--no-mosaic", "--json") == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["part"] == 1
+    assert "at a time" not in told.err  # asked for

@@ -169,7 +169,10 @@ def make_trainer(
         settings or RunSettings(), save_every=save_every, keep_every=1000, eval_every=4, resume=resume,
         no_tensorboard=True,
     )  # fmt: skip
-    recipe = recipe or read_recipe(graph, len(images), settings, ranks=ranks.count)
+    parts = settings.subdivisions or graph.net.subdivisions  # two, so that tests see steps of more than one part
+    recipe = recipe or read_recipe(
+        graph, len(images), replace(settings, subdivisions=parts), ranks=ranks.count
+    )
     plan = BatchPlan(
         batch=recipe.batch,
         parts=recipe.parts,

@@ -1,18 +1,67 @@
-"""Out of memory: recognising it, and finding out what would fit."""
+"""Memory: how many images fit at a time, and advice where they do not."""
 
 from __future__ import annotations
 
 import gc
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from darkprune.errors import TrainingError
+from darkprune.graph.graph import Graph
 from darkprune.network import Network
 from darkprune.training.data.batches import Batch
 from darkprune.training.loop.objective import Objective
 from darkprune.training.losses import Truths
 from darkprune.training.recipe.recipe import Recipe
+
+#: bytes that a step takes per byte of the maps that it has to keep, measured on five networks (1.3 to 1.6)
+PER_BYTE = 1.7
+MARGIN = 0.8  #: share of the free memory that is planned with
+_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current"))
+
+
+def parts_that_fit(graph: Graph, recipe: Recipe, device: torch.device, ranks: int) -> int:
+    """Returns the parts of a recipe, or more where so many images at a time need more memory than is free.
+
+    Args:
+        graph: the network.
+        recipe: of the run.
+        device: to train on.
+        ranks: processes that share a step, and on a CPU the memory.
+    """
+    free = free_memory(device)
+    if free is None:
+        return recipe.parts
+    share = free * MARGIN / (1 if device.type == "cuda" else ranks)
+    share -= 16 * graph.params  # weights, gradients and two moments
+    width, height = recipe.sizes.largest
+    pixels = width * height / (graph.net.input.w * graph.net.input.h)
+    floats = sum(
+        layer.output.outputs * (2 if any(blob.name == "scales" for blob in layer.blobs) else 1) for layer in graph
+    )
+    image = PER_BYTE * floats * pixels * (4 if recipe.precision == "full" else 2.4)
+    possible = [count for count in range(recipe.parts, recipe.batch + 1) if recipe.batch % count == 0]
+    possible = [count for count in possible if count % ranks == 0]
+    fitting = [count for count in possible if recipe.batch // count * image <= share]
+    return (fitting or possible[-1:])[0]
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Returns the free bytes of a GPU, or of this machine within the limits of its container; None if unknown."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration, ValueError, IndexError):
+        return None
+    try:
+        limit, used = (int(path.read_text(encoding="ascii")) for path in _LIMITS)
+    except (OSError, ValueError):  # no container, or one without a limit ("max")
+        return free
+    return min(free, max(0, limit - used))
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -31,7 +80,7 @@ def advice(network: Network, objective: Objective, recipe: Recipe, device: torch
         device: where it ran.
         ranks: processes that share a step.
     """
-    part = recipe.batch // recipe.parts
+    part = recipe.part
     width, height = recipe.sizes.largest
     place = f"out of memory at {width}x{height} pixels with {part} images at a time (batch={recipe.batch}, "
     place += f"subdivisions={recipe.parts})"

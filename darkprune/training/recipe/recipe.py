@@ -16,6 +16,7 @@ from darkprune.training.recipe.optimizer import OptimizerSettings
 from darkprune.training.recipe.schedule import Schedule, read_schedule
 from darkprune.training.settings import Precision, RunSettings, TrainingKeys
 
+FEWEST_IMAGES = 16  #: that batch normalisation sees at a time, where the batch has as many
 RATE_FLOOR = 0.05  #: where `--policy cosine` ends, as a share of the learning rate
 
 
@@ -50,6 +51,18 @@ class Recipe:
     precision: Precision = "full"
 
     @property
+    def part(self) -> int:
+        """Images at a time: what batch normalisation sees."""
+        return self.batch // self.parts
+
+    @property
+    def batch_in_words(self) -> str:
+        """What is to be known about the batch: how many images batch normalisation sees at a time."""
+        if self.frozen_bn:
+            return f"batch {self.batch}; batch normalisation keeps its statistics"
+        return f"batch {self.batch}; batch normalisation sees {self.part} images at a time"
+
+    @property
     def epoch_steps(self) -> int:
         """Steps in which every image is seen about once."""
         return max(1, math.ceil(self.images / self.batch))
@@ -82,7 +95,7 @@ def read_recipe(graph: Graph, images: int, settings: RunSettings, *, ranks: int 
         raise UsageError("--precision fp16 needs a GPU; the CPU can do bf16")
     return Recipe(
         batch=batch,
-        parts=_parts(batch, settings.subdivisions or graph.net.subdivisions, ranks),
+        parts=_parts(batch, settings.subdivisions, graph.net.subdivisions, ranks),
         steps=steps,
         images=images,
         seed=settings.seed,
@@ -102,19 +115,27 @@ def read_recipe(graph: Graph, images: int, settings: RunSettings, *, ranks: int 
     )
 
 
-def _parts(batch: int, parts: int, ranks: int) -> int:
-    """Returns the number of parts: at least as asked for, the same for every process."""
-    if batch < 1 or parts < 1:
-        raise UsageError("--batch and --subdivisions must be at least 1")
-    if parts > batch:
-        raise TrainingError(f"subdivisions={parts} is larger than batch={batch}: a part would have no image")
-    fitting = [count for count in range(parts, batch + 1) if batch % count == 0 and count % ranks == 0]
-    if not fitting:
+def _parts(batch: int, asked: int | None, in_cfg: int, ranks: int) -> int:
+    """Returns into how many parts a step is divided, the same number for every process.
+
+    What the user asks for, or the next number that is possible. Otherwise as many as the cfg says, but so few that
+    batch normalisation sees at least 16 images at a time: a cfg's `subdivisions` suit its own batch, and with a smaller
+    one they would leave one or two.
+    """
+    possible = [count for count in range(1, batch + 1) if batch % count == 0 and count % ranks == 0]
+    if asked is None:
+        large = [count for count in possible if batch // count >= min(batch, FEWEST_IMAGES)]
+        chosen = [count for count in large if count <= max(in_cfg, ranks)][-1:] or possible[:1]
+    elif asked > batch:
+        raise TrainingError(f"subdivisions={asked} is larger than batch={batch}: a part would have no image")
+    else:
+        chosen = [count for count in possible if count >= asked]
+    if not chosen:
         raise TrainingError(
-            f"batch={batch} cannot be divided into at least {parts} equal parts for {ranks} processes; "
-            f"give a --batch that is a multiple of {math.lcm(parts, ranks)}"
+            f"batch={batch} cannot be divided into at least {asked or 1} equal parts for {ranks} processes; "
+            f"give a --batch that is a multiple of {math.lcm(asked or 1, ranks)}"
         )
-    return fitting[0]
+    return chosen[0]
 
 
 def _steps(schedule: Schedule, keys: TrainingKeys, images: int, batch: int, source: str) -> int:
