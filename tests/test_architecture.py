@@ -67,6 +67,17 @@ def test_imports_go_one_way(path: Path) -> None:
             assert LEVEL[other] <= LEVEL[room], f"{path.name} imports {name}"
 
 
+def test_the_architecture_is_described_as_it_is() -> None:
+    text = (PACKAGE.parent / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    block = re.search(r"^```\nerrors\n(.*?)^```$", text, re.M | re.S)
+    assert block is not None
+    shown = [set(line.split()) for line in ("errors\n" + block[1]).splitlines()]
+    assert shown == [names - {"__main__", "__init__"} for names in LEVELS]
+    for path in PACKAGE.iterdir():
+        if path.is_dir() and path.name[0] not in "._":
+            assert f"`{path.name}/`" in text, path.name
+
+
 def test_torch_stays_where_it_may() -> None:
     may = {"network", "training", "refit", "scores", "search"}
     for path in _sources():
