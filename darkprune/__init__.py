@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from darkprune.api.bench import BenchResult as BenchResult
     from darkprune.api.bench import BenchSettings as BenchSettings
     from darkprune.api.bench import bench as bench
+    from darkprune.api.cliff import CliffResult as CliffResult
+    from darkprune.api.cliff import CliffSettings as CliffSettings
+    from darkprune.api.cliff import cliff as cliff
     from darkprune.api.compare import CompareResult as CompareResult
     from darkprune.api.compare import compare as compare
     from darkprune.api.compress import CompressResult as CompressResult
@@ -74,6 +77,8 @@ __version__ = "0.1.0"
 _HOME = {
     "BenchResult": "darkprune.api.bench",
     "BenchSettings": "darkprune.api.bench",
+    "CliffResult": "darkprune.api.cliff",
+    "CliffSettings": "darkprune.api.cliff",
     "CompareResult": "darkprune.api.compare",
     "CompareSettings": "darkprune.comparison.settings",
     "CompressResult": "darkprune.api.compress",
@@ -110,6 +115,7 @@ _HOME = {
     "VerifySettings": "darkprune.api.verify",
     "bench": "darkprune.api.bench",
     "build_engine": "darkprune.api.engine",
+    "cliff": "darkprune.api.cliff",
     "compare": "darkprune.api.compare",
     "compress": "darkprune.api.compress",
     "detect": "darkprune.api.detect",

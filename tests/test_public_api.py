@@ -28,15 +28,17 @@ def _words(text: str) -> list[str]:
 
 
 FUNCTIONS = _words("""
-    bench build_engine compare compress detect distill evaluate export init load prune report train verify write_kit
+    bench build_engine cliff compare compress detect distill evaluate export init load prune report train verify
+    write_kit
 """)
 SETTINGS = _words("""
-    BenchSettings CompareSettings CompressSettings DetectSettings DistillSettings EngineSettings EvaluateSettings
-    ExportSettings InitSettings KitSettings PruneSettings ReportSettings TrainSettings VerifySettings
+    BenchSettings CliffSettings CompareSettings CompressSettings DetectSettings DistillSettings EngineSettings
+    EvaluateSettings ExportSettings InitSettings KitSettings PruneSettings ReportSettings TrainSettings
+    VerifySettings
 """)
 RESULTS = _words("""
-    BenchResult CompareResult CompressResult DetectResult EngineResult EvaluateResult ExportResult InitResult KitResult
-    PruneResult ReportResult TrainResult VerifyResult
+    BenchResult CliffResult CompareResult CompressResult DetectResult EngineResult EvaluateResult ExportResult
+    InitResult KitResult PruneResult ReportResult TrainResult VerifyResult
 """)
 OTHERS = _words("""
     DarkpruneError FoundObject ImageObjects NetworkFigures Pair Plan Progress ProgressEvent Surgery

@@ -304,7 +304,7 @@ class _Work:
         recovery = None
         if session is not None:
             surgery, recovery = session.recover(surgery)
-        return compare(surgery, recovery, self._labelled(), self._following)
+        return compare(surgery, recovery, self._labelled(), self._progress)
 
     def _open_session(self, graph: Graph) -> Session | None:
         settings = self._settings
@@ -341,20 +341,20 @@ class _Work:
         """Puts measured curves into the ranking, and the ratio that meets a latency into the selection."""
         settings = self._settings
         if selection.allocation == "sensitivity":
-            from darkprune.search.group_curves import with_curves
+            from darkprune.search.group_curves import CurveImages, measure_curves
 
-            found = with_curves(ranking, selection, self._labelled(), settings.images, settings.runner, self._following)
-            ranking = found.ranking
+            images = CurveImages.of(self._labelled(), settings.images, settings.runner)
+            found = measure_curves(ranking, selection, images, self._progress)
+            ranking = replace(ranking, curves=found.curves)
             self._findings["curves"] = {**found.curves.to_json(), "kept_in": str(found.kept_in)}
             self._measuring += found.warnings
         if settings.target_latency is not None and settings.runner is not None:
-            from darkprune.search.latency import TRIALS, parse_latency, within_latency
+            from darkprune.search.latency import parse_latency, within_latency
 
             target = parse_latency(str(settings.target_latency))
-            with self._bar("measuring latency", TRIALS) as bar:
-                selection, reached = within_latency(
-                    ranking, selection, target, settings.runner, settings.batch, bar.update
-                )
+            selection, reached = within_latency(
+                ranking, selection, target, settings.runner, settings.batch, self._progress
+            )
             self._findings["latency"] = reached.to_json()
             self._measuring += reached.warnings()
         return ranking, selection
@@ -362,10 +362,6 @@ class _Work:
     @contextmanager
     def _bar(self, task: str, steps: int) -> Iterator[_Bar]:
         yield _Bar(track(self._progress, task, steps, "step"))
-
-    @contextmanager
-    def _following(self, steps: int, task: str) -> Iterator[Progress]:
-        yield self._progress
 
 
 class _Bar:

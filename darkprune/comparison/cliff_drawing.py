@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
+from darkprune.comparison.cliff import Sweep, SweepCurve
 from darkprune.darknet.output import atomic_file
 from darkprune.runners.measure import MAP
 
-#: rows of the result -> how they are drawn; told apart without colour, too
-_STYLES = {
-    "pruned": ("o-", "black", "pruned"),
-    "recovered": ("D-", "tab:orange", "pruned and recovered"),
-    "control": ("s--", "tab:blue", "unpruned, smaller input"),
-}
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_Points = Sequence[tuple[float, float]]
 
 
 def can_draw() -> bool:
@@ -23,12 +22,12 @@ def can_draw() -> bool:
     return find_spec("matplotlib") is not None
 
 
-def draw_sweep(folder: Path, result: dict[str, Any], name: str) -> list[str]:
+def draw_sweep(folder: Path, sweep: Sweep, name: str) -> list[str]:
     """Draws cliff.png and cliff.svg; earlier ones are replaced.
 
     Args:
-        folder: where.
-        result: from `summarise`.
+        folder: of the sweep.
+        sweep: what was measured.
         name: of the network.
 
     Returns:
@@ -36,28 +35,26 @@ def draw_sweep(folder: Path, result: dict[str, Any], name: str) -> list[str]:
     """
     from matplotlib.figure import Figure  # no pyplot: no window system is looked for
 
-    percent = 100 if result["metric"] == MAP else 1
-    base = {"macs_removed": 0.0, "value": result["unpruned"], "ratio": 0.0}
+    percent = 100 if sweep.metric == MAP else 1
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.add_subplot()
     axes.margins(x=0.1, y=0.1)
-    for kind, (style, colour, label) in _STYLES.items():
-        rows = result.get(kind, [])
-        if not rows:
-            continue
-        points = [(100 * row["macs_removed"], percent * row["value"]) for row in rows]
-        start = [] if kind == "control" else [(0.0, percent * result["unpruned"])]
-        axes.plot(*zip(*start, *points, strict=True), style, label=label, color=colour)
-        if kind == "pruned":
-            _annotate(axes, points, [f"{row['ratio']:g}" for row in rows], (4, 4), colour)
-        elif kind == "control":
-            _annotate(
-                axes, points[1:], [f"{row['width']}x{row['height']}" for row in rows[1:]], (-5, -12), colour, "right"
-            )
-    cliff = result["cliff"]
-    if cliff:
-        ends = [row for row in [base, *result["pruned"]] if row["ratio"] in (cliff["from_ratio"], cliff["to_ratio"])]
-        axes.axvspan(*(100 * row["macs_removed"] for row in ends), alpha=0.15, color="gray", label="cliff, pruned")
+    start = (0.0, percent * sweep.base.value)
+    pruned = _places(sweep.pruned, percent)
+    axes.plot(*zip(start, *pruned, strict=True), "o-", color="black", label="pruned")
+    _annotate(axes, pruned, [f"{each.point.ratio:g}" for each in sweep.pruned.points], ((4, 4), "left", "black"))
+    if sweep.recovered is not None:
+        recovered = _places(sweep.recovered, percent)
+        axes.plot(*zip(start, *recovered, strict=True), "D-", color="tab:orange", label="pruned and recovered")
+    control = [(100 * (1 - each.macs / sweep.base.macs), percent * each.value) for each in sweep.controls]
+    axes.plot(*zip(*control, strict=True), "s--", color="tab:blue", label="unpruned, smaller input")
+    sizes = [f"{each.width}x{each.height}" for each in sweep.controls[1:]]
+    _annotate(axes, control[1:], sizes, ((-5, -12), "right", "tab:blue"))
+    fall = sweep.pruned.fall
+    if fall is not None:
+        by_ratio = {0.0: 0.0, **{each.point.ratio: 100 * each.macs_removed for each in sweep.pruned.points}}
+        ends = by_ratio[fall.from_ratio], by_ratio[fall.to_ratio]
+        axes.axvspan(*ends, alpha=0.15, color="gray", label="cliff, pruned")
     axes.set(xlabel="operations removed, % (numbers: ratio)", title=name)
     axes.set_ylabel("mAP@0.5, %" if percent == 100 else "distance to the unpruned outputs")
     axes.grid(alpha=0.3)
@@ -68,13 +65,11 @@ def draw_sweep(folder: Path, result: dict[str, Any], name: str) -> list[str]:
     return ["cliff.png", "cliff.svg"]
 
 
-def _annotate(
-    axes: Any,
-    points: Sequence[tuple[float, float]],
-    texts: Sequence[str],
-    offset: tuple[int, int],
-    colour: str,
-    align: str = "left",
-) -> None:
+def _places(curve: SweepCurve, percent: int) -> _Points:
+    return [(100 * each.macs_removed, percent * each.point.value) for each in curve.points]
+
+
+def _annotate(axes: Axes, points: _Points, texts: Sequence[str], style: tuple[tuple[int, int], str, str]) -> None:
+    offset, align, colour = style
     for place, text in zip(points, texts, strict=True):
         axes.annotate(text, place, offset, textcoords="offset points", fontsize=8, color=colour, ha=align)

@@ -6,72 +6,85 @@ Nothing here imports torch: recovery is handed in.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from darkprune.comparison.cliff import Point, Store
+from darkprune.comparison.cliff import Point, name_of, origin_of, read_point
 from darkprune.graph.graph import Graph
+from darkprune.progress import Progress, silent
 from darkprune.runners.base import load_with_any
-from darkprune.runners.measure import Following, Measure
+from darkprune.runners.measure import Measure
+from darkprune.runs.record import Origin, Record
+from darkprune.runs.record_file import RecordFile
 from darkprune.selection.decide import Ranking, decide
 from darkprune.selection.settings import Selection
 from darkprune.surgery.surgery import Surgery
 
-#: rewrites the slim weights file of a decision so that it does better
+#: repairs the slim weights file of a surgery in place
 Recover = Callable[[Surgery, Path], None]
 
 
-class Bench:
-    """Measures networks, unless the store has them already."""
+@dataclass(frozen=True, kw_only=True)
+class SweepBench:
+    """Measures networks, unless their records are there.
 
-    def __init__(self, store: Store, runner: str, measure: Measure, images: int, following: Following) -> None:
-        """Takes what all measurements have in common.
+    Attributes:
+        records: of the sweep.
+        origin: what all its points have in common.
+        runner: program to run the networks in.
+        measure: gives one number for a network.
+        progress: gets the events of each measurement.
+    """
 
-        Args:
-            store: earlier results of the same sweep.
-            runner: program to run the networks in.
-            measure: gives one number for a network.
-            images: how many it looks at.
-            following: shows progress.
-        """
-        self._store, self._runner, self._measure = store, runner, measure
-        self._images, self._following = images, following
+    records: RecordFile
+    origin: Origin
+    runner: str
+    measure: Measure
+    progress: Progress = silent
 
     def control(self, graph: Graph, weights: Path) -> Point:
         """Measures the unpruned network at some input size."""
-        point = _point("control", 0.0, graph)
-        what = f"unpruned {point.width}x{point.height}"
-        return self._known(point) or self._measured(point, graph, weights, what)
+        return self._known("control", 0.0, graph) or self._measured("control", 0.0, graph, weights)
 
-    def pruned(self, ranking: Ranking, settings: Selection, recover: Recover | None) -> list[Point]:
-        """Prunes and measures, and once more after recovery, if there is any."""
-        decision = decide(ranking, settings)
-        slim = decision.graph
-        kinds = ["pruned", *(["recovered"] if recover else [])]
-        points = [_point(kind, settings.ratio, slim) for kind in kinds]
-        known = [self._known(point) for point in points]
+    def pruned(
+        self, ranking: Callable[[], Ranking], selection: Selection, original: Graph, recover: Recover | None
+    ) -> list[Point]:
+        """Prunes and measures, and once more after recovery, if there is any.
+
+        Args:
+            ranking: gives the ranked channels; not called where everything is known.
+            selection: with the ratio.
+            original: the unpruned network.
+            recover: repairs the pruned network.
+        """
+        kinds = ("pruned", "recovered") if recover is not None else ("pruned",)
+        known = [self._known(kind, selection.ratio, original) for kind in kinds]
         if None not in known:
             return [point for point in known if point is not None]
-        with decision.temporary_weights() as path:
-            found = []
-            for point, before in zip(points, known, strict=True):
-                if point.kind == "recovered" and recover is not None:
-                    recover(decision, path)
-                what = f"{point.kind}, ratio {settings.ratio:g}"
-                found.append(before or self._measured(point, slim, path, what))
+        surgery = decide(ranking(), selection)
+        found = []
+        with surgery.temporary_weights() as path:
+            for kind, earlier in zip(kinds, known, strict=True):
+                if kind == "recovered" and recover is not None:
+                    recover(surgery, path)
+                found.append(earlier or self._measured(kind, selection.ratio, surgery.graph, path))
         return found
 
-    def _known(self, point: Point) -> Point | None:
-        return self._store.points.get(point.key)
+    def _known(self, kind: str, ratio: float, graph: Graph) -> Point | None:
+        name = name_of(kind, ratio, graph.net.input.w, graph.net.input.h)
+        record = self.records.find(name, origin_of(self.origin, name).key)
+        return None if record is None else read_point(record)
 
-    def _measured(self, point: Point, graph: Graph, weights: Path, what: str) -> Point:
-        _, network = load_with_any(graph, weights, self._runner, taps=False)
-        with self._following(self._images, what) as report:
-            value = self._measure(network, report)
-        point = replace(point, value=round(value, 7))
-        self._store.add(point)
+    def _measured(self, kind: str, ratio: float, graph: Graph, weights: Path) -> Point:
+        _, network = load_with_any(graph, weights, self.runner, taps=False)
+        point = Point(
+            kind=kind,
+            ratio=ratio,
+            width=graph.net.input.w,
+            height=graph.net.input.h,
+            params=graph.params,
+            macs=graph.macs,
+            value=round(self.measure(network, self.progress), 7),
+        )
+        self.records.keep(point.name, Record(origin=origin_of(self.origin, point.name), result=asdict(point)))
         return point
-
-
-def _point(kind: str, ratio: float, graph: Graph) -> Point:
-    return Point(kind, ratio, graph.net.input.w, graph.net.input.h, graph.params, graph.macs, 0.0)

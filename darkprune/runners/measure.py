@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 from darkprune.data.dataset import Dataset
@@ -18,21 +17,19 @@ from darkprune.runners.base import LoadedNetwork
 
 #: measures a loaded network
 Measure = Callable[[LoadedNetwork, Progress], float]
-#: called with (number of steps, what is done) gives a context with what shows progress
-Following = Callable[[int, str], AbstractContextManager[Progress]]
 BATCH = 8  #: images at a time
 MAP = "mAP@0.5"  #: more is better
 DISTANCE = "distance"  #: less is better
 AGREEMENT = "agreement"  #: more is better
 
 
-def map_of(dataset: Dataset, batch: int = BATCH) -> Measure:
-    """Measures mAP@0.5 as a fraction."""
+def map_of(dataset: Dataset, batch: int = BATCH, task: str = "evaluating") -> Measure:
+    """Measures mAP@0.5 as a fraction; `task` is the name of the work in events."""
 
     def measure(network: LoadedNetwork, progress: Progress) -> float:
         detector = Detector.of(network.graph, network.head_maps)
         loading = Loading(max(1, batch))
-        figures, _ = evaluate_detector(detector, dataset, loading=loading, coco=False, progress=progress)
+        figures, _ = evaluate_detector(detector, dataset, loading=loading, coco=False, task=task, progress=progress)
         return figures.map50
 
     return measure

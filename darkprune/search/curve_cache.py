@@ -1,37 +1,36 @@
 """Measured curves, kept beside the checkpoint so that the next run need not measure them again.
 
 The file is `WEIGHTS.sensitivity.json`, next to the weights; where that folder cannot be written, or is darkprune's own,
-`$XDG_CACHE_HOME/darkprune/` (`~/.cache/darkprune/`). An entry counts only for the same cfg, weights, images, labels and
-settings, and only if everything in it is what a measurement could have given; else it is measured anew.
+it lies in `$XDG_CACHE_HOME/darkprune/` (`~/.cache/darkprune/`). Curves count only while everything that decided them is
+the same, and only if a measurement could have given them; else they are measured anew.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from darkprune.darknet.output import atomic_file
 from darkprune.errors import OutputError
+from darkprune.runs.json_file import JsonValue
+from darkprune.runs.record import Origin, Record
+from darkprune.runs.record_file import RecordFile
 from darkprune.selection.curves import Curve
 from darkprune.zoo import folder
 
-FORMAT = "darkprune-curves/1"
-MAX_BYTES = 4 << 20
+FORMAT = "darkprune-curves/2"
 MOST_ENTRIES = 16
+MOST_POINTS = 1000
 SUFFIX = ".sensitivity.json"
 
 
 class CurveCache:
-    """The file of one checkpoint.
+    """The curves of one checkpoint.
 
     Attributes:
-        path: where it is, or will be.
-        problem: what was wrong with an earlier one; None if nothing.
+        path: of the file.
+        problem: why earlier curves are not used, or new ones not kept; None if nothing is wrong.
     """
 
     def __init__(self, weights: Path, weights_sha256: str) -> None:
@@ -41,84 +40,66 @@ class CurveCache:
         may = not own and os.access(beside.parent, os.W_OK)
         self.path = beside if may else home / (weights_sha256[:32] + SUFFIX)
         self.problem: str | None = None
-        self._entries = self._read()
+        self._records = RecordFile(self.path, FORMAT, {})
+        if self.path.exists():
+            try:
+                self._records.load()
+            except OutputError:
+                self._refuse()
 
-    def find(self, key: str, expected: Sequence[tuple[str, int]], kinds: Sequence[str]) -> list[Curve]:
+    def find(self, origin: Origin, expected: Sequence[tuple[str, int]], kinds: Sequence[str]) -> list[Curve]:
         """Returns the curves that are there, in order: all, the first few of a run that was stopped, or none.
 
         Args:
-            key: of what they were measured with.
+            origin: what decides them.
             expected: name and number of channels of every group.
             kinds: kinds of budget.
         """
-        found = self._entries.get(key)
-        if found is None:
+        record = self._records.find(origin.key, origin.key)
+        if record is None:
             return []
+        found = JsonValue(record.result)["curves"].items
         try:
-            curves = [_curve(entry, *wanted, kinds) for entry, wanted in zip(found, expected, strict=False)]
-        except (KeyError, TypeError, ValueError, AttributeError):
-            self.problem = f"{self.path}: is damaged; the curves are measured anew"
+            return [_curve(entry, *wanted, kinds) for entry, wanted in zip(found, expected, strict=False)]
+        except ValueError:
+            self._refuse()
             return []
-        return curves
 
-    def keep(self, key: str, curves: Sequence[Curve]) -> None:
-        """Writes curves, in place of earlier ones of the same key; the oldest entries go.
+    def keep(self, origin: Origin, curves: Sequence[Curve]) -> None:
+        """Writes curves in the place of earlier ones of the same origin; the oldest of others go.
 
-        Raises:
-            OutputError: it cannot be written.
+        Where that is not possible `problem` says why.
         """
-        others = [(other, value) for other, value in self._entries.items() if other != key]
-        self._entries = dict([*others[-(MOST_ENTRIES - 1) :], (key, [asdict(curve) for curve in curves])])
-        text = json.dumps({"format": FORMAT, "entries": self._entries}, indent=1, allow_nan=False) + "\n"
-        with atomic_file(self.path, overwrite=True) as file:
-            file.write(text.encode())
-
-    def _read(self) -> dict[str, Any]:
+        self._records.drop([origin.key])
+        self._records.drop(list(self._records.records)[: 1 - MOST_ENTRIES])
         try:
-            if not self.path.is_file():
-                return {}
-            if self.path.stat().st_size > MAX_BYTES:
-                raise ValueError("too large")
-            data = json.loads(self.path.read_text(encoding="utf-8"))
-            entries = data["entries"]
-            if data["format"] != FORMAT or not isinstance(entries, dict) or len(entries) > MOST_ENTRIES:
-                raise ValueError("another format")
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            self.problem = f"{self.path}: is damaged; the curves are measured anew"
-            return {}
-        return entries
+            result = {"curves": [asdict(curve) for curve in curves]}
+            self._records.keep(origin.key, Record(origin=origin, result=result))
+        except OutputError as error:
+            self.problem = f"the curves are not kept: {error}"
+
+    def _refuse(self) -> None:
+        self.problem = f"{self.path}: is damaged; the curves are measured anew"
 
 
-def try_to_keep(cache: CurveCache, key: str, curves: Sequence[Curve]) -> None:
-    """Keeps curves; notes where they cannot be, which stops nobody."""
-    try:
-        cache.keep(key, curves)
-    except OutputError as error:
-        cache.problem = f"the curves are not kept: {error}"
-
-
-def _curve(data: Mapping[str, Any], group: str, channels: int, kinds: Sequence[str]) -> Curve:
-    """Reads a curve, and believes nothing.
+def _curve(data: JsonValue, group: str, channels: int, kinds: Sequence[str]) -> Curve:
+    """Reads a curve.
 
     Raises:
-        KeyError, TypeError, ValueError: it is none, or of another group.
+        ValueError: it is none, or of another group.
     """
-    ratios = _numbers(data["ratios"], 1.0)
-    retained = _numbers(data["retained"], 1.0)
+    ratios, retained = _numbers(data["ratios"], 1.0), _numbers(data["retained"], 1.0)
     left = {kind: _numbers(data["left"][kind], 1e18) for kind in kinds}
     lengths = {len(ratios), len(retained), *map(len, left.values())}
     rising = all(a < b for a, b in zip((0.0, *ratios), ratios, strict=False))
-    if (data["group"], data["channels"]) != (group, channels) or len(lengths) != 1 or not rising:
+    if (data["group"].text, data["channels"].number) != (group, channels) or len(lengths) != 1 or not rising:
         raise ValueError("not this group's curve")
     return Curve(group, channels, ratios, retained, left)
 
 
-def _numbers(values: Any, most: float) -> tuple[float, ...]:
-    if not isinstance(values, list) or len(values) > 1000:
-        raise TypeError("no list of numbers")
-    if any(isinstance(value, bool) or not isinstance(value, int | float) for value in values):
-        raise TypeError("no number")
-    found = tuple(float(value) for value in values)
-    if not all(math.isfinite(value) and 0 <= value <= most for value in found):
-        raise ValueError("out of range")
-    return found
+def _numbers(values: JsonValue, most: float) -> tuple[float, ...]:
+    found = [entry.number for entry in values.items[: MOST_POINTS + 1]]
+    numbers = tuple(number for number in found if number is not None and 0 <= number <= most)
+    if not isinstance(values.value, list) or len(numbers) != len(found) or len(found) > MOST_POINTS:
+        raise ValueError("not numbers in range")
+    return numbers

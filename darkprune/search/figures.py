@@ -9,22 +9,25 @@ from typing import TYPE_CHECKING
 from darkprune.data.dataset import Dataset
 from darkprune.evaluation.control import Figure, control_at, control_networks
 from darkprune.graph.graph import Graph
+from darkprune.progress import Progress, silent
 from darkprune.runners.base import FAST_FIRST, load_with_any
-from darkprune.runners.measure import Following, map_of
+from darkprune.runners.measure import map_of
 from darkprune.surgery.surgery import Surgery
 
 if TYPE_CHECKING:  # without images no torch is needed
     from darkprune.refit.recover import Recovery
 
 
-def compare(surgery: Surgery, recovery: Recovery | None, dataset: Dataset | None, following: Following) -> Surgery:
+def compare(
+    surgery: Surgery, recovery: Recovery | None, dataset: Dataset | None, progress: Progress = silent
+) -> Surgery:
     """Compares a result with the original, and the original at a smaller input with as many operations.
 
     Args:
         surgery: what was cut, and repaired if it was.
         recovery: what was measured on unlabelled images.
         dataset: labelled images, for mAP.
-        following: shows progress.
+        progress: gets an event per batch of images.
 
     Returns:
         The surgery with the comparison among its findings, and a warning where the control is better.
@@ -34,9 +37,8 @@ def compare(surgery: Surgery, recovery: Recovery | None, dataset: Dataset | None
     def measured(name: str, weights: Path, graph: Graph) -> float | None:
         if dataset is None:
             return None
-        with following(len(dataset), f"evaluating the {name} network") as follow:
-            _, network = load_with_any(graph, weights, None, taps=False, order=FAST_FIRST)
-            return map_of(dataset)(network, follow)
+        _, network = load_with_any(graph, weights, None, taps=False, order=FAST_FIRST)
+        return map_of(dataset, task=f"evaluating the {name} network")(network, progress)
 
     weights = original.file.path
     before = measured("original", weights, original.graph)

@@ -7,7 +7,6 @@ of their medians, so that a machine's drift, or its other users, meet both alike
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 from darkprune.errors import PlanError, UsageError
 from darkprune.graph.graph import Graph
 from darkprune.layers.base import Floats
+from darkprune.progress import Progress, Steps, silent, track
 from darkprune.runners.base import LoadedNetwork, load_with_any
 from darkprune.runners.timing import time_alternately
 from darkprune.selection.budget import HIGHEST
@@ -113,7 +113,7 @@ def within_latency(
     target: tuple[float, bool],
     runner: str,
     batch: int = 1,
-    progress: Callable[[], object] = lambda: None,
+    progress: Progress = silent,
 ) -> tuple[Selection, LatencyFound]:
     """Finds settings whose slim network takes as long as is asked for.
 
@@ -123,14 +123,14 @@ def within_latency(
         target: see `parse_latency`.
         runner: program to time the networks in.
         batch: images per run.
-        progress: called after each trial, at most `TRIALS` times.
+        progress: gets an event per trial, at most `TRIALS`.
 
     Raises:
         UsageError: the original is fast enough already.
         PlanError: it cannot be met within 5 %; says the nearest that can.
         RunnerError: the program is not installed, or refuses the network.
     """
-    clock = _Clock(ranking, settings, runner, batch, progress)
+    clock = _Clock(ranking, settings, runner, batch, track(progress, "measuring latency", TRIALS, "trial"))
     clock.against_itself()
     value, is_fraction = target
     wanted = value if is_fraction else value / clock.original_ms
@@ -178,13 +178,11 @@ def _between(low: tuple[float, float], high: tuple[float, float], wanted: float)
 class _Clock:
     """Times slim networks against the unpruned one."""
 
-    def __init__(
-        self, ranking: Ranking, settings: Selection, runner: str, batch: int, progress: Callable[[], object]
-    ) -> None:
+    def __init__(self, ranking: Ranking, settings: Selection, runner: str, batch: int, step: Steps) -> None:
         original = original_of(ranking.weights)
         self.at = along(ranking, settings, "macs")
         self.trials: list[Trial] = []
-        self._ranking, self._runner, self._batch, self._progress = ranking, runner, batch, progress
+        self._ranking, self._runner, self._batch, self._step = ranking, runner, batch, step
         self._pair = original.graph, original.file.path
         self._network = self._load(*self._pair)
         self._times: list[float] = []
@@ -231,7 +229,7 @@ class _Clock:
                 break
         self._times += before
         self.trials.append(found)
-        self._progress()
+        self._step()
         return found
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from darkprune.cli import cliff
+from darkprune.api import cliff
 from darkprune.cli.main import main
 from darkprune.comparison import cliff_drawing as sweep_drawing
 from darkprune.comparison.cliff import Point, summarise
@@ -17,6 +18,7 @@ from darkprune.darknet.cfg import parse_cfg
 from darkprune.graph.fresh import write_fresh
 from darkprune.graph.graph import build_graph
 from darkprune.runners.measure import Measure
+from darkprune.runs.lock import locked
 
 cv2 = pytest.importorskip("cv2")
 
@@ -76,7 +78,7 @@ def test_sweep_resumes(
     assert "2 networks are measured, and the same command goes on" in capsys.readouterr().err
     assert len(json.loads((out / "cliff.json").read_text())["points"]) == 2
     assert main(["report", str(out)]) == 0
-    assert "not come to its end (2 networks measured)" in (out / "report.html").read_text()
+    assert "is not finished (2 networks measured)" in (out / "report.html").read_text()
     (tmp_path / "go on").touch()
     capsys.readouterr()
     assert main([*command, "--json"]) == 0
@@ -110,13 +112,50 @@ def test_other_settings_are_another_sweep(
     assert main([*command, "--merge", "any"]) == 1
     assert "other settings" in capsys.readouterr().err
     assert main([*command, "--limit", "3"]) == 1
-    assert "other images" in capsys.readouterr().err
+    assert "other images measured on" in capsys.readouterr().err
     assert main([*command, "--limit", "3", "--overwrite"]) == 0
     told = json.loads((tmp_path / "out" / "run.json").read_text())["commands"]
     assert [line.split()[-1] for line in told] == ["--overwrite"]  # the earlier ones have no part in it
     (tmp_path / "out" / "cliff.json").write_text("{")
     assert main(command) == 1
     assert "is not an earlier sweep, or broken; choose another -o" in capsys.readouterr().err
+
+
+def test_sweeps_share_nothing_that_differs(
+    pair: tuple[str, str], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever decides a point (labels, scores, recovery, the images of both) is noticed when it changes."""
+    pytest.importorskip("torch")
+    scored = tmp_path / "scored"
+    shutil.copytree(data / "images", scored)
+    command = ["cliff", *pair, "--data", str(data), "-o", str(tmp_path / "out"), "--ratios", "0.3"]
+    command += ["--images", str(scored), "--criterion"]
+
+    def refused(*more: str) -> str:
+        capsys.readouterr()
+        assert main([*command, *more]) == 1
+        return capsys.readouterr().err
+
+    assert main([*command, "sensitivity"]) == 0
+    assert main([*command, "sensitivity"]) == 0
+    assert "other settings" in refused("bn_gamma")
+    assert "other settings" in refused("first-order")
+    assert "other settings" in refused("sensitivity", "--recover", "bn")
+    cv2.imwrite(str(scored / "more.png"), np.zeros((50, 50, 3), np.uint8))
+    assert "other images" in refused("sensitivity")
+    (scored / "more.png").unlink()
+    assert main([*command, "sensitivity"]) == 0
+    (data / "labels" / "0.txt").write_text("1 0.5 0.5 0.4 0.4\n")
+    assert "other data" in refused("sensitivity")
+
+
+def test_one_sweep_at_a_time(
+    pair: tuple[str, str], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["cliff", *pair, "--images", str(data), "-o", str(tmp_path / "out"), "--ratios", "0.3"]
+    with locked(tmp_path / "out"):
+        assert main(command) == 1
+    assert "another darkprune is at work in it" in capsys.readouterr().err
 
 
 def test_labels_and_no_matplotlib(
@@ -193,12 +232,13 @@ def test_summary() -> None:
     base = point("control", 0, 1000, 0.40)
     controls = [base, point("control", 0, 800, 0.36, 288), point("control", 0, 600, 0.30, 256)]
     pruned = [point("pruned", 0.1, 900, 0.39), point("pruned", 0.2, 700, 0.32), point("pruned", 0.3, 500, 0.1)]
-    found = summarise(base, pruned, controls, "mAP@0.5")
-    assert [row["control"] for row in found["pruned"]] == [pytest.approx(0.38), pytest.approx(0.33), None]
-    assert [row["beats_control"] for row in found["pruned"]] == [True, False, None]
-    assert found["pruning_beats_control_at"] == [0.1]
-    assert (found["cliff"]["from_ratio"], found["cliff"]["to_ratio"]) == (0.2, 0.3)
-    assert found["cliff"]["fall"] == pytest.approx(0.22)
-    away = summarise(base, pruned, controls, "distance")
-    assert [row["beats_control"] for row in away["pruned"]] == [False, True, None]
-    assert summarise(base, [point("pruned", 0.1, 900, 0.5)], controls, "mAP@0.5")["cliff"] is None
+    found = summarise([*controls, *pruned], "mAP@0.5").pruned
+    assert [each.control for each in found.points] == [pytest.approx(0.38), pytest.approx(0.33), None]
+    assert [each.beats_control for each in found.points] == [True, False, None]
+    assert found.beats_control_at == [0.1]
+    assert found.fall is not None
+    assert (found.fall.from_ratio, found.fall.to_ratio) == (0.2, 0.3)
+    assert found.fall.fall == pytest.approx(0.22)
+    away = summarise([*controls, *pruned], "distance").pruned
+    assert [each.beats_control for each in away.points] == [False, True, None]
+    assert summarise([*controls, point("pruned", 0.1, 900, 0.5)], "mAP@0.5").pruned.fall is None

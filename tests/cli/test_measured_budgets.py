@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,17 @@ import pytest
 
 from darkprune.cli.main import main
 from darkprune.darknet.cfg import parse_cfg
+from darkprune.data.reading import read_dataset
 from darkprune.graph.fresh import write_fresh
 from darkprune.graph.graph import build_graph
+from darkprune.graph.weights import open_pair
 from darkprune.runners.base import LoadedNetwork
 from darkprune.search import group_curves, latency
+from darkprune.search.group_curves import CurveImages
 from darkprune.search.latency import parse_latency
 from darkprune.selection.budget import HIGHEST
+from darkprune.selection.decide import Ranking, rank
+from darkprune.selection.settings import Selection
 
 cv2 = pytest.importorskip("cv2")
 
@@ -97,7 +103,39 @@ def test_curves_are_measured_once(
     cache.write_text(cache.read_text()[:-100])
     last = prune(capsys, *flags, "--ratio", "0.3", "-o", tmp_path / "e")
     assert measured == [0, 1] * 4
+    prune(capsys, *flags, "--ratio", "0.3", "--criterion", "l1", "-o", tmp_path / "f")
+    assert measured == [0, 1] * 5
     assert any("is damaged; the curves are measured anew" in message for message in last["warnings"])
+
+
+def test_curves_depend_on_everything_that_decides_them(pair: list[str], images: Path, tmp_path: Path) -> None:
+    for path in images.glob("*.png"):
+        path.with_suffix(".txt").write_text("0 0.5 0.5 0.9 0.9\n")
+    listed = tmp_path / "list.txt"
+    listed.write_text("\n".join(str(path) for path in sorted(images.glob("*.png"))))
+    selection = Selection(groups="0-1,2-3", allocation="sensitivity")
+    with open_pair(*map(Path, pair)) as weights:
+        ranking = rank(weights, selection)
+
+        def key(ranking: Ranking = ranking, selection: Selection = selection, **chosen: Any) -> str:
+            shown = {"dataset": read_dataset(listed), "images": None, "runner": "opencv", **chosen}
+            return group_curves._origin(ranking, selection, CurveImages.of(**shown)).key
+
+        first = key()
+        assert key() == key(selection=replace(selection, ratio=0.5)) == first
+        others = [
+            key(replace(ranking, members=replace(ranking.members, score=ranking.members.score * 2))),
+            key(replace(ranking, measured={1: np.ones(32)})),  # other images were scored
+            key(replace(ranking, measured={1: np.zeros(32)})),
+            key(selection=replace(selection, merge="any")),
+            key(selection=replace(selection, compensate="carrier")),
+            key(selection=replace(selection, min_channels=4)),
+            key(runner="torch"),
+            key(dataset=None, images=images),
+        ]
+        (images / "0.txt").write_text("1 0.5 0.5 0.9 0.9\n")
+        others.append(key())
+        assert len({first, *others}) == 1 + len(others)
 
 
 def test_curves_on_labels(pair: list[str], images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -121,7 +159,7 @@ def test_the_result_is_compared_at_equal_operations(
     listed = tmp_path / "list.txt"
     listed.write_text("\n".join(str(path) for path in sorted(images.glob("*.png"))))
     monkeypatch.setattr(
-        "darkprune.search.figures.map_of", lambda data: lambda network, *_: network.graph.net.input.w / 200
+        "darkprune.search.figures.map_of", lambda data, task: lambda network, *_: network.graph.net.input.w / 200
     )
     data = ["--data", listed, "--recover", "none"]
     found = prune(capsys, *pair, *data, "--target-macs", "0.85", "-o", tmp_path / "a")
@@ -133,7 +171,7 @@ def test_the_result_is_compared_at_equal_operations(
     assert pruned["control"] == pytest.approx((128 + share * 32) / 200)  # between the two, not the nearer one's
     assert not any("smaller input" in message for message in found["warnings"])
     monkeypatch.setattr(
-        "darkprune.search.figures.map_of", lambda data: lambda network, *_: (network.graph.params - 1e4) / 1e5
+        "darkprune.search.figures.map_of", lambda data, task: lambda network, *_: (network.graph.params - 1e4) / 1e5
     )
     found = prune(capsys, *pair, *data, "--target-macs", "0.85", "-o", tmp_path / "b")
     assert any("take the smaller input" in message for message in found["warnings"])

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from darkprune.runs.record import Origin, Record
 from darkprune.search import curve_cache
-from darkprune.search.curve_cache import CurveCache, try_to_keep
+from darkprune.search.curve_cache import CurveCache
 from darkprune.selection.budget import HIGHEST
 from darkprune.selection.curves import Curve, Curves
 from darkprune.zoo import resolve
@@ -110,61 +111,66 @@ def weights(tmp_path: Path) -> Path:
     return path
 
 
-EXPECTED, KINDS = [("g1", 40), ("g2", 40)], ("macs",)
+EXPECTED, KINDS, KEY = [("g1", 40), ("g2", 40)], ("macs",), Origin("curves")
 
 
 def test_cache_gives_back_what_was_kept(weights: Path) -> None:
     kept = [curve("g1", [0.1, 0.2, 0.3, 0.4], [5, 10, 15, 20])]
     cache = CurveCache(weights, "ab" * 32)
-    assert cache.find("key", EXPECTED, KINDS) == []
-    cache.keep("key", kept)
+    assert cache.find(KEY, EXPECTED, KINDS) == []
+    cache.keep(KEY, kept)
     assert cache.path == weights.with_name("net.weights.sensitivity.json")
     again = CurveCache(weights, "ab" * 32)
-    assert again.find("key", EXPECTED, KINDS) == kept  # the first of a run that was stopped
-    assert again.find("other", EXPECTED, KINDS) == []
+    assert again.find(KEY, EXPECTED, KINDS) == kept  # the first of a run that was stopped
+    assert again.find(Origin("other"), EXPECTED, KINDS) == []
     assert again.problem is None
     for number in range(40):
-        again.keep(str(number), kept)
+        again.keep(Origin(str(number)), kept)
     last = CurveCache(weights, "ab" * 32)
-    assert last.find("39", EXPECTED, KINDS) == kept
-    assert last.find("key", EXPECTED, KINDS) == []
+    assert last.find(Origin("39"), EXPECTED, KINDS) == kept
+    assert last.find(KEY, EXPECTED, KINDS) == []
 
 
 def _with(**changes: object) -> str:
     whole = {"group": "g1", "channels": 40, "ratios": [0.5], "retained": [0.9], "left": {"macs": [50.0]}, **changes}
-    return json.dumps({"format": curve_cache.FORMAT, "entries": {"key": [whole]}})
+    return _file([whole])
+
+
+def _file(curves: object, **changes: object) -> str:
+    record = {**Record(origin=KEY, result={"curves": curves}).to_json(), **changes}
+    return json.dumps({"format": curve_cache.FORMAT, "records": {KEY.key: record}})
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "[" * 100_000, "[]", "null", '{"format": "darkprune-curves/1", "entries": []}', _with(group="g2"),
+    ["", "{", "[" * 100_000, "[]", "null", '{"format": "darkprune-curves/1", "entries": {}}', _with(group="g2"),
      _with(channels=39), _with(ratios=[0.5, 0.4], retained=[1, 1], left={"macs": [1, 1]}), _with(retained=[1.5]),
      _with(retained=[float("nan")]), _with(retained=["0.9"]), _with(retained=[True]), _with(left={"macs": [-1]}),
-     _with(left={}), _with(ratios="0.5"), _with(retained=[0.9, 0.9]), '{"format": "x", "entries": {}}',
-     json.dumps({"format": curve_cache.FORMAT, "entries": {"key": [3]}})],
+     _with(left={}), _with(ratios="0.5"), _with(retained=[0.9, 0.9]), '{"format": "x", "records": {}}', _file([3]),
+     _file([], result=3), json.dumps({"format": curve_cache.FORMAT, "records": {KEY.key: 3}})],
 )  # fmt: skip
 def test_a_damaged_cache_is_not_believed(weights: Path, text: str) -> None:
     weights.with_name("net.weights.sensitivity.json").write_text(text)
     cache = CurveCache(weights, "ab" * 32)
-    assert cache.find("key", EXPECTED, KINDS) == []
+    assert cache.find(KEY, EXPECTED, KINDS) == []
     assert cache.problem is not None
     assert "is damaged; the curves are measured anew" in cache.problem
     kept = [curve("g1", [0.1, 0.2, 0.3, 0.4], [5, 10, 15, 20])]
-    cache.keep("key", kept)
-    assert CurveCache(weights, "ab" * 32).find("key", EXPECTED, KINDS) == kept
+    cache.keep(KEY, kept)
+    assert CurveCache(weights, "ab" * 32).find(KEY, EXPECTED, KINDS) == kept
 
 
 def test_a_folder_that_cannot_be_written(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(curve_cache.os, "access", lambda path, how: False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     cache = CurveCache(weights, "ab" * 32)
-    try_to_keep(cache, "key", [])
+    cache.keep(KEY, [])
     assert cache.path == tmp_path / "cache" / "darkprune" / ("ab" * 16 + ".sensitivity.json")
     assert cache.path.is_file()
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     nowhere = CurveCache(weights, "ab" * 32)
-    try_to_keep(nowhere, "key", [])
+    nowhere.keep(KEY, [])
     assert nowhere.problem is not None
     assert nowhere.problem.startswith("the curves are not kept: ")
 

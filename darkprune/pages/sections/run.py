@@ -78,7 +78,7 @@ def cliffs(context: ReportContext) -> Section | None:
         if record["pruned"]:
             nodes.append(_sweep_table(record))
         else:
-            measured = len(record["points"].items)
+            measured = len(record["points"].fields)
             note = f"The sweep is not finished ({measured} networks measured); its command goes on with it."
             nodes.append(tag("p", note, class_="note"))
     return Section("cliff", "How far it can go", tuple(nodes)) if nodes else None

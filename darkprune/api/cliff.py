@@ -1,0 +1,283 @@
+"""`cliff`: how far a network can be pruned before it falls, beside the unpruned one at smaller inputs."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from darkprune.api.pair import Pair
+from darkprune.comparison.cliff import NAME, Sweep, open_records, summarise
+from darkprune.comparison.cliff_drawing import can_draw, draw_sweep
+from darkprune.comparison.cliff_measure import SweepBench
+from darkprune.darknet.output import atomic_file
+from darkprune.data.dataset import Dataset
+from darkprune.data.image_files import images_of
+from darkprune.data.reading import read_dataset
+from darkprune.errors import OutputError, UsageError
+from darkprune.evaluation.control import control_networks
+from darkprune.evaluation.of_graph import heads_of
+from darkprune.graph.weights import NetworkWeights
+from darkprune.progress import Progress, reporting
+from darkprune.runners.base import FAST_FIRST, RUNNERS, LoadedNetwork, load_with_any
+from darkprune.runners.measure import DISTANCE, MAP, distance_to, map_of
+from darkprune.runs.digests import digest_of_images, digest_of_labels, plain
+from darkprune.runs.lock import locked
+from darkprune.runs.provenance import write_provenance
+from darkprune.runs.record import Input, Origin, file_input
+from darkprune.runs.record_file import RecordFile
+from darkprune.search.group_curves import CurveImages, measure_curves
+from darkprune.selection.decide import Ranking, rank
+from darkprune.selection.importance import IMAGE_CRITERIA
+from darkprune.selection.settings import ChannelSettings, Recovery, Selection
+from darkprune.settings import PathLike, setting
+
+if TYPE_CHECKING:  # torch is imported only where images are scored or fitted on
+    from darkprune.search.session import Session
+
+MOST_IMAGES = 64  #: without labels: the outputs of the unpruned network are kept in memory
+NO_PICTURE = "cliff.png is not drawn: matplotlib is not installed (pip install 'darkprune[report]')"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CliffSettings(ChannelSettings):
+    """What is measured on, which ratios are tried, and how channels are chosen."""
+
+    data: PathLike | None = setting(None, "labelled images: measures mAP (as eval takes them)", metavar="F")
+    images: PathLike | None = setting(
+        None, "unlabelled images: to score and recover, and without --data to measure on", metavar="DIR"
+    )
+    ratios: tuple[float, ...] = setting(
+        (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6), "ratios to try", metavar="R1,R2,…"
+    )
+    limit: int | None = setting(None, "first N images", default_text=f"all; {MOST_IMAGES} without labels")
+    split: str = setting("valid", "which part of the data")
+    names: PathLike | None = setting(None, "names of the classes, in order", metavar="F")
+    batch: int = setting(8, "images at a time")
+    runner: str | None = setting(None, "program to run the networks in", choices=tuple(RUNNERS))
+    recover: Recovery = setting("none", "draws a second curve")
+    overwrite: bool = setting(False, "forget what DIR holds of other settings")
+
+    def __post_init__(self) -> None:
+        """Checks the values.
+
+        Raises:
+            UsageError: one is out of range, or needs images that are not given.
+        """
+        if not self.ratios or not all(0 < ratio < 1 for ratio in self.ratios):
+            shown = ",".join(f"{ratio:g}" for ratio in self.ratios)[:60]
+            raise UsageError(f"--ratios {shown}: each must be above 0 and below 1 (0, unpruned, is always measured)")
+        if self.limit is not None and self.limit < 1:
+            raise UsageError(f"--limit {self.limit}: must be at least 1")
+        if self.allocation == "explicit":
+            raise UsageError("--allocation explicit has a ratio per group; a sweep goes by one ratio")
+        if self.data is None and self.images is None:
+            raise UsageError(
+                "give --data F (labelled images: mAP) or --images DIR (unlabelled: distance of the outputs)"
+            )
+        if self.looks_at_images and self.images is None:
+            flag = f"--recover {self.recover}" if self.recover != "none" else f"--criterion {self.criterion}"
+            raise UsageError(f"{flag} looks at images: give some with --images DIR (labels are not needed)")
+
+    @property
+    def looks_at_images(self) -> bool:
+        """Whether images are scored or fitted on."""
+        return self.criterion in IMAGE_CRITERIA or self.recover != "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CliffResult:
+    """A sweep.
+
+    Attributes:
+        sweep: what was measured: pruned, recovered, and the unpruned network at smaller inputs.
+        images: number of images measured on.
+        cfg, weights: the unpruned network.
+        runner: program that ran the networks.
+        outputs: table and picture.
+        warnings: what was left out.
+    """
+
+    sweep: Sweep
+    images: int
+    cfg: Path
+    weights: Path
+    runner: str
+    outputs: tuple[Path, ...]
+    warnings: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, object]:
+        """Returns the result as JSON values."""
+        return {
+            **self.sweep.to_json(),
+            "cfg": str(self.cfg),
+            "weights": str(self.weights),
+            "runner": self.runner,
+            "outputs": list(map(str, self.outputs)),
+        }
+
+
+def cliff(
+    pair: Pair, output: PathLike, settings: CliffSettings, *, progress: Progress | None = None
+) -> CliffResult:
+    """Prunes a network at rising ratios and measures what is left; called again it goes on where it stopped.
+
+    Args:
+        pair: the unpruned network.
+        output: folder for table and picture.
+        settings: images, ratios, and how channels are chosen.
+        progress: gets the events.
+
+    Raises:
+        UsageError, PlanError: settings that make no sense for this network.
+        DataError: images or labels cannot be used.
+        OutputError: the folder holds another sweep, or another process works in it.
+        RunnerError: no program runs the network.
+        KeyboardInterrupt: interrupted; what is measured is kept.
+    """
+    folder = Path(output)
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder}: exists and is not a folder; choose another -o")
+    heads_of(pair.graph)  # without one there is nothing to measure
+    with reporting(progress) as report:
+        work = _Work.begin(pair, settings, report)
+        with locked(folder):
+            records = open_records(folder, work.origin, settings.overwrite)
+            write_provenance(folder, work.origin.inputs, goes_on=bool(records.records))
+            try:
+                sweep = work.sweep(records)
+            except KeyboardInterrupt:
+                done = f"{len(records.records)} networks are measured, and the same command goes on"
+                raise KeyboardInterrupt(done) from None
+            records.about = sweep.to_json()
+            records.write()
+            names = [_write_table(folder, sweep), NAME]
+            if can_draw():
+                names += draw_sweep(folder, sweep, pair.cfg.stem)
+    return CliffResult(
+        sweep=sweep,
+        images=len(work.paths),
+        cfg=pair.cfg,
+        weights=pair.weights_file,
+        runner=work.runner,
+        outputs=tuple(folder / name for name in names),
+        warnings=() if can_draw() else (NO_PICTURE,),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Work:
+    """What a sweep reads.
+
+    Attributes:
+        pair, settings, progress: as given.
+        dataset: labelled images; None without labels.
+        paths: images that are measured on.
+        session: images that are scored and fitted on; None where none are.
+        runner: program that runs the networks.
+        original: the unpruned network in it.
+        origin: what all points have in common.
+    """
+
+    pair: Pair
+    settings: CliffSettings
+    progress: Progress
+    dataset: Dataset | None
+    paths: tuple[Path, ...]
+    session: Session | None
+    runner: str
+    original: LoadedNetwork
+    origin: Origin
+
+    @classmethod
+    def begin(cls, pair: Pair, settings: CliffSettings, progress: Progress) -> _Work:
+        """Reads images and labels, and finds a program that runs the network."""
+        graph, session = pair.graph, None
+        if settings.looks_at_images:
+            from darkprune.search.session import Session
+
+            session = Session(Path(settings.images or ""), graph, settings.recover, progress)
+        dataset = None
+        if settings.data is None:
+            held_out = session.samples.held_out.paths if session else images_of(Path(settings.images or ""))
+            paths = held_out[: settings.limit or MOST_IMAGES]
+        else:
+            dataset = read_dataset(settings.data, settings.split, settings.names)
+            dataset = replace(dataset, images=dataset.images[: settings.limit])
+            paths = tuple(record.path for record in dataset.images)
+        runner, original = load_with_any(graph, pair.weights_file, settings.runner, taps=False, order=FAST_FIRST)
+        decided = {
+            "metric": DISTANCE if dataset is None else MAP,
+            "runner": runner,
+            "recover": settings.recover,
+            "selection": Selection.of(settings).described(),
+        }
+        inputs = {"cfg": file_input(pair.cfg), "weights": file_input(pair.weights_file)}
+        if settings.images is not None:
+            inputs["images"] = Input(str(settings.images), digest_of_images(images_of(Path(settings.images))))
+        if dataset is not None:
+            inputs["data"] = Input(str(settings.data), digest_of_labels(dataset))
+        else:
+            inputs["images measured on"] = Input(str(settings.images), digest_of_images(paths))
+        return cls(
+            pair=pair,
+            settings=settings,
+            progress=progress,
+            dataset=dataset,
+            paths=paths,
+            session=session,
+            runner=runner,
+            original=original,
+            origin=Origin("cliff", plain(decided), inputs),
+        )
+
+    def sweep(self, records: RecordFile) -> Sweep:
+        """Measures what is not measured yet."""
+        settings, session, pair = self.settings, self.session, self.pair
+        batch = settings.batch
+        measure = distance_to(self.original, self.paths, batch) if self.dataset is None else map_of(self.dataset, batch)
+        bench = SweepBench(
+            records=records, origin=self.origin, runner=self.runner, measure=measure, progress=self.progress
+        )
+        recover = session.recover_file if session is not None and settings.recover != "none" else None
+        selection = Selection.of(settings)
+        with pair.open() as weights:
+
+            @cache
+            def ranking() -> Ranking:
+                return self._rank(weights, selection)
+
+            points = [
+                point
+                for ratio in sorted(set(settings.ratios))
+                for point in bench.pruned(ranking, replace(selection, ratio=ratio), pair.graph, recover)
+            ]
+        macs = [point.macs for point in points]
+        controls = [bench.control(network, pair.weights_file) for network in control_networks(pair.graph, macs)]
+        return summarise([*controls, *points], str(self.origin.settings["metric"]))
+
+    def _rank(self, weights: NetworkWeights, selection: Selection) -> Ranking:
+        """Ranks the channels, by images where the criterion looks at some."""
+        by_images = None
+        if self.session is not None and selection.criterion in IMAGE_CRITERIA:
+            by_images = self.session.scorer(selection.criterion)
+        ranking = rank(weights, selection, by_images=by_images)
+        if selection.allocation != "sensitivity":
+            return ranking
+        images = CurveImages.of(self.dataset, self.settings.images, self.settings.runner)
+        return replace(ranking, curves=measure_curves(ranking, selection, images, self.progress).curves)
+
+
+def _write_table(folder: Path, sweep: Sweep) -> str:
+    """Writes cliff.csv; returns its name."""
+    rows = sweep.rows()
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    with atomic_file(folder / "cliff.csv", overwrite=True) as file:
+        file.write(text.getvalue().encode())
+    return "cliff.csv"
