@@ -342,7 +342,7 @@ GRADUAL = ["--prune-to", "0.7", "--prune-from", "1", "--prune-until", "5", "--pr
 
 
 def test_train_and_distill_prune_while_they_learn(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    more = ["--prune-min-channels", "4", "--keep-every", "2"]
+    more = ["--prune-min-channels", "4", "--keep-every", "2", "--subdivisions", "2"]
     assert call(train, "tiny.cfg", "--data", "x.data", "-o", "run", "--json", *GRADUAL, *more, *FAST) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["after"]["macs"] < 0.75 * told["before"]["macs"]
