@@ -56,7 +56,7 @@ class Task:
         backbone: a file of the first layers alone, instead of `weights`.
         data: labelled images, see `open_data`.
         unlabelled: images without labels to train on instead.
-        objective: makes what to minimise, for a device.
+        objective: makes what to minimise, for a device and the processes.
         hooks: makes what else happens.
         inputs: files that are read, by role; the run's folder must not hold them.
         identity: what makes the run this one, besides recipe, cfg, images and pruning.
@@ -67,7 +67,7 @@ class Task:
     backbone: Path | None = None
     data: PathLike | None
     unlabelled: PathLike | None = None
-    objective: Callable[[torch.device], Objective]
+    objective: Callable[[torch.device, Ranks], Objective]
     hooks: MakeHooks = lambda network, recipe, folder: ()
     inputs: Mapping[str, Path] = field(default_factory=dict)
     identity: Mapping[str, Any] = field(default_factory=dict)
@@ -108,7 +108,7 @@ def run_task(task: Task, output: Path, settings: RunSettings, progress: Progress
             hooks.append(_gradual(network, recipe, settings, ranks))
         stepper = Stepper(
             network=network,
-            objective=task.objective(device),
+            objective=task.objective(device, ranks),
             recipe=recipe,
             ranks=ranks,
             hooks=hooks,

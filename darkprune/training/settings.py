@@ -15,7 +15,7 @@ from darkprune.selection.voting import Merge
 from darkprune.settings import PathLike, declared, setting
 
 Precision = Literal["full", "bf16", "fp16"]
-DistillPreset = Literal["paper", "chu2022", "objectness"]
+DistillPreset = Literal["paper", "paper-literal", "chu2022", "objectness", "features"]
 _DATA, _KEYS, _RUN = "data", "instead of the cfg's keys", "the run"
 _SPARSE, _PRUNING, _COMPARED = "sparse training", "pruning inside the run", "what is compared"
 #: allocations that a single ratio decides
@@ -232,7 +232,8 @@ class DistillSettings(RunSettings):
     )  # fmt: skip
     preset: DistillPreset = setting(
         "objectness",
-        "all predictions, scaled by the teacher's objectness; the paper's losses and weights; those of its program",
+        "paper: the paper's losses, balanced; paper-literal: as printed; chu2022: as in its program; objectness: all "
+        "predictions, scaled by the teacher's objectness; features: the maps before the heads, channel by channel",
         group=_COMPARED,
     )
     taps: str | None = setting(
@@ -249,7 +250,8 @@ class DistillSettings(RunSettings):
         None, "of the loss against labels; 0 leaves it out", group=_COMPARED, metavar="W", default_text="1"
     )
     plan: PathLike | None = setting(
-        None, "plan.json that the student was cut by; needed after --units", group=_COMPARED, metavar="FILE"
+        None, "plan.json that the student was cut by; needed after --units, and by features", group=_COMPARED,
+        metavar="FILE", default_text="plan.json beside the student's cfg",
     )
 
     def __post_init__(self) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
+
+import torch
 
 from darkprune.errors import UsageError
 from darkprune.graph.graph import Graph, resized
@@ -13,15 +14,19 @@ from darkprune.graph.groups import divide
 from darkprune.layers.heads import Detection
 from darkprune.network import Network
 from darkprune.progress import Progress, silent
+from darkprune.runs.digests import digest_of_file, plain
 from darkprune.settings import PathLike
+from darkprune.surgery.plan import Plan
 from darkprune.surgery.plan_file import read_plan
 from darkprune.training.data.classifier import ClassifierObjective
-from darkprune.training.distillation.distillation import settings_of
-from darkprune.training.distillation.taps import choose_taps, match_taps, parse_taps
-from darkprune.training.distillation.teacher import Teacher
+from darkprune.training.distillation.distillation import DistillationObjective
+from darkprune.training.distillation.taps import choose_taps, match_taps, parse_taps, with_channels
+from darkprune.training.distillation.terms import terms_of
 from darkprune.training.loop.checkpoint import RunFolder
+from darkprune.training.loop.distributed import Ranks
 from darkprune.training.loop.hooks import Hook
 from darkprune.training.loop.objective import DetectionObjective, Objective
+from darkprune.training.loop.start import open_network
 from darkprune.training.presets import with_preset
 from darkprune.training.recipe.recipe import Recipe
 from darkprune.training.result import TrainResult
@@ -68,7 +73,7 @@ def train_network(
         weights=weights,
         backbone=backbone,
         data=data,
-        objective=lambda device: objective,
+        objective=lambda device, ranks: objective,
         hooks=hooks,
         inputs=_inputs({"cfg": Path(graph.cfg.source), "weights": weights, "backbone": backbone}),
     )
@@ -96,15 +101,22 @@ def distil_network(
     """
     graph = resized(student[0], settings.size)
     original = resized(teacher[0], f"{graph.net.input.w}x{graph.net.input.h}")
-    plan = read_plan(Path(settings.plan)) if settings.plan is not None else None
+    plan = _plan_of(student[0], settings)
     if settings.taps:
         chosen = parse_taps(settings.taps, len(original))
     else:
         chosen = choose_taps(original, divide(original, settings.groups), settings.preset)
+    terms, labelled = terms_of(settings), settings.unlabelled is None
     taps = match_taps(chosen, original, graph, plan)
     taps = tuple(replace(tap, weight=tap.weight * settings.attention_weight) for tap in taps)
-    labelled = settings.unlabelled is None
-    guide = Teacher(original, teacher[1], taps, settings_of(settings), labelled)
+    if terms.maps == "features":
+        taps = with_channels(taps, original, graph, plan)
+
+    def objective(device: torch.device, ranks: Ranks) -> Objective:
+        network = open_network(original, teacher[1], device, 0).fuse()
+        hard = DetectionObjective(graph) if labelled else None
+        return DistillationObjective(graph, network, taps, terms, hard, ranks.share)
+
     if labelled:
         DetectionObjective(graph)  # refuses before a folder is made
     elif settings.frozen_bn is None:
@@ -114,7 +126,7 @@ def distil_network(
         weights=student[1],
         data=settings.data,
         unlabelled=settings.unlabelled,
-        objective=partial(guide.objective, graph),
+        objective=objective,
         inputs=_inputs(
             {
                 "cfg": Path(graph.cfg.source),
@@ -123,9 +135,21 @@ def distil_network(
                 "teacher weights": teacher[1],
             }
         ),
-        identity=guide.identity(),
+        identity={
+            "teacher": digest_of_file(teacher[1]),
+            "taps": [[tap.teacher, tap.student, tap.weight] for tap in taps],
+            "distillation": plain(terms),
+        },
     )
     return run_task(task, output, settings, progress)
+
+
+def _plan_of(student: Graph, settings: DistillSettings) -> Plan | None:
+    """Reads the plan that a student was cut by: the one given, or that beside its cfg where it names such a student."""
+    if settings.plan is not None:
+        return read_plan(Path(settings.plan))
+    beside = Path(student.cfg.source).with_name("plan.json")
+    return read_plan(beside) if settings.preset == "features" and beside.is_file() else None
 
 
 def _objective_of(graph: Graph) -> Objective:

@@ -10,28 +10,30 @@ import numpy as np
 import pytest
 import torch
 
+import darkprune as dp
+from darkprune.cli import prune
 from darkprune.darknet.cfg import parse_cfg
+from darkprune.darknet.weights import Header
 from darkprune.errors import TrainingError, UsageError
-from darkprune.graph.graph import build_graph, read_graph
+from darkprune.graph.graph import Graph, build_graph, read_graph
 from darkprune.graph.groups import divide
 from darkprune.layers.heads import Yolo
+from darkprune.network import NetworkOutput, save_weights
 from darkprune.surgery.plan import Plan
+from darkprune.surgery.plan_file import read_plan
 from darkprune.surgery.removed_units import without_units
 from darkprune.surgery.units import Unit
 from darkprune.training.data.batches import Batch
-from darkprune.training.distillation.distillation import (
-    PRESETS,
-    DistillationObjective,
-    DistillationSettings,
-    attention,
-    attention_loss,
-)
+from darkprune.training.distillation.distillation import DistillationObjective
+from darkprune.training.distillation.maps import attention, attention_loss, feature_loss
 from darkprune.training.distillation.soft_head import SoftHead, class_loss
-from darkprune.training.distillation.taps import CHU2022, Tap, choose_taps, match_taps, parse_taps
+from darkprune.training.distillation.taps import CHU2022, Tap, choose_taps, match_taps, parse_taps, with_channels
+from darkprune.training.distillation.terms import PRESETS, LossTerms
 from darkprune.training.loop.objective import DetectionObjective
 from darkprune.training.losses import make_truths
 from darkprune.training.settings import RunSettings
 from darkprune.zoo import resolve
+from tests.training.test_training_commands import call
 from tests.training.tiny import CFG, fresh_network, make_trainer, tiny_graph, write_images
 
 
@@ -42,25 +44,25 @@ def test_attention_by_hand() -> None:
     assert attention(teacher).tolist() == [pytest.approx([5 / norm, 4 / norm])]
     assert attention(student).tolist() == [pytest.approx([1.0, 0.0])]
     apart = (5 / norm - 1) ** 2 + (4 / norm) ** 2
-    assert float(attention_loss(teacher, student, "norm")) == pytest.approx(apart)
-    assert float(attention_loss(teacher, student, "mean")) == pytest.approx(apart / 2)
+    assert float(attention_loss(teacher, student)) == pytest.approx(apart)
+    assert float(attention_loss(teacher, student, mean=True)) == pytest.approx(apart / 2)
     both = torch.cat([teacher, teacher]), torch.cat([student, student])
-    assert float(attention_loss(*both, "norm")) == pytest.approx(2 * apart)
-    assert float(attention_loss(teacher, 3 * teacher, "norm")) == pytest.approx(0, abs=1e-12)
+    assert float(attention_loss(*both)) == pytest.approx(2 * apart)
+    assert float(attention_loss(teacher, 3 * teacher)) == pytest.approx(0, abs=1e-12)
 
 
 def test_attention_gradient_is_the_derivative() -> None:
     random = torch.Generator().manual_seed(0)
     teacher = torch.randn(2, 5, 3, 4, generator=random, dtype=torch.float64).float()
     student = torch.randn(2, 2, 3, 4, generator=random).requires_grad_()
-    attention_loss(teacher, student, "norm").backward()
+    attention_loss(teacher, student).backward()
     assert student.grad is not None
     step = 1e-3
     for place in [(0, 0, 0, 0), (1, 1, 2, 3), (0, 1, 1, 2)]:
         moved = [student.detach().clone(), student.detach().clone()]
         moved[0][place] += step
         moved[1][place] -= step
-        slope = (attention_loss(teacher, moved[0], "norm") - attention_loss(teacher, moved[1], "norm")) / (2 * step)
+        slope = (attention_loss(teacher, moved[0]) - attention_loss(teacher, moved[1])) / (2 * step)
         assert float(student.grad[place]) == pytest.approx(float(slope), rel=2e-2, abs=1e-4)
 
 
@@ -92,7 +94,7 @@ def test_boxes_by_hand() -> None:
     assert box.tolist() == [pytest.approx(wanted, rel=1e-5)]
 
 
-def objective(settings: DistillationSettings, labelled: bool) -> tuple[DistillationObjective, Batch, torch.Tensor]:
+def objective(terms: LossTerms, labelled: bool) -> tuple[DistillationObjective, Batch, torch.Tensor]:
     graph = tiny_graph()
     teacher = fresh_network(graph, 1)
     taps = (Tap(3, 3, 10.0), Tap(4, 4, 1.0))
@@ -100,24 +102,24 @@ def objective(settings: DistillationSettings, labelled: bool) -> tuple[Distillat
     pixels = torch.randint(0, 255, (3, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     truth = np.array([[1, 0.4, 0.6, 0.5, 0.45]], np.float32)
     batch = Batch(0, pixels, make_truths([truth, truth, np.zeros((0, 5), np.float32)]), (0, 1, 2), ())
-    return DistillationObjective(graph, teacher, taps, settings, hard), batch, batch.images(torch.device("cpu"))
+    return DistillationObjective(graph, teacher, taps, terms, hard), batch, batch.images(torch.device("cpu"))
 
 
-@pytest.mark.parametrize("preset", ["paper", "chu2022"])
+@pytest.mark.parametrize("preset", ["paper-literal", "chu2022"])
 @pytest.mark.parametrize("labelled", [True, False])
 def test_the_parts_add_up(preset: str, labelled: bool) -> None:
     settings = PRESETS[preset]
     distilled, batch, images = objective(settings, labelled)
     student = fresh_network(tiny_graph(), 2).eval()
     output = student(images, distilled.taps)
-    loss = distilled.compute(images, output, batch, 3)
+    loss = distilled.compute(output, batch, 3, distilled.teach(images))
     sums = loss.parts.tolist()
     found = distilled.report(sums, 3)
     assert tuple(found) == distilled.columns
     with torch.no_grad():
         wanted = distilled.teacher(images, {3, 4})
     expected = sum(
-        weight * float(attention_loss(wanted.taps[layer], output.taps[layer].detach(), settings.attention))
+        weight * float(attention_loss(wanted.taps[layer], output.taps[layer].detach(), mean=preset == "chu2022"))
         for layer, weight in ((3, 10.0), (4, 1.0))
     )
     assert found["attention"] == pytest.approx(expected / 3, rel=1e-5)
@@ -134,16 +136,16 @@ def test_the_parts_add_up(preset: str, labelled: bool) -> None:
 
 
 def test_the_gradient_is_the_sum_of_the_parts() -> None:
-    both, batch, images = objective(DistillationSettings(box_weight=0.0), True)
+    both, batch, images = objective(LossTerms(box_weight=0.0), True)
     student = fresh_network(tiny_graph(), 2).eval()
     gradients = []
-    for settings in (both.settings, replace(both.settings, hard_weight=0.0)):
+    for settings in (both.terms, replace(both.terms, hard_weight=0.0)):
         student.zero_grad()
         each, _, _ = objective(settings, True)
-        each.compute(images, student(images, each.taps), batch, 3).value.backward()
+        each.compute(student(images, each.taps), batch, 3, each.teach(images)).value.backward()
         gradients.append(torch.cat([p.grad.flatten() for p in student.parameters() if p.grad is not None]))
     student.zero_grad()
-    DetectionObjective(tiny_graph()).compute(images, student(images), batch, 3).value.backward()
+    DetectionObjective(tiny_graph()).compute(student(images), batch, 3, None).value.backward()
     hard = torch.cat([p.grad.flatten() for p in student.parameters() if p.grad is not None])
     torch.testing.assert_close(gradients[0], gradients[1] + hard, rtol=1e-4, atol=1e-4)
 
@@ -181,7 +183,7 @@ def test_scaled_by_objectness_by_hand() -> None:
 def test_objectness_preset_without_labels() -> None:
     distilled, batch, images = objective(PRESETS["objectness"], False)
     output = fresh_network(tiny_graph(), 2).eval()(images, distilled.taps)
-    found = distilled.report(distilled.compute(images, output, batch, 3).parts.tolist(), 3)
+    found = distilled.report(distilled.compute(output, batch, 3, distilled.teach(images)).parts.tolist(), 3)
     with torch.no_grad():
         wanted = distilled.teacher(images)
         head = head_graph()
@@ -291,7 +293,7 @@ def test_the_box_term_on_an_input_that_is_not_square(preset: str) -> None:
     batch = Batch(0, torch.zeros(1, 32, 64, 3, dtype=torch.uint8), truths, (0,), ())
     settings = replace(PRESETS[preset], box_threshold=0.5, box_weight=1.0)
     distilled = DistillationObjective(graph, fresh_network(graph), (), settings, DetectionObjective(graph))
-    head, _ = distilled.heads[0]
+    head, _ = distilled._heads[0]
     _, found = distilled._soft(head, torch.from_numpy(theirs), torch.from_numpy(ours), batch)
     teacher, student = (raw[0, 7:11, 2, 11] for raw in (theirs, ours))  # the anchor of 16x14 pixels
     apart = [_sigmoid(teacher[k]) - _sigmoid(student[k]) for k in (0, 1)]
@@ -321,3 +323,113 @@ def test_anchors_of_a_region_head_are_in_cells() -> None:
     truths = make_truths([np.array([[1, 0.8, 0.3, 16 / 64, 12 / 32]], np.float32)])
     found = head.priors(head.cells(raw), truths, 0.5, (8, 4), (64, 32))
     assert [each.tolist() for each in found] == [[0], [1], [1], [6]]  # 16x12 fits, 8x8 overlaps it by a third
+
+
+def test_features_are_compared_by_correlation() -> None:
+    """Half the squared distance of normalised channels is 1 − Pearson's r."""
+    random = np.random.default_rng(0)
+    teacher = random.normal(size=(3, 4, 5, 6))
+    student = 0.7 * teacher + random.normal(size=teacher.shape)
+    found = feature_loss(torch.tensor(teacher), torch.tensor(student))
+    rows = [(x.transpose(1, 0, 2, 3).reshape(4, -1)) for x in (teacher, student)]
+    correlations = [np.corrcoef(rows[0][channel], rows[1][channel])[0, 1] for channel in range(4)]
+    assert float(found) == pytest.approx(3 * (1 - np.mean(correlations)), rel=1e-4)
+    shifted = torch.tensor(teacher) * torch.tensor([2.0, 0.1, 5.0, 1.0]).reshape(4, 1, 1) + 3
+    assert float(feature_loss(torch.tensor(teacher), shifted)) == pytest.approx(0, abs=1e-3)
+    constant = torch.zeros(2, 1, 3, 3)
+    assert feature_loss(constant, constant.clone().requires_grad_()).isfinite()
+
+
+@pytest.mark.parametrize(("name", "layers"), [("yolov4-voc", [137, 148, 159]), ("yolov3-tiny", [14, 21])])
+def test_features_are_those_before_the_heads(name: str, layers: list[int]) -> None:
+    graph = read_graph(resolve(f"builtin:{name}"))
+    chosen = choose_taps(graph, divide(graph, "auto"), "features")
+    assert sorted(chosen) == layers
+    for layer in layers:
+        reader = graph[graph.consumers[layer][0]]
+        assert graph.consumers[reader.index] == (reader.index + 1,)
+        assert graph[reader.index + 1].name == "yolo"
+
+
+def pruned(tmp_path: Path, *words: object) -> tuple[Graph, Plan]:
+    """The tiny network with fresh weights, cut by `darkprune prune`."""
+    (tmp_path / "tiny.cfg").write_text(CFG)
+    with (tmp_path / "tiny.weights").open("wb") as file:
+        save_weights(fresh_network(tiny_graph(), 3), file, Header())
+    pair = (tmp_path / "tiny.cfg", tmp_path / "tiny.weights")
+    assert call(prune, *pair, "-o", tmp_path / "slim", "--min-channels", "2", *words) == 0
+    return read_graph(tmp_path / "slim" / "tiny.cfg"), read_plan(tmp_path / "slim" / "plan.json")
+
+
+def test_channels_follow_the_plan(tmp_path: Path) -> None:
+    student, plan = pruned(tmp_path, "--ratio", "0.4", "--criterion", "l2", "--compensate", "carrier")
+    taps = match_taps({3: 1.0, 4: 1.0}, tiny_graph(), student, plan)
+    found = with_channels(taps, tiny_graph(), student, plan)
+    _, kept, carriers = plan.layers[2]  # what the shortcut, layer 3, adds to layer 0
+    assert carriers
+    assert found[0].channels == tuple((old, new) for new, old in enumerate(kept) if old not in carriers)
+    assert found[1].channels == tuple((old, new) for new, old in enumerate(plan.layers[4][1]))
+    with pytest.raises(TrainingError, match="--plan"):
+        with_channels(taps, tiny_graph(), student, None)
+    with pytest.raises(TrainingError, match="not cut by this plan"):
+        with_channels(match_taps({4: 1.0}, tiny_graph(), tiny_graph(), plan), tiny_graph(), tiny_graph(), plan)
+    whole = with_channels((Tap(4, 4, 1.0),), tiny_graph(), tiny_graph(), None)
+    assert whole[0].channels == tuple((channel, channel) for channel in range(16))
+
+
+@pytest.mark.parametrize(("preset", "labelled"), [("paper", True), ("features", True), ("features", False)])
+def test_the_term_of_the_maps_begins_as_large_as_the_other(preset: str, labelled: bool) -> None:
+    distilled, batch, images = objective(PRESETS[preset], labelled)
+    distilled.pairs = with_channels(distilled.pairs, tiny_graph(), tiny_graph(), None)
+    student = fresh_network(tiny_graph(), 2).eval()
+    found = distilled.report(
+        distilled.compute(student(images, distilled.taps), batch, 3, distilled.teach(images)).parts.tolist(), 3
+    )
+    maps = found["features" if preset == "features" else "attention"]
+    if labelled:
+        hard = DetectionObjective(tiny_graph()).compute(student(images), batch, 3, None)
+        assert maps == pytest.approx(float(hard.value.detach()) / 3, rel=1e-4)
+    else:
+        assert maps == pytest.approx(found["soft_class"] + found["soft_box"], rel=1e-4)
+    # the factor stays, also in a resumed run
+    other = fresh_network(tiny_graph(), 5).eval()
+    output = other(images, distilled.taps)
+    later = distilled.compute(output, batch, 3, distilled.teach(images)).parts
+    again, _, _ = objective(PRESETS[preset], labelled)
+    again.pairs = with_channels(again.pairs, tiny_graph(), tiny_graph(), None)
+    again.load_state_dict(distilled.state_dict())
+    assert torch.equal(again.compute(output, batch, 3, again.teach(images)).parts, later)
+    assert float(later[1]) / 3 != pytest.approx(maps, rel=1e-2)
+
+
+def test_a_teacher_works_in_the_precision_of_its_student(tmp_path: Path) -> None:
+    distilled, _, _ = objective(PRESETS["objectness"], True)
+    seen = set()
+    teach = distilled.teach
+
+    def watched(images: torch.Tensor) -> NetworkOutput:
+        output = teach(images)
+        seen.add(output.heads[7].dtype)
+        return output
+
+    distilled.teach = watched  # type: ignore[method-assign]
+    data = write_images(tmp_path / "data", 6)
+    settings = RunSettings(iterations=1, precision="bf16")
+    make_trainer(tiny_graph(), data, tmp_path / "run", objective=distilled, settings=settings).run()
+    assert seen == {torch.bfloat16}
+
+
+def test_features_through_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the plan beside the student, and while the student is pruned further."""
+    write_images(tmp_path, 8)
+    pruned(tmp_path, "--ratio", "0.3", "--criterion", "l2")
+    monkeypatch.chdir(tmp_path)
+    teacher, student = dp.load("tiny.cfg", "tiny.weights"), dp.load("slim/tiny.cfg", "slim/tiny.weights")
+    quick = {"iterations": 6, "workers": 0, "no_tensorboard": True, "preset": "features", "taps": "4:1"}
+    gradual = {"prune_to": 0.7, "prune_from": 1, "prune_until": 4, "prune_every": 1.5, "prune_min_channels": 2}
+    for name, more in (("data", {"data": "x.data"}), ("bare", {"unlabelled": "images", **gradual})):
+        settings = dp.DistillSettings(**quick, **more)
+        result = dp.distill(teacher, student, name, settings)
+        assert result.figures["features"] > 0
+        assert ("hard" in result.figures) == (name == "data")
+        assert (result.after.macs < result.before.macs) == (name == "bare")

@@ -33,8 +33,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Poisoned(DetectionObjective):
     """Gives NaN for the second part of the third step."""
 
-    def compute(self, images: torch.Tensor, output: NetworkOutput, batch: Batch, seen: int) -> Loss:
-        found = super().compute(images, output, batch, seen)
+    def compute(self, output: NetworkOutput, batch: Batch, seen: int, wanted: NetworkOutput | None) -> Loss:
+        found = super().compute(output, batch, seen, wanted)
         return Loss(found.value * float("nan"), found.parts * float("nan")) if seen == 24 else found
 
 

@@ -17,7 +17,7 @@ import torch
 from darkprune.darknet import output
 from darkprune.errors import OutputError, TrainingError
 from darkprune.graph.weights import NetworkWeights
-from darkprune.training.loop.checkpoint import RunFolder
+from darkprune.training.loop.checkpoint import FORMAT, RunFolder
 from darkprune.training.loop.hooks import Hook
 from darkprune.training.loop.loop import Trainer
 from darkprune.training.recipe.recipe import read_recipe
@@ -255,7 +255,7 @@ class _Evil:
 def test_what_is_no_state_is_refused_and_nothing_is_executed(tmp_path: Path, content: str) -> None:
     folder = RunFolder(tmp_path, "x")
     if content == "pickle":
-        torch.save({"format": "darkprune training state 1", "step": _Evil()}, folder.state)
+        torch.save({"format": FORMAT, "step": _Evil()}, folder.state)
     elif content == "other":
         torch.save({"format": "something"}, folder.state)
     elif content == "cut":

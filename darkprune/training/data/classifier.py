@@ -14,7 +14,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from torch import Tensor
 
 from darkprune.data.darknet_data import DataFile, read_data_file, read_names, records_of_list
 from darkprune.data.dataset import DataProblem
@@ -47,7 +46,7 @@ class ClassifierObjective(Objective):
         self.source = self.softmax.layer.sources[0]
         self.taps = frozenset([self.source])
 
-    def compute(self, images: Tensor, output: NetworkOutput, batch: Batch, seen: int) -> Loss:
+    def compute(self, output: NetworkOutput, batch: Batch, seen: int, wanted: NetworkOutput | None) -> Loss:
         """See `Objective.compute`."""
         raw = output.taps[self.source].flatten(1)
         classes = batch.truths.classes[:, 0].to(raw.device)

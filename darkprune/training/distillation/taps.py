@@ -1,23 +1,26 @@
-"""Which feature maps of teacher and student are compared (METHODS §3)."""
+"""Which feature maps of teacher and student are compared."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from darkprune.errors import TrainingError, UsageError
-from darkprune.graph.graph import Graph, Layer
-from darkprune.graph.groups import PruneGroup, group_of
+from darkprune.graph.channels import map_channels
+from darkprune.graph.graph import Graph, Layer, build_graph
+from darkprune.graph.groups import PruneGroup
 from darkprune.layers.simple import Final
+from darkprune.surgery.apply import Cut
 from darkprune.surgery.plan import Plan
-from darkprune.surgery.removed_units import kept_layers
+from darkprune.surgery.removed_units import kept_layers, without_units
+from darkprune.training.settings import DistillPreset
 
-#: [GCP] §6: β of the first three maps, and of the later ones
+#: Chu et al. 2023, §6: β of the first three maps, and of the later ones
 BETAS = (1000.0, 1000.0, 1000.0, 10000.0)
 SUMMED = 0.01  #: part of β beside losses that are sums (`objectness`)
-#: number of layers of the network -> widths of the paper's maps as shares of the input's
-_PAPER_MAPS = {162: 5, 107: 4}
+#: number of layers of the paper's networks (YOLOv4, Darknet53-YOLOv3, MobileNet-YOLOv3) -> how many maps it compares
+_PAPER_MAPS = {162: 5, 107: 4, 59: 5}
 #: the authors' program, YOLOv4: layer -> weight
 CHU2022 = {
     **dict.fromkeys((10, 23, 54, 85), 1e6),
@@ -32,45 +35,58 @@ class Tap:
     """A pair of maps.
 
     Attributes:
-        teacher, student: layer indices in the two networks.
-        weight: β of the pair.
+        teacher: layer index in the teacher.
+        student: layer index in the student.
+        weight: of the pair.
+        channels: channels of the two maps that belong together, as (teacher's, student's); empty where the comparison
+            is not by channel.
     """
 
     teacher: int
     student: int
     weight: float
+    channels: tuple[tuple[int, int], ...] = ()
+
+    def after(self, cut: Cut) -> Tap:
+        """Returns the pair after a cut of the student."""
+        kept = cut.kept(cut.channels.of_layer[self.student]).tolist()
+        new = {old: number for number, old in enumerate(kept)}
+        return replace(self, channels=tuple((theirs, new[ours]) for theirs, ours in self.channels if ours in new))
 
 
-def choose_taps(graph: Graph, groups: Sequence[PruneGroup], preset: str) -> dict[int, float]:
+def choose_taps(graph: Graph, groups: Sequence[PruneGroup], preset: DistillPreset) -> dict[int, float]:
     """Chooses the teacher's layers to compare, with their weights.
 
-    `paper` takes on YOLOv4 and YOLOv3 the last layer before each change of scale (208 or 104 to 13 pixels wide at
-    416), `chu2022` on YOLOv4 the layers of the authors' program. For other networks both take the last layer of each
-    scale in each group; β grows behind the third group (`paper`), or is 1e6 in the backbone's groups (`chu2022`).
-    `objectness` takes the paper's maps with a hundredth of its β.
+    `features` takes the maps that the last convolutions before the heads read. `chu2022` on YOLOv4 takes the layers of
+    the authors' program. The others take on the paper's three networks the last layer before each change of scale (208
+    or 104 to 13 pixels wide at 416). For other networks they take the last layer of each scale in each group; the
+    weight grows after the third group, or is 1e6 in the backbone's groups (`chu2022`). `objectness` has a hundredth of
+    the paper's weights.
 
     Args:
         graph: the teacher.
         groups: its division.
-        preset: `paper`, `chu2022` or `objectness`.
+        preset: which terms the loss has.
 
     Raises:
         TrainingError: there is no map to compare.
     """
-    if preset == "chu2022" and len(graph) == _YOLOV4_LAYERS:
-        return dict(CHU2022)
-    scale = SUMMED if preset == "objectness" else 1.0
-    if preset != "chu2022" and len(graph) in _PAPER_MAPS:
+    if preset == "features":
+        found = dict.fromkeys((_before_head(graph, head) for head in graph.heads), 1.0)
+    elif preset == "chu2022" and len(graph) == _YOLOV4_LAYERS:
+        found = dict(CHU2022)
+    elif preset != "chu2022" and len(graph) in _PAPER_MAPS:
         chosen = _ends_of_scales(graph)[-_PAPER_MAPS[len(graph)] :]
-        return {layer: scale * _beta(number) for number, layer in enumerate(chosen)}
-    found: dict[int, float] = {}
-    for number, group in enumerate(groups):
-        for layer in _last_of_scales(graph, group):
-            chu2022 = 1e6 if number < len(groups) - 2 else 1e4
-            found[layer] = chu2022 if preset == "chu2022" else scale * _beta(number)
+        found = {layer: _beta(number) for number, layer in enumerate(chosen)}
+    else:
+        found = {}
+        for number, group in enumerate(groups):
+            weight = _beta(number) if preset != "chu2022" else 1e6 if number < len(groups) - 2 else 1e4
+            found.update(dict.fromkeys(_last_of_scales(graph, group), weight))
     if not found:
         raise TrainingError(f"{graph.cfg.source}: has no feature maps to compare; give --taps LAYER:WEIGHT,…")
-    return found
+    scale = SUMMED if preset == "objectness" else 1.0
+    return {layer: scale * weight for layer, weight in found.items()}
 
 
 def parse_taps(text: str, layers: int) -> dict[int, float]:
@@ -91,13 +107,14 @@ def parse_taps(text: str, layers: int) -> dict[int, float]:
     return found
 
 
-def match_taps(chosen: dict[int, float], teacher: Graph, student: Graph, plan: Plan | None) -> tuple[Tap, ...]:
+def match_taps(chosen: Mapping[int, float], teacher: Graph, student: Graph, plan: Plan | None) -> tuple[Tap, ...]:
     """Finds the student's layer for each of the teacher's.
 
     Args:
         chosen: the teacher's layers and their weights.
-        teacher, student: the networks.
-        plan: what the student was cut by; needed where it has fewer layers.
+        teacher: the original.
+        student: the network that was cut from it.
+        plan: what it was cut by; needed where it has fewer layers.
 
     Raises:
         TrainingError: the networks' layers or maps do not fit together.
@@ -118,6 +135,46 @@ def match_taps(chosen: dict[int, float], teacher: Graph, student: Graph, plan: P
     return tuple(taps)
 
 
+def with_channels(taps: Sequence[Tap], teacher: Graph, student: Graph, plan: Plan | None) -> tuple[Tap, ...]:
+    """Finds which channels of each pair of maps belong together; carriers, which are constant, belong to none.
+
+    Args:
+        taps: pairs of layers.
+        teacher: the original.
+        student: the network that was cut from it.
+        plan: what it was cut by; needed where a map of the student has fewer channels.
+
+    Raises:
+        TrainingError: there is no plan, or it is not the one that the student was cut by.
+        PlanError: the plan does not belong to the teacher.
+    """
+    if plan is None:
+        if any(teacher[tap.teacher].output.c != student[tap.student].output.c for tap in taps):
+            raise TrainingError(
+                "which of the teacher's channels the student has is in the plan that it was cut by: --plan plan.json"
+            )
+        return tuple(replace(tap, channels=_pairs(range(student[tap.student].output.c))) for tap in taps)
+    reduced = build_graph(without_units(teacher, plan.units)) if plan.units else teacher
+    channels = map_channels(reduced)
+    keep, carriers = plan.classes(channels)
+    found = []
+    for tap in taps:
+        classes = channels.of_layer[tap.student]  # without the units, layers are numbered as in the student
+        kept = channels.kept_channels(keep, classes)
+        if len(kept) != student[tap.student].output.c:
+            raise TrainingError(
+                f"student's layer {tap.student} has {student[tap.student].output.c} channels, but by the plan "
+                f"{len(kept)}: the student was not cut by this plan"
+            )
+        constant = carriers[classes] & (classes >= 0)
+        found.append(replace(tap, channels=tuple(pair for pair in _pairs(kept.tolist()) if not constant[pair[0]])))
+    return tuple(found)
+
+
+def _pairs(kept: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    return tuple((old, number) for number, old in enumerate(kept))
+
+
 def _student_numbers(teacher: Graph, student: Graph, plan: Plan | None) -> dict[int, int]:
     """Maps the teacher's layer numbers to the student's."""
     units = plan.units if plan is not None else ()
@@ -132,6 +189,12 @@ def _student_numbers(teacher: Graph, student: Graph, plan: Plan | None) -> dict[
     for unit in sorted(units, key=lambda unit: unit.first):
         numbers[unit.last] = numbers[unit.source]  # without the unit, its readers read its source
     return numbers
+
+
+def _before_head(graph: Graph, head: Layer) -> int:
+    """Returns the layer whose map the last convolution before a head reads."""
+    last = graph[head.sources[0]]
+    return last.sources[0] if last.name == "convolutional" else last.index
 
 
 def _beta(number: int) -> float:
@@ -175,9 +238,3 @@ def _last_of_scales(graph: Graph, group: PruneGroup) -> list[int]:
             last[scale] = layer.index
             count[scale] = count.get(scale, 0) + 1
     return sorted(index for scale, index in last.items() if count[scale] > 1 or index < group.last or len(last) == 1)
-
-
-def groups_of_taps(groups: Sequence[PruneGroup], taps: Sequence[Tap]) -> list[str]:
-    """Returns the name of each tap's group, for tables."""
-    found = [group_of(groups, tap.teacher) for tap in taps]
-    return [group.name if group is not None else "" for group in found]

@@ -110,7 +110,8 @@ def _fits(network: Network, objective: Objective, images: int, recipe: Recipe, d
         precise = recipe.precision == "full"
         with torch.autocast(device.type, torch.bfloat16, enabled=not precise):
             output = network(given, objective.taps)
-        objective.compute(given, output, batch, 0).value.backward()  # type: ignore[no-untyped-call]
+            wanted = objective.teach(given)
+        objective.compute(output, batch, 0, wanted).value.backward()  # type: ignore[no-untyped-call]
         del moments
     except TrainingError:
         return False  # batch normalisation needs more than one value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from darkprune.errors import TrainingError
 from darkprune.graph.graph import Graph
 from darkprune.layers.heads import Detection
 from darkprune.network import NetworkOutput
+from darkprune.surgery.apply import Cut
 from darkprune.training.data.batches import Batch
 from darkprune.training.losses import PARTS, loss_of
 
@@ -40,15 +42,19 @@ class Objective(ABC):
     taps: frozenset[int] = frozenset()
     columns: tuple[str, ...]
 
+    def teach(self, images: Tensor) -> NetworkOutput | None:
+        """Returns what a teacher makes of the images; None without one. Called in the precision of the forward pass."""
+        return None
+
     @abstractmethod
-    def compute(self, images: Tensor, output: NetworkOutput, batch: Batch, seen: int) -> Loss:
+    def compute(self, output: NetworkOutput, batch: Batch, seen: int, wanted: NetworkOutput | None) -> Loss:
         """Computes the loss of a part.
 
         Args:
-            images: what the network was given.
-            output: what it made of them, with `taps`.
+            output: what the network makes of its images, with `taps`.
             batch: the part.
             seen: images trained on so far, these included.
+            wanted: what `teach` returned for the same images.
         """
 
     @abstractmethod
@@ -59,6 +65,16 @@ class Objective(ABC):
             sums: sum of `Loss.parts`.
             images: how many images they are from.
         """
+
+    def use(self, cut: Cut) -> None:  # noqa: B027 (most losses do not depend on widths)
+        """Is called after a cut of the network in training."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns what a resumed run needs: tensors and plain values."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027
+        """Restores it."""
 
 
 class DetectionObjective(Objective):
@@ -80,7 +96,7 @@ class DetectionObjective(Objective):
         if not self.heads:
             raise TrainingError(f"{graph.cfg.source}: has no detection head to train")
 
-    def compute(self, images: Tensor, output: NetworkOutput, batch: Batch, seen: int) -> Loss:
+    def compute(self, output: NetworkOutput, batch: Batch, seen: int, wanted: NetworkOutput | None) -> Loss:
         """See `Objective.compute`."""
         values, parts = [], []
         for index, head in self.heads.items():

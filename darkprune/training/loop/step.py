@@ -95,6 +95,8 @@ class Stepper:
         """Goes on with a slim network, whose weights and moments are still to be set."""
         self._prepare(slim_network(self.network, graph))
         self.ema.network = self.network
+        if cut is not None:
+            self.objective.use(cut)
         for hook in self.hooks:
             hook.use(self.network, cut)
 
@@ -162,6 +164,7 @@ class Stepper:
             "optimizer": self.optimizer.state_dict(),
             "ema": self.ema.state_dict(),
             "scaler": self.scaler.state_dict() if self.scaler is not None else None,
+            "objective": self.objective.state_dict(),
             "hooks": {hook.name: hook.state_dict() for hook in self.hooks},
         }
 
@@ -172,6 +175,7 @@ class Stepper:
         self.ema.load_state_dict(state["ema"])
         if self.scaler is not None:
             self.scaler.load_state_dict(state["scaler"])
+        self.objective.load_state_dict(state["objective"])
         for hook in self.hooks:
             hook.load_state_dict(state["hooks"][hook.name])
 
@@ -190,7 +194,8 @@ class Stepper:
         kind = _TYPES.get(self.recipe.precision)
         with torch.autocast(self.device.type, kind) if kind is not None else nullcontext():
             output = self.network(images, self.objective.taps)
-        loss = self.objective.compute(images, output, batch, seen)
+            wanted = self.objective.teach(images)
+        loss = self.objective.compute(output, batch, seen, wanted)
         value = loss.value / self.recipe.batch
         (value if self.scaler is None else self.scaler.scale(value)).backward()  # type: ignore[no-untyped-call]
         return loss.parts
