@@ -30,7 +30,7 @@ LEVELS = [
     {"scores"},
     {"search"},
     {"training"},
-    {"comparison", "pages"},
+    {"comparison", "sweep", "pages"},
     {"api", "compression"},  # a run calls the functions, and is one of them
     {"cli", "__main__", "__init__"},
 ]

@@ -10,9 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from darkprune.api.pair import Pair
-from darkprune.comparison.cliff import NAME, Sweep, open_records, summarise
-from darkprune.comparison.cliff_drawing import can_draw, draw_sweep
-from darkprune.comparison.cliff_measure import SweepBench
 from darkprune.darknet.output import atomic_file
 from darkprune.data.dataset import Dataset
 from darkprune.data.image_files import images_of
@@ -34,6 +31,9 @@ from darkprune.selection.decide import Ranking, rank
 from darkprune.selection.importance import IMAGE_CRITERIA
 from darkprune.selection.settings import ChannelSettings, Recovery, Selection
 from darkprune.settings import PathLike, setting
+from darkprune.sweep.bench import SweepBench
+from darkprune.sweep.drawing import can_draw, draw_sweep
+from darkprune.sweep.points import NAME, Sweep, open_records, summarise
 
 if TYPE_CHECKING:  # torch is imported only where images are scored or fitted on
     from darkprune.search.session import Session

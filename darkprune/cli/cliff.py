@@ -8,8 +8,8 @@ from darkprune.api.cliff import CliffResult, CliffSettings, cliff
 from darkprune.api.pair import load
 from darkprune.cli.console import add_json, add_pair, count, print_json, print_table, warn
 from darkprune.cli.flags import add_flags, read_flags
-from darkprune.comparison.cliff import Point, removed
 from darkprune.runners.measure import MAP
+from darkprune.sweep.points import Point, removed
 
 
 def configure(parser: ArgumentParser) -> None:

@@ -1,1 +1,1 @@
-"""Methods, budgets and recoveries side by side; sweeps of the pruning ratio."""
+"""Methods, budgets and recoveries side by side."""

@@ -12,13 +12,13 @@ import pytest
 
 from darkprune.api import cliff
 from darkprune.cli.main import main
-from darkprune.comparison import cliff_drawing as sweep_drawing
-from darkprune.comparison.cliff import Point, summarise
 from darkprune.darknet.cfg import parse_cfg
 from darkprune.graph.fresh import write_fresh
 from darkprune.graph.graph import build_graph
 from darkprune.runners.measure import Measure
 from darkprune.runs.lock import locked
+from darkprune.sweep import drawing
+from darkprune.sweep.points import Point, summarise
 
 cv2 = pytest.importorskip("cv2")
 
@@ -161,7 +161,7 @@ def test_one_sweep_at_a_time(
 def test_labels_and_no_matplotlib(
     pair: tuple[str, str], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
 ) -> None:
-    monkeypatch.setattr(sweep_drawing, "find_spec", lambda name: None)
+    monkeypatch.setattr(drawing, "find_spec", lambda name: None)
     out = tmp_path / "out"
     assert main(["cliff", *pair, "--data", str(data), "-o", str(out), "--ratios", "0.3", "--units", "0"]) == 0
     shown = capsys.readouterr()

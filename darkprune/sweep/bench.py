@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from darkprune.comparison.cliff import Point, name_of, origin_of, read_point
 from darkprune.graph.graph import Graph
 from darkprune.progress import Progress, silent
 from darkprune.runners.base import load_with_any
@@ -19,6 +18,7 @@ from darkprune.runs.record_file import RecordFile
 from darkprune.selection.decide import Ranking, decide
 from darkprune.selection.settings import Selection
 from darkprune.surgery.surgery import Surgery
+from darkprune.sweep.points import Point, name_of, origin_of, read_point
 
 #: repairs the slim weights file of a surgery in place
 Recover = Callable[[Surgery, Path], None]

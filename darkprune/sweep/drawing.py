@@ -7,9 +7,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from darkprune.comparison.cliff import Sweep, SweepCurve
 from darkprune.darknet.output import atomic_file
 from darkprune.runners.measure import MAP
+from darkprune.sweep.points import Sweep, SweepCurve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
