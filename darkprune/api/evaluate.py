@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 
 from darkprune.api.pair import Network, on_disk
 from darkprune.data.dataset import DataProblem
-from darkprune.data.reading import read_dataset
+from darkprune.data.labelled import open_labelled
 from darkprune.evaluation.average_precision import Scoring
 from darkprune.evaluation.detector import Detector, Loading
 from darkprune.evaluation.evaluate import evaluate_detector
+from darkprune.evaluation.of_graph import heads_of
 from darkprune.evaluation.results import EvaluateResult
 from darkprune.graph.graph import resized
 from darkprune.progress import Progress, reporting
@@ -54,7 +55,8 @@ def evaluate(
     settings = settings or EvaluateSettings()
     graph = resized(network.graph, settings.size)
     scoring = Scoring(settings.points, settings.iou, settings.thresh)
-    dataset = read_dataset(data, settings.split, settings.names)
+    labelled = open_labelled(data, settings.split, settings.names, heads_of(graph)[-1].classes)
+    dataset = labelled.dataset
     loading = Loading(max(1, settings.batch), strict=settings.strict)
     with on_disk(network) as pair, reporting(progress) as report:
         runner, loaded = load_with_any(graph, pair.weights_file, settings.runner, taps=False, order=FAST_FIRST)
@@ -66,7 +68,7 @@ def evaluate(
         weights=str(pair.weights_file),
         runner=runner,
         data=str(dataset.source),
-        warnings=tuple(skipped(found.problems, len(dataset))),
+        warnings=(*labelled.warnings, *skipped(found.problems, len(dataset))),
     )
 
 

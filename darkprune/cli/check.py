@@ -7,6 +7,7 @@ from argparse import ArgumentParser, Namespace
 from darkprune.cli.console import add_json, print_json
 from darkprune.data import read_dataset
 from darkprune.data.check import check_dataset
+from darkprune.data.dataset import Dataset
 from darkprune.evaluation.of_graph import heads_of
 from darkprune.graph.graph import read_graph
 from darkprune.progress import reporting
@@ -26,19 +27,24 @@ def configure(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """Lists the problems; exit status 1 if there are any."""
     classes = heads_of(read_graph(resolve(args.cfg)))[-1].classes if args.cfg else None
+    sets: dict[str, Dataset] = {}
     found = []
-    counts = {}
-    for split in args.split or ["train", "valid"]:
-        dataset = read_dataset(args.data, split, args.names)
-        counts[split] = len(dataset)
-        with reporting(None) as report:
-            problems = check_dataset(dataset, classes, decode=not args.fast, progress=report)
-        found += [{"split": split, "kind": problem.kind, "problem": str(problem)} for problem in problems]
+    with reporting(None) as progress:
+        for split in args.split or ["train", "valid"]:
+            sets[split] = read_dataset(args.data, split, args.names)
+            problems = check_dataset(sets[split], classes, decode=not args.fast, progress=progress)
+            found += [{"split": split, "kind": problem.kind, "problem": str(problem)} for problem in problems]
+    counts = {split: len(dataset) for split, dataset in sets.items()}
+    forms = list(dict.fromkeys(dataset.form for dataset in sets.values()))
     if args.json:
-        print_json({"images": counts, "problems": found})
-    else:
-        for entry in found:
-            print(f"{entry['split']}: {entry['problem']}")
-        splits = ", ".join(f"{count} {split} images" for split, count in counts.items())
-        print(f"{args.data}: {splits}: {len(found)} problem{'' if len(found) == 1 else 's'}")
+        print_json({"form": forms, "images": counts, "problems": found})
+        return 1 if found else 0
+    for entry in found:
+        print(f"{entry['split']}: {entry['problem']}")
+    also = list(dict.fromkeys(form for dataset in sets.values() for form in dataset.also))
+    print(f"read as {', '.join(forms)}" + (f"; also there: {', '.join(also)}" if also else ""))
+    splits = ", ".join(f"{count} {split} images" for split, count in counts.items())
+    if len(sets) > 1 and not any(dataset.has_splits for dataset in sets.values()):
+        splits += " (the same ones: this form has no splits)"
+    print(f"{args.data}: {splits}: {len(found)} problem{'' if len(found) == 1 else 's'}")
     return 1 if found else 0

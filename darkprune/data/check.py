@@ -1,4 +1,4 @@
-"""Everything that is wrong with a data set, said before training starts instead of found in its results."""
+"""Finds what is wrong with a data set before any time is spent on it."""
 
 from __future__ import annotations
 
@@ -45,9 +45,14 @@ def check_dataset(
     with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
         checked = pool.map(lambda record: _check_image(record, limit, decode), dataset.images)
         step = track(progress, "checking", len(dataset), "image")
-        for found in checked:
+        numbers: set[int] = set()
+        for found, classes_found in checked:
             problems += found
+            numbers |= classes_found
             step()
+    if limit is not None and numbers and min(numbers) == 1 and max(numbers) == limit:
+        text = f"class numbers run from 1 to {limit}, but darknet counts from 0: subtract 1 from every class number"
+        problems.insert(0, DataProblem(dataset.source, None, text, "class"))
     return problems
 
 
@@ -114,7 +119,8 @@ def check_objects(objects: Objects, file: Path, classes: int | None, image: str 
     ]
 
 
-def _check_image(record: ImageRecord, classes: int | None, decode: bool) -> list[DataProblem]:
+def _check_image(record: ImageRecord, classes: int | None, decode: bool) -> tuple[list[DataProblem], set[int]]:
+    """Returns what is wrong with an image and its labels, and the class numbers in them."""
     reading: LabelReading = record.labels.read()
     problems = [*reading.problems, *check_objects(reading.objects, record.labels.file, classes, record.path.name)]
     problems.sort(key=lambda problem: problem.line or 0)
@@ -125,7 +131,7 @@ def _check_image(record: ImageRecord, classes: int | None, decode: bool) -> list
             problems.append(image_problem(record.path, error))
     elif not record.path.is_file():
         problems.append(DataProblem(record.path, None, "no such image", "image"))
-    return problems
+    return problems, set(reading.objects.classes.tolist())
 
 
 def image_problem(path: Path, error: DataError) -> DataProblem:

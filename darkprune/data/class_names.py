@@ -1,17 +1,44 @@
-"""The names of a network's classes: given, beside its cfg, or those that come with darkprune."""
+"""Names of classes: names files, and the names that belong to a network."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from darkprune.data.darknet_data import read_names
+from darkprune.data.dataset import DataProblem
+from darkprune.data.text_files import read_lines
+from darkprune.errors import DataError
 from darkprune.graph.graph import Graph
 from darkprune.layers.heads import Head
 from darkprune.settings import PathLike
 from darkprune.zoo import folder
 
+MAX_NAMES_BYTES = 16 << 20
 #: classes of darkprune's own networks -> the file in `cfg/`
 _OWN = {80: "coco.names", 20: "voc.names"}
+
+
+def read_names(path: Path) -> tuple[tuple[str, ...], list[DataProblem]]:
+    """Reads a names file: line i is the name of class i.
+
+    Returns:
+        The names, and what is odd about the file.
+
+    Raises:
+        DataError: it cannot be read or is empty.
+    """
+    names = [line.strip() for line in read_lines(path, MAX_NAMES_BYTES, "a names file")]
+    problems = []
+    while names and not names[-1]:
+        problems.append(DataProblem(path, len(names), "blank line at the end; darknet counts it as one class", "names"))
+        names.pop()
+    if not names:
+        raise DataError(f"{path}: is empty; it has to hold one class name per line")
+    problems += [
+        DataProblem(path, number, "blank line: this class has no name", "names")
+        for number, name in enumerate(names, start=1)
+        if not name
+    ]
+    return tuple(names), problems
 
 
 def names_file(graph: Graph) -> Path | None:

@@ -150,8 +150,11 @@ class Dataset:
         name: a short name for tables and errors.
         class_names: the name of class i at position i; may be empty where no names are known.
         images: in the order of the list.
-        problems: what was already seen to be wrong while the set was recognised.
+        problems: what was found wrong while the set was recognised.
         source: the file or folder that it was read from.
+        form: what it was taken for ("Pascal VOC"), for messages.
+        has_splits: whether the form tells training and validation images apart; else every split is the whole set.
+        also: other forms that the same folder could be read in.
     """
 
     name: str
@@ -159,6 +162,9 @@ class Dataset:
     images: tuple[ImageRecord, ...]
     problems: tuple[DataProblem, ...] = ()
     source: Path = Path()
+    form: str = ""
+    has_splits: bool = False
+    also: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import os
 import random
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from darkprune.data.files import MAX_LIST_BYTES, read_lines
+from darkprune.data.dataset import DataProblem, printable
+from darkprune.data.text_files import MAX_LIST_BYTES, read_lines
 from darkprune.errors import DataError
 
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm"))
-LIST_SUFFIXES = frozenset((".txt", ".list"))
 HELD_OUT = 64  #: most unlabelled images that are kept to measure on
 
 
 def is_image(path: Path | str) -> bool:
     """Tells by its suffix whether a file is an image."""
     return os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES
+
+
+def is_list(path: Path) -> bool:
+    """Tells by its suffix whether a file is a list of images."""
+    return path.suffix.lower() in (".txt", ".list")
 
 
 def list_images(folder: Path) -> tuple[Path, ...]:
@@ -36,17 +44,22 @@ def images_of(source: Path) -> tuple[Path, ...]:
     """Returns the images of a folder (with its subfolders) or of a list (.txt, .list).
 
     Raises:
-        DataError: there is nothing, or something that is neither.
+        DataError: there is nothing, something that is neither, or a list of images that are not there.
     """
     if source.is_dir():
         return list_images(source)
     if not source.exists():
         raise DataError(f"{source}: no such file or folder; give a folder of images, or a list of them (.txt)")
-    if source.suffix.lower() not in LIST_SUFFIXES:
+    if not is_list(source):
         what = "one image" if is_image(source) else "no folder and no list"
         raise DataError(f"{source}: is {what}; give a folder of images, or a list of them (.txt)")
-    bases = (Path(), source.parent)
-    return tuple(base_of(text, bases) / text for text in read_list(source))
+    listed = [find_listed(text, (Path(), source.parent)) for text in read_list(source)]
+    paths = tuple(image.base / image.text for image in listed)
+    if not any(map(os.path.exists, paths)):
+        reasons = [problem.message for problem in list_problems(source, listed)]
+        reason = reasons[0] if reasons else f"the first is {printable(str(paths[0]))}"
+        raise DataError(f"{source}: not one of its {len(paths)} images is there: {reason}")
+    return paths
 
 
 def read_list(path: Path) -> list[str]:
@@ -59,6 +72,63 @@ def read_list(path: Path) -> list[str]:
     if not paths:
         raise DataError(f"{path}: is empty; it has to name one image per line")
     return paths
+
+
+class Listed(NamedTuple):
+    """A line of a list of images.
+
+    Attributes:
+        base: folder that the path is relative to.
+        text: the path, as it leads to the image.
+        odd: how it differs from the line as it stands; a key of `_ODD`, or empty.
+    """
+
+    base: Path
+    text: str
+    odd: str = ""
+
+
+_ODD = {
+    "blanks": "end in blanks, which darknet takes for a part of the name; darknet would not find these images",
+    "backslash": "have backslashes; darknet would not find these images here, write /",
+    "data/": "begin with data/, which is left out here; darknet has to be started in the folder above",
+    "windows": "are paths of a Windows machine; write them as they are here, or relative to the list",
+}
+_WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
+
+
+def find_listed(text: str, bases: Sequence[Path]) -> Listed:
+    """Finds the image that a line of a list means, also where other tools wrote the list.
+
+    Args:
+        text: the line.
+        bases: folders that a relative path may be relative to.
+
+    Returns:
+        The first path that exists, else the line as it stands.
+    """
+    stripped = text.strip()
+    slashed = stripped.replace("\\", "/")
+    for odd, variant in (
+        ("", text),
+        ("blanks", stripped),
+        ("backslash", slashed),
+        ("data/", slashed.removeprefix("data/")),
+    ):
+        if odd and variant == text:
+            continue
+        for base in bases:
+            if os.path.exists(base / variant):
+                return Listed(base, variant, odd)
+    return Listed(bases[0], text, "windows" if _WINDOWS.match(text) else "")
+
+
+def list_problems(path: Path, images: Sequence[Listed]) -> list[DataProblem]:
+    """Reports how the lines of a list are odd, one problem of every kind."""
+    counts = Counter(image.odd for image in images if image.odd)
+    return [
+        DataProblem(path, None, f"{count} of {len(images)} lines {_ODD[odd]}", "list") for odd, count in counts.items()
+    ]
 
 
 def base_of(value: str, bases: Sequence[Path]) -> Path:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
-
 from darkprune.data.dataset import Dataset
 from darkprune.errors import DataError
 from darkprune.evaluation.average_precision import DARKNET, Scoring
@@ -15,16 +12,14 @@ from darkprune.evaluation.results import EvaluateResult, summarise
 from darkprune.progress import Progress, silent
 
 
-def truths_of(dataset: Dataset, classes: int, readable: npt.NDArray[np.bool_] | None = None) -> Truths:
+def truths_of(dataset: Dataset, classes: int) -> Truths:
     """Reads the labels of a set.
 
     Args:
         dataset: the set.
         classes: number of classes of the head; labels of others are left out.
-        readable: (images,) images to take; all if None.
     """
-    chosen = range(len(dataset)) if readable is None else np.flatnonzero(readable).tolist()
-    return make_truths([dataset.images[index].objects() for index in chosen], list(chosen), classes)
+    return make_truths([record.objects() for record in dataset.images], range(len(dataset)), classes)
 
 
 def evaluate_detector(
@@ -51,17 +46,20 @@ def evaluate_detector(
         The figures, and what they were computed from (with the images that were skipped).
 
     Raises:
-        DataError: the set is empty, or no image can be read.
+        DataError: the set is empty, holds no objects to measure on, or no image can be read.
         DarkpruneError: `coco` is asked for but no evaluator is installed.
     """
     if not dataset.images:
         raise DataError(f"{dataset.source}: has no images to evaluate on")
+    classes = detector.heads[-1].classes
+    truths = truths_of(dataset, classes)
+    if truths.difficult.all():
+        raise DataError(f"{dataset.source}: has no labelled objects of the network's {classes} classes to measure on")
     paths = [record.path for record in dataset.images]
     found = find_objects(detector, paths, loading, task=task, progress=progress)
     if len(found.problems) == len(paths):
         raise DataError(f"{dataset.source}: not one of its {len(paths)} images can be read; {found.problems[0]}")
-    classes = detector.heads[-1].classes
-    truths = truths_of(dataset, classes, found.sizes[:, 0] > 0)
+    truths = truths.select(found.sizes[truths.image, 0] > 0)
     wanted = coco if coco is not None else evaluator_name() is not None
     figures = coco_figures(found.detections, truths, found.sizes, classes) if wanted else None
     names = [dataset.class_names[i] if i < len(dataset.class_names) else str(i) for i in range(classes)]

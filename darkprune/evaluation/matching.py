@@ -33,6 +33,10 @@ class Truths:
     def __len__(self) -> int:
         return len(self.image)
 
+    def select(self, keep: npt.NDArray[np.bool_]) -> Truths:
+        """Returns the objects where `keep`, (t,) bool, is true."""
+        return Truths(self.image[keep], self.boxes[keep], self.classes[keep], self.difficult[keep])
+
 
 @dataclass(frozen=True, eq=False)
 class Matches:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from darkprune.data.files import read_lines
 from darkprune.data.loading import InputShape
+from darkprune.data.text_files import read_lines
 from darkprune.errors import DataError, GraphError
 from darkprune.evaluation.heads import Head
 from darkprune.graph.graph import Graph, Layer

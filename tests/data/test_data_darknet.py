@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from darkprune.data import read_dataset
-from darkprune.data.class_names import class_names
-from darkprune.data.darknet_data import find_label, label_path, read_data_file, read_label_file, read_names
+from darkprune.data.class_names import class_names, read_names
+from darkprune.data.forms.darknet import find_label, label_path, read_data_file
+from darkprune.data.forms.labels import read_label_file
 from darkprune.data.scenes import CLASSES
 from darkprune.errors import DataError
 from darkprune.graph.graph import read_graph
@@ -131,9 +132,13 @@ def test_data_files_that_lead_nowhere(tmp_path: Path, text: str, match: str) -> 
         ("0 .1 .2 .3 .4\n", 1, None),
         ("0 .1 .2 .3 .4", 1, None),
         ("\n0\t.1 .2  .3 .4\r\n\n1 1 1 1 1\n", 2, None),
-        ("0 .1 .2 .3 .4 .9\n", 0, 1),
+        ("0 .1 .2 .3 .4 .9\n", 1, 1),
+        ("0 .1 .2 .3 .4 1 .1 .2 .3 .4\n", 2, None),  # a stream of numbers, as darknet reads it
+        ("1 .1 .1 .3 .1 .3 .5 .1 .5\n", 1, 1),  # a polygon
+        ("0 .1 .2 .3\n1 .1 .2 .3 .4\n", 1, 1),
+        ("0,.1,.2,.3,.4\n1 .1 .2 .3 .4\n", 0, 1),
         ("0 .1 .2 .3\n", 0, 1),
-        ("0 .1 .2 .3 .4\n0.0 .1 .2 .3 .4\n0 .1 .2 .3 .4\n", 1, 2),
+        ("0 .1 .2 .3 .4\n0.0 .1 .2 .3 .4\n0 .1 .2 .3 .4\n", 3, 2),
         ("0 .1 .2 .3 nan\n", 0, 1),
         ("0 1_0 .2 .3 .4\n", 0, 1),
         ("\n\ncat .1 .2 .3 .4\n", 0, 3),

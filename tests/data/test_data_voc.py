@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from darkprune.data import read_dataset
 from darkprune.data.check import check_dataset
-from darkprune.data.voc import VocLabels
+from darkprune.data.forms.voc import VocLabels
 from darkprune.errors import DataError
 from tests.assets import BCCD, needs_assets
 

@@ -12,7 +12,7 @@ import torch
 
 from darkprune.cli import train
 from darkprune.darknet.cfg import parse_cfg
-from darkprune.data.darknet_data import read_data_file
+from darkprune.data.forms.darknet import read_data_file
 from darkprune.errors import DarkpruneError, DataError, TrainingError
 from darkprune.graph.graph import build_graph
 from darkprune.training.data.classifier import Crops, crop, read_classes

@@ -15,8 +15,9 @@ import cv2
 import numpy as np
 import torch
 
-from darkprune.data.darknet_data import DataFile, read_data_file, read_names, records_of_list
+from darkprune.data.class_names import read_names
 from darkprune.data.dataset import DataProblem
+from darkprune.data.forms.darknet import DataFile, read_data_file, records_of_list
 from darkprune.data.images import Pixels
 from darkprune.data.loading import load_batches
 from darkprune.errors import DataError
@@ -176,11 +177,12 @@ def read_classes(data: DataFile, split: str, classes: int) -> tuple[tuple[Path, 
     if "labels" not in data.options or split not in data.options:
         missing = "labels" if "labels" not in data.options else split
         raise DataError(f"{data.path}: has no `{missing}=` line, which a classifier's .data file needs")
-    labels, _ = read_names(data.resolve(data.options["labels"]))
+    labels, _ = read_names(data.find("labels")[0])
     if len(labels) != classes:
         raise DataError(f"{data.path}: {len(labels)} labels, but the network has {classes} classes")
-    listing = data.resolve(data.options[split])
-    paths = tuple(record.path for record in records_of_list(listing, (Path(), data.path.parent, listing.parent)))
+    listing, _ = data.find(split)
+    records, _ = records_of_list(listing, (Path(), data.path.parent, listing.parent))
+    paths = tuple(record.path for record in records)
     found = [[number for number, label in enumerate(labels) if label in str(path)] for path in paths]
     counts = Counter(len(each) for each in found)
     if counts[1] != len(paths):

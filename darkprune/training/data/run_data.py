@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from darkprune.data import read_dataset
-from darkprune.data.check import check_dataset, check_names
 from darkprune.data.dataset import Dataset
 from darkprune.data.image_files import images_of
+from darkprune.data.labelled import open_labelled
 from darkprune.errors import DataError, TrainingError, UsageError
 from darkprune.graph.graph import Graph
 from darkprune.runs.digests import digest_of_images, digest_of_labels, digest_of_lines
@@ -18,8 +17,6 @@ from darkprune.training.data.classifier import Accuracy, class_images
 from darkprune.training.data.examples import ImageSet, image_set, unlabelled_set
 from darkprune.training.losses.softmax import SoftmaxLoss
 from darkprune.training.settings import RunSettings
-
-SHOWN_PROBLEMS = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,9 +76,10 @@ def open_data(
     else:
         if data is None:
             raise UsageError("say what to train on: --data F")
-        dataset = read_dataset(data, "train", settings.names)
         classes = classes_of(graph)
-        warnings += _check(dataset, classes, settings.strict)
+        labelled = open_labelled(data, "train", settings.names, classes, strict=settings.strict)
+        dataset = labelled.dataset
+        warnings += labelled.warnings
         images, _ = image_set(dataset, classes, channels)
         digest = digest_of_labels(dataset)
     validation = None
@@ -89,25 +87,6 @@ def open_data(
         validation, problem = _validation(data, settings, dataset)
         warnings += problem
     return RunData(images, validation, digest, tuple(warnings))
-
-
-def _check(dataset: Dataset, classes: int, strict: bool) -> list[str]:
-    """Returns what is wrong with names, images and labels."""
-    duplicates = check_names(dataset.class_names, None, dataset)
-    for problem in check_names(dataset.class_names, classes, dataset):
-        if problem not in duplicates:  # another number of names than of classes
-            raise DataError(str(problem))
-    problems = check_dataset(dataset, classes, decode=False, workers=8)
-    if problems and strict:
-        raise DataError(f"{problems[0]} (one of {len(problems)} problems; --strict stops at any)")
-    missing = sum(problem.kind == "image" for problem in problems)
-    if missing == len(dataset.images):
-        raise DataError(f"{dataset.source}: not one of its {missing} images is there; {problems[0]}")
-    shown = [str(problem) for problem in problems[:SHOWN_PROBLEMS]]
-    if len(problems) > SHOWN_PROBLEMS:
-        kinds = ", ".join(f"{count} × {kind}" for kind, count in Counter(p.kind for p in problems).most_common())
-        shown.append(f"{len(problems)} problems in all ({kinds}); `darkprune check` lists them")
-    return shown
 
 
 def _validation(
@@ -120,6 +99,6 @@ def _validation(
         if settings.valid is not None:
             raise
         return None, [f"no validation set ({error}); mAP is not measured"]
-    if settings.valid is None and trained is not None and found.images == trained.images:
+    if settings.valid is None and trained is not None and not found.has_splits and found.images == trained.images:
         return None, ["the data has no validation split; mAP is not measured (--valid gives one)"]
     return found, []

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from xml.parsers import expat
@@ -17,7 +17,7 @@ from xml.parsers import expat
 import numpy as np
 
 from darkprune.darknet.input import read_file
-from darkprune.data.darknet_data import read_names
+from darkprune.data.class_names import read_names
 from darkprune.data.dataset import (
     DataProblem,
     Dataset,
@@ -27,9 +27,10 @@ from darkprune.data.dataset import (
     make_objects,
     printable,
 )
-from darkprune.data.files import MAX_LIST_BYTES, read_lines
+from darkprune.data.forms.folders import split_folder, split_folders
 from darkprune.data.image_files import is_image
 from darkprune.data.images import image_size
+from darkprune.data.text_files import MAX_LIST_BYTES, read_lines
 from darkprune.errors import DataError
 
 MAX_XML_BYTES = 8 << 20
@@ -69,79 +70,133 @@ class VocLabels:
         return _read_annotation(self.file, self.image, self.class_names)
 
 
-def is_voc(path: Path) -> bool:
-    """Tells whether a folder, or its only VOC-like subfolder, has the form of Pascal VOC."""
-    return _root(path) is not None
+@dataclass(frozen=True)
+class VocFolder:
+    """Where a set in this form lies.
+
+    Attributes:
+        root: the folder of the set.
+        annotations: folder of the XML files.
+        images: folder of the images; the same one in flat sets.
+        listing: the image set of the split; None where everything is in it.
+        has_splits: whether the set tells training and validation images apart.
+    """
+
+    root: Path
+    annotations: Path
+    images: Path
+    listing: Path | None = None
+    has_splits: bool = False
 
 
-def read_voc(path: Path, split: str = "valid", names: Path | None = None) -> Dataset:
-    """Reads one image set of a VOC folder.
+def find_voc(folder: Path, split: str) -> VocFolder | None:
+    """Finds a set in a folder, or in its only subfolder that holds one.
+
+    Besides Pascal VOC's own folders, other tools write annotations/ and images/, XML files beside the images, or a
+    folder of such files for every split.
 
     Args:
-        path: the folder with Annotations/ and JPEGImages/, or one that holds exactly one such folder.
+        folder: the folder.
         split: `train` (train.txt, else trainval.txt), `valid` (val.txt, else test.txt), or the name of an image set.
-            A folder without ImageSets has all its annotations in every split.
-        names: a names file that gives the order of the classes; without one they are sorted by name, over all
-            annotations of the folder, so that every split has the same numbers.
 
     Raises:
-        DataError: not such a folder, no such image set, or an empty one.
+        DataError: it is such a folder but has no such split.
     """
-    root = _root(path)
-    if root is None:
-        raise DataError(f"{path}: is not a Pascal VOC folder; it has to hold Annotations/ and JPEGImages/")
-    class_names, problems = read_names(names) if names is not None else (_all_names(root), [])
-    images = _image_files(root)
-    records = []
-    for identity in _identities(root, split):
-        image = images.get(identity, root / "JPEGImages" / f"{identity}.jpg")
-        file = root / "Annotations" / f"{identity}.xml"
-        if os.path.isfile(file):
-            records.append(ImageRecord(image, VocLabels(file, image, class_names)))
-        else:
-            problem = DataProblem(
-                file, None, "no such annotation; the image is taken for one without objects", "missing"
-            )
-            records.append(ImageRecord(image, StoredLabels(file, LabelReading(make_objects([], []), (problem,)))))
-    return Dataset(root.name, class_names, tuple(records), tuple(problems), root)
+    found = _layout(folder)
+    if found is not None:
+        return _with_image_set(found, split)
+    named = split_folders(folder)
+    chosen = split_folder(folder, split)
+    if chosen is not None:
+        return None if (found := _layout(chosen)) is None else replace(found, root=folder, has_splits=True)
+    children = [child for child in sorted(folder.iterdir()) if child.is_dir() and child not in named.values()]
+    below = [found for child in children if (found := _layout(child)) is not None]
+    return _with_image_set(below[0], split) if len(below) == 1 else None
 
 
-def _root(path: Path) -> Path | None:
-    candidates = [path]
-    if path.is_dir() and not (path / "Annotations").is_dir():
-        candidates = [child for child in sorted(path.iterdir()) if (child / "Annotations").is_dir()]
-    found = [root for root in candidates if (root / "Annotations").is_dir() and (root / "JPEGImages").is_dir()]
-    return found[0] if len(found) == 1 else None
+def _layout(folder: Path) -> VocFolder | None:
+    children = {child.name: child for child in folder.iterdir() if child.is_dir()}
+    annotations = [child for name, child in children.items() if name.lower() in ("annotations", "xmls")]
+    images = [child for name, child in children.items() if name.lower() in ("jpegimages", "images")]
+    if len(annotations) == 1 and len(images) == 1 and _has_xml(annotations[0]):
+        return VocFolder(folder, annotations[0], images[0])
+    if _has_xml(folder) and any(is_image(name) for name in os.listdir(folder)):
+        return VocFolder(folder, folder, folder)
+    return None
 
 
-def _identities(root: Path, split: str) -> list[str]:
-    """Returns the image names of a split, without extension."""
-    folder = root / "ImageSets" / "Main"
+def _has_xml(folder: Path) -> bool:
+    return next(folder.glob("*.xml"), None) is not None
+
+
+def _with_image_set(found: VocFolder, split: str) -> VocFolder:
+    folder = found.root / "ImageSets" / "Main"
     if not folder.is_dir():
-        return [file.stem for file in sorted((root / "Annotations").glob("*.xml"))]
+        return found
     wanted = _SETS.get(split, (split,))
     listing = next((folder / f"{name}.txt" for name in wanted if (folder / f"{name}.txt").is_file()), None)
     if listing is None:
         there = ", ".join(sorted(file.stem for file in folder.glob("*.txt"))[:8]) or "none"
         raise DataError(f"{folder}: has no {' or '.join(f'{name}.txt' for name in wanted)}; image sets there: {there}")
-    found = [line.split()[0] for line in read_lines(listing, MAX_LIST_BYTES, "an image set") if line.strip()]
-    if not found:
-        raise DataError(f"{listing}: is empty; it has to name one image per line")
-    return found
+    return replace(found, listing=listing, has_splits=True)
 
 
-def _image_files(root: Path) -> dict[str, Path]:
+def read_voc(found: VocFolder, names: Path | None = None) -> Dataset:
+    """Reads a set.
+
+    Args:
+        found: where it lies.
+        names: a names file that gives the order of the classes; without one they are sorted by name, over all
+            annotations of the set, so that every split has the same numbers.
+
+    Raises:
+        DataError: the image set is empty.
+    """
+    class_names, problems = read_names(names) if names is not None else (_all_names(found), [])
+    images = _image_files(found.images)
+    records = []
+    for identity in _identities(found):
+        image = images.get(identity, found.images / f"{identity}.jpg")
+        file = found.annotations / f"{identity}.xml"
+        if os.path.isfile(file):
+            records.append(ImageRecord(image, VocLabels(file, image, class_names)))
+        else:
+            text = "no such annotation; the image is taken for one without objects"
+            missing = LabelReading(make_objects([], []), (DataProblem(file, None, text, "missing"),))
+            records.append(ImageRecord(image, StoredLabels(file, missing)))
+    return Dataset(
+        name=found.root.name,
+        class_names=class_names,
+        images=tuple(records),
+        problems=tuple(problems),
+        source=found.root,
+        form="Pascal VOC",
+        has_splits=found.has_splits,
+    )
+
+
+def _identities(found: VocFolder) -> list[str]:
+    """Returns the image names of a set, without extension."""
+    if found.listing is None:
+        return [file.stem for file in sorted(found.annotations.glob("*.xml"))]
+    lines = read_lines(found.listing, MAX_LIST_BYTES, "an image set")
+    names = [line.split()[0] for line in lines if line.strip()]
+    if not names:
+        raise DataError(f"{found.listing}: is empty; it has to name one image per line")
+    return names
+
+
+def _image_files(folder: Path) -> dict[str, Path]:
     """Maps names without extension to files: one directory read instead of a guess per image."""
-    files = {}
-    for entry in os.scandir(root / "JPEGImages"):
-        if is_image(entry.name):
-            files[os.path.splitext(entry.name)[0]] = root / "JPEGImages" / entry.name
-    return files
+    return {os.path.splitext(name)[0]: folder / name for name in os.listdir(folder) if is_image(name)}
 
 
-def _all_names(root: Path) -> tuple[str, ...]:
+def _all_names(found: VocFolder) -> tuple[str, ...]:
+    """Returns the names in all annotations, of every split."""
+    splits = split_folders(found.root).values()
+    folders = splits if found.annotations in splits else [found.annotations]
     names: set[str] = set()
-    for file in (root / "Annotations").glob("*.xml"):
+    for file in (file for folder in folders for file in folder.glob("*.xml")):
         try:
             annotation = _parse(file)
         except DataError:

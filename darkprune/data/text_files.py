@@ -1,0 +1,56 @@
+"""Text files of data sets: lists, names, labels, in whatever encoding they were saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from darkprune.darknet.input import read_file
+from darkprune.errors import DataError
+
+MAX_LIST_BYTES = 1 << 30
+_UTF16 = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
+
+
+def read_lines(path: Path, limit: int, what: str) -> list[str]:
+    """Reads a text file as lines without their ends (LF, CRLF or CR).
+
+    Bytes that are not UTF-8 stay as they are (surrogate escapes), so that odd file names still open. UTF-16 is read
+    where a byte order mark says so.
+
+    Raises:
+        DataError: it cannot be read, is larger than `limit` bytes, or is binary.
+    """
+    return split_lines(decode_text(read_file(path, limit, what), path, what)[0])
+
+
+def decode_text(data: bytes, path: Path, what: str) -> tuple[str, str | None]:
+    """Decodes the content of a text file.
+
+    Args:
+        data: its content.
+        path, what: for the error.
+
+    Returns:
+        The text without its byte order mark, and the encoding that the mark stands for; None without one.
+
+    Raises:
+        DataError: it is binary.
+    """
+    encoding = _UTF16.get(data[:2])
+    if encoding is not None:
+        try:
+            return data[2:].decode(encoding), "UTF-16"
+        except UnicodeDecodeError:
+            raise DataError(f"{path}: begins like UTF-16 text but is none; expected {what}") from None
+    if b"\0" in data:
+        raise DataError(f"{path}: holds binary data, not text; expected {what}")
+    text = data.removeprefix(b"\xef\xbb\xbf")
+    return text.decode("utf-8", "surrogateescape"), "UTF-8 with a byte order mark" if len(text) < len(data) else None
+
+
+def split_lines(text: str) -> list[str]:
+    """Splits text into lines without their ends; other characters that Unicode calls line ends stay."""
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    if lines and not lines[-1]:
+        lines.pop()
+    return lines
