@@ -10,9 +10,10 @@ from typing import Any
 
 from darkprune.api.pair import Network, Pair, on_disk
 from darkprune.darknet.output import checked_file
-from darkprune.data import read_dataset
 from darkprune.data.class_names import class_names
+from darkprune.data.labelled import open_labelled
 from darkprune.errors import UsageError
+from darkprune.evaluation.of_graph import heads_of
 from darkprune.graph.graph import resized
 from darkprune.onnx.calibration import METHODS, calibration_files
 from darkprune.onnx.check import Agreement
@@ -140,17 +141,19 @@ class ExportResult:
         file: what is in it.
         agreement: how far its outputs are off from those of the pair in another program.
         accuracy: what a lower precision costs, where labelled images were given.
+        data_warnings: what is wrong with these images.
     """
 
     onnx: Path
     file: OnnxFile
     agreement: Agreement
     accuracy: PrecisionCost | None = None
+    data_warnings: tuple[str, ...] = ()
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a user should know of the file."""
-        return self.file.remarks
+        return (*self.file.remarks, *self.data_warnings)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the result as JSON values."""
@@ -207,8 +210,9 @@ def export(
         report = stack.enter_context(reporting(progress))
         pair = stack.enter_context(on_disk(network))
         graph, weights = resized(pair.graph, settings.size), pair.weights_file
-        names = None if settings.names is None else str(settings.names)
-        dataset = read_dataset(str(settings.data), settings.split, names) if settings.data else None
+        labelled = None
+        if settings.data is not None:
+            labelled = open_labelled(settings.data, settings.split, settings.names, heads_of(graph)[-1].classes)
         path = stack.enter_context(checked_file(output, inputs, settings.overwrite))
         cache = None
         if settings.calibration_cache is not None:
@@ -216,9 +220,9 @@ def export(
             cache = stack.enter_context(place)
         precision = Precision(settings.precision, settings.keep_fp32, settings.calibration(cache))
         file, agreement = export_and_compare(graph, weights, options, precision, path, images, report)
-        if dataset is not None:
-            accuracy = precision_cost(file, graph, weights, dataset, report)
-    return ExportResult(output, file, agreement, accuracy)
+        if labelled is not None:
+            accuracy = precision_cost(file, graph, weights, labelled.dataset, report)
+    return ExportResult(output, file, agreement, accuracy, labelled.warnings if labelled is not None else ())
 
 
 def files_of(network: Network) -> list[Path]:

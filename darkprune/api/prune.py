@@ -278,7 +278,7 @@ class _Work:
     """One call of `prune`: what is read and measured on the way to a surgery."""
 
     def __init__(self, pair: Pair, settings: PruneSettings, progress: Progress) -> None:
-        self._settings, self._progress = settings, progress
+        self._settings, self._graph, self._progress = settings, pair.graph, progress
         self._session = self._open_session(pair.graph)
         self._findings: dict[str, object] = {}
         self._measuring: list[str] = []
@@ -295,6 +295,7 @@ class _Work:
             effort = Effort(settings.candidates or 0, settings.rounds, settings.search_minutes, jobs=settings.jobs)
             budget, selection = settings.budget(weights.graph), settings.selection()
             surgery = choose(weights, selection, session, budget, effort, self._unit_scorer(), adjust=self._adjust)
+        labelled = None if settings.plan_only else self._labelled()
         warnings = (*self._warnings, *surgery.warnings, *self._measuring)
         surgery = replace(surgery, warnings=warnings, findings=dict(self._findings))
         if settings.plan_only or (session is None and settings.data is None):
@@ -304,7 +305,7 @@ class _Work:
         recovery = None
         if session is not None:
             surgery, recovery = session.recover(surgery)
-        return compare(surgery, recovery, self._labelled(), self._progress)
+        return compare(surgery, recovery, labelled, self._progress)
 
     def _open_session(self, graph: Graph) -> Session | None:
         settings = self._settings
@@ -320,10 +321,9 @@ class _Work:
         settings = self._settings
         if settings.unit_score == "gamma" or settings.data is None:
             return score_units
-        from darkprune.data import read_dataset
         from darkprune.scores.separation import score_by_separation
 
-        dataset = read_dataset(settings.data, "train", settings.names)
+        dataset = self._open(settings.data, "train")
 
         def score(weights: NetworkWeights, units: Sequence[Unit]) -> tuple[Unit, ...]:
             return score_by_separation(weights, units, dataset, progress=self._progress)
@@ -333,9 +333,16 @@ class _Work:
     def _labelled(self) -> Dataset | None:
         if self._settings.data is None:
             return None
-        from darkprune.data import read_dataset
+        return self._open(self._settings.data, self._settings.split)
 
-        return read_dataset(self._settings.data, self._settings.split, self._settings.names)
+    def _open(self, data: PathLike, split: str) -> Dataset:
+        """Reads labelled images; warnings about them are kept."""
+        from darkprune.data.labelled import open_labelled
+        from darkprune.evaluation.of_graph import heads_of
+
+        labelled = open_labelled(data, split, self._settings.names, heads_of(self._graph)[-1].classes)
+        self._measuring += [text for text in labelled.warnings if text not in self._measuring]
+        return labelled.dataset
 
     def _adjust(self, ranking: Ranking, selection: Selection) -> tuple[Ranking, Selection]:
         """Puts measured curves into the ranking, and the ratio that meets a latency into the selection."""

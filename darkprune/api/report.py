@@ -10,10 +10,11 @@ from darkprune.api.pair import Pair
 from darkprune.darknet.output import atomic_file, result_folder
 from darkprune.data.class_names import class_names
 from darkprune.data.dataset import Dataset
-from darkprune.data.image_files import list_images
-from darkprune.data.reading import read_dataset
-from darkprune.errors import DarkpruneError, DataError, UsageError
-from darkprune.graph.graph import read_graph
+from darkprune.data.image_files import images_of
+from darkprune.data.labelled import open_labelled
+from darkprune.errors import DarkpruneError, UsageError
+from darkprune.evaluation.of_graph import heads_of
+from darkprune.graph.graph import Graph, read_graph
 from darkprune.graph.groups import PruneGroup, find_groups
 from darkprune.pages.contents import Contents, PairFiles, find_original, read_contents
 from darkprune.pages.context import Missing, ReportContext
@@ -128,9 +129,8 @@ def report(
         )
     with reporting(progress) as report_progress:
         groups = structure.groups if structure else ()
-        measured = _measure(settings, contents, networks, groups, report_progress)
-    if problem:
-        contents = replace(contents, problems=(*contents.problems, problem))
+        measured, odd = _measure(settings, contents, networks, groups, report_progress)
+    contents = replace(contents, problems=(*contents.problems, *([problem] if problem else []), *odd))
     context = ReportContext(contents, networks, structure, measured)
     page = make_run_page(context)
     inputs = [network.weights for network in networks]
@@ -187,11 +187,15 @@ def _measure(
     networks: Sequence[NamedNetwork],
     groups: Sequence[PruneGroup],
     progress: Progress,
-) -> Measurements:
-    """Measures what can be measured; a report is written even where the networks cannot be run."""
+) -> tuple[Measurements, tuple[str, ...]]:
+    """Measures what can be measured; a report is written even where the networks cannot be run.
+
+    Returns:
+        The measurements, and what is wrong with the images.
+    """
     if not networks:
-        return Measurements()
-    dataset = _dataset(settings)
+        return Measurements(), ()
+    dataset, warnings = _dataset(settings, networks[0].graph)
     paths = _sample_paths(settings, dataset)
     names = dataset.class_names if dataset is not None else ()
     names = names or class_names(settings.names, networks[0].graph)
@@ -200,7 +204,7 @@ def _measure(
     except DarkpruneError as error:
         if settings.runner or settings.data:
             raise
-        return Measurements(problems={"networks": str(error)})
+        return Measurements(problems={"networks": str(error)}), warnings
     measured = Measurements(
         runner=running.runner,
         evaluations=running.evaluate(dataset) if dataset is not None else (),
@@ -208,25 +212,24 @@ def _measure(
         samples=running.draw_samples(paths, names) if paths else (),
     )
     if not paths or len(networks) < 2:
-        return measured
+        return measured, warnings
     plan = contents.cut.plan if contents.cut is not None else None
     try:
-        return replace(measured, attention=running.draw_attention(paths[:MOST_ATTENTION], groups, plan))
+        measured = replace(measured, attention=running.draw_attention(paths[:MOST_ATTENTION], groups, plan))
     except DarkpruneError as error:
-        return replace(measured, problems={"attention": str(error)})
+        measured = replace(measured, problems={"attention": str(error)})
+    return measured, warnings
 
 
-def _dataset(settings: ReportSettings) -> Dataset | None:
+def _dataset(settings: ReportSettings, graph: Graph) -> tuple[Dataset | None, tuple[str, ...]]:
+    """Returns the labelled images, if some are given, and what is wrong with them."""
     if settings.data is None:
-        return None
-    dataset = read_dataset(settings.data, settings.split, settings.names)
-    return replace(dataset, images=dataset.images[: settings.limit])
+        return None, ()
+    labelled = open_labelled(settings.data, settings.split, settings.names, heads_of(graph)[-1].classes)
+    return replace(labelled.dataset, images=labelled.dataset.images[: settings.limit]), labelled.warnings
 
 
 def _sample_paths(settings: ReportSettings, dataset: Dataset | None) -> list[Path]:
     if settings.images is not None:
-        folder = Path(settings.images)
-        if not folder.is_dir():
-            raise DataError(f"{folder}: no such folder; --images takes a folder of images")
-        return list(list_images(folder))[: settings.samples]
+        return list(images_of(Path(settings.images)))[: settings.samples]
     return [record.path for record in dataset.images[: settings.samples]] if dataset is not None else []

@@ -55,8 +55,8 @@ def open_labelled(
         reason = next((problem for problem in problems if problem.kind == "list"), problems[0])
         raise DataError(f"{dataset.source}: not one of its {absent} images is there; {reason}")
     if not any(_counted(record, classes) for record in dataset.images):
-        reason = f"; {problems[0]}" if problems else ""
-        raise DataError(f"{dataset.source}: has no labelled objects of the network's {classes} classes{reason}")
+        cause = f"; {problems[0]}" if problems else ""
+        raise DataError(f"{dataset.source}: has no labelled objects of the network's {classes} classes{cause}")
     return Labelled(dataset, _summary(problems, len(dataset.images)))
 
 

@@ -152,7 +152,7 @@ def test_refuses_in_one_line(tmp_path: Path, slim: Path, capsys: pytest.CaptureF
         ([tmp_path / "none"], 1, "no such folder"),
         ([tmp_path], 1, "holds no report.json"),
         ([slim, "--runs", "-1"], 2, "--runs"),
-        ([slim, "--images", tmp_path / "none"], 1, "no such folder"),
+        ([slim, "--images", tmp_path / "none"], 1, "no such file or folder"),
         ([slim, "-o", slim / "plan.json"], 2, "exists"),
         ([slim, "--original", "builtin:scenes", "builtin:scenes"], 2, "the result of cutting another network"),
     ):

@@ -1,0 +1,190 @@
+"""Data sets as other tools lay them out: folders, YAML, lists made on Windows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from darkprune.data import read_dataset
+from darkprune.data.check import check_dataset
+from darkprune.data.forms.ultralytics import read_yaml
+from darkprune.data.image_files import images_of
+from darkprune.errors import DataError
+
+CASES = Path(__file__).parents[3] / "shared" / "cases"
+NAMES = ["red", "green"]
+XML = (
+    "<annotation><size><width>20</width><height>10</height></size><object><name>{}</name><bndbox><xmin>3</xmin>"
+    "<ymin>2</ymin><xmax>13</xmax><ymax>7</ymax></bndbox></object></annotation>"
+)
+
+
+def image(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), np.zeros((10, 20, 3), np.uint8))
+    return path
+
+
+def text(path: Path, content: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content, encoding="utf-8")
+    return path
+
+
+def labelled(root: Path, images: str, labels: str, number: int) -> None:
+    """An image with one object of class `number`."""
+    image(root / images / f"{number}.jpg")
+    text(root / labels / f"{number}.txt", f"{number} .5 .5 .2 .2\n")
+
+
+def classes_of(root: Path, split: str = "valid") -> list[str]:
+    """The class names of all objects, image by image."""
+    dataset = read_dataset(root, split)
+    return [dataset.class_names[number] for record in dataset.images for number in record.objects().classes]
+
+
+@pytest.mark.parametrize(("annotations", "images"), [("annotations", "images"), ("Annotations", "images"), (".", ".")])
+def test_voc_in_other_folders(tmp_path: Path, annotations: str, images: str) -> None:
+    for number, name in enumerate(NAMES):
+        image(tmp_path / images / f"{number}.png")
+        text(tmp_path / annotations / f"{number}.xml", XML.format(name))
+    assert classes_of(tmp_path) == NAMES
+    assert read_dataset(tmp_path).form == "Pascal VOC"
+    assert check_dataset(read_dataset(tmp_path), 2) == []
+
+
+def test_voc_in_a_folder_per_split(tmp_path: Path) -> None:
+    for folder, name in zip(("train", "valid"), NAMES, strict=True):
+        image(tmp_path / folder / "0.jpg")
+        text(tmp_path / folder / "0.xml", XML.format(name))
+    assert (classes_of(tmp_path, "train"), classes_of(tmp_path)) == (["red"], ["green"])
+    assert read_dataset(tmp_path).class_names == ("green", "red")  # those of all splits
+
+
+def test_labels_beside_the_images_of_a_split(tmp_path: Path) -> None:
+    for number, folder in enumerate(("train", "valid")):
+        labelled(tmp_path, folder, folder, number)
+        text(tmp_path / folder / "_darknet.labels", "red\ngreen\n")
+    assert (classes_of(tmp_path, "train"), classes_of(tmp_path)) == (["red"], ["green"])
+    assert read_dataset(tmp_path).has_splits
+    assert classes_of(tmp_path / "train") == ["red"]  # one of them alone is a set too
+
+
+@pytest.mark.parametrize("names", ["[red, 'green']", "\n  0: red\n  1: green", "\n- red\n- green", "['red',\n green]"])
+@pytest.mark.parametrize("prefix", ["", "../"])
+def test_ultralytics(tmp_path: Path, names: str, prefix: str) -> None:
+    labelled(tmp_path, "train/images", "train/labels", 0)
+    labelled(tmp_path, "valid/images", "valid/labels", 1)
+    text(
+        tmp_path / "data.yaml",
+        f"# made by a tool\ntrain: {prefix}train/images # 1\nval: {prefix}valid/images\nnc: 2\nnames: {names}\n",
+    )
+    assert (classes_of(tmp_path, "train"), classes_of(tmp_path)) == (["red"], ["green"])
+    assert classes_of(tmp_path / "data.yaml") == ["green"]
+    with pytest.raises(DataError, match="no `night:`"):
+        read_dataset(tmp_path / "data.yaml", "night")
+
+
+def test_yaml_that_is_none_of_a_data_set(tmp_path: Path) -> None:
+    assert read_yaml(text(tmp_path / "a.yaml", "a: 'x, y'\nb: {c: 1, d: [2]}\n"))["a"] == "x, y"
+    for content in ("- a\n", "just words\n", ": 1\n"):
+        with pytest.raises(DataError, match="no YAML of a data set"):
+            read_yaml(text(tmp_path / "a.yaml", content))
+
+
+def test_cvat_s_paths_lead_through_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    labelled(tmp_path, "obj_train_data", "obj_train_data", 1)
+    text(tmp_path / "obj.names", "red\ngreen\n")
+    text(tmp_path / "train.txt", "data/obj_train_data/1.jpg\n")
+    text(tmp_path / "obj.data", "classes = 2\ntrain = data/train.txt\nnames = data/obj.names\nbackup = backup/\n")
+    assert classes_of(tmp_path, "train") == ["green"]
+    assert [problem.kind for problem in read_dataset(tmp_path, "train").problems] == ["list"]
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [("obj\\0.jpg", "backslashes"), ("obj/0.jpg  ", "blanks"), ("data/obj/0.jpg", "data/")],
+)
+def test_lists_of_other_machines(tmp_path: Path, line: str, says: str) -> None:
+    labelled(tmp_path, "obj", "obj", 0)
+    listing = text(tmp_path / "list.txt", f"{line}\r\n")
+    dataset = read_dataset(listing)
+    assert len(dataset.images[0].objects()) == 1
+    assert says in str(dataset.problems[0])
+    assert images_of(listing) == (dataset.images[0].path,)
+    listing.write_text(f"{line}\n", encoding="utf-16")
+    assert len(read_dataset(listing).images[0].objects()) == 1
+
+
+def test_a_list_of_another_disk_is_named_as_such(tmp_path: Path) -> None:
+    listing = text(tmp_path / "list.txt", "C:\\d\\0.jpg\n")
+    assert "Windows" in str(read_dataset(listing).problems[0])
+    with pytest.raises(DataError, match=r"not one of its 1 images is there.*Windows"):
+        images_of(listing)
+
+
+def test_blanks_in_the_paths_of_a_data_file(tmp_path: Path) -> None:
+    labelled(tmp_path, "obj", "obj", 0)
+    text(tmp_path / "my list.txt", f"{tmp_path}/obj/0.jpg\n")
+    data = text(tmp_path / "x.data", "valid = my list.txt\n")
+    assert "blanks" in " ".join(map(str, read_dataset(data).problems))
+    text(data, "valid = no list.txt\n")
+    with pytest.raises(DataError, match="removes the blanks of 'no list"):
+        read_dataset(data)
+
+
+def coco(root: Path, **changes: object) -> Path:
+    image(root / "images" / "a.jpg")
+    document = {
+        "categories": [{"id": 0, "name": "red", "supercategory": "none"}, {"id": 1, "name": "green"}],
+        "images": [{"id": 5, "file_name": "a.jpg", "width": 20, "height": 10}],
+        "annotations": [{"id": 0, "image_id": 5, "category_id": 1, "bbox": [2, 1, 10, 5]}],
+    }
+    return text(root / "all.json", json.dumps({**document, **changes}))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"images": [{"id": "005", "file_name": "images\\a.jpg", "width": 20, "height": 10}]},
+        {"images": [{"id": 5, "file_name": "a.jpg"}]},
+        {"annotations": [{"id": 0, "image_id": "5", "category_id": "1", "bbox": [2, 1, 10, 5]}]},
+    ],
+)
+def test_coco_as_other_tools_write_it(tmp_path: Path, changes: dict[str, object]) -> None:
+    coco(tmp_path, **changes)
+    (record,) = read_dataset(tmp_path).images
+    assert record.path.exists()
+    assert classes_of(tmp_path) == ["green"]
+    assert np.allclose(record.objects().boxes, [[0.35, 0.35, 0.5, 0.5]])
+
+
+def test_a_category_above_the_others_is_no_class(tmp_path: Path) -> None:
+    categories = [{"id": 0, "name": "things"}, {"id": 1, "name": "green", "supercategory": "things"}]
+    coco(tmp_path, categories=categories)
+    assert read_dataset(tmp_path).class_names == ("green",)
+    assert classes_of(tmp_path) == ["green"]
+
+
+def test_a_folder_says_what_it_holds(tmp_path: Path) -> None:
+    text(tmp_path / "notes.md", "")
+    with pytest.raises(DataError, match=r"it holds notes\.md"):
+        read_dataset(tmp_path)
+    coco(tmp_path)
+    labelled(tmp_path, "images", "labels", 0)
+    dataset = read_dataset(tmp_path)
+    assert (dataset.form, dataset.also) == ("COCO", ("images with darknet's label files",))
+
+
+@pytest.mark.skipif(not CASES.is_dir(), reason="the shared cases are not here")
+@pytest.mark.parametrize("folder", sorted(path.name for path in CASES.glob("form-*")) if CASES.is_dir() else [])
+def test_forms_of_public_reports(folder: str) -> None:
+    dataset = read_dataset(CASES / folder, "train")
+    assert dataset.class_names == (("blue", "green", "red") if "voc" in folder else ("red", "green", "blue"))
+    assert check_dataset(dataset, 3) == []
+    assert {int(number) for record in dataset.images for number in record.objects().classes} >= {0, 1}
