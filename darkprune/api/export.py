@@ -229,7 +229,7 @@ def files_of(network: Network) -> list[Path]:
     """Returns cfg and weights of a pair, or of the original of a surgery: files that no output may replace."""
     if isinstance(network, Pair):
         return [network.cfg, network.weights_file]
-    return [Path(network.original.graph.cfg.source), network.original.file.path]
+    return [Path(network.original.graph.cfg.source), network.original.path]
 
 
 def names_of(network: Network, given: PathLike | None) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from darkprune.darknet.output import atomic_file, check_folder, result_folder
 from darkprune.errors import UsageError
 from darkprune.graph.graph import Graph
 from darkprune.graph.stats import totals
-from darkprune.graph.weights import NetworkWeights
+from darkprune.graph.weights import NetworkWeights, TensorSource
 from darkprune.progress import Progress, Steps, reporting, track
 from darkprune.runners.base import RUNNERS
 from darkprune.runs.digests import digest_of_file
@@ -325,7 +325,7 @@ class _Work:
 
         dataset = self._open(settings.data, "train")
 
-        def score(weights: NetworkWeights, units: Sequence[Unit]) -> tuple[Unit, ...]:
+        def score(weights: TensorSource, units: Sequence[Unit]) -> tuple[Unit, ...]:
             return score_by_separation(weights, units, dataset, progress=self._progress)
 
         return score

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from darkprune.api.pair import Network, Pair, on_disk
 from darkprune.errors import PlanError, RunnerError
 from darkprune.graph.graph import Graph
-from darkprune.graph.weights import NetworkWeights
+from darkprune.graph.weights import NetworkWeights, TensorSource
 from darkprune.progress import Progress, reporting
 from darkprune.runners.base import RUNNERS
 from darkprune.runners.verify import TOLERANCE, Difference, NumericCheck, check_numbers
@@ -109,12 +109,12 @@ def _replayed(weights: NetworkWeights, slim: Pair, settings: VerifySettings) -> 
     path = Path(settings.plan) if settings.plan else slim.cfg.parent / "plan.json"
     if settings.plan is None and not path.exists():
         return None
-    hashes = digest_of_file(Path(weights.graph.cfg.source)), digest_of_file(weights.file.path)
+    hashes = digest_of_file(Path(weights.graph.cfg.source)), digest_of_file(weights.path)
     return replay(weights, read_plan(path), hashes)
 
 
 def _check(
-    surgery: Surgery | None, base: NetworkWeights, slim: Pair, settings: VerifySettings, progress: Progress
+    surgery: Surgery | None, base: TensorSource, slim: Pair, settings: VerifySettings, progress: Progress
 ) -> VerifyResult:
     report = slim.cfg.parent / "report.json"
     with slim.open() as weights:

@@ -12,7 +12,7 @@ from darkprune.errors import UsageError
 from darkprune.graph.graph import Graph, read_graph
 from darkprune.graph.groups import PRESETS, divide
 from darkprune.graph.stats import layer_detail, layer_json, totals
-from darkprune.graph.weights import NetworkWeights
+from darkprune.graph.weights import NetworkWeights, non_finite_tensors
 from darkprune.zoo import resolve
 
 
@@ -38,11 +38,11 @@ def run(args: Namespace) -> int:
     bad: list[str] = []
     if args.weights:
         with NetworkWeights(graph, resolve(args.weights, "weights")) as weights:
-            head = weights.file.header
+            head = weights.header
             size = head.size
             version = [head.major, head.minor, head.revision]
             header = {"version": version, "seen": head.seen, "bytes": weights.file.size}
-            bad = weights.non_finite()
+            bad = non_finite_tensors(weights)
     strict = _strict(graph) if args.strict else None
     if args.html:
         _draw(args, graph)

@@ -82,7 +82,7 @@ def _cut(setup: Setup, cell: Cell, out: Path, jobs: int) -> dict[str, object]:
     if setup.looks(cell):
         session = Session(_images(setup, cell), graph, method.finish, seed=cell.cut_seed)
     with NetworkWeights(graph, setup.weights) as weights:
-        budget = parse_budget(setup.settings.budget_of, cell.budget, totals(graph, weights.file.header.size))
+        budget = parse_budget(setup.settings.budget_of, cell.budget, totals(graph, weights.header.size))
         selection, rest = method.for_budget(weights, budget, setup.settings.common)
         candidates = setup.settings.candidates if method.searches else 0
         effort = Effort(candidates, method.rounds, seed=cell.cut_seed, jobs=jobs)

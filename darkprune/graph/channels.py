@@ -21,7 +21,6 @@ from darkprune.errors import GraphError
 from darkprune.graph.graph import Graph, Layer
 from darkprune.layers import INPUT
 from darkprune.layers.base import Indices, Labels
-from darkprune.layers.convolution import Convolutional
 
 BoolArray = NDArray[np.bool_]
 MAX_CHANNELS = 2**22  #: of all layers together; the largest published networks have some 200 thousand
@@ -267,11 +266,7 @@ def _pin_overlaps(splits: Sequence[EqualSplit], reasons: Sequence[dict[str, None
 
 def depthwise_layers(channels: ChannelMap) -> tuple[Layer, ...]:
     """Returns the convolutions that pass their input's channels on."""
-    return tuple(
-        layer
-        for layer in channels.graph
-        if isinstance(layer.kind, Convolutional) and layer.kind.depthwise(layer.inputs[0].c)
-    )
+    return tuple(layer for layer in channels.graph if layer.is_depthwise)
 
 
 def removed_in(channels: ChannelMap, keep: BoolArray, first: int, last: int) -> int:

@@ -6,9 +6,9 @@ from typing import BinaryIO
 
 import numpy as np
 
-from darkprune.darknet.weights import Header, WeightsWriter
+from darkprune.darknet.weights import Header
 from darkprune.graph.graph import Graph, Layer
-from darkprune.graph.weights import stored_tensors
+from darkprune.graph.weights import NetworkWriter
 from darkprune.layers import Blob, Role
 from darkprune.layers.base import Floats
 
@@ -30,10 +30,10 @@ def write_fresh(graph: Graph, file: BinaryIO, seed: int, vary: bool = False) -> 
         Bytes written.
     """
     random = np.random.default_rng(seed)
-    writer = WeightsWriter(file, Header(), stored_tensors(graph))
+    writer = NetworkWriter(graph, file, Header())
     for layer in graph:
         for blob in layer.stored:
-            writer.write(layer.index, blob.name, _draw(random, layer, blob, vary).astype(np.float32))
+            writer.write(layer, blob.name, _draw(random, layer, blob, vary).astype(np.float32))
     writer.finish()
     return writer.size
 

@@ -53,6 +53,25 @@ class Layer:
         return self.kind.names[0]
 
     @property
+    def is_depthwise(self) -> bool:
+        """Whether every input channel has filters of its own, so that the layer passes channels on."""
+        return self.kind.is_depthwise(self.inputs)
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether the layer makes channels as weighted sums over input channels, of all or of its block."""
+        return self.kind.is_dense(self.inputs)
+
+    @property
+    def is_normalised(self) -> bool:
+        """Whether the weights file holds a batch normalisation for the layer."""
+        return any(blob.name == "scales" for blob in self.stored)
+
+    def blob(self, name: str) -> Blob:
+        """Returns the declaration of a tensor."""
+        return next(blob for blob in self.blobs if blob.name == name)
+
+    @property
     def params(self) -> int:
         """Number of stored floats."""
         return sum(blob.count for blob in self.blobs)

@@ -1,13 +1,15 @@
-"""A graph's weights file: opening it with the size checked, and the tensors that a kind asks for."""
+"""The tensors of a network: what they are read from, and how they are written."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from darkprune.darknet.weights import WeightsFile
+from darkprune.darknet.weights import Header, WeightsFile, WeightsWriter
 from darkprune.errors import WeightsError
 from darkprune.graph.graph import Graph, Layer, read_graph
 from darkprune.layers import Blob
@@ -34,11 +36,58 @@ def weights_bytes(graph: Graph, header_size: int = 20) -> int:
     return header_size + 4 * sum(blob.count for layer in graph for blob in layer.stored)
 
 
-class NetworkWeights:
+class TensorSource(Protocol):
+    """The stored tensors of a network, read one at a time.
+
+    A weights file is one (`NetworkWeights`); others show it changed without copying it: without some residual units
+    (`darkprune.surgery.removed_units`), or with the weights of channels that replace others
+    (`darkprune.surgery.replaced_channels`).
+    """
+
+    @property
+    def graph(self) -> Graph:
+        """The network whose tensors these are."""
+        ...
+
+    @property
+    def header(self) -> Header:
+        """The header of the weights file."""
+        ...
+
+    @property
+    def path(self) -> Path:
+        """The weights file that the tensors come from."""
+        ...
+
+    def read(self, layer: Layer, name: str) -> NDArray[np.float32]:
+        """Reads a tensor in the axis order that the kind declares."""
+        ...
+
+    def chunks(self, layer: Layer, name: str, limit: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Reads a tensor in parts along its first axis.
+
+        Args:
+            layer: the layer.
+            name: of the tensor.
+            limit: bytes of a part; at least one row is read, and transposed tensors come whole.
+
+        Yields:
+            (first row, rows), which the next part overwrites.
+        """
+        ...
+
+    def reader(self, layer: Layer) -> BlobReader:
+        """Returns a function that reads the layer's tensors, those of the sharing layer where it has none."""
+        owner = layer
+        while not owner.stored and owner.references:
+            owner = self.graph[owner.references[0]]
+        return lambda name: self.read(owner, name)
+
+
+class NetworkWeights(TensorSource):
     """The weights file of a graph, open for reading.
 
     Attributes:
-        graph: the network.
         file: the file, in its own axis order.
     """
 
@@ -48,7 +97,7 @@ class NetworkWeights:
         Raises:
             WeightsError: see `WeightsFile`; a size that does not fit names the first layer that does not.
         """
-        self.graph = graph
+        self._graph = graph
         file = WeightsFile(path, stored_tensors(graph))
         if file.header.transposed:
             file.close()
@@ -69,38 +118,90 @@ class NetworkWeights:
         """Closes the file."""
         self.file.close()
 
+    @property
+    def graph(self) -> Graph:
+        """The network."""
+        return self._graph
+
+    @property
+    def header(self) -> Header:
+        """The file's header."""
+        return self.file.header
+
+    @property
+    def path(self) -> Path:
+        """The file's path."""
+        return self.file.path
+
     def read(self, layer: Layer, name: str) -> NDArray[np.float32]:
-        """Reads a tensor in the axis order that the kind declares."""
-        blob = self.blob(layer, name)
+        """Reads a tensor; see `TensorSource`."""
         values = self.file.read(layer.index, name)
-        return values.T if self.file.header.transposed and blob.transposable else values
+        return values.T if _is_transposed(self.header, layer.blob(name)) else values
 
-    def blob(self, layer: Layer, name: str) -> Blob:
-        """Returns a layer's declaration of a tensor."""
-        return next(blob for blob in layer.blobs if blob.name == name)
+    def chunks(self, layer: Layer, name: str, limit: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Reads a tensor in parts; see `TensorSource`."""
+        if _is_transposed(self.header, layer.blob(name)):
+            yield 0, self.read(layer, name)
+        else:
+            yield from self.file.chunks(layer.index, name, limit)
 
-    def reader(self, layer: Layer) -> BlobReader:
-        """Returns a function that reads the layer's tensors, those of the sharing layer where it has none."""
-        owner = layer
-        while not owner.stored and owner.references:
-            owner = self.graph[owner.references[0]]
-        return lambda name: self.read(owner, name)
 
-    def non_finite(self) -> list[str]:
-        """Lists tensors that hold NaN or infinity, with layer and first channel."""
-        found = []
-        for layer in self.graph:
-            for blob in layer.stored:
-                for first, rows in self.file.chunks(layer.index, blob.name, 1 << 24):
-                    bad = ~np.isfinite(rows.reshape(len(rows), -1)).all(axis=1)
-                    if bad.any():
-                        channel = first + int(bad.argmax())
-                        found.append(
-                            f"layer {layer.index} ({layer.name}): {blob.name} holds NaN or infinite values, "
-                            f"first at channel {channel}"
-                        )
-                        break
-        return found
+class NetworkWriter:
+    """Writes the weights file of a network, tensor by tensor in any order."""
+
+    def __init__(self, graph: Graph, file: BinaryIO, header: Header) -> None:
+        """Writes the header.
+
+        Args:
+            graph: the network.
+            file: empty, open for writing in binary; see `darkprune.darknet.output`.
+            header: written as it is; its version decides how connected layers are laid out.
+        """
+        self._header = header
+        self._writer = WeightsWriter(file, header, stored_tensors(graph, header.transposed))
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole file."""
+        return self._writer.size
+
+    def write(self, layer: Layer, name: str, values: NDArray[np.float32], first: int = 0) -> None:
+        """Writes a tensor, or some of its rows, in the axis order that the kind declares.
+
+        Args:
+            layer: a layer of that index; its widths may be those before a cut.
+            name: of the tensor.
+            values: the tensor, or rows of it; a transposed tensor is written whole.
+            first: number of the first row given.
+        """
+        self._writer.write(
+            layer.index, name, values.T if _is_transposed(self._header, layer.blob(name)) else values, first
+        )
+
+    def finish(self) -> None:
+        """Checks that every tensor was written whole."""
+        self._writer.finish()
+
+
+def non_finite_tensors(weights: TensorSource) -> list[str]:
+    """Lists tensors that hold NaN or infinity, with layer and first channel."""
+    found = []
+    for layer in weights.graph:
+        for blob in layer.stored:
+            for first, rows in weights.chunks(layer, blob.name, 1 << 24):
+                bad = ~np.isfinite(rows.reshape(len(rows), -1)).all(axis=1)
+                if bad.any():
+                    channel = first + int(bad.argmax())
+                    found.append(
+                        f"layer {layer.index} ({layer.name}): {blob.name} holds NaN or infinite values, "
+                        f"first at channel {channel}"
+                    )
+                    break
+    return found
+
+
+def _is_transposed(header: Header, blob: Blob) -> bool:
+    return header.transposed and blob.transposable
 
 
 def _explain(graph: Graph, file: WeightsFile) -> str:
@@ -132,7 +233,7 @@ def _hint(graph: Graph, file: WeightsFile) -> str:
     starts = {blob.layer: blob.offset for blob in reversed(file.blobs.values())}
     if file.size in starts.values():
         return (
-            f"it ends exactly behind layer {held[-1]}: a cut-off file for pre-training "
+            f"it ends exactly after layer {held[-1]}: a cut-off file for pre-training "
             f"({Path(graph.cfg.source).stem}.conv.{held[-1] + 1}), which has no weights for the rest"
         )
     return "take the cfg and the weights of one and the same network"

@@ -169,12 +169,16 @@ class Kind(ABC):
         follows: whether the first source is read as the layer before, and not by its number.
         index_key: the key that holds layer indices, and whether it is a list; negative ones count back from the layer
             itself, and what points at no layer before it (999999, unset) means none.
+        zero_if: which inputs, all 0, make the output 0 whatever the others are (the activation apart); None: none do.
+        keeps_mean: channel i averages the values of input channel i, whose mean over images and places stays.
     """
 
     names: ClassVar[tuple[str, ...]] = ()
     other_keys: ClassVar[frozenset[str]] = frozenset()
     follows: ClassVar[bool] = True
     index_key: ClassVar[tuple[str, bool] | None] = None
+    zero_if: ClassVar[slice | None] = None
+    keeps_mean: ClassVar[bool] = False
 
     @classmethod
     @abstractmethod
@@ -212,6 +216,14 @@ class Kind(ABC):
     def bflops(self, inputs: Sequence[Feature], output: Feature) -> float:
         """Computes the figure that darknet prints as BF: billions of operations, by its own formulas."""
         return 0.0
+
+    def is_depthwise(self, inputs: Sequence[Feature]) -> bool:
+        """Tells whether every input channel has filters of its own."""
+        return False
+
+    def is_dense(self, inputs: Sequence[Feature]) -> bool:
+        """Tells whether channels are made as weighted sums over input channels."""
+        return False
 
     def trouble(self, inputs: Sequence[Feature], output: Feature) -> str | None:
         """Says what AlexeyAB's program would do wrong with this layer (abort, read junk), if it would."""

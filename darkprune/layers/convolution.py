@@ -183,9 +183,13 @@ class Convolutional(Kind):
         """Returns the convolution whose weights are used, if they are shared."""
         return () if self.share_index is None else (absolute(self.share_index, index),)
 
-    def depthwise(self, channels: int) -> bool:
-        """Whether every input channel has filters of its own (groups = input channels)."""
-        return self.geometry.groups == channels > 1
+    def is_depthwise(self, inputs: Sequence[Feature]) -> bool:
+        """Tells whether groups = input channels; of one channel every convolution is dense."""
+        return self.geometry.groups == inputs[0].c > 1
+
+    def is_dense(self, inputs: Sequence[Feature]) -> bool:
+        """Tells whether it is not depthwise: grouped convolutions sum over the channels of their block."""
+        return not self.is_depthwise(inputs)
 
     def output(self, inputs: Sequence[Feature]) -> Feature:
         """Computes the map before the blur of `antialiasing`, as references to this layer see it."""
@@ -220,7 +224,7 @@ class Convolutional(Kind):
         geometry, source = self.geometry, one(inputs)
         if self.xnor or self.binary:
             rules.pin(source, "read by a binary convolution, whose weights' scale depends on all of its inputs")
-        if self.depthwise(len(source)):
+        if geometry.groups == len(source) > 1:  # depthwise
             labels = np.repeat(source, geometry.filters // geometry.groups)
         else:
             labels = rules.new(geometry.filters)

@@ -73,6 +73,10 @@ class Connected(Kind):
         """Counts the weights."""
         return inputs[0].outputs * self.outputs
 
+    def is_dense(self, inputs: Sequence[Feature]) -> bool:
+        """Is always dense."""
+        return True
+
     def label(self, inputs: Sequence[Labels], output: Feature, rules: ChannelRules) -> Labels:
         """New channels; the input's channels each own h·w columns of the weights."""
         return rules.new(self.outputs)

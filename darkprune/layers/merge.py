@@ -38,6 +38,7 @@ class Route(Kind):
     """Concatenation; with `groups` the group_id-th slice of every input, each sliced by itself (`route_layer.c`)."""
 
     names = ("route",)
+    zero_if = slice(None)
     index_key = ("layers", True)
     follows = False
     other_keys = frozenset(["stream", "wait_stream"])
@@ -102,6 +103,7 @@ class Shortcut(Kind):
     """
 
     names = ("shortcut",)
+    zero_if = slice(None)
     index_key = ("from", True)
 
     layers: tuple[int, ...]
@@ -194,6 +196,7 @@ class ScaleChannels(Kind):
     """
 
     names = ("scale_channels",)
+    zero_if = slice(1, 2)  # a product is 0 where the map that is scaled is
     index_key = ("from", False)
 
     layer: int
@@ -252,6 +255,7 @@ class Sam(Kind):
     """Elementwise product of two maps of one shape (`sam_layer.c`)."""
 
     names = ("sam",)
+    zero_if = slice(1, 2)  # a product is 0 where the map that is scaled is
     index_key = ("from", False)
 
     layer: int

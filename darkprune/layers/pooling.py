@@ -80,6 +80,7 @@ class MaxPool(Passing):
     """Maximum over a window, padded with −inf; or, with `maxpool_depth`, over every out_channels-th channel."""
 
     names = ("maxpool", "max")
+    zero_if = slice(None)
     other_keys = frozenset({"maxpool_zero_nonmax"})
 
     window: Window
@@ -150,6 +151,8 @@ class LocalAvgPool(Passing):
     """Mean over the valid cells of a window; geometry as in [maxpool]."""
 
     names = ("local_avgpool", "local_avg")
+    zero_if = slice(None)
+    keeps_mean = True
 
     window: Window
 
@@ -173,6 +176,8 @@ class AvgPool(Passing):
     """Mean of each channel: c x 1 x 1."""
 
     names = ("avgpool", "avg")
+    zero_if = slice(None)
+    keeps_mean = True
 
     @classmethod
     def read(cls, options: Options) -> AvgPool:

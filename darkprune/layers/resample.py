@@ -31,6 +31,7 @@ class Upsample(Passing):
     """Nearest-neighbour enlargement times `scale`; a negative stride sums blocks instead (`upsample_layer.c`)."""
 
     names = ("upsample",)
+    zero_if = slice(None)
 
     stride: int
     scale: float
@@ -59,6 +60,8 @@ class Upsample(Passing):
 @dataclass(frozen=True)
 class _Moving(Kind):
     """Base of the two reorganisations: stride, direction, and where each output channel comes from."""
+
+    zero_if = slice(None)
 
     stride: int
     reverse: bool

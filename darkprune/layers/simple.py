@@ -35,6 +35,8 @@ class Dropout(Passing):
     """The identity at inference; its output is the input's memory."""
 
     names = ("dropout",)
+    zero_if = slice(None)
+    keeps_mean = True
     other_keys = frozenset(["dropblock", "dropblock_size_rel", "dropblock_size_abs"])
 
     probability: float
@@ -56,6 +58,8 @@ class Empty(Passing):
     """The layer before under another index."""
 
     names = ("empty", "silence")
+    zero_if = slice(None)
+    keeps_mean = True
 
     @classmethod
     def read(cls, options: Options) -> Empty:
@@ -74,6 +78,7 @@ class Activation(Passing):
     """An activation by itself (`activation_layer.c`)."""
 
     names = ("activation",)
+    zero_if = slice(None)
 
     activation: str
 

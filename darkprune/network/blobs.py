@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from darkprune.darknet.weights import Header, WeightsWriter
+from darkprune.darknet.weights import Header
 from darkprune.errors import WeightsError
 from darkprune.graph.graph import Layer
-from darkprune.graph.weights import NetworkWeights, stored_tensors
+from darkprune.graph.weights import NetworkWriter, TensorSource, stored_tensors
 from darkprune.layers import Blob
 from darkprune.network.network import Network
 
@@ -28,7 +28,7 @@ def tensor_of(network: Network, layer: int, name: str) -> Tensor:
     return tensor
 
 
-def load_weights(network: Network, weights: NetworkWeights) -> None:
+def load_weights(network: Network, weights: TensorSource) -> None:
     """Copies a file's tensors into a network; what the file does not hold (`dontload`) stays as it is.
 
     Raises:
@@ -36,7 +36,7 @@ def load_weights(network: Network, weights: NetworkWeights) -> None:
     """
     _refuse_fused(network)
     if stored_tensors(weights.graph) != stored_tensors(network.graph):
-        raise WeightsError(f"{weights.file.path}: holds the tensors of another network than {network.graph.cfg.source}")
+        raise WeightsError(f"{weights.path}: holds the tensors of another network than {network.graph.cfg.source}")
     with torch.no_grad():
         for layer, blob in _stored(network):
             values = np.ascontiguousarray(weights.read(layer, blob.name), np.float32)
@@ -55,10 +55,10 @@ def save_weights(network: Network, file: BinaryIO, header: Header) -> None:
         WeightsError: the network is fused.
     """
     _refuse_fused(network)
-    writer = WeightsWriter(file, header, stored_tensors(network.graph, header.transposed))
+    writer = NetworkWriter(network.graph, file, header)
     for layer, blob in _stored(network):
         values = tensor_of(network, layer.index, blob.name).detach().to("cpu", torch.float32).numpy()
-        writer.write(layer.index, blob.name, values.T if header.transposed and blob.transposable else values)
+        writer.write(layer, blob.name, values)
     writer.finish()
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from darkprune.data.images import Planes
 from darkprune.data.samples import Sample
-from darkprune.graph.weights import NetworkWeights
+from darkprune.graph.weights import TensorSource
 from darkprune.network.blobs import load_weights
 from darkprune.network.network import Network
 
@@ -19,7 +19,7 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def load_network(weights: NetworkWeights, device: torch.device | None = None) -> Network:
+def load_network(weights: TensorSource, device: torch.device | None = None) -> Network:
     """Makes a network of a pair, in eval mode and without gradients for its parameters.
 
     Args:

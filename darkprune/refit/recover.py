@@ -112,7 +112,7 @@ def recover(surgery: Surgery, slim: Path, samples: Samples, how: str, progress: 
             changed = len(refit(networks, fit, positions, RefitSettings(scales=not lsq), progress))
         after = distance.of(run_of(networks.slim), progress=progress)
         with slim.open("wb", buffering=0) as file:
-            save_weights(networks.slim, file, original.file.header)
+            save_weights(networks.slim, file, original.header)
             os.fsync(file.fileno())
     return Recovery(
         how=how,

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,14 +14,12 @@ from darkprune.graph.weights import NetworkWeights
 from darkprune.progress import Progress, silent, track
 from darkprune.runners.base import Maps, load_with_any
 from darkprune.surgery.apply import Cut
-from darkprune.surgery.removed_units import ReducedWeights, write_silenced
-from darkprune.surgery.replaced_channels import without_similar
+from darkprune.surgery.removed_units import kept_layers, write_silenced
 from darkprune.surgery.stand_ins import write_held, write_masked
 from darkprune.surgery.static_check import output_layers
 from darkprune.surgery.surgery import Surgery
 
 TOLERANCE = 1e-3  #: relative to a layer's largest value; float32 in a deep network keeps to about 1e-5
-_Write = Callable[[NetworkWeights, Cut, BinaryIO], None]
 
 
 @dataclass(frozen=True)
@@ -99,32 +96,29 @@ def check_numbers(
     found = [loaded.outputs(image) for image in images]
     step()
     results: list[list[Difference]] = []
-    stages: tuple[tuple[_Write, NetworkWeights, Cut], ...] = (
-        (write_masked, surgery.base, surgery.cut),
-        # channels that others replace are as they were: what is missing of them is part of the difference
-        (write_held, *without_similar(surgery.base, surgery.cut)),
-    )
-    for write, base, cut in stages:
+    for write in (write_masked, write_held):
         with tempfile.TemporaryDirectory(prefix="darkprune-") as folder:
             path = Path(folder) / "stand-in.weights"
             with path.open("wb") as file:
-                write(base, cut, file)
-            results.append(_compare(surgery.cut, _run(surgery.base, path, name, images), found))
+                write(surgery, file)
+            results.append(_compare(surgery.cut, _run(surgery, path, name, images), found))
         step()
     return NumericCheck(name, len(images), tuple(results[0]), tuple(results[1]), output_layers(surgery.base.graph))
 
 
-def _run(base: NetworkWeights, path: Path, runner: str, images: Sequence[NDArray[np.float32]]) -> list[Maps]:
+def _run(surgery: Surgery, path: Path, runner: str, images: Sequence[NDArray[np.float32]]) -> list[Maps]:
     """Runs a stand-in; where units were cut out it is run at full depth, with those units silent."""
-    if not isinstance(base, ReducedWeights):
-        _, loaded = load_with_any(base.graph, path, runner)
+    original, units = surgery.original, surgery.plan.units
+    if not units:
+        _, loaded = load_with_any(original.graph, path, runner)
         return [loaded.outputs(image) for image in images]
     deep = path.with_name("deep.weights")
-    with NetworkWeights(base.graph, path) as stand_in, deep.open("wb") as file:
-        write_silenced(base, stand_in, file)
-    _, loaded = load_with_any(base.original.graph, deep, runner)
+    with NetworkWeights(surgery.reduced.graph, path) as stand_in, deep.open("wb") as file:
+        write_silenced(original, units, stand_in, file)
+    _, loaded = load_with_any(original.graph, deep, runner)
     shown = [loaded.outputs(image) for image in images]
-    return [{new: maps[old] for new, old in enumerate(base.kept) if old in maps} for maps in shown]
+    kept = kept_layers(original.graph, units)
+    return [{new: maps[old] for new, old in enumerate(kept) if old in maps} for maps in shown]
 
 
 def _compare(cut: Cut, reference: Sequence[Maps], found: Sequence[Maps]) -> list[Difference]:

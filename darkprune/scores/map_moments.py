@@ -16,7 +16,7 @@ from torch import Tensor
 from darkprune.data.samples import Sample
 from darkprune.graph.channels import ChannelMap
 from darkprune.graph.graph import Graph
-from darkprune.graph.weights import NetworkWeights
+from darkprune.graph.weights import TensorSource
 from darkprune.layers import INPUT
 from darkprune.layers.base import Floats, Indices
 from darkprune.network.loading import batches_for, load_network
@@ -27,9 +27,7 @@ from darkprune.selection.filter_moments import Moments, MomentsOf
 IMAGES = 64
 
 
-def map_moments(
-    weights: NetworkWeights, channels: ChannelMap, sample: Sample, progress: Progress = silent
-) -> MomentsOf:
+def map_moments(weights: TensorSource, channels: ChannelMap, sample: Sample, progress: Progress = silent) -> MomentsOf:
     """Measures mean and covariance of all channels of every map that a dense convolution reads.
 
     Args:

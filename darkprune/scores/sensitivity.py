@@ -21,7 +21,7 @@ from darkprune.data.samples import Sample
 from darkprune.errors import PlanError
 from darkprune.graph.channels import ChannelMap
 from darkprune.graph.graph import Layer
-from darkprune.graph.weights import NetworkWeights
+from darkprune.graph.weights import TensorSource
 from darkprune.layers import INPUT
 from darkprune.layers.base import Floats, Indices
 from darkprune.layers.convolution import Convolutional
@@ -36,7 +36,7 @@ IMAGES = 64  #: that a criterion uses
 
 
 def score_by_effect(
-    weights: NetworkWeights, channels: ChannelMap, sample: Sample, progress: Progress = silent
+    weights: TensorSource, channels: ChannelMap, sample: Sample, progress: Progress = silent
 ) -> ImageScores:
     """Scores every layer that has channels to choose from, and measures what removed channels leave behind.
 
@@ -205,9 +205,7 @@ class _Gates:
 
 def is_dense(layer: Layer) -> bool:
     """Tells whether a layer mixes the channels that it reads: only there a removed channel's weights go."""
-    if isinstance(layer.kind, Convolutional):
-        return not layer.kind.depthwise(layer.inputs[0].c)
-    return isinstance(layer.kind, Connected) and layer.inputs[0].is_map
+    return layer.is_dense and layer.inputs[0].is_map
 
 
 def class_macs(channels: ChannelMap) -> Floats:

@@ -21,7 +21,7 @@ from darkprune.data.loading import InputShape, load_batches
 from darkprune.data.samples import batch_size
 from darkprune.errors import DataError
 from darkprune.evaluation.of_graph import input_shape
-from darkprune.graph.weights import NetworkWeights
+from darkprune.graph.weights import TensorSource
 from darkprune.layers.base import Floats, Indices
 from darkprune.network.loading import load_network
 from darkprune.progress import Progress, silent, track
@@ -36,7 +36,7 @@ Boxes = NDArray[np.float64]
 
 
 def score_by_separation(
-    weights: NetworkWeights,
+    weights: TensorSource,
     units: Sequence[Unit],
     dataset: Dataset,
     *,

@@ -28,7 +28,7 @@ from darkprune.data.samples import Sample
 from darkprune.errors import PlanError
 from darkprune.graph.channels import ChannelMap
 from darkprune.graph.graph import Layer
-from darkprune.graph.weights import NetworkWeights
+from darkprune.graph.weights import TensorSource
 from darkprune.layers.base import Indices
 from darkprune.network import Network
 from darkprune.network.loading import load_network
@@ -43,7 +43,7 @@ from darkprune.selection.importance import ImageScores, scored_layers
 
 
 def score_by_surgeon(
-    weights: NetworkWeights, channels: ChannelMap, sample: Sample, progress: Progress = silent
+    weights: TensorSource, channels: ChannelMap, sample: Sample, progress: Progress = silent
 ) -> ImageScores:
     """Scores every layer that has channels to choose from by the cost of their removal when their turn came.
 
@@ -64,7 +64,7 @@ def score_by_surgeon(
         bool(torch.isfinite(consumer.filters).all() and torch.isfinite(consumer.inverse).all())
         for consumer in consumers
     ):
-        raise PlanError(f"{weights.file.path}: the network's maps on these images hold NaN or infinite values")
+        raise PlanError(f"{weights.path}: the network's maps on these images hold NaN or infinite values")
     candidates = np.zeros(channels.count, bool)
     for layer, _ in scored_layers(channels):
         classes = channels.of_layer[layer.index]

@@ -18,7 +18,7 @@ from darkprune.data.samples import Sample
 from darkprune.errors import PlanError
 from darkprune.graph.channels import ChannelMap
 from darkprune.graph.graph import Layer
-from darkprune.graph.weights import NetworkWeights
+from darkprune.graph.weights import TensorSource
 from darkprune.layers import INPUT
 from darkprune.layers.base import Floats, Indices
 from darkprune.network import Network
@@ -33,7 +33,7 @@ from darkprune.selection.importance import ImageScores
 
 
 def score_by_reconstruction(
-    weights: NetworkWeights, channels: ChannelMap, sample: Sample, progress: Progress = silent
+    weights: TensorSource, channels: ChannelMap, sample: Sample, progress: Progress = silent
 ) -> ImageScores:
     """Scores every layer that has channels to choose from by the greedy order: 0 is removed first, just below 1 last.
 
@@ -54,7 +54,7 @@ def score_by_reconstruction(
         parts = [_within(cost, classes, atom) for classes, cost in costs]
         total = sum((part for part in parts if part is not None), np.zeros((len(atom), len(atom))))
         if not np.isfinite(total).all():
-            raise PlanError(f"{weights.file.path}: maps on these images hold NaN or infinite values")
+            raise PlanError(f"{weights.path}: maps on these images hold NaN or infinite values")
         order[atom[greedy_order(total)]] = (np.arange(len(atom)) + 0.5) / len(atom)
     return image_scores(channels, order, means)
 

@@ -96,7 +96,7 @@ def search(
     evaluation = _CandidateEvaluation(weights, settings, budget, samples, seed, moments)
     work: Callable[[int], Candidate | PlanError] = evaluation.candidate
     if min(jobs, candidates) > 1:  # else this process does it, with the files that are open
-        pair = Path(weights.graph.cfg.source), weights.file.path
+        pair = Path(weights.graph.cfg.source), weights.path
         work = partial(_in_process, pair, settings, budget, samples, seed)
     found: list[Candidate] = []
     trouble: PlanError | None = None

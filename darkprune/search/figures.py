@@ -40,7 +40,7 @@ def compare(
         _, network = load_with_any(graph, weights, None, taps=False, order=FAST_FIRST)
         return map_of(dataset, task=f"evaluating the {name} network")(network, progress)
 
-    weights = original.file.path
+    weights = original.path
     before = measured("original", weights, original.graph)
     figures = [Figure.of("original", original.graph, 0.0 if recovery else None, before)]
     last = "pruned"

@@ -25,7 +25,6 @@ from darkprune.selection.curves import LOST, RATIOS, Curve, Curves
 from darkprune.selection.decide import Ranking, decide, voting_channels
 from darkprune.selection.settings import Selection
 from darkprune.settings import PathLike
-from darkprune.surgery.removed_units import original_of
 from darkprune.surgery.surgery import Surgery
 
 #: without labels: the outputs of the unpruned network are kept in memory
@@ -110,16 +109,16 @@ def measure_curves(
         DataError: no image can be read; the unpruned network finds nothing.
         RunnerError: no program takes the network.
     """
-    original = original_of(ranking.weights)
+    original = ranking.original
     origin = _origin(ranking, selection, images)
-    cache = CurveCache(original.file.path, origin.inputs["weights"].sha256)
+    cache = CurveCache(original.path, origin.inputs["weights"].sha256)
     voting = voting_channels(ranking)
     expected = [(group.name, number) for group, number in zip(ranking.groups, voting, strict=True)]
     curves = cache.find(origin, expected, tuple(UNITS))
     if len(curves) < len(expected):
         step = track(progress, "measuring curves", len(expected) * len(RATIOS), "ratio")
         step(len(curves) * len(RATIOS))
-        retained = _retained(original.graph, original.file.path, images)
+        retained = _retained(original.graph, original.path, images)
         for number in range(len(curves), len(expected)):
             curves.append(_measure(ranking, selection, number, retained, step))
             cache.keep(origin, curves)
@@ -188,7 +187,7 @@ def _quantities(found: Totals) -> dict[str, float]:
 
 def _origin(ranking: Ranking, selection: Selection, images: CurveImages) -> Origin:
     """Returns everything that decides the curves; the criterion and its images enter through the scores."""
-    original = original_of(ranking.weights)
+    original = ranking.original
     scores = sha256()
     for values in (ranking.members.layer, ranking.members.channel, ranking.members.pool, ranking.members.score):
         scores.update(np.ascontiguousarray(values).tobytes() + b"/")
@@ -204,7 +203,7 @@ def _origin(ranking: Ranking, selection: Selection, images: CurveImages) -> Orig
     }
     inputs = {
         "cfg": Input(original.graph.cfg.source, sha256(original.graph.cfg.encode()).hexdigest()),
-        "weights": file_input(original.file.path),
+        "weights": file_input(original.path),
         "images": images.input,
     }
     return Origin("curves", plain(decided), inputs)

@@ -23,7 +23,6 @@ from darkprune.selection.budget import HIGHEST
 from darkprune.selection.decide import Ranking, decide
 from darkprune.selection.reach import along
 from darkprune.selection.settings import Selection
-from darkprune.surgery.removed_units import original_of
 
 TOLERANCE = 0.05
 TRIALS = 10  #: measurements at most, the first one of the original against itself included
@@ -179,11 +178,11 @@ class _Clock:
     """Times slim networks against the unpruned one."""
 
     def __init__(self, ranking: Ranking, settings: Selection, runner: str, batch: int, step: Steps) -> None:
-        original = original_of(ranking.weights)
+        original = ranking.original
         self.at = along(ranking, settings, "macs")
         self.trials: list[Trial] = []
         self._ranking, self._runner, self._batch, self._step = ranking, runner, batch, step
-        self._pair = original.graph, original.file.path
+        self._pair = original.graph, original.path
         self._network = self._load(*self._pair)
         self._times: list[float] = []
 

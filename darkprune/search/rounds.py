@@ -16,7 +16,7 @@ from darkprune.data.samples import Samples
 from darkprune.errors import PlanError
 from darkprune.graph.channels import ChannelMap, map_channels
 from darkprune.graph.stats import totals
-from darkprune.graph.weights import NetworkWeights
+from darkprune.graph.weights import NetworkWeights, TensorSource
 from darkprune.progress import Progress, silent, track
 from darkprune.refit.recover import cut_and_align
 from darkprune.refit.refit import refit
@@ -60,7 +60,7 @@ def rank_in_rounds(
     first: list[ImageScores] = []
     step = track(progress, "scoring in rounds", rounds, "round")
 
-    def score(pair: NetworkWeights, channels: ChannelMap) -> ImageScores:
+    def score(pair: TensorSource, channels: ChannelMap) -> ImageScores:
         first.append(score_by_effect(pair, channels, sample))
         return first[0]
 

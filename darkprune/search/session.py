@@ -9,7 +9,7 @@ from pathlib import Path
 from darkprune.data.samples import read_samples
 from darkprune.graph.channels import ChannelMap
 from darkprune.graph.graph import Graph
-from darkprune.graph.weights import NetworkWeights
+from darkprune.graph.weights import NetworkWeights, TensorSource
 from darkprune.progress import Progress, silent
 from darkprune.refit.recover import Recovery, images_for, recover
 from darkprune.scores import map_moments, sensitivity, surgeon, thinet
@@ -49,7 +49,7 @@ class Session:
         """Lists the images that were left out, and says where there are few."""
         return self.samples.warnings(sensitivity.IMAGES, self._wanted)
 
-    def scorer(self, criterion: str) -> Callable[[NetworkWeights, ChannelMap], ImageScores]:
+    def scorer(self, criterion: str) -> Callable[[TensorSource, ChannelMap], ImageScores]:
         """Returns what scores a network's channels on the images.
 
         Args:
@@ -63,7 +63,7 @@ class Session:
             score = surgeon.score_by_surgeon
         return lambda weights, channels: score(weights, channels, sample, self._progress)
 
-    def moments(self, weights: NetworkWeights, channels: ChannelMap) -> MomentsOf:
+    def moments(self, weights: TensorSource, channels: ChannelMap) -> MomentsOf:
         """Measures which channels explain which; see `darkprune.scores.map_moments`.
 
         Measured once: a session is about one network.

@@ -12,7 +12,7 @@ from darkprune.errors import PlanError, UsageError
 from darkprune.graph.channels import BoolArray, ChannelMap, map_channels
 from darkprune.graph.groups import PruneGroup, divide
 from darkprune.graph.stats import Totals, totals
-from darkprune.graph.weights import NetworkWeights
+from darkprune.graph.weights import NetworkWeights, TensorSource
 from darkprune.layers.base import Floats, Indices
 from darkprune.selection.allocation import WIDTH_PRESETS, preset_widths, ratios_of
 from darkprune.selection.constraints import Limits, settle
@@ -28,10 +28,9 @@ from darkprune.surgery.apply import Cut
 from darkprune.surgery.carriers import choose_carriers
 from darkprune.surgery.constants import removed_constants
 from darkprune.surgery.plan import Plan, make_layers
-from darkprune.surgery.removed_units import ReducedWeights, original_of, reduced
-from darkprune.surgery.replaced_channels import with_similar
+from darkprune.surgery.removed_units import kept_layers, reduced, regroup
 from darkprune.surgery.surgery import Surgery
-from darkprune.surgery.units import UnitScorer, choose_units, score_units
+from darkprune.surgery.units import Unit, UnitScorer, choose_units, score_units
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,9 @@ class Ranking:
     """What every decision about a pair starts from; made once, used for many ratios.
 
     Attributes:
-        weights: the original pair, without the units that are cut out.
+        original: the pair.
+        units: residual units that are cut out first.
+        weights: the pair without them.
         channels: its labels.
         groups: its division.
         members: its ranked channels.
@@ -48,7 +49,9 @@ class Ranking:
         curves: how sensitive each group is, for the allocation `sensitivity`.
     """
 
-    weights: NetworkWeights
+    original: NetworkWeights
+    units: tuple[Unit, ...]
+    weights: TensorSource
     channels: ChannelMap
     groups: tuple[PruneGroup, ...]
     members: Members
@@ -78,7 +81,7 @@ def rank(
     weights: NetworkWeights,
     settings: Selection,
     scores: Mapping[int, LayerScores] | None = None,
-    by_images: Callable[[NetworkWeights, ChannelMap], ImageScores] | None = None,
+    by_images: Callable[[TensorSource, ChannelMap], ImageScores] | None = None,
     moments: MomentsFrom = filter_moments,
     by_unit: UnitScorer = score_units,
 ) -> Ranking:
@@ -98,23 +101,34 @@ def rank(
     settings = resolve_selection(weights.graph, settings)
     groups = divide(weights.graph, settings.groups)
     excluded = frozenset(settings.exclude)
-    weights = reduced(weights, choose_units(weights, settings.units, settings.unit_ratio, by_unit))
-    if isinstance(weights, ReducedWeights):
-        groups = weights.regroup(groups)
-        excluded = frozenset(new for new, old in enumerate(weights.kept) if old in excluded)
-    channels = map_channels(weights.graph)
+    units = choose_units(weights, settings.units, settings.unit_ratio, by_unit)
+    left = reduced(weights, units)
+    if units:
+        kept = kept_layers(weights.graph, units)
+        groups = regroup(groups, kept)
+        excluded = frozenset(new for new, old in enumerate(kept) if old in excluded)
+    channels = map_channels(left.graph)
     measured: Mapping[int, Floats] = {}
     if by_images is not None:
-        made = by_images(weights, channels)
+        made = by_images(left, channels)
         scores, measured = made.scores, made.measured
     elif scores is None:
-        scores = score_channels(weights, channels, settings.criterion)
+        scores = score_channels(left, channels, settings.criterion)
     members = gather_members(channels, scores, groups, excluded)
     relations: list[Relations] = []
     if settings.similarity:
         allowed = prunable_classes(channels, groups, excluded)
-        relations = relate(weights, channels, allowed, settings.similarity, moments(weights, channels))
-    return Ranking(weights, channels, groups, members, measured, tuple(relations))
+        relations = relate(left, channels, allowed, settings.similarity, moments(left, channels))
+    return Ranking(
+        original=weights,
+        units=units,
+        weights=left,
+        channels=channels,
+        groups=groups,
+        members=members,
+        measured=measured,
+        relations=tuple(relations),
+    )
 
 
 def decide(ranking: Ranking, settings: Selection) -> Surgery:
@@ -127,13 +141,13 @@ def decide(ranking: Ranking, settings: Selection) -> Surgery:
     Raises:
         UsageError, PlanError: settings that make no sense for this network; a budget that single channels cannot meet.
     """
-    weights, channels, groups, members = ranking.weights, ranking.channels, ranking.groups, ranking.members
-    settings = resolve_selection(original_of(weights).graph, settings)
+    original, channels, groups, members = ranking.original, ranking.channels, ranking.groups, ranking.members
+    settings = resolve_selection(original.graph, settings)
     ratios = _ratios(ranking, settings)
     marks = mark(members, ratios, one_pool=settings.shared_out == "global")
     keep, priority = merge(channels, members, marks, settings.merge)
     if settings.preset in WIDTH_PRESETS:
-        keep = _keep_widths(channels, priority, preset_widths(settings.preset, len(weights.graph)))
+        keep = _keep_widths(channels, priority, preset_widths(settings.preset, len(channels.graph)))
     elif settings.budget is not None:
         budget, limits = settings.budget, _limits(settings)
         keep = finish(
@@ -153,25 +167,23 @@ def decide(ranking: Ranking, settings: Selection) -> Surgery:
             f"similarity: no two channels that are left explain each other with a |correlation| of "
             f"{settings.similarity:g} or more wherever they are read, or floors and multiples keep them"
         )
-    units = weights.units if isinstance(weights, ReducedWeights) else ()
     layers = make_layers(channels, keep, carriers)
     gone = ~keep | carriers
     measured = {index: values for index, values in ranking.measured.items() if _any_of(gone, channels.of_layer[index])}
     similar = taps_of(chosen.replaced, gone)
-    original = original_of(weights)
     plan = Plan(
         cfg_sha256="",
         weights_sha256="",
-        names=(Path(original.graph.cfg.source).name, original.file.path.name),
+        names=(Path(original.graph.cfg.source).name, original.path.name),
         settings=settings.described(),
         groups=results,
         layers=layers,
         measured=measured,
-        units=units,
+        units=ranking.units,
         similar=similar,
     )
     cut = Cut(channels, keep, carriers, settings.compensate, settings.constant, measured or None)
-    return Surgery(base=with_similar(weights, similar), plan=plan, cut=cut, warnings=tuple(warnings))
+    return Surgery(original=original, plan=plan, cut=cut, warnings=tuple(warnings))
 
 
 def _choose(ranking: Ranking, settings: Selection, keep: BoolArray, priority: Floats) -> _Choice:

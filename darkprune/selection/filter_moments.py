@@ -15,7 +15,7 @@ import numpy as np
 
 from darkprune.graph.channels import ChannelMap
 from darkprune.graph.graph import Layer
-from darkprune.graph.weights import NetworkWeights
+from darkprune.graph.weights import TensorSource
 from darkprune.layers.activations import FUNCTIONS, activate, mean_under_normal
 from darkprune.layers.base import Floats, Indices
 from darkprune.layers.convolution import Convolutional
@@ -24,7 +24,6 @@ from darkprune.layers.pooling import MaxPool
 from darkprune.layers.resample import Upsample
 
 TERMS = 20  #: of Mehler's series; what is left of a kink is below 1 % of the variance
-_PASSING = frozenset(["dropout", "empty", "avgpool", "local_avgpool"])
 
 
 @dataclass(frozen=True)
@@ -45,10 +44,10 @@ class Moments:
 #: classes of an atom -> layer -> moments of every occurrence in its output; None where they are not known
 MomentsOf = Callable[[Indices], Mapping[int, Sequence[Moments]] | None]
 #: makes such a function for a network: `filter_moments`, or what measures on images
-MomentsFrom = Callable[[NetworkWeights, ChannelMap], MomentsOf]
+MomentsFrom = Callable[[TensorSource, ChannelMap], MomentsOf]
 
 
-def filter_moments(weights: NetworkWeights, channels: ChannelMap) -> MomentsOf:
+def filter_moments(weights: TensorSource, channels: ChannelMap) -> MomentsOf:
     """Returns moments estimated from the filters.
 
     They are known for batch-normalised convolutions, dense, grouped and depthwise, through pooling, upsampling,
@@ -70,14 +69,14 @@ def filter_moments(weights: NetworkWeights, channels: ChannelMap) -> MomentsOf:
 
 
 def _of_layer(
-    weights: NetworkWeights, channels: ChannelMap, layer: Layer, classes: Indices, known: Mapping[int, list[Moments]]
+    weights: TensorSource, channels: ChannelMap, layer: Layer, classes: Indices, known: Mapping[int, list[Moments]]
 ) -> list[Moments] | None:
     kind = layer.kind
     given = [known.get(source, []) for source in layer.sources]
     if isinstance(kind, Convolutional):
-        if "scales" not in {blob.name for blob in layer.stored} or kind.flipped or kind.activation not in FUNCTIONS:
+        if not layer.is_normalised or kind.flipped or kind.activation not in FUNCTIONS:
             return None
-        if kind.depthwise(layer.inputs[0].c):
+        if layer.is_depthwise:
             return _depthwise(weights, layer, given[0])
         return _produced(weights, layer, channels.of_layer[layer.index], classes)
     if isinstance(kind, Route):
@@ -89,10 +88,10 @@ def _of_layer(
     if isinstance(kind, Upsample) and kind.stride > 0:
         factor = kind.scale
         return [replace(p, mean=p.mean * factor, covariance=p.covariance * factor**2) for p in given[0]]
-    return given[0] if layer.name in _PASSING else None
+    return given[0] if kind.keeps_mean else None
 
 
-def _produced(weights: NetworkWeights, layer: Layer, own: Indices, classes: Indices) -> list[Moments] | None:
+def _produced(weights: TensorSource, layer: Layer, own: Indices, classes: Indices) -> list[Moments] | None:
     order = np.argsort(own, kind="stable")
     if np.isin(own, classes).sum() != len(classes):
         return None  # a class twice in one layer (reorg couples neighbours)
@@ -101,7 +100,7 @@ def _produced(weights: NetworkWeights, layer: Layer, own: Indices, classes: Indi
     return [_activated(weights, layer, positions, _cosines(filters))]
 
 
-def _depthwise(weights: NetworkWeights, layer: Layer, given: Sequence[Moments]) -> list[Moments]:
+def _depthwise(weights: TensorSource, layer: Layer, given: Sequence[Moments]) -> list[Moments]:
     """Every channel has filters of its own: the correlation of the inputs times that of the filters."""
     per_channel = layer.output.c // layer.inputs[0].c
     filters = np.float64(weights.read(layer, "weights").reshape(layer.output.c, -1))
@@ -121,7 +120,7 @@ def _cosines(filters: Floats) -> Floats:
     return np.asarray(unit @ unit.T)
 
 
-def _activated(weights: NetworkWeights, layer: Layer, positions: Indices, correlation: Floats) -> Moments:
+def _activated(weights: TensorSource, layer: Layer, positions: Indices, correlation: Floats) -> Moments:
     assert isinstance(layer.kind, Convolutional)
     name = layer.kind.activation
     gamma = np.float64(weights.read(layer, "scales"))[positions]

@@ -14,7 +14,7 @@ import numpy as np
 from darkprune.errors import PlanError
 from darkprune.graph.channels import ChannelMap, depthwise_layers
 from darkprune.graph.graph import Layer
-from darkprune.graph.weights import NetworkWeights
+from darkprune.graph.weights import TensorSource
 from darkprune.layers import Role
 from darkprune.layers.base import Floats
 
@@ -74,7 +74,7 @@ def scored_layers(channels: ChannelMap) -> Iterator[tuple[Layer, bool]]:
             yield layer, layer.index not in passing and layer.index not in channels.followers
 
 
-def score_channels(weights: NetworkWeights, channels: ChannelMap, criterion: str) -> dict[int, LayerScores]:
+def score_channels(weights: TensorSource, channels: ChannelMap, criterion: str) -> dict[int, LayerScores]:
     """Scores every layer that has channels to choose from.
 
     Args:
@@ -101,21 +101,17 @@ def score_channels(weights: NetworkWeights, channels: ChannelMap, criterion: str
         if not np.isfinite(values).all():
             bad = int((~np.isfinite(values)).argmax())
             raise PlanError(
-                f"{weights.file.path}: layer {layer.index} ({layer.name}): channel {bad} has a weight that is NaN or "
+                f"{weights.path}: layer {layer.index} ({layer.name}): channel {bad} has a weight that is NaN or "
                 "infinite; repair or retrain the checkpoint"
             )
         scores[layer.index] = LayerScores(layer.index, family, values, voting)
     return scores
 
 
-def _filter_norms(weights: NetworkWeights, layer: Layer, norm: Callable[[Floats], Floats]) -> Floats:
-    blob = weights.blob(layer, "weights")
-    if blob.axes[0].role is not Role.OUT or weights.file.header.transposed:
-        values = weights.read(layer, "weights")
-        rows = np.moveaxis(values, -1, 0) if blob.axes[0].role is not Role.OUT else values
+def _filter_norms(weights: TensorSource, layer: Layer, norm: Callable[[Floats], Floats]) -> Floats:
+    if layer.blob("weights").axes[0].role is not Role.OUT:
+        rows = np.moveaxis(weights.read(layer, "weights"), -1, 0)
         return norm(np.float64(rows.reshape(layer.output.c, -1)))
-    parts = [
-        norm(np.float64(rows.reshape(len(rows), -1)))
-        for _, rows in weights.file.chunks(layer.index, "weights", CHUNK_BYTES)
-    ]
+    chunks = weights.chunks(layer, "weights", CHUNK_BYTES)
+    parts = [norm(np.float64(rows.reshape(len(rows), -1))) for _, rows in chunks]
     return np.concatenate(parts)

@@ -17,7 +17,7 @@ import numpy as np
 
 from darkprune.errors import UsageError
 from darkprune.graph.channels import BoolArray, ChannelMap
-from darkprune.graph.weights import NetworkWeights
+from darkprune.graph.weights import TensorSource
 from darkprune.layers.base import Floats, Indices
 from darkprune.layers.convolution import Convolutional
 from darkprune.selection.constraints import Limits, settle
@@ -64,7 +64,7 @@ class Replacement:
 
 
 def relate(
-    weights: NetworkWeights, channels: ChannelMap, allowed: BoolArray, threshold: float, moments: MomentsOf
+    weights: TensorSource, channels: ChannelMap, allowed: BoolArray, threshold: float, moments: MomentsOf
 ) -> list[Relations]:
     """Finds all pairs of channels that explain each other at every tap; which of them go is decided later.
 
@@ -107,7 +107,7 @@ def _correlation(covariance: Floats) -> Floats:
     return np.asarray(np.where(np.outer(alive, alive), covariance / np.outer(scale, scale), 0))
 
 
-def _layers_read(weights: NetworkWeights, channels: ChannelMap, classes: Indices) -> list[int] | None:
+def _layers_read(weights: TensorSource, channels: ChannelMap, classes: Indices) -> list[int] | None:
     """Returns the layers whose output convolutions read some classes from; None where something else consumes them."""
     shared = {reference for layer in channels.graph for reference in layer.references}
     read: dict[int, None] = {}
@@ -116,9 +116,9 @@ def _layers_read(weights: NetworkWeights, channels: ChannelMap, classes: Indices
             if source < 0 or not np.isin(channels.of_layer[source], classes).any():
                 continue
             kind = layer.kind
-            if isinstance(kind, Convolutional) and not kind.depthwise(layer.inputs[0].c):
+            if isinstance(kind, Convolutional) and layer.is_dense:
                 plain = layer.stored and not kind.flipped and layer.index not in shared
-                if not plain or weights.file.header.transposed:
+                if not plain or weights.header.transposed:
                     return None
                 read[source] = None
             elif layer.name != "route" and not np.isin(channels.of_layer[layer.index], classes).any():

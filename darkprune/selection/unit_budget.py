@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from darkprune.errors import PlanError
 from darkprune.graph.stats import Totals, totals
-from darkprune.graph.weights import NetworkWeights
+from darkprune.graph.weights import TensorSource
 from darkprune.selection.budget import Budget
 from darkprune.surgery.removed_units import reduced
 from darkprune.surgery.units import choose_units, find_units
 
 
-def units_within(weights: NetworkWeights, budget: Budget) -> int:
+def units_within(weights: TensorSource, budget: Budget) -> int:
     """Returns the fewest units whose absence leaves no more than a budget says.
 
     Args:
@@ -38,7 +38,7 @@ def units_within(weights: NetworkWeights, budget: Budget) -> int:
     )
 
 
-def units_above(weights: NetworkWeights, budget: Budget) -> int:
+def units_above(weights: TensorSource, budget: Budget) -> int:
     """Returns the most units that leave at least what a budget says: what is over is left to channels."""
     try:
         return units_within(weights, budget) - 1
@@ -46,7 +46,7 @@ def units_above(weights: NetworkWeights, budget: Budget) -> int:
         return _all_units(weights)
 
 
-def _all_units(weights: NetworkWeights) -> int:
+def _all_units(weights: TensorSource) -> int:
     number = len(find_units(weights.graph))
     while number:
         try:

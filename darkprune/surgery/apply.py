@@ -1,4 +1,4 @@
-"""The cut: original tensors in, slim cfg and tensors out, one tensor at a time (DESIGN §2)."""
+"""The cut: original tensors in, slim cfg and tensors out, one tensor at a time."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from darkprune.darknet.cfg import Cfg
-from darkprune.darknet.weights import WeightsWriter
 from darkprune.graph.channels import BoolArray, ChannelMap
 from darkprune.graph.graph import Graph, Layer, build_graph
-from darkprune.graph.weights import NetworkWeights, stored_tensors
+from darkprune.graph.weights import NetworkWriter, TensorSource
 from darkprune.layers import INPUT, Role
 from darkprune.layers.activations import CARRIER_SHIFT
 from darkprune.layers.base import Floats, Indices
@@ -106,7 +105,7 @@ class Constants:
     kappa: Sequence[Floats]
 
 
-def constants_of(weights: NetworkWeights, cut: Cut) -> Constants:
+def constants_of(weights: TensorSource, cut: Cut) -> Constants:
     """Computes the constants of a cut."""
     none = [np.full(len(classes), np.nan) for classes in cut.channels.of_layer]
     removed = none
@@ -133,7 +132,7 @@ def slim_cfg(cut: Cut) -> Cfg:
 
 
 def write_slim(
-    weights: NetworkWeights,
+    weights: TensorSource,
     cut: Cut,
     constants: Constants,
     file: BinaryIO,
@@ -148,8 +147,7 @@ def write_slim(
         file: empty, open for writing in binary.
         progress: called after each layer.
     """
-    tensors = stored_tensors(cut.slim, weights.file.header.transposed)
-    writer = WeightsWriter(file, weights.file.header, tensors)
+    writer = NetworkWriter(cut.slim, file, weights.header)
     step = track(progress, "pruning", len(weights.graph), "layer")
     for layer in weights.graph:
         if layer.stored:
@@ -163,7 +161,7 @@ def _input_of(cut: Cut, layer: Layer, constants: Constants) -> _Input | None:
         return None
     source = layer.sources[0]
     classes = cut.channels.of_layer[source]
-    if not len(classes):  # behind a layer without a map, such as [softmax]
+    if not len(classes):  # after a layer without a map, such as [softmax]
         return None
     return _Input(
         np.where(classes < 0, True, cut.keep[classes]),
@@ -173,52 +171,44 @@ def _input_of(cut: Cut, layer: Layer, constants: Constants) -> _Input | None:
     )
 
 
-def _cut_layer(weights: NetworkWeights, cut: Cut, layer: Layer, writer: WeightsWriter, given: _Input | None) -> None:
-    out = cut.kept(cut.channels.of_layer[layer.index])
+def _cut_layer(weights: TensorSource, cut: Cut, layer: Layer, writer: NetworkWriter, given: _Input | None) -> None:
     if isinstance(layer.kind, Convolutional | Connected):
-        _cut_filters(weights, cut, layer, writer, given, out)
+        _cut_filters(weights, cut, layer, writer, given)
         return
+    out = cut.kept(cut.channels.of_layer[layer.index])
     for blob in layer.stored:
         values = weights.read(layer, blob.name)
         for axis, (role, _) in enumerate(blob.axes):
             if role is Role.OUT:
                 values = values.take(out, axis=axis)
-        writer.write(layer.index, blob.name, values)
+        writer.write(layer, blob.name, values)
 
 
-def _cut_filters(
-    weights: NetworkWeights, cut: Cut, layer: Layer, writer: WeightsWriter, given: _Input | None, out: Indices
-) -> None:
+def _cut_filters(weights: TensorSource, cut: Cut, layer: Layer, writer: NetworkWriter, given: _Input | None) -> None:
     """Cuts a convolution or connected layer, and lets its filters take up the constants of the inputs that go."""
     assert isinstance(layer.kind, Convolutional | Connected)
     own = cut.channels.of_layer[layer.index]
+    out = cut.kept(own)
     carrier = np.where(own < 0, False, cut.carriers[own])[out]
-    blob = weights.blob(layer, "weights")
+    out_last = layer.blob("weights").axes[0].role is not Role.OUT
     offset = np.zeros(len(out))
-    if isinstance(layer.kind, Convolutional) and layer.kind.depthwise(layer.inputs[0].c):
-        whole = weights.read(layer, "weights")
-        axis = len(blob.axes) - 1 if layer.kind.flipped else 0
-        filters = whole.take(out, axis=axis)
-        _clear(filters, carrier, axis)
-        writer.write(layer.index, "weights", filters)
-    elif blob.axes[0].role is not Role.OUT or (weights.file.header.transposed and blob.transposable):
-        last = blob.axes[0].role is not Role.OUT
-        whole = weights.read(layer, "weights")
-        rows = np.moveaxis(whole, -1, 0) if last else whole
-        filters, offset = _cut_rows(layer, rows, out, given)
-        _clear(filters, carrier, 0)
-        writer.write(layer.index, "weights", np.moveaxis(filters, 0, -1) if last else filters.T)
+    if layer.is_depthwise or out_last:
+        axis = -1 if out_last else 0
+        rows = np.moveaxis(weights.read(layer, "weights"), axis, 0)
+        filters, offset = (rows[out], offset) if layer.is_depthwise else _cut_rows(layer, rows, out, given)
+        filters[carrier] = 0
+        writer.write(layer, "weights", np.moveaxis(filters, 0, axis))
     else:
         done = 0
-        for first, rows in weights.file.chunks(layer.index, "weights", CHUNK_BYTES):
+        for first, rows in weights.chunks(layer, "weights", CHUNK_BYTES):
             chosen = out[(out >= first) & (out < first + len(rows))]
             if not len(chosen):
                 continue
             filters, taken = _cut_rows(layer, rows, chosen, given, first)
             here = slice(done, done + len(chosen))
             offset[here] = taken
-            _clear(filters, carrier[here], 0)
-            writer.write(layer.index, "weights", filters, done)
+            filters[carrier[here]] = 0  # what a carrier computes is multiplied by γ = 0, or is its bias alone
+            writer.write(layer, "weights", filters, done)
             done += len(chosen)
     shift = CARRIER_SHIFT.get(layer.kind.activation, 0.0)
     norm = any(blob.name == "rolling_mean" for blob in layer.stored)
@@ -232,12 +222,7 @@ def _cut_filters(
             values = np.where(carrier, shift, values if norm else values + offset)
         elif blob.name == "scales":
             values = np.where(carrier, 0.0, values)
-        writer.write(layer.index, blob.name, values.astype(np.float32))
-
-
-def _clear(filters: Array32, carrier: BoolArray, axis: int) -> None:
-    """Zeroes the filters of carriers: what they compute is multiplied by γ = 0, or is their bias alone."""
-    np.moveaxis(filters, axis, 0)[carrier] = 0
+        writer.write(layer, blob.name, values.astype(np.float32))
 
 
 def _cut_rows(

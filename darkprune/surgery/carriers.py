@@ -1,4 +1,4 @@
-"""Carrier channels: kept channels of a known constant that stand in for removed ones at padded borders (METHODS §2.4).
+"""Carrier channels: kept channels of a known constant that stand in for removed ones at padded borders.
 
 Folding a removed channel's constant into a bias is wrong where a consumer pads, because the padding is 0 and not the
 constant. A carrier is a channel that holds a constant c everywhere; with weights V[o, tap] = Σ w[o, k, tap]·const_k / κ
@@ -14,7 +14,7 @@ import numpy as np
 
 from darkprune.graph.channels import BoolArray, ChannelMap
 from darkprune.graph.graph import Layer
-from darkprune.graph.weights import NetworkWeights
+from darkprune.graph.weights import TensorSource
 from darkprune.layers import INPUT
 from darkprune.layers.base import Floats, Indices
 from darkprune.layers.convolution import Convolutional
@@ -55,9 +55,9 @@ def find_needs(channels: ChannelMap, gone: BoolArray, constants: Sequence[Floats
     needs = []
     for layer in channels.graph:
         kind = layer.kind
-        if not isinstance(kind, Convolutional) or kind.geometry.padding == 0 or layer.sources[0] == INPUT:
+        if not isinstance(kind, Convolutional) or not layer.is_dense:
             continue
-        if kind.depthwise(layer.inputs[0].c):
+        if kind.geometry.padding == 0 or layer.sources[0] == INPUT:
             continue
         classes = channels.inputs(layer)
         lost = (classes >= 0) & gone[classes] & (np.nan_to_num(constants[layer.sources[0]]) != 0)
@@ -68,7 +68,7 @@ def find_needs(channels: ChannelMap, gone: BoolArray, constants: Sequence[Floats
 
 
 def choose_carriers(
-    weights: NetworkWeights,
+    weights: TensorSource,
     channels: ChannelMap,
     keep: BoolArray,
     rounded: BoolArray,

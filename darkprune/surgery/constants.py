@@ -1,4 +1,8 @@
-"""What removed channels leave behind: their constants, at every tap of the network (METHODS §2.4)."""
+"""The constant values that removed channels leave, at every map of the network.
+
+With γ near 0 a batch-normalised channel is act(β), not 0; where γ is not small the better constant is
+E[act(γz + β)], z ~ N(0, 1).
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ import numpy as np
 
 from darkprune.graph.channels import BoolArray, ChannelMap
 from darkprune.graph.graph import Layer
-from darkprune.graph.weights import NetworkWeights
+from darkprune.graph.weights import TensorSource
 from darkprune.layers import INPUT
 from darkprune.layers.activations import CARRIER_SHIFT, activate, mean_under_normal
 from darkprune.layers.base import Floats
@@ -25,7 +29,7 @@ Own = Callable[[Layer], Floats | None]
 
 
 def removed_constants(
-    weights: NetworkWeights,
+    weights: TensorSource,
     channels: ChannelMap,
     gone: BoolArray,
     how: str,
@@ -58,7 +62,7 @@ def removed_constants(
 
 
 def _spatial_factors(channels: ChannelMap) -> BoolArray:
-    """Returns per class whether it scales other channels place by place: they are left with its mean (METHODS §2.4)."""
+    """Returns per class whether it scales other channels place by place: they are left with its mean."""
     factors = np.zeros(channels.count, bool)
     for layer in channels.graph:
         if isinstance(layer.kind, ScaleChannels) and layer.kind.scale_wh:
@@ -67,7 +71,7 @@ def _spatial_factors(channels: ChannelMap) -> BoolArray:
     return factors
 
 
-def carrier_constants(weights: NetworkWeights, channels: ChannelMap, carriers: BoolArray) -> list[Floats]:
+def carrier_constants(weights: TensorSource, channels: ChannelMap, carriers: BoolArray) -> list[Floats]:
     """Computes κ, the value of every carrier channel, at every layer's output; NaN elsewhere."""
 
     def own(layer: Layer) -> Floats | None:
@@ -87,7 +91,7 @@ def carrier_value(layer: Layer) -> float | None:
     return None if shift is None else float(activate(layer.kind.activation, np.array([shift]))[0])
 
 
-def propagate(weights: NetworkWeights, channels: ChannelMap, wanted: BoolArray, own: Own) -> list[Floats]:
+def propagate(weights: TensorSource, channels: ChannelMap, wanted: BoolArray, own: Own) -> list[Floats]:
     """Carries constants from the layers that make channels to every layer that passes them on.
 
     Args:
@@ -113,19 +117,17 @@ def propagate(weights: NetworkWeights, channels: ChannelMap, wanted: BoolArray, 
     return values
 
 
-def _producer_constant(weights: NetworkWeights, layer: Layer, how: str) -> Floats | None:
-    """Returns act(β) or its mean for convolutions and connected layers; None for layers that pass channels on."""
+def _producer_constant(weights: TensorSource, layer: Layer, how: str) -> Floats | None:
+    """Returns act(β) or its mean for dense layers; None for layers that pass channels on."""
     kind = layer.kind
-    if not isinstance(kind, Convolutional | Connected):
-        return None
-    if isinstance(kind, Convolutional) and kind.depthwise(layer.inputs[0].c):
+    if not layer.is_dense or not isinstance(kind, Convolutional | Connected):
         return None
     read = weights.reader(layer)
     shift = np.float64(read("biases"))
     owner = layer
     while not owner.stored and owner.references:  # a convolution that shares weights is normalised as their owner is
         owner = weights.graph[owner.references[0]]
-    if how == "beta" or not any(blob.name == "scales" for blob in owner.stored):
+    if how == "beta" or not owner.is_normalised:
         return activate(kind.activation, shift)
     return mean_under_normal(kind.activation, np.float64(read("scales")), shift)
 

@@ -1,24 +1,25 @@
-"""A network without some of its residual units, over the original's file (METHODS §6 [LP]).
+"""A network without some of its residual units, over the original's tensors.
 
-Whoever read a unit's shortcut reads its `from`; every layer index in the cfg is rewritten. What is left
-(`ReducedWeights`) is what every later stage starts from, as if it were the original.
+Whatever read a unit's shortcut reads its `from` instead; every layer index in the cfg is rewritten. Everything after
+that (ranking, cutting, writing) starts from the reduced network as if it were the original.
 """
 
 from __future__ import annotations
 
-import copy
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from darkprune.darknet.cfg import Cfg, parse_cfg
 from darkprune.darknet.options import atoi
-from darkprune.darknet.weights import WeightsWriter
-from darkprune.graph.graph import Graph, build_graph
+from darkprune.darknet.weights import Header
+from darkprune.graph.graph import Graph, Layer, build_graph
 from darkprune.graph.groups import PruneGroup
-from darkprune.graph.weights import NetworkWeights, stored_tensors
+from darkprune.graph.weights import NetworkWriter, TensorSource
 from darkprune.layers.base import absolute
 from darkprune.surgery.units import Unit, check_units, silencers
 
@@ -26,7 +27,7 @@ _NUMBER = re.compile(r"\s*[+-]?[\d\s]*\d")
 
 
 def kept_layers(graph: Graph, units: Sequence[Unit]) -> tuple[int, ...]:
-    """Returns the layers that stay, in the original's numbers: position in it is the new number."""
+    """Returns the layers that stay, in the original's numbers; the position is the new number."""
     return tuple(layer.index for layer in graph if not any(layer.index in unit for unit in units))
 
 
@@ -46,12 +47,12 @@ def without_units(graph: Graph, units: Sequence[Unit]) -> Cfg:
         option = graph.cfg.sections[layer.section].record(key)
         if option is not None and option.value is not None:
             lines[option.line - 1] = _renumber(lines[option.line - 1], index, new, is_list)
-    gone = {layer.section for layer in graph} - {graph[index].section for index in kept}
-    return parse_cfg("".join(lines), graph.cfg.source).without_sections(gone)
+    removed = {layer.section for layer in graph} - {graph[index].section for index in kept}
+    return parse_cfg("".join(lines), graph.cfg.source).without_sections(removed)
 
 
-def _renumber(line: str, own: int, new: dict[int, int], is_list: bool) -> str:
-    """Rewrites the indices of one line; in a list darknet counts items behind a `#` as well."""
+def _renumber(line: str, own: int, new: Mapping[int, int], is_list: bool) -> str:
+    """Rewrites the indices of one line; in a list darknet counts the items after a `#` as well."""
     head, equals, tail = line.partition("=")
     items = tail.split(",") if is_list else [tail]
     for place, item in enumerate(items):
@@ -67,74 +68,101 @@ def _renumber(line: str, own: int, new: dict[int, int], is_list: bool) -> str:
     return f"{head}{equals}{','.join(items)}"
 
 
-class ReducedWeights(NetworkWeights):
-    """A network without some units, over the original's file: nothing is copied or written.
+class WithoutUnits(TensorSource):
+    """The tensors of a network without some units; nothing is copied.
 
     Attributes:
-        original: the pair that it comes from, which must stay open.
-        units: what is missing.
         kept: new layer number -> the original's.
     """
 
-    def __init__(self, original: NetworkWeights, units: Sequence[Unit]) -> None:
-        self.original = original
-        self.units = tuple(units)
+    def __init__(self, original: TensorSource, units: Sequence[Unit], graph: Graph | None = None) -> None:
+        """Renumbers the layers.
+
+        Args:
+            original: the whole network, which must stay open.
+            units: what is left out.
+            graph: of the reduced network, if it is known.
+        """
+        self._original = original
+        self._graph = graph or build_graph(without_units(original.graph, units))
         self.kept = kept_layers(original.graph, units)
-        self.graph = build_graph(without_units(original.graph, units))
-        self.file = copy.copy(original.file)
-        new = {old: number for number, old in enumerate(self.kept)}
-        self.file.blobs = {
-            (new[layer], name): blob._replace(layer=new[layer])
-            for (layer, name), blob in original.file.blobs.items()
-            if layer in new
-        }
 
-    def regroup(self, groups: Sequence[PruneGroup]) -> tuple[PruneGroup, ...]:
-        """Translates groups of the original's layers; one that lost all of its layers is empty."""
-        before = np.searchsorted(self.kept, [group.first for group in groups]).tolist()
-        behind = np.searchsorted(self.kept, [group.last + 1 for group in groups]).tolist()
-        return tuple(
-            PruneGroup(group.name, first, end - 1) for group, first, end in zip(groups, before, behind, strict=True)
-        )
+    @property
+    def graph(self) -> Graph:
+        """The reduced network."""
+        return self._graph
+
+    @property
+    def header(self) -> Header:
+        """The original's header."""
+        return self._original.header
+
+    @property
+    def path(self) -> Path:
+        """The original's file."""
+        return self._original.path
+
+    def read(self, layer: Layer, name: str) -> NDArray[np.float32]:
+        """Reads a tensor; see `TensorSource`."""
+        return self._original.read(self._in_original(layer), name)
+
+    def chunks(self, layer: Layer, name: str, limit: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Reads a tensor in parts; see `TensorSource`."""
+        return self._original.chunks(self._in_original(layer), name, limit)
+
+    def _in_original(self, layer: Layer) -> Layer:
+        return self._original.graph[self.kept[layer.index]]
 
 
-def reduced(weights: NetworkWeights, units: Sequence[Unit]) -> NetworkWeights:
+def reduced(original: TensorSource, units: Sequence[Unit], graph: Graph | None = None) -> TensorSource:
     """Returns the network without units: itself where there are none.
+
+    Args:
+        original: the whole network.
+        units: what is left out.
+        graph: of the reduced network, if it is known already; then the units are not checked again.
 
     Raises:
         PlanError: they are not units of this network.
     """
     if not units:
-        return weights
-    check_units(weights.graph, units)
-    return ReducedWeights(weights, units)
+        return original
+    if graph is None:
+        check_units(original.graph, units)
+    return WithoutUnits(original, units, graph)
 
 
-def original_of(weights: NetworkWeights) -> NetworkWeights:
-    """Returns the pair that a network without some units comes from; itself where nothing was taken out."""
-    return weights.original if isinstance(weights, ReducedWeights) else weights
-
-
-def write_silenced(weights: ReducedWeights, stand_in: NetworkWeights, file: BinaryIO) -> None:
-    """Writes the original at full depth, its units there but silent: what the reduced network must equal.
+def regroup(groups: Sequence[PruneGroup], kept: Sequence[int]) -> tuple[PruneGroup, ...]:
+    """Translates groups of the original's layers into the reduced network's; one that lost all its layers is empty.
 
     Args:
-        weights: the reduced network.
-        stand_in: tensors for the layers that stay (masked or held), under the reduced network's cfg.
+        groups: in the original's numbers.
+        kept: from `kept_layers`.
+    """
+    first = np.searchsorted(kept, [group.first for group in groups]).tolist()
+    end = np.searchsorted(kept, [group.last + 1 for group in groups]).tolist()
+    return tuple(PruneGroup(group.name, a, b - 1) for group, a, b in zip(groups, first, end, strict=True))
+
+
+def write_silenced(original: TensorSource, units: Sequence[Unit], stand_in: TensorSource, file: BinaryIO) -> None:
+    """Writes the whole network with its units there but silent: what the reduced one must equal.
+
+    Args:
+        original: the whole network.
+        units: what the reduced network lacks.
+        stand_in: tensors of the reduced network (masked or held).
         file: empty, open for writing in binary; its cfg is the original's.
     """
-    original = weights.original
-    silent = frozenset().union(*(silencers(original.graph, unit) or frozenset() for unit in weights.units))
-    new = {old: number for number, old in enumerate(weights.kept)}
-    header = original.file.header
-    writer = WeightsWriter(file, header, stored_tensors(original.graph, header.transposed))
+    silent = frozenset().union(*(silencers(original.graph, unit) or frozenset() for unit in units))
+    new = {old: number for number, old in enumerate(kept_layers(original.graph, units))}
+    writer = NetworkWriter(original.graph, file, original.header)
     for layer in original.graph:
         for blob in layer.stored:
             if layer.index in new:
-                values = stand_in.file.read(new[layer.index], blob.name)
+                values = stand_in.read(stand_in.graph[new[layer.index]], blob.name)
             else:
-                values = original.file.read(layer.index, blob.name)
+                values = original.read(layer, blob.name)
                 if layer.index in silent and blob.name in ("scales", "biases", "weights"):
                     values = np.zeros_like(values)
-            writer.write(layer.index, blob.name, values)
+            writer.write(layer, blob.name, values)
     writer.finish()

@@ -1,24 +1,24 @@
-"""Channels replaced by others: the consumers take w_j + a·w_i for w_j, and Σ w_i·b (METHODS §4).
+"""Channels replaced by others (Zhang, Han, Wang 2024): consumers take w_j + a·w_i for w_j, and Σ w_i·b.
 
 b is folded, or given to a carrier, by the same code as the constants of pruned channels (`with_offsets`); the new
-weights are read through a view of the original file (`with_similar`), so that nothing is copied.
+weights are computed while they are read (`WithReplacements`), so that nothing is copied.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from darkprune.darknet.weights import WeightsFile
+from darkprune.darknet.weights import Header
 from darkprune.errors import PlanError
 from darkprune.graph.channels import BoolArray
-from darkprune.graph.graph import Graph
-from darkprune.graph.weights import NetworkWeights
+from darkprune.graph.graph import Graph, Layer
+from darkprune.graph.weights import TensorSource
 from darkprune.layers.base import Floats, Indices
 from darkprune.layers.convolution import Convolutional
 from darkprune.surgery.apply import Constants, Cut
@@ -68,66 +68,72 @@ class Tap:
 Similar = Mapping[int, Tap]
 
 
-class _SimilarFile(WeightsFile):
-    """A weights file in which consumers of replaced channels already have their new weights.
+class WithReplacements(TensorSource):
+    """The tensors of a network whose consumers of replaced channels have their new weights; nothing is copied."""
 
-    Attributes:
-        owner: the network as it is.
-        plain: its file.
-        similar: what is replaced.
-        readers: convolution -> (layer that it reads, its groups, its filters).
-    """
+    def __init__(self, source: TensorSource, similar: Similar) -> None:
+        """Finds the consumers.
 
-    owner: NetworkWeights
-    plain: WeightsFile
-    similar: Similar
-    readers: dict[int, tuple[int, int, int]]
+        Args:
+            source: the network as it is, which must stay open.
+            similar: what is replaced.
 
-    def read(self, layer: int, name: str) -> NDArray[np.float32]:
-        """Reads one tensor."""
-        values = self.plain.read(layer, name)
+        Raises:
+            PlanError: replacements that this network cannot have.
+        """
+        _check(source.graph, similar)
+        self._source, self._similar = source, similar
+        self._readers = {
+            layer.index
+            for layer in source.graph
+            if layer.is_dense and layer.name == "convolutional" and layer.sources[0] in similar
+        }
+
+    @property
+    def graph(self) -> Graph:
+        """The network."""
+        return self._source.graph
+
+    @property
+    def header(self) -> Header:
+        """The file's header."""
+        return self._source.header
+
+    @property
+    def path(self) -> Path:
+        """The file's path."""
+        return self._source.path
+
+    def read(self, layer: Layer, name: str) -> NDArray[np.float32]:
+        """Reads a tensor; see `TensorSource`."""
+        values = self._source.read(layer, name)
         self._add(layer, name, values, 0)
         return values
 
-    def chunks(self, layer: int, name: str, limit: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """Reads one tensor in parts."""
-        for first, rows in self.plain.chunks(layer, name, limit):
+    def chunks(self, layer: Layer, name: str, limit: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Reads a tensor in parts; see `TensorSource`."""
+        for first, rows in self._source.chunks(layer, name, limit):
             self._add(layer, name, rows, first)
             yield first, rows
 
-    def _add(self, layer: int, name: str, rows: NDArray[np.float32], first: int) -> None:
-        if name != "weights" or layer not in self.readers:
+    def _add(self, layer: Layer, name: str, rows: NDArray[np.float32], first: int) -> None:
+        """Adds a·w_i to w_j in some filters of a convolution."""
+        if name != "weights" or layer.index not in self._readers:
             return
-        source, groups, filters = self.readers[layer]
-        tap, width = self.similar[source], rows.shape[1]
-        block_of = (first + np.arange(len(rows))) // (filters // groups)
+        tap, width, blocks = self._similar[layer.sources[0]], rows.shape[1], layer.blob(name).groups
+        block_of = (first + np.arange(len(rows))) // (layer.output.c // blocks)
         for channel, by, gain in zip(tap.channels.tolist(), tap.by.tolist(), tap.gain.tolist(), strict=True):
-            here = slice(None) if groups == 1 else block_of == channel // width
+            here = slice(None) if blocks == 1 else block_of == channel // width
             rows[here, by % width] += np.float32(gain) * rows[here, channel % width]
 
 
-def with_similar(weights: NetworkWeights, similar: Similar) -> NetworkWeights:
-    """Returns the network whose consumers do without the replaced channels; nothing is copied or written.
+def with_similar(source: TensorSource, similar: Similar) -> TensorSource:
+    """Returns the network whose consumers do without the replaced channels: itself where there are none.
 
     Raises:
         PlanError: replacements that this network cannot have.
     """
-    if not similar:
-        return weights
-    _check(weights.graph, similar)
-    view = copy.copy(weights)
-    file = _SimilarFile.__new__(_SimilarFile)
-    file.__dict__.update(weights.file.__dict__)
-    file.owner, file.plain, file.similar = weights, weights.file, similar
-    file.readers = {
-        layer.index: (layer.sources[0], layer.kind.geometry.groups, layer.kind.geometry.filters)
-        for layer in weights.graph
-        if isinstance(layer.kind, Convolutional)
-        and layer.sources[0] in similar
-        and not layer.kind.depthwise(layer.inputs[0].c)
-    }
-    view.file = file
-    return view
+    return WithReplacements(source, similar) if similar else source
 
 
 def _check(graph: Graph, similar: Similar) -> None:
@@ -155,19 +161,8 @@ def check_similar(cut: Cut, similar: Similar) -> None:
             raise PlanError(f"plan: replacements at layer {layer}: a replaced channel stays, or its substitute goes")
 
 
-def similar_of(weights: NetworkWeights) -> Similar:
-    """Returns what is replaced in a view; nothing elsewhere."""
-    return weights.file.similar if isinstance(weights.file, _SimilarFile) else {}
-
-
-def plain_of(weights: NetworkWeights) -> NetworkWeights:
-    """Returns the network in which nothing is replaced."""
-    return weights.file.owner if isinstance(weights.file, _SimilarFile) else weights
-
-
-def with_offsets(weights: NetworkWeights, constants: Constants) -> Constants:
+def with_offsets(constants: Constants, similar: Similar) -> Constants:
     """Puts b in the place of a replaced channel's constant: the rest of it is in the consumers' weights."""
-    similar = similar_of(weights)
     if not similar:
         return constants
     removed = [values.copy() if layer in similar else values for layer, values in enumerate(constants.removed)]
@@ -176,12 +171,12 @@ def with_offsets(weights: NetworkWeights, constants: Constants) -> Constants:
     return replace(constants, removed=removed)
 
 
-def without_similar(weights: NetworkWeights, cut: Cut) -> tuple[NetworkWeights, Cut]:
-    """Undoes the replacements: returns the plain network, and the cut that leaves the replaced channels as they are."""
-    if not isinstance(weights.file, _SimilarFile):
-        return weights, cut
-    replaced = replaced_classes(cut, weights.file.similar)
-    return weights.file.owner, replace(cut, keep=cut.keep | replaced, carriers=cut.carriers & ~replaced)
+def without_replacements(cut: Cut, similar: Similar) -> Cut:
+    """Returns the cut that leaves the replaced channels as they are; it applies to the network as it was."""
+    if not similar:
+        return cut
+    replaced = replaced_classes(cut, similar)
+    return replace(cut, keep=cut.keep | replaced, carriers=cut.carriers & ~replaced)
 
 
 def replaced_classes(cut: Cut, similar: Similar) -> BoolArray:

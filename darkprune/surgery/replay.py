@@ -29,7 +29,7 @@ def replay(weights: NetworkWeights, plan: Plan, hashes: tuple[str, str]) -> Surg
         ("cfg", "weights"), plan.names, (plan.cfg_sha256, plan.weights_sha256), hashes, strict=True
     ):
         if wanted != found:
-            path = weights.graph.cfg.source if kind == "cfg" else weights.file.path
+            path = weights.graph.cfg.source if kind == "cfg" else weights.path
             raise PlanError(
                 f"{path}: the plan was made for another {kind} file ({name}, sha256 {wanted[:12]}…; this one has "
                 f"{found[:12]}…); take that file, or make a new plan"
@@ -41,4 +41,4 @@ def replay(weights: NetworkWeights, plan: Plan, hashes: tuple[str, str]) -> Surg
     cut = Cut(channels, keep, carriers, how, constant, plan.measured or None)
     check_similar(cut, plan.similar)
     groups = [replace(group, removed=removed_in(channels, keep, group.first, group.last)) for group in plan.groups]
-    return Surgery(base=base, plan=replace(plan, groups=tuple(groups)), cut=cut)
+    return Surgery(original=weights, plan=replace(plan, groups=tuple(groups)), cut=cut)

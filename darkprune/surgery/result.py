@@ -14,7 +14,6 @@ import numpy as np
 
 from darkprune import __version__
 from darkprune.graph.stats import Totals, totals
-from darkprune.layers.convolution import Convolutional
 from darkprune.progress import Progress, silent
 from darkprune.runs.digests import digest_of_file
 from darkprune.runs.provenance import provenance
@@ -22,8 +21,7 @@ from darkprune.surgery.apply import Constants, Cut
 from darkprune.surgery.carriers import SMALLEST, Need, find_needs
 from darkprune.surgery.constants import consumers_with_border
 from darkprune.surgery.plan import GroupResult
-from darkprune.surgery.removed_units import ReducedWeights
-from darkprune.surgery.replaced_channels import replaced_classes, similar_of, without_similar
+from darkprune.surgery.replaced_channels import replaced_classes, without_replacements
 from darkprune.surgery.surgery import Surgery
 
 
@@ -100,7 +98,7 @@ class PruneResult:
             warnings=surgery.warnings,
             inputs={
                 "cfg": FileRecord(Path(weights.graph.cfg.source), plan.cfg_sha256),
-                "weights": FileRecord(weights.file.path, plan.weights_sha256),
+                "weights": FileRecord(weights.path, plan.weights_sha256),
             },
             outputs=outputs,
         )
@@ -181,20 +179,20 @@ def write_result(
 
 def _stages(surgery: Surgery) -> list[dict[str, Any]]:
     """Lists what each stage removed, and what was left after it."""
-    weights, cut, size = surgery.base, surgery.cut, surgery.original.file.header.size
+    units, similar = surgery.plan.units, surgery.plan.similar
+    cut, size = surgery.cut, surgery.original.header.size
     stages: list[dict[str, Any]] = []
-    if isinstance(weights, ReducedWeights):
-        layers = len(weights.original.graph) - len(weights.graph)
+    if units:
+        graph = surgery.reduced.graph
         stages.append(
             {
                 "stage": "units",
-                "units": [unit.to_json() for unit in weights.units],
-                "removed": layers,
-                "after": totals(weights.graph, size).to_json(),
+                "units": [unit.to_json() for unit in units],
+                "removed": len(surgery.original.graph) - len(graph),
+                "after": totals(graph, size).to_json(),
             }
         )
-    similar = similar_of(weights)
-    before = without_similar(weights, cut)[1] if similar else cut
+    before = without_replacements(cut, similar)
     removed = _width_lost(before)
     stages.append({"stage": "channels", "removed": removed, "after": totals(before.slim, size).to_json()})
     if similar:
@@ -226,12 +224,8 @@ def _inexact(cut: Cut, constants: Constants) -> list[int]:
     graph = cut.channels.graph
     needs = find_needs(cut.channels, cut.gone, constants.removed)
     folded = {need.layer for need in needs if not _served(cut, need, constants)}
-    depthwise = {
-        layer.index
-        for layer in graph
-        if isinstance(layer.kind, Convolutional) and layer.kind.depthwise(layer.inputs[0].c)
-    }
-    return [index for index in consumers_with_border(cut.channels, constants.removed) if index in folded | depthwise]
+    reached = consumers_with_border(cut.channels, constants.removed)
+    return [index for index in reached if index in folded or graph[index].is_depthwise]
 
 
 def _served(cut: Cut, need: Need, constants: Constants) -> bool:

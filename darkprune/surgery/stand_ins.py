@@ -1,8 +1,8 @@
-"""Stand-ins of full width: the original network changed so that it says what the slim one should compute.
+"""Stand-ins of full width: the original network changed so that it computes what the slim one should.
 
 *Masked*: everything that the cut does except taking channels out. The slim network must equal it.
 *Held*: the original, with every channel whose content goes held at its constant by γ = 0 and act(β) = constant; nothing
-is compensated. What the slim network differs from it by is the error of the compensation.
+is compensated. The slim network's difference from it is the error of the compensation.
 """
 
 from __future__ import annotations
@@ -12,34 +12,38 @@ from typing import BinaryIO
 
 import numpy as np
 
-from darkprune.darknet.weights import WeightsWriter
 from darkprune.graph.graph import Layer
-from darkprune.graph.weights import NetworkWeights, stored_tensors
+from darkprune.graph.weights import NetworkWriter
 from darkprune.layers import Role
 from darkprune.layers.activations import preimage
 from darkprune.layers.base import Floats
 from darkprune.layers.convolution import Convolutional
 from darkprune.layers.dense import Connected
-from darkprune.surgery.apply import Cut, constants_of, write_slim
+from darkprune.surgery.apply import write_slim
 from darkprune.surgery.constants import removed_constants
-from darkprune.surgery.replaced_channels import with_offsets
+from darkprune.surgery.replaced_channels import without_replacements
+from darkprune.surgery.surgery import Surgery
 
 
-def write_masked(weights: NetworkWeights, cut: Cut, file: BinaryIO) -> None:
-    """Writes the masked network's tensors; its cfg is the original's."""
+def write_masked(surgery: Surgery, file: BinaryIO) -> None:
+    """Writes the masked network's tensors; its cfg is that of `surgery.base`."""
+    cut = surgery.cut
     masked = replace(cut, keep=np.ones_like(cut.keep), carriers=cut.gone)
-    constants = with_offsets(weights, constants_of(weights, cut))  # only the cut's own carriers carry
-    write_slim(weights, masked, constants, file)
+    write_slim(surgery.base, masked, surgery.constants, file)  # only the cut's own carriers carry
 
 
-def write_held(weights: NetworkWeights, cut: Cut, file: BinaryIO) -> None:
-    """Writes the held network's tensors; its cfg is the original's."""
+def write_held(surgery: Surgery, file: BinaryIO) -> None:
+    """Writes the held network's tensors; its cfg is that of `surgery.base`.
+
+    Channels that others replace stay as they are.
+    """
+    weights, cut = surgery.reduced, without_replacements(surgery.cut, surgery.plan.similar)
     constants = removed_constants(weights, cut.channels, cut.gone, cut.constant, cut.measured)
-    writer = WeightsWriter(file, weights.file.header, stored_tensors(weights.graph, weights.file.header.transposed))
+    writer = NetworkWriter(weights.graph, file, weights.header)
     for layer in weights.graph:
-        held = _held_at(cut, layer, constants[layer.index])
+        held = _held_at(layer, constants[layer.index])
         for blob in layer.stored:
-            values = weights.file.read(layer.index, blob.name)
+            values = weights.read(layer, blob.name)
             if held is not None:
                 where, shift = np.isfinite(held), np.nan_to_num(held)
                 if blob.name == "biases":
@@ -47,19 +51,15 @@ def write_held(weights: NetworkWeights, cut: Cut, file: BinaryIO) -> None:
                 elif blob.name == "scales":
                     values = np.where(where, 0, values)
                 elif blob.name == "weights":
-                    out_last = (blob.axes[0].role is not Role.OUT) ^ (
-                        weights.file.header.transposed and blob.transposable
-                    )
-                    np.moveaxis(values, -1 if out_last else 0, 0)[where] = 0
-            writer.write(layer.index, blob.name, values.astype(np.float32))
+                    axis = 0 if blob.axes[0].role is Role.OUT else -1
+                    np.moveaxis(values, axis, 0)[where] = 0
+            writer.write(layer, blob.name, values.astype(np.float32))
     writer.finish()
 
 
-def _held_at(cut: Cut, layer: Layer, constants: Floats) -> Floats | None:
+def _held_at(layer: Layer, constants: Floats) -> Floats | None:
     """Returns β per channel to be held, NaN for the others; None for layers that hold nothing themselves."""
     kind = layer.kind
-    if not isinstance(kind, Convolutional | Connected) or not np.isfinite(constants).any():
-        return None
-    if isinstance(kind, Convolutional) and kind.depthwise(layer.inputs[0].c):
+    if not layer.is_dense or not isinstance(kind, Convolutional | Connected) or not np.isfinite(constants).any():
         return None
     return np.where(np.isfinite(constants), preimage(kind.activation, np.nan_to_num(constants)), np.nan)

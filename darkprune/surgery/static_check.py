@@ -7,7 +7,7 @@ from pathlib import Path
 from darkprune.darknet.cfg import Cfg
 from darkprune.errors import DarkpruneError
 from darkprune.graph.graph import Graph
-from darkprune.graph.weights import NetworkWeights
+from darkprune.graph.weights import TensorSource, non_finite_tensors
 from darkprune.runs.digests import digest_of_file
 from darkprune.runs.json_file import read_json
 from darkprune.surgery.apply import Cut, slim_cfg
@@ -17,7 +17,7 @@ WIDTH_KEYS = frozenset({"filters", "groups", "output", "out_channels"})
 
 
 def static_problems(
-    original: NetworkWeights, slim: NetworkWeights, cut: Cut | None, report: Path | None = None
+    original: TensorSource, slim: TensorSource, cut: Cut | None, report: Path | None = None
 ) -> list[str]:
     """Compares two pairs as files.
 
@@ -35,8 +35,8 @@ def static_problems(
         problems += _text_problems(slim_cfg(cut), slim.graph.cfg)
     else:
         problems += _unexplained_changes(original.graph.cfg, slim.graph.cfg)
-    problems += slim.non_finite()
-    if (original.file.header.seen, original.file.header.minor) != (slim.file.header.seen, slim.file.header.minor):
+    problems += non_finite_tensors(slim)
+    if (original.header.seen, original.header.minor) != (slim.header.seen, slim.header.minor):
         problems.append("the header of the slim weights differs from the original's")
     if report is not None:
         problems += _hash_problems(report, slim)
@@ -85,12 +85,12 @@ def _unexplained_changes(original: Cfg, slim: Cfg) -> list[str]:
     return problems
 
 
-def _hash_problems(report: Path, slim: NetworkWeights) -> list[str]:
+def _hash_problems(report: Path, slim: TensorSource) -> list[str]:
     try:
         outputs = read_json(report, "a report")["outputs"]
     except DarkpruneError as error:
         return [str(error)]
-    paths = {"cfg": Path(slim.graph.cfg.source), "weights": slim.file.path}
+    paths = {"cfg": Path(slim.graph.cfg.source), "weights": slim.path}
     wanted = {kind: outputs[kind]["sha256"].text for kind in paths}
     if not all(wanted.values()):
         return [f"{report}: is not a report of darkprune prune"]

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from darkprune.darknet.output import result_folder
 from darkprune.graph.graph import Graph
 from darkprune.graph.stats import Totals, totals
-from darkprune.graph.weights import NetworkWeights
+from darkprune.graph.weights import NetworkWeights, TensorSource
 from darkprune.progress import Progress, reporting, silent
 from darkprune.settings import PathLike
 from darkprune.surgery.apply import Constants, Cut, constants_of, write_slim
 from darkprune.surgery.plan import Plan
-from darkprune.surgery.removed_units import original_of
-from darkprune.surgery.replaced_channels import plain_of, with_offsets
+from darkprune.surgery.removed_units import reduced
+from darkprune.surgery.replaced_channels import with_offsets, with_similar
 
 if TYPE_CHECKING:
     from darkprune.surgery.result import PruneResult
@@ -45,17 +45,16 @@ class Surgery:
     """A decision about a pair, ready to be carried out: nothing is written before `save`.
 
     Attributes:
-        base: what the cut applies to: the original's tensors, without the units that are cut out, similar channels
-            replaced.
+        original: the pair before, open.
         plan: the decision as a reviewable document.
-        cut: the same, in terms of channel classes.
+        cut: the same, in terms of channel classes; it applies to `base`.
         warnings: what the user should know before going on.
         findings: what was measured for the decision and of its result, by the names that report.json gives them.
         recovered: the slim weights after a repair; None where they are those of the cut.
         result: what was written, once the surgery is saved.
     """
 
-    base: NetworkWeights
+    original: NetworkWeights
     plan: Plan
     cut: Cut
     warnings: tuple[str, ...] = ()
@@ -63,10 +62,15 @@ class Surgery:
     recovered: ScratchFile | None = None
     result: PruneResult | None = None
 
-    @property
-    def original(self) -> NetworkWeights:
-        """The pair before."""
-        return original_of(plain_of(self.base))
+    @cached_property
+    def reduced(self) -> TensorSource:
+        """The original without the units that are cut out."""
+        return reduced(self.original, self.plan.units, self.cut.channels.graph)
+
+    @cached_property
+    def base(self) -> TensorSource:
+        """What the cut applies to: `reduced`, with the new weights where channels replace others."""
+        return with_similar(self.reduced, self.plan.similar)
 
     @property
     def graph(self) -> Graph:
@@ -76,17 +80,17 @@ class Surgery:
     @property
     def before(self) -> Totals:
         """Size and cost of the original."""
-        return totals(self.original.graph, self.original.file.header.size)
+        return totals(self.original.graph, self.original.header.size)
 
     @property
     def after(self) -> Totals:
         """Size and cost of the slim network."""
-        return totals(self.graph, self.original.file.header.size)
+        return totals(self.graph, self.original.header.size)
 
     @cached_property
     def constants(self) -> Constants:
         """What stands in for the content that goes, at every layer's output."""
-        return with_offsets(self.base, constants_of(self.base, self.cut))
+        return with_offsets(constants_of(self.base, self.cut), self.plan.similar)
 
     def write_weights(self, file: BinaryIO, progress: Progress = silent) -> None:
         """Writes the slim network's weights.
@@ -128,7 +132,7 @@ class Surgery:
         """
         from darkprune.surgery.result import write_result
 
-        inputs = [Path(self.original.graph.cfg.source), self.original.file.path]
+        inputs = [Path(self.original.graph.cfg.source), self.original.path]
         with reporting(progress) as report, result_folder(Path(folder), inputs, overwrite) as filled:
             return write_result(self, filled, progress=report).moved(Path(folder))
 

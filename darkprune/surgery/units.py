@@ -1,7 +1,7 @@
-"""Layer pruning: whole residual units are cut out (METHODS §6 [LP]).
+"""Layer pruning: whole residual units are cut out (Jordao et al. 2020).
 
-A unit is a linear [shortcut] with one `from` and the layers between the two. Without it, whoever read the shortcut
-reads its `from`, which has the same shape: no width changes (see `reduced` for what is left).
+A unit is a linear [shortcut] with one `from` and the layers between the two. Without it, whatever read the shortcut
+reads its `from`, which has the same shape: no width changes (see `darkprune.surgery.removed_units`).
 """
 
 from __future__ import annotations
@@ -16,13 +16,10 @@ import numpy as np
 
 from darkprune.errors import PlanError, UsageError
 from darkprune.graph.graph import Graph, Layer
-from darkprune.graph.weights import NetworkWeights
+from darkprune.graph.weights import TensorSource
 from darkprune.layers.activations import FUNCTIONS, activate
 from darkprune.layers.convolution import Convolutional
 from darkprune.layers.merge import Shortcut
-
-#: kinds that give 0 where all that they read is 0, whatever else they do
-_ZERO_KEEPING = frozenset(["dropout", "empty", "maxpool", "avgpool", "local_avgpool", "upsample", "reorg", "reorg3d"])
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,7 @@ class Unit:
 
 
 #: scores the units of a network; the lowest go first
-UnitScorer = Callable[[NetworkWeights, Sequence[Unit]], tuple[Unit, ...]]
+UnitScorer = Callable[[TensorSource, Sequence[Unit]], tuple[Unit, ...]]
 
 
 def find_units(graph: Graph) -> tuple[Unit, ...]:
@@ -92,12 +89,13 @@ def _is_unit(graph: Graph, shortcut: Layer, pointed_at: dict[int, int]) -> bool:
         readers = graph.consumers[index]
         if not readers or readers[-1] > last or pointed_at.get(index, index) not in inside:
             return False
-    normed = any(_normalised(graph[index]) for index in inside)
+    normed = any(_scores(graph[index]) for index in inside)
     return normed and last not in pointed_at and silencers(graph, Unit(source + 1, last)) is not None
 
 
-def _normalised(layer: Layer) -> bool:
-    return layer.name == "convolutional" and any(blob.name == "scales" for blob in layer.stored)
+def _scores(layer: Layer) -> bool:
+    """Tells whether a layer has γ that score its unit."""
+    return layer.name == "convolutional" and layer.is_normalised
 
 
 def silencers(graph: Graph, unit: Unit) -> frozenset[int] | None:
@@ -114,17 +112,13 @@ def _silencers(graph: Graph, unit: Unit, index: int) -> frozenset[int] | None:
         return None
     if isinstance(layer.kind, Convolutional):
         return frozenset([index]) if layer.stored else None
-    if layer.name in _ZERO_KEEPING or layer.name == "activation":
-        return _silencers(graph, unit, layer.sources[0])
-    if layer.name in ("scale_channels", "sam"):  # a product is 0 where the map that is scaled is
-        return _silencers(graph, unit, layer.sources[1])
-    if layer.name in ("route", "shortcut"):
-        parts = [_silencers(graph, unit, source) for source in layer.sources]
-        return None if None in parts else frozenset().union(*(part for part in parts if part is not None))
-    return None
+    if layer.kind.zero_if is None:
+        return None
+    parts = [_silencers(graph, unit, source) for source in layer.sources[layer.kind.zero_if]]
+    return None if None in parts else frozenset().union(*(part for part in parts if part is not None))
 
 
-def score_units(weights: NetworkWeights, units: Iterable[Unit]) -> tuple[Unit, ...]:
+def score_units(weights: TensorSource, units: Iterable[Unit]) -> tuple[Unit, ...]:
     """Scores units by mean |γ| of the last batch-normalised convolution.
 
     Raises:
@@ -132,11 +126,11 @@ def score_units(weights: NetworkWeights, units: Iterable[Unit]) -> tuple[Unit, .
     """
     graph, scored = weights.graph, []
     for unit in units:
-        layer = next(graph[i] for i in range(unit.last - 1, unit.first - 1, -1) if _normalised(graph[i]))
+        layer = next(graph[i] for i in range(unit.last - 1, unit.first - 1, -1) if _scores(graph[i]))
         score = float(np.abs(np.float64(weights.read(layer, "scales"))).mean())
         if not math.isfinite(score):
             raise PlanError(
-                f"{weights.file.path}: layer {layer.index} ({layer.name}): a γ is NaN or infinite; repair or retrain "
+                f"{weights.path}: layer {layer.index} ({layer.name}): a γ is NaN or infinite; repair or retrain "
                 "the checkpoint"
             )
         scored.append(Unit(unit.first, unit.last, round(score, 7)))
@@ -144,7 +138,7 @@ def score_units(weights: NetworkWeights, units: Iterable[Unit]) -> tuple[Unit, .
 
 
 def choose_units(
-    weights: NetworkWeights, number: int = 0, ratio: float = 0.0, score: UnitScorer = score_units
+    weights: TensorSource, number: int = 0, ratio: float = 0.0, score: UnitScorer = score_units
 ) -> tuple[Unit, ...]:
     """Chooses the units with the lowest scores; of nested ones at most one.
 

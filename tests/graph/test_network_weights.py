@@ -11,7 +11,7 @@ import pytest
 from darkprune.darknet.cfg import parse_cfg
 from darkprune.errors import WeightsError
 from darkprune.graph.graph import Graph, build_graph, read_graph
-from darkprune.graph.weights import NetworkWeights, open_pair, stored_tensors, weights_bytes
+from darkprune.graph.weights import NetworkWeights, non_finite_tensors, open_pair, stored_tensors, weights_bytes
 from tests.assets import CHECKPOINTS, needs_assets
 
 ROOT = Path(__file__).parents[2]
@@ -79,7 +79,7 @@ def test_tensors_are_found_where_the_file_has_them(tmp_path: Path) -> None:
         assert dense.shape == (6, 5 * 30 * 30)
         assert dense[1, 0] - dense[0, 0] == 4500
         assert weights.read(graph[3], "rolling_variance")[-1] == graph.params - 1
-        assert weights.blob(graph[3], "weights").transposable
+        assert graph[3].blob("weights").transposable
 
 
 def test_connected_layers_of_ancient_files_are_stored_transposed(tmp_path: Path) -> None:
@@ -120,9 +120,9 @@ def test_sharing_layers_read_the_tensors_of_the_first(tmp_path: Path) -> None:
                  "it holds a header and no weights"),
         (2, b"", "needs 16 bytes of biases, 8 are left; take the cfg and the weights"),
         (17, b"\0\0", r"layer 0 \(convolutional, line 5\) needs 432 bytes of weights, 6 are left"),
-        (124, b"", r"layer 2 \(convolutional, line 10\) needs 20 bytes of biases, 0 are left; it ends exactly behind "
+        (124, b"", r"layer 2 \(convolutional, line 10\) needs 20 bytes of biases, 0 are left; it ends exactly after "
                    r"layer 0: a cut-off file for pre-training \(net\.conv\.1\)"),
-        (149, b"", r"layer 3 \(connected, line 12\) .* behind layer 2: .*\(net\.conv\.3\)"),
+        (149, b"", r"layer 3 \(connected, line 12\) .* after layer 2: .*\(net\.conv\.3\)"),
         (27_172, b"", r"layer 3 .* needs 24 bytes of rolling_variance, 20 are left"),
         (27_173, b"\0", r"net\.weights: 108713 bytes, but dir/net\.cfg needs 108712: 1 bytes are left after"),
         (27_300, b"", r"508 bytes are left after the last layer \(3\)"),
@@ -169,12 +169,12 @@ def test_nan_and_infinity_are_reported_with_layer_and_channel(tmp_path: Path) ->
     graph = graph_of(TEXT)
     path = write(tmp_path, graph.params)
     with NetworkWeights(graph, path) as weights:
-        assert weights.non_finite() == []
+        assert non_finite_tensors(weights) == []
     values = np.arange(graph.params, dtype="<f4")
     values[[6, 7, 16 + 27 * 2 + 5, 124 + 25 + 6 + 4500 * 3]] = [np.nan, np.inf, -np.inf, np.nan]
     path.write_bytes(HEADER + values.tobytes())
     with NetworkWeights(graph, path) as weights:
-        assert weights.non_finite() == [
+        assert non_finite_tensors(weights) == [
             "layer 0 (convolutional): scales holds NaN or infinite values, first at channel 2",
             "layer 0 (convolutional): weights holds NaN or infinite values, first at channel 2",
             "layer 3 (connected): weights holds NaN or infinite values, first at channel 3",
@@ -190,4 +190,4 @@ def test_real_checkpoints_open_and_are_finite() -> None:
     for cfg, path in pairs:
         with open_pair(cfg, path) as weights:
             assert weights.file.size == weights.file.expected_size == path.stat().st_size
-            assert weights.non_finite() == [], path
+            assert non_finite_tensors(weights) == [], path

@@ -83,7 +83,7 @@ def test_yolov4_for_voc_is_yolov4_but_for_its_heads() -> None:
 
 def test_mobilenet_has_its_scales_and_depthwise_convolutions() -> None:
     graph = graph_of("mobilenet-yolov3-voc")
-    depthwise = [layer for layer in graph if getattr(layer.kind, "depthwise", lambda _: False)(layer.inputs[0].c)]
+    depthwise = [layer for layer in graph if layer.is_depthwise]
     assert len(depthwise) == 13
     assert sorted({layer.output.h for layer in graph}, reverse=True) == [208, 104, 52, 26, 13]
     assert [head.output.h for head in graph.heads] == [13, 26, 52]

@@ -61,10 +61,10 @@ def slim_of(weights: NetworkWeights, cut: Cut) -> Slim:
         return Slim(str(cut.slim.cfg), file.read())
 
 
-def masked_of(weights: NetworkWeights, cut: Cut) -> bytes:
+def masked_of(surgery: Surgery) -> bytes:
     """Writes the masked stand-in."""
     with tempfile.TemporaryFile() as file:
-        write_masked(weights, cut, file)
+        write_masked(surgery, file)
         file.seek(0)
         return file.read()
 
@@ -91,7 +91,7 @@ def check(network: Network, chosen: Selection, tolerance: float = TOLERANCE) -> 
         chosen = replace(chosen, constant="beta")
     with opened(network.text, network.weights) as weights:
         decision = decide(rank(weights, chosen), chosen)
-        slim, masked = slim_of(weights, decision.cut), masked_of(weights, decision.cut)
+        slim, masked = slim_of(weights, decision.cut), masked_of(decision)
     image, original = network.image, load(network.text, network.weights)
     expectation = expect(original, decision.plan.layers, image, chosen.compensate, chosen.constant)
     found = forward(load(slim.text, slim.weights), image)

@@ -66,7 +66,7 @@ def test_held_stand_in_is_the_original_with_its_channels_held(network: Network, 
     with opened(network.text, network.weights) as weights:
         decision = decide(rank(weights, chosen), chosen)
         with tempfile.TemporaryFile() as file:
-            write_held(weights, decision.cut, file)
+            write_held(decision, file)
             file.seek(0)
             held = file.read()
     original = load(network.text, network.weights)

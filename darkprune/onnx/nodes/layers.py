@@ -102,7 +102,7 @@ def _reader(weights: NetworkWeights, owner: Layer) -> BlobReader:
             return weights.read(owner, name)
         if not stored:
             raise layer_error(owner, "dontload=1: its weights are in no file, so it cannot be exported")
-        blob = weights.blob(owner, name)
+        blob = owner.blob(name)
         return np.full(blob.shape, 1 if name == "scales" else 0, np.float32)
 
     return read

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from darkprune.darknet.weights import Header, WeightsWriter
+from darkprune.darknet.weights import Header
 from darkprune.graph.graph import Graph
-from darkprune.graph.weights import NetworkWeights, stored_tensors
+from darkprune.graph.weights import NetworkWeights, NetworkWriter
 from darkprune.network import Network
 from darkprune.surgery.apply import Cut, constants_of, write_slim
 
@@ -36,12 +36,12 @@ def as_weights(graph: Graph, values: Values) -> Iterator[NetworkWeights]:
     with tempfile.TemporaryDirectory(prefix="darkprune-") as folder:
         path = Path(folder) / "values.weights"
         with path.open("wb") as file:
-            writer = WeightsWriter(file, Header(), stored_tensors(graph))
+            writer = NetworkWriter(graph, file, Header())
             for layer in graph:
                 for blob in layer.stored:
                     value = values.get(f"layers.{layer.index}.{blob.name}")
                     data = np.zeros(blob.shape, np.float32) if value is None else _to_numpy(value)
-                    writer.write(layer.index, blob.name, data)
+                    writer.write(layer, blob.name, data)
             writer.finish()
         with NetworkWeights(graph, path) as weights:
             yield weights

@@ -9,7 +9,7 @@ import torch
 from darkprune.darknet.weights import WeightsFile
 from darkprune.errors import TrainingError, UsageError, WeightsError
 from darkprune.graph.graph import Graph
-from darkprune.graph.weights import NetworkWeights, stored_tensors
+from darkprune.graph.weights import NetworkWeights, non_finite_tensors, stored_tensors
 from darkprune.network import Network, initialise, load_weights, tensor_of
 
 
@@ -50,7 +50,7 @@ def open_network(
     if weights is not None:
         with NetworkWeights(graph, weights) as stored:
             load_weights(network, stored)
-            bad = stored.non_finite()
+            bad = non_finite_tensors(stored)
         if bad:
             raise TrainingError(f"{weights}: {bad[0]}; training cannot start from it")
     elif backbone is not None:

@@ -86,9 +86,7 @@ class Sparsity(Hook):
     def _take(self, network: Network) -> None:
         exclude = (*self.settings.exclude, *range(self.settings.freeze))
         self.network = network
-        self.layers = sparse_layers(
-            network.graph, self._groups, coupled=not self.settings.no_coupled, exclude=exclude
-        )
+        self.layers = sparse_layers(network.graph, self._groups, coupled=not self.settings.no_coupled, exclude=exclude)
         device = tensor_of(network, self.layers[0].layer, "scales").device
         self._free = [layer.free.to(device) for layer in self.layers]
         self._figures: dict[str, float] = {}
