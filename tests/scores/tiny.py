@@ -114,4 +114,4 @@ def write_images(folder: Path, count: int, size: int = 32, seed: int = 0) -> Pat
 
 def surgery_of(weights: NetworkWeights, cut: Cut) -> Surgery:
     """Returns a surgery of a cut that no plan describes."""
-    return Surgery(base=weights, plan=Plan("", "", ("", ""), {}, (), {}), cut=cut)
+    return Surgery(original=weights, plan=Plan("", "", ("", ""), {}, (), {}), cut=cut)
