@@ -120,7 +120,7 @@ def compress(
     with reporting(progress) as report, locked(run.folder):
         for line in advice:
             say(report, f"warning: {line}")
-        for source in run.available.to_write():
+        for source in run.to_write():
             source.write(report)
         run_stages(run.stages, run.records, report)
     networks = figures_of(run)
@@ -154,6 +154,7 @@ def _plan(pair: Pair, settings: CompressSettings, folder: Path) -> Compression:
     with pair.open() as weights:
         refuse_early(weights, run.prune_settings)
     if settings.begin is not None:
-        again = (*STAGES[STAGES.index(settings.begin) :], "result")
-        run.records.drop([name for name in run.records.records if name.partition(":")[0] in again])
+        later = STAGES[STAGES.index(settings.begin) :]
+        first = next((number for number, stage in enumerate(run.stages) if stage.kind in later), len(run.stages))
+        run.records.drop(stage.name for stage in run.stages[first:])
     return run

@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from darkprune.api.compress import CompressPreview, CompressResult, compress, preview
@@ -94,20 +95,27 @@ def _print_preview(args: Namespace, found: CompressPreview) -> None:
 
 
 def _print(result: CompressResult) -> None:
-    by_distance = all(network.map50 is None for network in result.networks)
+    title, measured = _quality(result.networks)
 
-    def quality(network: NetworkFigures) -> str:
-        if by_distance:
-            return "-" if network.distance is None else f"{network.distance:.4f}"
-        return "-" if network.map50 is None else f"{100 * network.map50:.2f} %"
+    def percent(value: float | None) -> str:
+        return "" if value is None else f"{100 * value:.2f} %"
 
     print_table(
-        ("network", "output distance" if by_distance else "mAP@0.5", "parameters", "MACs", "weights", "time"),
+        ("network", title, "control", "parameters", "MACs", "weights", "time"),
         [
-            (network.network + (" (result)" if network.result else ""), quality(network),
+            (network.network + (" (result)" if network.result else ""), measured(network), percent(network.control),
              count(network.params), count(network.macs), megabytes(network.bytes),
              "" if network.seconds is None else duration(network.seconds))
             for network in result.networks
         ],
     )  # fmt: skip
     print("\nwritten: " + ", ".join(os.path.relpath(path) for path in result.outputs))
+
+
+def _quality(networks: Sequence[NetworkFigures]) -> tuple[str, Callable[[NetworkFigures], str]]:
+    """Returns what was measured, and how it is shown."""
+    if any(network.map50 is not None for network in networks):
+        return "mAP@0.5", lambda network: "-" if network.map50 is None else f"{100 * network.map50:.2f} %"
+    if any(network.distance is not None for network in networks):
+        return "output distance", lambda network: "-" if network.distance is None else f"{network.distance:.4f}"
+    return "agreement", lambda network: "-" if network.agreement is None else f"{100 * network.agreement:.2f} %"

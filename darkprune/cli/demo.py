@@ -17,7 +17,7 @@ from darkprune.api.prune import PruneSettings, prune
 from darkprune.api.train import distill, train
 from darkprune.api.verify import VerifySettings, verify
 from darkprune.cli.console import add_json, count, megabytes, print_json, print_table
-from darkprune.compression.plan import command
+from darkprune.compression.stages import command
 from darkprune.darknet.output import check_folder
 from darkprune.data.scenes import write_scenes
 from darkprune.errors import DarkpruneError

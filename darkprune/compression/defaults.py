@@ -29,6 +29,8 @@ UNLABELLED_RATE = 0.0005
 #: images below which nothing is learnt from the teacher alone unless a setting says so: 260 made a network worse
 FEWEST_UNLABELLED = 1000
 FEWEST_STEPS, MOST_STEPS = 500, 20_000
+MOST_SIZES = 4  #: smaller inputs at which a network is pruned for a budget of operations
+BOARD_MULTIPLE = 8  #: of channels, as TensorRT pads to it
 
 
 def steps_for(epochs: int, images: int) -> int:

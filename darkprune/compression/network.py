@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from darkprune.api.pair import Pair
+from darkprune.compression.sources import Content
+from darkprune.graph.graph import Graph
 from darkprune.runs.stages import FileSource
 
 
@@ -17,12 +19,32 @@ class RunNetwork:
         name: `original`, `sparse`, `pruned`, …
         cfg, weights: its files.
         made_by: name of the stage that makes it; empty for the original.
+        resized: the graph of the original at another input size, whose cfg the run writes at its start.
     """
 
     name: str
     cfg: Path
     weights: Path
     made_by: str = ""
+    resized: Graph | None = None
+
+    @classmethod
+    def at_size(cls, original: RunNetwork, graph: Graph, folder: Path) -> RunNetwork:
+        """Returns the original at another input size.
+
+        Args:
+            original: the network at its own size.
+            graph: the same network at the other size.
+            folder: where the run keeps what it writes at its start.
+        """
+        size = f"{graph.net.input.w}x{graph.net.input.h}"
+        return cls(f"original at {size}", folder / size / original.cfg.name, original.weights, resized=graph)
+
+    @property
+    def size(self) -> str:
+        """The input size of a resized network."""
+        assert self.resized is not None
+        return f"{self.resized.net.input.w}x{self.resized.net.input.h}"
 
     @property
     def files(self) -> tuple[Path, Path]:
@@ -40,4 +62,7 @@ class RunNetwork:
             whose: first word of their roles, where a stage reads several networks ("teacher").
         """
         prefix = f"{whose} " if whose else ""
-        return FileSource(f"{prefix}cfg", self.cfg), FileSource(f"{prefix}weights", self.weights)
+        cfg = FileSource(f"{prefix}cfg", self.cfg)
+        if self.resized is not None:
+            cfg = Content(f"{prefix}cfg", self.cfg, self.resized.cfg.encode())
+        return cfg, FileSource(f"{prefix}weights", self.weights)

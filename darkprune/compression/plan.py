@@ -1,47 +1,49 @@
-"""The stages of a run, with their settings, for what the user has.
+"""Which stages a run goes through, for what the user has.
 
 | given | stages |
 |---|---|
 | labels | sparse training → pruning → least-squares recovery → distillation → mAP → ONNX or kit |
-| images | pruning by sensitivity → least-squares recovery → label-free distillation → output distance → ONNX or kit |
-| the pair alone | the same on drawn scenes, without distillation and measurement |
+| images | at several input sizes: pruning and recovery; the best by agreement → label-free distillation → ONNX or kit |
+| the pair alone | a smaller input; pruning and recovery on drawn scenes where the input size shall stay |
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 from darkprune.api.evaluate import EvaluateSettings
 from darkprune.api.export import ExportSettings
 from darkprune.api.kit import KitSettings
 from darkprune.api.prune import PruneSettings
-from darkprune.compression import work
-from darkprune.compression.available import Available
+from darkprune.compression import stages
+from darkprune.compression.available import FOLDER, Available
 from darkprune.compression.defaults import (
+    BOARD_MULTIPLE,
+    MOST_SIZES,
     RECIPE,
     SPARSE_EPOCHS,
     TUNE_EPOCHS,
     UNLABELLED_EPOCHS,
     UNLABELLED_RATE,
-    WITHOUT_EFFECT,
     steps_for,
 )
+from darkprune.compression.judge import Judge
 from darkprune.compression.network import RunNetwork
 from darkprune.compression.settings import CompressSettings
+from darkprune.compression.sources import Content, Drawn, Written
 from darkprune.errors import UsageError
+from darkprune.evaluation.control import smaller_inputs
+from darkprune.graph.graph import Graph
 from darkprune.graph.stats import totals
-from darkprune.kit.schema import ONNX_NAME
 from darkprune.runs.record_file import RecordFile
 from darkprune.runs.stages import FileSource, Source, Stage
-from darkprune.settings import flags_of, words_of
-from darkprune.training.loop.checkpoint import STATE
+from darkprune.selection.budget import Budget
+from darkprune.selection.settings import Recovery
 from darkprune.training.settings import DistillSettings, TrainSettings
-
-#: settings that name what a stage reads: its sources say the same, by content
-READ = ("data", "valid", "names", "unlabelled", "plan", "images")
 
 
 class Compression:
@@ -55,7 +57,8 @@ class Compression:
         settings: of the run.
         stages: in order.
         networks: the original, and what each stage makes of it.
-        result: the pair at the end: a copy of the best of `candidates`.
+        candidates: those of them that are as slim as is wanted; where two are as good, the later one is the result.
+        result: the pair at the end: a copy of the best candidate.
     """
 
     def __init__(
@@ -69,7 +72,7 @@ class Compression:
         self.original, self.available, self.settings = original, available, settings
         self.records, self.folder = records, records.path.parent
         self.stages: list[Stage] = []
-        self.networks = [original]
+        self.networks, self.candidates = [original], list[RunNetwork]()
         labels, detector = available.train is not None, available.detector
         needing = [name for name in ("sparse", "finetune") if name in settings.stages and not labels]
         if needing:
@@ -77,26 +80,25 @@ class Compression:
         if self._on("sparse", labels):
             length = steps_for(SPARSE_EPOCHS, available.train_count)
             self._train("sparse", "sparse", {**RECIPE, "iterations": length, "sparsity": "dynamic", **self._target()})
-        self._prune()
-        if self._on("recover", available.images is not None and detector):
-            self._recover()
+        if not self.only_input_size:
+            self._prune()
+        self._resize()
         if self._on("distill", detector and (labels or available.learns_enough)):
             self._distill()
         if self._on("finetune", False):
             length = steps_for(TUNE_EPOCHS, available.train_count)
             self._train("finetune", "finetuned", {**RECIPE, "iterations": length})
-        if self._on("evaluate", detector and (available.valid or available.held_out) is not None):
-            self._evaluate()
-        self.result = self._result()
+        self._measure(last=True)
+        self.result = self._put("result", self.folder, self.available.class_names)
         if self._on("export", True):
             self._export()
 
-    @property
-    def current(self) -> RunNetwork:
-        """The network as it is after the stages so far."""
-        return self.networks[-1]
+    @cached_property
+    def graph(self) -> Graph:
+        """The original's graph."""
+        return self.original.pair().graph
 
-    @property
+    @cached_property
     def prune_settings(self) -> PruneSettings:
         """Settings of the stage that prunes."""
         own = self.settings.stages.get("prune", {})
@@ -106,32 +108,74 @@ class Compression:
         if by_images and not {"criterion", "candidates", "preset"} & {*own, *amount}:
             refitted = self._on("recover", True) and "rounds" not in own
             defaults["criterion"] = "surgeon" if refitted else "sensitivity"
+        if self.settings.board and "preset" not in own:
+            defaults["round_to"] = BOARD_MULTIPLE
         images = str(self.available.images.path) if by_images and self.available.images is not None else None
         return self.settings.of_stage("prune", PruneSettings, defaults, images=images, **amount)
 
-    def _target(self) -> dict[str, object]:
-        """Returns what sparse training prepares for: the share of channels that will go, and the layers that stay."""
-        cut, graph = self.prune_settings, self.original.pair().graph
-        budget = cut.budget(graph)
-        found: dict[str, object] = {"exclude": list(cut.exclude)} if cut.exclude else {}
-        if cut.ratio is not None:
-            found["target_ratio"] = cut.ratio
-        elif budget is not None:  # operations and parameters go with the square of the width
-            found["target_ratio"] = round(1 - math.sqrt(budget.target / budget.of(totals(graph))), 3)
-        return found
+    @cached_property
+    def budget(self) -> Budget | None:
+        """What shall remain; None where that is not given in parameters, operations or bytes."""
+        return self.prune_settings.budget(self.graph)
 
-    def candidates(self) -> list[RunNetwork]:
-        """Returns the networks that are as slim as is wanted, in order: from the cut on."""
-        return [network for network in self.networks if network.made_by not in ("", "sparse")]
+    @cached_property
+    def smaller(self) -> list[Graph]:
+        """The original at the smaller inputs that are a means to save operations, the last one within the budget.
+
+        There are none where the size shall stay, where the network is trained on labels, and where something else than
+        operations is to be saved.
+        """
+        fixed = self.settings.fixed_input or self.available.train is not None or not self.available.detector
+        if fixed or self.budget is None or self.budget.kind != "macs":
+            return []
+        found = []
+        for graph in smaller_inputs(self.graph):
+            found.append(graph)
+            if graph.macs <= self.budget.target:
+                return found
+        return []
+
+    @property
+    def only_input_size(self) -> bool:
+        """Whether a smaller input is all that is done: without images that is the better bet."""
+        blind = self.available.images is None or self.available.drawn
+        return blind and bool(self.smaller) and not {"prune", "recover"} & self.settings.stages.keys()
+
+    @cached_property
+    def judge(self) -> Judge:
+        """Measures networks without labels."""
+        assert self.available.held_out is not None
+        return Judge(self.original, self.available.held_out.path)
+
+    def to_write(self) -> Iterator[Written | Drawn | Content]:
+        """Yields the files that the run writes before its first stage."""
+        for source in self.available.to_write():
+            if not (self.only_input_size and isinstance(source, Drawn)):
+                yield source
+        for network in self.networks:
+            yield from (source for source in network.sources() if isinstance(source, Content))
 
     def _on(self, stage: str, default: bool) -> bool:
         return stage not in self.settings.skip and (default or stage in self.settings.stages)
 
+    def _target(self) -> dict[str, object]:
+        """Returns what sparse training prepares for: the share of channels that will go, and the layers that stay."""
+        cut, budget = self.prune_settings, self.budget
+        found: dict[str, object] = {"exclude": list(cut.exclude)} if cut.exclude else {}
+        if cut.ratio is not None:
+            found["target_ratio"] = cut.ratio
+        elif budget is not None:  # operations and parameters go with the square of the width
+            found["target_ratio"] = round(1 - math.sqrt(budget.target / budget.of(totals(self.graph))), 3)
+        return found
+
     def _made(self, name: str, stage: str, kind: str = "") -> RunNetwork:
         """Adds the network that a stage makes, in a folder of its own."""
-        stem, folder = self.original.cfg.stem, self.folder / name
-        self.networks.append(RunNetwork(name, folder / f"{stem}.cfg", folder / f"{stem}{kind}.weights", stage))
-        return self.current
+        stem, folder = self.original.cfg.stem, self.folder / name.replace(" ", "-")
+        made = RunNetwork(name, folder / f"{stem}.cfg", folder / f"{stem}{kind}.weights", stage)
+        self.networks.append(made)
+        if stage != "sparse":
+            self.candidates.append(made)
+        return made
 
     def _labels(self) -> tuple[list[Source], dict[str, str]]:
         """Returns the labelled images to measure on and the names as sources, and as settings of training."""
@@ -144,215 +188,124 @@ class Compression:
         """Adds training on labels."""
         data = self.available.train
         assert data is not None
-        labels, paths = self._labels()
+        read, paths = self._labels()
         settings = self.settings.of_stage(stage, TrainSettings, defaults, **paths)
-        before, made = self.current, self._made(folder, stage, "_final")
-        output = made.cfg.parent
-        self.stages.append(
-            Stage(
-                name=stage,
-                step="train",
-                settings=decisive(settings),
-                sources=(*before.sources(), data, *labels),
-                command=command("train", (*before.files, "--data", data.path), settings, output),
-                work=partial(work.train_on_labels, before, data.path, output, settings),
-                output=output,
-                files=made.files,
-                state=output / STATE,
-            )
-        )
+        before = self.networks[-1]
+        self.stages.append(stages.training(before, self._made(folder, stage, "_final"), data, read, settings))
+
+    def _prune(self) -> None:
+        """Adds pruning at the network's own size and, where images allow it, the replay of its plan with a refit."""
+        images, before = self.available.images, self.networks[-1]
+        read = [images] if images is not None and self.prune_settings.images is not None else []
+        pruned = self._made("pruned", "prune")
+        self.stages.append(stages.pruning(before, pruned, read, self.prune_settings))
+        if not self._on("recover", images is not None and self.available.detector):
+            return
+        if images is None:
+            raise UsageError("[recover] looks at images: give some with --images DIR or --data F")
+        plan = FileSource("plan", pruned.cfg.with_name("plan.json"))
+        paths = {"plan": str(plan.path), "images": str(images.path)}
+        settings = self.settings.of_stage("recover", PruneSettings, {"recover": "lsq"}, **paths)
+        self.stages.append(stages.pruning(before, self._made("recovered", "recover"), [plan, images], settings))
+
+    def _resize(self) -> None:
+        """Adds the original at smaller inputs; where images allow it, those above the budget are pruned down to it."""
+        images, budget = self.available.images, self.budget
+        if not self.smaller or budget is None:
+            return
+        resized = [RunNetwork.at_size(self.original, graph, self.folder / FOLDER) for graph in self.smaller]
+        self.candidates.insert(0, resized[-1])
+        if self.only_input_size or images is None:
+            self.networks.append(resized[-1])
+            return
+        self.networks[1:1] = resized
+        recovery: Recovery = "none"
+        if self._on("recover", True):
+            given = {"plan": "plan.json", "images": str(images.path)}
+            recovery = self.settings.of_stage("recover", PruneSettings, {"recover": "lsq"}, **given).recover
+        for network in _spread(resized[:-1]):
+            assert network.resized is not None
+            share = budget.target / network.resized.macs
+            settings = replace(self.prune_settings, target_macs=share, recover=recovery)
+            made = self._made(f"pruned at {network.size}", f"prune: {network.size}")
+            self.stages.append(stages.pruning(network, made, [images], settings))
 
     def _distill(self) -> None:
-        available, teacher, student = self.available, self.original, self.current
-        plan = FileSource("plan", self.folder / "pruned" / "plan.json")
+        available, teacher = self.available, self.original
+        read, paths = self._labels()
         defaults: dict[str, object] = dict(RECIPE)
-        labels, paths = self._labels()
-        images: FileSource | None
+        images: FileSource
         if available.train is not None:
             images, role = available.train, "data"
             defaults["iterations"] = steps_for(TUNE_EPOCHS, available.train_count)
         elif available.learn is not None:
             images, role = available.learn, "unlabelled"
             defaults |= {"iterations": steps_for(UNLABELLED_EPOCHS, available.learn_count), "lr": UNLABELLED_RATE}
-            labels, paths = (labels, paths) if available.valid is not None else ([], {})
+            read, paths = (read, paths) if available.valid is not None else ([], {})
         else:
             raise UsageError("[distill] learns from images: give some with --images DIR or --data F")
+        student = self.candidates[-1]
+        plan = FileSource("plan", self.folder / "pruned" / "plan.json")
+        if self.smaller:  # the best of several sizes learns
+            self._measure()
+            student = self._put("chosen", self.folder / "chosen", None)
+            plan = FileSource("plan", student.cfg.with_name("plan.json"))
+        else:
+            read.append(plan)
         paths = {**paths, "plan": str(plan.path), role: str(images.path)}
         settings = self.settings.of_stage("distill", DistillSettings, defaults, **paths)
         made = self._made("distilled", "distill", "_final")
-        output = made.cfg.parent
-        self.stages.append(
-            Stage(
-                name="distill",
-                step="distill",
-                settings=decisive(settings),
-                sources=(*teacher.sources("teacher"), *student.sources("student"), plan, images, *labels),
-                command=command("distill", (*teacher.files, *student.files), settings, output),
-                work=partial(work.distil, teacher, student, output, settings),
-                output=output,
-                files=made.files,
-                state=output / STATE,
-            )
-        )
+        self.stages.append(stages.distillation(teacher, student, made, [images, *read], settings))
 
-    def _prune(self) -> None:
-        images = self.available.images if self.prune_settings.images is not None else None
-        self._cut("prune", self.current, self.prune_settings, "pruned", [images] if images is not None else [])
-
-    def _recover(self) -> None:
-        """Adds the replay of the plan with a refit, on the network that was pruned."""
-        images = self.available.images
-        assert images is not None
-        plan = FileSource("plan", self.folder / "pruned" / "plan.json")
-        before = next(network for network in reversed(self.networks) if network.made_by != "prune")
-        paths = {"plan": str(plan.path), "images": str(images.path)}
-        settings = self.settings.of_stage("recover", PruneSettings, {"recover": "lsq"}, **paths)
-        self._cut("recover", before, settings, "recovered", [plan, images])
-
-    def _cut(
-        self, stage: str, before: RunNetwork, settings: PruneSettings, folder: str, read: Sequence[Source]
-    ) -> None:
-        made = self._made(folder, stage)
-        output = made.cfg.parent
-        self.stages.append(
-            Stage(
-                name=stage,
-                step="prune",
-                settings=decisive(settings),
-                sources=(*before.sources(), *read),
-                command=command("prune", before.files, settings, output),
-                work=partial(work.cut, before, output, settings),
-                output=output,
-                files=(*made.files, output / "plan.json", output / "report.json"),
-            )
-        )
-
-    def _evaluate(self) -> None:
-        """Adds one measurement per network, and that of the control."""
+    def _measure(self, last: bool = False) -> None:
+        """Adds a measurement of each network that has none yet; in the end that of the control too."""
         available = self.available
-        if available.valid is None:
-            self._measure_distances()
+        measurable = available.detector and (available.valid or available.held_out) is not None
+        if not self._on("evaluate", measurable):
             return
-        names = {} if available.names is None else {"names": str(available.names.path)}
-        settings = self.settings.of_stage("evaluate", EvaluateSettings, {}, **names)
-        data = available.valid
-        read: list[Source] = [data, *([available.names] if available.names is not None else [])]
-        for network in self.networks:
-            self.stages.append(
-                Stage(
-                    name=f"evaluate: {network.name}",
-                    step="evaluate",
-                    settings=decisive(settings),
-                    sources=(*network.sources(), *read),
-                    command=command("eval", (*network.files, "--data", data.path), settings),
-                    work=partial(work.measure, network, data.path, settings),
-                )
-            )
-        self.stages.append(
-            Stage(
-                name="evaluate: control",
-                step="control",
-                settings=decisive(settings),
-                sources=(*self.original.sources(), FileSource("slim cfg", self.current.cfg), *read),
-                work=partial(work.measure_control, self, data.path, settings),
-            )
-        )
-
-    def _measure_distances(self) -> None:
-        held_out = self.available.held_out
-        if held_out is None:
+        done = {stage.name for stage in self.stages}
+        networks = [network for network in self.networks if f"evaluate: {network.name}" not in done]
+        names = [available.names] if available.names is not None else []
+        settings = self.settings.of_stage("evaluate", EvaluateSettings, {}, **{n.role: str(n.path) for n in names})
+        data: FileSource
+        if available.valid is not None:
+            data = available.valid
+            self.stages += [stages.evaluation(network, data, names, settings) for network in networks]
+        elif available.held_out is not None:
+            data, names = available.held_out, []
+            self.stages += [stages.comparison(self, network, data) for network in networks]
+        else:
             raise UsageError("[evaluate] needs images: give some with --images DIR, --data F or --valid F")
-        for network in self.networks[1:]:
-            self.stages.append(
-                Stage(
-                    name=f"evaluate: {network.name}",
-                    step="distance",
-                    sources=(*self.original.sources("original"), *network.sources(), held_out),
-                    work=partial(work.measure_distance, self.original, network, held_out.path),
-                )
-            )
+        if last and not self.smaller:
+            self.stages.append(stages.control(self, [data, *names], settings))
 
-    def _result(self) -> RunNetwork:
-        """Adds the stage that puts the best of the slim networks where it is looked for."""
+    def _put(self, name: str, folder: Path, names: FileSource | None) -> RunNetwork:
+        """Adds the stage that puts the best of the candidates so far, and the names of its classes, into a folder."""
         stem = self.original.cfg.stem
-        made = RunNetwork("result", self.folder / f"{stem}.cfg", self.folder / f"{stem}.weights", "result")
-        judged = next((stage for stage in self.stages if stage.kind == "evaluate"), None)
-        read: list[Source] = []
-        for network in self.candidates() if judged is not None else [self.current]:
-            read += network.sources(network.name)
-        files: tuple[Path, ...] = made.files
-        names = self.available.class_names
-        if names is not None:
-            read.append(names)
-            files = (*files, made.cfg.with_suffix(".names"))
-        images = self.available.valid or self.available.held_out
-        if judged is not None and images is not None:
-            read.append(images)
-        self.stages.append(
-            Stage(
-                name="result",
-                step="result",
-                settings=judged.settings if judged is not None else {},
-                sources=tuple(read),
-                work=partial(work.put_result, self, files, None if names is None else names.path),
-                files=files,
-            )
-        )
+        made = RunNetwork(name, folder / f"{stem}.cfg", folder / f"{stem}.weights", name)
+        judged = any(stage.kind == "evaluate" for stage in self.stages)
+        candidates = tuple(self.candidates if judged else self.candidates[-1:])
+        self.stages.append(stages.choice(self, candidates, made, names))
         return made
 
     def _export(self) -> None:
-        network, names = self.result, self.available.class_names
-        read: list[Source] = [*network.sources()]
+        network, read = self.result, list[Source]()
         given: dict[str, str] = {} if self.settings.target is None else {"target": self.settings.target}
-        if names is not None:
+        if self.available.class_names is not None:
             names = FileSource("names", network.cfg.with_suffix(".names"))
             read.append(names)
             given["names"] = str(names.path)
         if self.settings.board:
             kit = self.settings.of_stage("export", KitSettings, {}, **given)
-            output = self.folder / "kit"
-            self.stages.append(
-                Stage(
-                    name="export",
-                    step="kit",
-                    settings=decisive(kit),
-                    sources=tuple(read),
-                    command=command("kit", network.files, kit, output),
-                    work=partial(work.write_kit_of, network, output, kit),
-                    output=output,
-                    files=(output / ONNX_NAME,),
-                )
-            )
-            return
-        settings = self.settings.of_stage("export", ExportSettings, {}, **given)
-        output = network.cfg.with_suffix(".onnx")
-        self.stages.append(
-            Stage(
-                name="export",
-                step="export",
-                settings=decisive(settings),
-                sources=tuple(read),
-                command=command("export", network.files, settings, output),
-                work=partial(work.export_network, network, output, settings),
-                output=output,
-                files=(output,),
-            )
-        )
+            self.stages.append(stages.kit(network, read, kit))
+        else:
+            settings = self.settings.of_stage("export", ExportSettings, {}, **given)
+            self.stages.append(stages.export(network, read, settings))
 
 
-def decisive(settings: object) -> dict[str, object]:
-    """Returns the settings that decide a result, besides what is read, as flags have them."""
-    return dict(flags_of(settings, (*READ, *WITHOUT_EFFECT)))
-
-
-def command(name: str, words: Sequence[object], settings: object, output: Path | None = None) -> tuple[str, ...]:
-    """Returns the command line that does what a stage does.
-
-    Args:
-        name: of the command.
-        words: what comes before its settings.
-        settings: of the stage.
-        output: what `-o` names, if anything.
-    """
-    line = ["darkprune", name, *map(str, words), *words_of(settings, ("resume", "overwrite"))]
-    return (*line, "-o", str(output)) if output is not None else tuple(line)
+def _spread(networks: Sequence[RunNetwork]) -> list[RunNetwork]:
+    """Returns at most `MOST_SIZES` of the networks, evenly chosen, the first and the last among them."""
+    if len(networks) <= MOST_SIZES:
+        return list(networks)
+    step = (len(networks) - 1) / (MOST_SIZES - 1)
+    return [networks[round(number * step)] for number in range(MOST_SIZES)]

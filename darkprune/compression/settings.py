@@ -69,7 +69,10 @@ class CompressSettings:
     ratio: float | None = setting(
         None, "fraction of the channels to remove instead", exclusive="amount", metavar="P"
     )
-    target: str | None = setting(None, "what it will run on; a board gets a kit", choices=tuple(targets()))
+    fixed_input: bool = setting(False, "leave the input size alone, which else is one of the means to save operations")
+    target: str | None = setting(
+        None, "what it will run on; a board gets widths in multiples of 8, and a kit", choices=tuple(targets())
+    )
     skip: tuple[str, ...] = setting(
         (), "leave a stage out (may be repeated)", group=_RUN, choices=STAGES, repeated=True
     )

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 
 import cv2
@@ -86,6 +87,30 @@ class Written(FileSource):
         """
         with atomic_file(self.path, overwrite=True) as file:
             file.write(("\n".join(self.lines) + "\n").encode("utf-8", "surrogateescape"))
+
+
+@dataclass(frozen=True)
+class Content(FileSource):
+    """A file that the run writes itself, before its first stage.
+
+    Attributes:
+        content: of the file.
+    """
+
+    content: bytes = b""
+
+    def digest(self) -> str:
+        """Returns the digest that the file has, or will have."""
+        return sha256(self.content).hexdigest()
+
+    def write(self, progress: Progress = silent) -> None:
+        """Writes the file.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        with atomic_file(self.path, overwrite=True) as file:
+            file.write(self.content)
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 from darkprune.compression.defaults import FEWEST_UNLABELLED
 from darkprune.compression.network import RunNetwork
+from darkprune.evaluation.control import control_at
 from darkprune.graph.stats import totals
+from darkprune.runners.measure import AGREEMENT, DISTANCE
 
 if TYPE_CHECKING:
     from darkprune.compression.plan import Compression
 
+ONLY_INPUT_SIZE = (
+    "there are no images: the input becomes {}x{}, which costs less than pruning blindly, and nothing is pruned or "
+    "measured; with --images DIR, some hundred unlabelled ones, other means are tried too (--fixed-input prunes, on "
+    "drawn scenes)"
+)
 #: measured with yolo-fastest-1.1-xl on COCO; see docs/RESULTS.md
 WITHOUT_IMAGES = (
     "there are no images: drawn scenes stand in for them, nothing is trained, and nothing is measured. On one detector "
@@ -21,7 +28,9 @@ WITHOUT_IMAGES = (
     "unlabelled ones, half of that, and the loss can be seen"
 )
 
-MARGIN = 0.005  #: of mAP or output distance by which an earlier network must be better: less may be chance
+MARGIN = 0.005  #: of mAP, agreement or distance by which an earlier network must be better: less may be chance
+CONTROL = "evaluate: control"  #: the stage that measures it
+TRAINED = ("distilled", "finetuned")  #: networks that training made
 
 WITHOUT_TORCH = (
     "torch is not installed, so that only the weights say what can go, and nothing is repaired or measured: expect to "
@@ -36,7 +45,9 @@ class NetworkFigures:
     Attributes:
         network: its name; that of the control says its input size.
         map50: mAP@0.5 as a fraction; None where it was not measured.
+        agreement: with what the original finds, 0 to 1; None where it was not measured.
         distance: of its outputs from the original's; None where it was not measured.
+        control: mAP@0.5 or agreement of the original at a smaller input with as many operations, where known.
         params: stored floats.
         macs: multiply-adds for one image.
         bytes: size of the weights file.
@@ -46,7 +57,9 @@ class NetworkFigures:
 
     network: str
     map50: float | None = None
+    agreement: float | None = None
     distance: float | None = None
+    control: float | None = None
     params: int
     macs: int
     bytes: int
@@ -61,7 +74,11 @@ class NetworkFigures:
     @property
     def quality(self) -> str:
         """What was measured, in words."""
-        return f"{100 * self.map50:.1f} % mAP" if self.map50 is not None else f"output distance {self.distance:.3f}"
+        if self.map50 is not None:
+            return f"{100 * self.map50:.1f} % mAP"
+        if self.agreement is not None:
+            return f"{100 * self.agreement:.1f} % agreement"
+        return f"output distance {self.distance:.3f}"
 
     def to_json(self) -> dict[str, Any]:
         """Returns the fields."""
@@ -71,14 +88,16 @@ class NetworkFigures:
 def advice_for(run: Compression) -> list[str]:
     """Returns what to expect, before anything is done."""
     available, found = run.available, []
-    if available.drawn:
+    if run.only_input_size:
+        found.append(ONLY_INPUT_SIZE.format(run.smaller[-1].net.input.w, run.smaller[-1].net.input.h))
+    elif available.drawn:
         found.append(WITHOUT_IMAGES)
     elif not available.torch:
         found.append(WITHOUT_TORCH)
     elif not available.detector and available.train is None:
         found.append("the network has no detection head: only its weights say what can go, and nothing is measured")
     elif available.train is None and available.valid is None:
-        found.append("without labels what is measured is the distance of the outputs (0: the same, 1: nothing said)")
+        found.append("without labels what is measured is the agreement with what the original finds (1: all the same)")
     distilled = any(stage.name == "distill" for stage in run.stages) or "distill" in run.settings.skip
     if available.train is None and available.learn is not None and not available.learns_enough and not distilled:
         found.append(
@@ -91,19 +110,20 @@ def advice_for(run: Compression) -> list[str]:
 
 
 def figures_of(run: Compression) -> tuple[NetworkFigures, ...]:
-    """Returns the figures of each network, in order; those of the control last."""
+    """Returns the figures of each network, in order; those of a control between two input sizes last."""
+    best, records = best_of(run, run.candidates), run.records.records
+    points = _control_points(run)
     found = []
-    best, records = best_of(run), run.records.records
     for network in run.networks:
         total = totals(network.pair().graph)
-        measured = _measured(run, network)
-        made = records.get(network.made_by)
-        itself = network is run.original and run.available.valid is None and run.available.held_out is not None
+        measured, made = _measured(run, network), records.get(network.made_by)
         found.append(
             NetworkFigures(
                 network=network.name,
                 map50=measured.get("map50"),
-                distance=0.0 if itself else measured.get("distance"),
+                agreement=measured.get(AGREEMENT),
+                distance=measured.get(DISTANCE),
+                control=control_at(points, total.macs) if points and network in run.candidates else None,
                 params=total.params,
                 macs=total.macs,
                 bytes=network.weights.stat().st_size,
@@ -111,27 +131,45 @@ def figures_of(run: Compression) -> tuple[NetworkFigures, ...]:
                 result=network is best,
             )
         )
-    control = records.get("evaluate: control")
-    if control is not None and control.done and control.result.get("map50") is not None:
-        found.append(replace(found[0], **control.result, distance=None, seconds=None, result=False))
+    control = records.get(CONTROL)
+    if control is not None and control.done and control.result:
+        figures = {name: value for name, value in control.result.items() if name != "points"}
+        nothing = dict.fromkeys(("map50", "agreement", "distance", "control", "seconds"))
+        found.append(replace(found[0], **{**nothing, "result": False, **figures}))
     return tuple(found)
 
 
-def best_of(run: Compression) -> RunNetwork:
-    """Returns the network that is the result: the last one, unless an earlier one that is as slim is better."""
-    best = run.current
-    for network in reversed(run.candidates()):
+def best_of(run: Compression, networks: Sequence[RunNetwork]) -> RunNetwork:
+    """Returns the best of several networks: the last one, unless an earlier one is better by more than chance."""
+    best = networks[-1]
+    for network in reversed(networks):
         if _loss(run, best) - _loss(run, network) > MARGIN:
             best = network
     return best
 
 
+def _control_points(run: Compression) -> list[tuple[float, float]]:
+    """Returns multiply-adds and mAP or agreement of the original at its input sizes, as far as they were measured."""
+    control = run.records.records.get(CONTROL)
+    if control is not None and control.done:
+        return [(macs, value) for macs, value in control.result.get("points", [])]
+    sizes = [run.original, *(network for network in run.networks if network.resized is not None)]
+    found: list[tuple[float, float]] = []
+    for network in sizes:
+        measured = _measured(run, network)
+        value = measured.get("map50", measured.get(AGREEMENT))
+        if value is not None:
+            found.append((network.pair().graph.macs, float(value)))
+    return found
+
+
 def _loss(run: Compression, network: RunNetwork) -> float:
-    """Returns 1 − mAP or the output distance; infinite for what was not measured, so that nothing follows from it."""
+    """Returns 1 − mAP or agreement, or the distance; infinite for what was not measured: nothing follows from it."""
     measured = _measured(run, network)
-    if measured.get("map50") is not None:
-        return 1 - float(measured["map50"])
-    return float(measured["distance"]) if measured.get("distance") is not None else math.inf
+    for name in ("map50", AGREEMENT):
+        if measured.get(name) is not None:
+            return 1 - float(measured[name])
+    return float(measured[DISTANCE]) if measured.get(DISTANCE) is not None else math.inf
 
 
 def _measured(run: Compression, network: RunNetwork) -> Mapping[str, Any]:
@@ -140,29 +178,29 @@ def _measured(run: Compression, network: RunNetwork) -> Mapping[str, Any]:
 
 
 def verdict_on(networks: Sequence[NetworkFigures]) -> list[str]:
-    """Returns which stages did harm, and whether the unpruned network at a smaller input is better than the result."""
+    """Returns whether training did harm, and whether the original at a smaller input is better than the result."""
     return [*_harm(networks), *_beaten(networks)]
 
 
 def _harm(networks: Sequence[NetworkFigures]) -> list[str]:
     number = next(number for number, network in enumerate(networks) if network.result)
-    later = [network for network in networks[number + 1 :] if not network.is_control]
+    result, later = networks[number], [network for network in networks[number + 1 :] if network.network in TRAINED]
     if not later:
         return []
     return [
-        f"{later[-1].network} is worse ({later[-1].quality}) than {networks[number].network} "
-        f"({networks[number].quality}), which is taken as the result: more images or longer training "
-        f"(--set distill.epochs=…) may help; --skip distill saves the time"
+        f"{later[-1].network} is worse ({later[-1].quality}) than {result.network} ({result.quality}), which is taken "
+        "as the result: more images or longer training (--set distill.epochs=…) may help; --skip distill saves the time"
     ]
 
 
 def _beaten(networks: Sequence[NetworkFigures]) -> list[str]:
     control = networks[-1]
     result = next(network for network in networks if network.result)
-    if not control.is_control or control.map50 is None or result.map50 is None or result.map50 > control.map50:
-        return []
-    return [
-        f"the {control.network} has {100 * control.map50:.1f} % mAP at {control.macs / 1e9:.3f} G "
-        f"multiply-adds, the result {100 * result.map50:.1f} % at {result.macs / 1e9:.3f} G: "
-        "take the smaller input, train for longer (--set distill.epochs=…), or ask for less"
-    ]
+    for name, value, best in (("mAP", control.map50, result.map50), (AGREEMENT, control.agreement, result.agreement)):
+        if control.is_control and value is not None and best is not None and best <= value and result != control:
+            return [
+                f"the {control.network} has {100 * value:.1f} % {name} at {control.macs / 1e9:.3f} G "
+                f"multiply-adds, the result {100 * best:.1f} % at {result.macs / 1e9:.3f} G: "
+                "take the smaller input, train for longer (--set distill.epochs=…), or ask for less"
+            ]
+    return []

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from darkprune.api.evaluate import EvaluateSettings, evaluate
 from darkprune.api.export import ExportSettings, export
@@ -16,11 +16,10 @@ from darkprune.api.train import distill, train
 from darkprune.compression.network import RunNetwork
 from darkprune.compression.summary import best_of
 from darkprune.darknet.output import atomic_file
-from darkprune.data.image_files import images_of
 from darkprune.evaluation.control import control_at, control_networks
 from darkprune.progress import Progress, say
-from darkprune.runners.base import FAST_FIRST, load_with_any
-from darkprune.runners.measure import distance_to
+from darkprune.runners.measure import AGREEMENT
+from darkprune.runs.stages import FileSource
 from darkprune.training.result import TrainResult
 from darkprune.training.settings import DistillSettings, TrainSettings
 
@@ -54,7 +53,8 @@ def distil(
     progress: Progress,
 ) -> Mapping[str, object]:
     """Lets a slim network learn from the original, see `darkprune.api.train`."""
-    settings = replace(settings, resume=resume, overwrite=not resume)
+    plan = settings.plan if settings.plan is not None and Path(settings.plan).is_file() else None
+    settings = replace(settings, resume=resume, overwrite=not resume, plan=plan)
     return _trained(distill(teacher.pair(), student.pair(), output, settings, progress=progress), progress)
 
 
@@ -75,42 +75,62 @@ def measure(
     return _figures(evaluate(network.pair(), data, settings, progress=progress), progress)
 
 
+def measure_without_labels(
+    run: Compression, network: RunNetwork, resume: bool, progress: Progress
+) -> Mapping[str, object]:
+    """Compares a network with the original on held-out images, see `Judge`."""
+    return run.judge.measure(network.pair().graph, network.weights, progress)
+
+
 def measure_control(
-    run: Compression, data: Path, settings: EvaluateSettings, resume: bool, progress: Progress
+    run: Compression, settings: EvaluateSettings, resume: bool, progress: Progress
 ) -> Mapping[str, object]:
-    """Measures the unpruned network at the input sizes around the slim one's operations, and interpolates."""
-    macs = run.current.pair().graph.macs
-    networks = control_networks(run.original.pair().graph, [macs])
-    sizes = [f"{network.net.input.w}x{network.net.input.h}" for network in networks]
-    known = run.records.records.get("evaluate: original")
-    values = [float(known.result["map50"])] if known is not None and known.done else []
-    for size in sizes[len(values) :]:
-        values.append(evaluate(run.original.pair(), data, replace(settings, size=size), progress=progress).map50)
-    points = [(network.macs, value) for network, value in zip(networks, values, strict=True)]
-    map50 = control_at(points, macs)
-    if map50 is None or len(networks) == 1:
+    """Measures the original at the input sizes around the slim network's operations, and interpolates."""
+    macs = run.networks[-1].pair().graph.macs
+    graphs = control_networks(run.original.pair().graph, [macs])
+    points: list[tuple[int, float]] = []
+    measure = AGREEMENT
+    for graph in graphs:
+        size = f"{graph.net.input.w}x{graph.net.input.h}"
+        known = run.records.records.get("evaluate: original") if not points else None
+        if known is not None and known.done:
+            found: Mapping[str, Any] = known.result
+        elif run.available.valid is not None:
+            data = run.available.valid.path
+            found = evaluate(run.original.pair(), data, replace(settings, size=size), progress=progress).to_json()
+        else:
+            found = run.judge.measure(graph, run.original.weights, progress)
+        measure = "map50" if run.available.valid is not None else AGREEMENT
+        if measure not in found:  # distances do not compare networks of different input sizes
+            return {}
+        points.append((graph.macs, float(found[measure])))
+    value = control_at(points, macs)
+    if value is None or len(graphs) == 1:
         return {}
-    between = f"{sizes[-2]} to {sizes[-1]}" if networks[-1].macs < macs else sizes[-1]
-    return {"network": f"original at {between}", "map50": map50, "macs": macs}
+    sizes = [f"{graph.net.input.w}x{graph.net.input.h}" for graph in graphs]
+    between = f"{sizes[-2]} to {sizes[-1]}" if graphs[-1].macs < macs else sizes[-1]
+    return {"network": f"original at {between}", measure: value, "macs": macs, "points": [list(p) for p in points]}
 
 
-def measure_distance(
-    original: RunNetwork, network: RunNetwork, images: Path, resume: bool, progress: Progress
+def put_best(
+    run: Compression,
+    candidates: Sequence[RunNetwork],
+    made: RunNetwork,
+    names: FileSource | None,
+    resume: bool,
+    progress: Progress,
 ) -> Mapping[str, object]:
-    """Measures how far a network's scores are from the original's, see `OutputDistance`."""
-    (_, before), (_, after) = (
-        load_with_any(each.pair().graph, each.weights, None, taps=False, order=FAST_FIRST)
-        for each in (original, network)
-    )
-    return {"distance": distance_to(before, images_of(images))(after, progress)}
-
-
-def put_result(
-    run: Compression, files: Sequence[Path], names: Path | None, resume: bool, progress: Progress
-) -> Mapping[str, object]:
-    """Copies the best network, and the names of its classes, to the top of the run's folder."""
-    best = best_of(run)
-    for path, source in zip(files, (*best.files, *([names] if names is not None else [])), strict=True):
+    """Copies the best of several networks, with its plan where it has one, and the names of the classes."""
+    best = best_of(run, candidates)
+    copies = dict(zip(made.files, best.files, strict=True))
+    plan, copied = best.cfg.with_name("plan.json"), made.cfg.with_name("plan.json")
+    if plan.is_file():
+        copies[copied] = plan
+    else:
+        copied.unlink(missing_ok=True)  # that of an earlier choice
+    if names is not None:
+        copies[made.cfg.with_suffix(".names")] = names.path
+    for path, source in copies.items():
         with atomic_file(path, overwrite=True) as file, source.open("rb") as content:
             shutil.copyfileobj(content, file)
     return {"network": best.name}

@@ -64,7 +64,7 @@ def control_networks(graph: Graph, macs: Iterable[int]) -> list[Graph]:
     """
     wanted = list(macs)
     networks = [graph]
-    for smaller in _smaller(graph) if wanted else ():
+    for smaller in smaller_inputs(graph) if wanted else ():
         if networks[-1].macs <= min(wanted):
             break
         networks.append(smaller)
@@ -88,7 +88,7 @@ def control_at(points: Sequence[tuple[float, float]], macs: float) -> float | No
     return None if macs < costs[0] else float(np.interp(macs, costs, values))
 
 
-def _smaller(graph: Graph) -> Iterator[Graph]:
+def smaller_inputs(graph: Graph) -> Iterator[Graph]:
     """Yields the network at smaller inputs: the longer side in steps of 32, the shorter one to the nearest step."""
     shape = graph.net.input
     longer = max(shape.w, shape.h)

@@ -319,9 +319,9 @@ def test_images_alone_are_divided_and_measured(
     learn, held = ((run / "inputs" / f"{name}.txt").read_text().split() for name in ("learn", "held-out"))
     assert (len(learn), len(held)) == (6, 2)
     assert not set(learn) & set(held)
-    distances = {row["network"]: row["distance"] for row in told["networks"]}
-    assert distances["original"] == 0
-    assert 0 < distances["distilled"] < 1
+    agreements = {row["network"]: row["agreement"] for row in told["networks"]}
+    assert agreements["original"] == 1
+    assert 0 < agreements["pruned"] < 1
     assert told["stages"]["recover"]["recovery"]["how"] == "lsq"
 
 
@@ -336,7 +336,7 @@ def test_images_alone_are_divided_and_measured(
         (["--set", "prune.merge=true"], "settings [prune]: merge = True: give text"),
         (["--set", "prune.output=x"], "compress gives that itself"),
         (["--set", "distill.epochs"], "write STAGE.KEY=VALUE"),
-        (["--set", "compress.skip=prun"], "--skip prun: choose from"),
+        (["--set", "compress.skip=prun"], "--skip prun: did you mean prune?"),
         (["--skip", "prune"], "a run without pruning"),
         (["--images", "nowhere"], "nowhere: no such file or folder"),
         (["--config", "nowhere.toml"], "nowhere.toml: no such file"),

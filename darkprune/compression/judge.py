@@ -1,0 +1,56 @@
+"""Measures networks of a run without labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from darkprune.compression.network import RunNetwork
+from darkprune.data.image_files import images_of
+from darkprune.errors import DataError
+from darkprune.graph.graph import Graph
+from darkprune.progress import Progress, say
+from darkprune.runners.base import FAST_FIRST, LoadedNetwork, load_with_any
+from darkprune.runners.measure import AGREEMENT, DISTANCE, Measure, agreement_with, distance_to
+
+
+class Judge:
+    """Compares networks with the original on held-out images.
+
+    By agreement with its detections; by the distance of the outputs where it detects nothing in these images.
+    """
+
+    def __init__(self, original: RunNetwork, images: Path) -> None:
+        """Takes the original, which is run when it is first needed.
+
+        Args:
+            original: the network to compare with.
+            images: a folder or a list.
+        """
+        self._original, self._images = original, images
+        self._measure: tuple[str, Measure] | None = None
+
+    def measure(self, graph: Graph, weights: Path, progress: Progress) -> Mapping[str, float]:
+        """Returns the `agreement` or the `distance` of a network.
+
+        Raises:
+            RunnerError: no program takes it.
+            DataError: no image can be read.
+        """
+        if self._measure is None:
+            self._measure = self._prepared(progress)
+        name, measure = self._measure
+        return {name: measure(_loaded(graph, weights), progress)}
+
+    def _prepared(self, progress: Progress) -> tuple[str, Measure]:
+        paths = images_of(self._images)
+        original = _loaded(self._original.pair().graph, self._original.weights)
+        try:
+            return AGREEMENT, agreement_with(original, paths, progress=progress)
+        except DataError as error:
+            say(progress, f"warning: {error}; compared by the distance of the outputs instead")
+            return DISTANCE, distance_to(original, paths)
+
+
+def _loaded(graph: Graph, weights: Path) -> LoadedNetwork:
+    return load_with_any(graph, weights, None, taps=False, order=FAST_FIRST)[1]

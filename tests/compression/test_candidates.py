@@ -1,0 +1,134 @@
+"""Without labels a run tries several means, the input size among them, and takes what agrees best."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import darkprune as dp
+from darkprune.api.compress import preview
+from darkprune.compression import plan
+from darkprune.data.scenes import write_scenes
+from darkprune.graph.graph import read_graph
+from darkprune.runs.stages import Stage
+
+PAIR = ("builtin:scenes", "builtin:scenes")
+IMAGES = dp.CompressSettings(images="scenes/train", target_macs=0.3, skip=("export",))
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scenes")
+    write_scenes(folder / "scenes", train=24, valid=8)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def place(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(scenes)
+    return scenes
+
+
+def planned(settings: dp.CompressSettings, run: str = "other") -> list[Stage]:
+    return [stage for stage, _ in preview(*PAIR, settings, run).stages]
+
+
+def names(stages: Sequence[Stage]) -> list[str]:
+    return [stage.name for stage in stages]
+
+
+def test_each_size_above_the_budget_is_pruned_down_to_it() -> None:
+    stages = planned(IMAGES)
+    sizes = ["128x128", "96x96", "64x64"]  # the last is within the budget
+    assert names(stages) == [
+        "prune", "recover", "prune: 128x128", "prune: 96x96", "evaluate: original",
+        *(f"evaluate: original at {size}" for size in sizes), "evaluate: pruned", "evaluate: recovered",
+        "evaluate: pruned at 128x128", "evaluate: pruned at 96x96", "result",
+    ]  # fmt: skip
+    at_128 = next(stage for stage in stages if stage.name == "prune: 128x128")
+    shares = {stage.name: float(stage.settings["target-macs"]) for stage in stages if stage.name.startswith("prune")}
+    assert shares["prune"] == 0.3
+    assert shares["prune: 128x128"] == pytest.approx(0.3 * (160 / 128) ** 2, rel=0.01)
+    assert at_128.settings["recover"] == "lsq"
+    assert at_128.command[2].endswith("inputs/128x128/scenes.cfg")
+
+
+def test_many_sizes_are_spread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "MOST_SIZES", 2)
+    stages = planned(replace(IMAGES, target_macs=0.15))
+    assert [name for name in names(stages) if name.startswith("prune: ")] == ["prune: 128x128", "prune: 64x64"]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        replace(IMAGES, fixed_input=True),
+        replace(IMAGES, target_macs=None, ratio=0.3),
+        replace(IMAGES, target_macs=None, target_params=0.5),
+        dp.CompressSettings(data="scenes/scenes.data", target_macs=0.5),
+    ],
+)
+def test_the_input_size_stays(settings: dp.CompressSettings) -> None:
+    found = names(planned(settings))
+    assert not any(name.startswith(("prune: ", "evaluate: original at")) for name in found)
+    assert "evaluate: control" in found
+
+
+def test_the_best_of_several_sizes_learns() -> None:
+    stages = planned(replace(IMAGES, stages={"distill": {"iterations": 2}}))
+    found = names(stages)
+    assert found.index("evaluate: pruned at 96x96") < found.index("chosen") < found.index("distill")
+    assert found[-2:] == ["evaluate: distilled", "result"]
+    student = next(stage for stage in stages if stage.name == "distill")
+    assert "other/chosen/scenes.weights" in student.command
+
+
+def test_without_images_the_input_shrinks(tmp_path: Path) -> None:
+    settings = dp.CompressSettings(target_macs=0.5, skip=("export",))
+    assert names(planned(settings)) == ["result"]
+    assert names(planned(replace(settings, fixed_input=True))) == ["prune", "recover", "result"]
+    assert "prune" in names(planned(replace(settings, stages={"prune": {"min_channels": 4}})))
+    result = dp.compress(*PAIR, settings, tmp_path / "run")
+    graph = read_graph(result.cfg)
+    assert (graph.net.input.w, graph.net.input.h) == (96, 96)
+    assert result.weights.read_bytes() == dp.load(*PAIR).weights_file.read_bytes()
+    assert "the input becomes 96x96" in result.advice[0]
+    assert not (tmp_path / "run" / "inputs" / "drawn").exists()
+
+
+def test_boards_get_widths_in_multiples_of_8() -> None:
+    def round_to(settings: dp.CompressSettings) -> str | None:
+        return next(stage.settings.get("round-to") for stage in planned(settings) if stage.name == "prune")
+
+    assert round_to(IMAGES) is None
+    assert round_to(replace(IMAGES, target="orin")) == "8"
+    assert round_to(replace(IMAGES, target="onnxruntime")) is None
+    assert round_to(replace(IMAGES, target="orin", stages={"prune": {"round_to": 4}})) == "4"
+
+
+@pytest.mark.slow
+def test_the_result_agrees_best(tmp_path: Path) -> None:
+    result = dp.compress(*PAIR, IMAGES, tmp_path / "run")
+    assert result.figures.macs <= 0.31 * dp.load(*PAIR).graph.macs
+    slim = [network for network in result.networks if network.macs <= 0.31 * result.networks[0].macs]
+    assert len(slim) == 5
+    assert max(network.agreement or 0 for network in slim) - (result.figures.agreement or 0) <= 0.005
+    assert result.networks[0].agreement == 1
+    again = dp.compress(*PAIR, IMAGES, tmp_path / "run")
+    assert again.to_json() == result.to_json()
+    learnt = dp.compress(*PAIR, replace(IMAGES, stages={"distill": {"iterations": 2, "batch": 4}}), tmp_path / "run")
+    assert learnt.networks[-1].network == "distilled"
+    assert read_graph(tmp_path / "run" / "distilled" / "scenes.cfg").net.input == read_graph(result.cfg).net.input
+
+
+@pytest.mark.slow
+def test_the_control_of_a_fixed_input_is_shown(tmp_path: Path) -> None:
+    settings = replace(IMAGES, fixed_input=True, target_macs=0.7)
+    result = dp.compress(*PAIR, settings, tmp_path / "run")
+    control, recovered = result.networks[-1], result.networks[-2]
+    assert control.network == "original at 160x160 to 128x128"
+    assert control.agreement == recovered.control
+    assert not control.result
