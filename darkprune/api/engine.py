@@ -37,6 +37,9 @@ class EngineSettings:
     timing_cache: PathLike | None = setting(None, "timings of earlier builds: read if there, then written", metavar="F")
     batch: tuple[int, ...] = setting((), "batch sizes, for a file that leaves them open", metavar="MIN,USUAL,MAX")
     tf32: bool = setting(True, "let GPUs that can round the factors of FP32 convolutions to 10 bits")
+    compute_capability: int | None = setting(
+        None, "with TensorRT for RTX: only for such GPUs, 75 for Turing (default: Ampere and later)", metavar="NN"
+    )
     overwrite: bool = setting(False, "replace an existing engine")
 
     def __post_init__(self) -> None:
@@ -99,7 +102,9 @@ class EngineResult:
 def build_engine(
     onnx: PathLike, output: PathLike, settings: EngineSettings | None = None, *, progress: Progress | None = None
 ) -> EngineResult:
-    """Builds an engine with the `tensorrt` module of this machine and compares it with onnxruntime.
+    """Builds an engine with the TensorRT of this machine, or TensorRT for RTX, and compares it with onnxruntime.
+
+    TensorRT for RTX needs no GPU; where there is none the engine is not compared.
 
     Args:
         onnx: a file that `export` wrote.
@@ -129,6 +134,7 @@ def build_engine(
         tf32=settings.tf32,
         timing_cache=str(settings.timing_cache or ""),
         calibration_cache=str(settings.calibration_cache or ""),
+        compute_capability=settings.compute_capability or 0,
     )
     images = None if settings.calibrate is None else _images(Path(settings.calibrate), facts)
     with reporting(progress) as report:

@@ -31,7 +31,9 @@ def _print(result: EngineResult) -> None:
     facts = result.facts
     for line in result.summary:
         print(line)
-    print(f"\nTensorRT {facts['tensorrt']} on {facts['gpu']}, {facts['precision'].upper()}, {result.seconds:.0f} s")
+    where = "for RTX {} for {}" if facts.get("portable") else "{} on {}"
+    built = "TensorRT " + where.format(facts["tensorrt"], facts["gpu"])
+    print(f"\n{built}, {facts['file_precision'].upper()} file, {facts['precision'].upper()}, {result.seconds:.0f} s")
     if result.agreement.skipped:
         print(f"not compared: {result.agreement.skipped}")
     for name, value in result.agreement.deviations.items():

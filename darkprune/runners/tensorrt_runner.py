@@ -1,6 +1,7 @@
-"""TensorRT on this machine: pairs through an engine that is built for the occasion, and engines that exist.
+"""TensorRT, or TensorRT for RTX, on a GPU of this machine.
 
-Where a `.engine` file is given for the weights, that engine is run as it is: so half precision and INT8 are measured.
+Of a pair an engine is built first. Where an `.engine` file is given for the weights, that engine is run as it is: so
+half precision and INT8 are measured.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ from numpy.typing import NDArray
 
 from darkprune.errors import ExportError, RunnerError
 from darkprune.graph.graph import Graph
+from darkprune.kit.board.runtime import RuntimeFailure
 from darkprune.kit.board.runtime.build import BuildOptions
+from darkprune.kit.board.runtime.command import import_tensorrt
+from darkprune.kit.board.runtime.cuda import Cuda
 from darkprune.runners.base import LoadedNetwork, Maps, Runner
 from darkprune.runners.onnxruntime_runner import by_layer, in_parts, tensors_of_heads, write_heads
 from darkprune.tensorrt import engine
-from darkprune.tensorrt.run import Engine
+from darkprune.tensorrt.run import Engine, failures_as
 from darkprune.tensorrt.targets import target
 
 
@@ -27,15 +31,17 @@ class TensorRtRunner(Runner):
     name = "tensorrt"
 
     def load(self, graph: Graph, weights: Path, *, taps: bool = True) -> LoadedNetwork:
-        """Loads an engine, or builds one in FP32 of a pair; that takes a minute or more."""
+        """Loads an engine, or builds one of a pair in FP32, which takes a minute or more."""
         try:
-            import tensorrt  # noqa: F401
-        except ImportError as error:
+            import_tensorrt()
+        except RuntimeFailure as error:
             raise RunnerError(f"TensorRT is not installed here ({error})") from None
-        with TemporaryDirectory(prefix="darkprune-") as room:
+        with failures_as(RunnerError):
+            Cuda().device()  # TensorRT for RTX would build without a GPU, but not run
+        with TemporaryDirectory(prefix="darkprune-") as folder:
             path = weights
             if weights.suffix != ".engine":
-                source, path = Path(room) / "network.onnx", Path(room) / "network.engine"
+                source, path = Path(folder) / "network.onnx", Path(folder) / "network.engine"
                 try:
                     write_heads(graph, weights, source, "workstation", 1)
                     place = target("workstation")

@@ -21,10 +21,12 @@ from darkprune.kit.board.runtime import build as building
 from darkprune.kit.board.runtime.build import BuildOptions
 from darkprune.kit.board.runtime.command import import_tensorrt
 from darkprune.kit.board.runtime.cuda import Cuda
+from darkprune.kit.board.runtime.dialects import choose
 from darkprune.kit.board.runtime.files import sha256_of
 from darkprune.onnx.read import read_model
 from darkprune.progress import Progress, say, silent
 from darkprune.tensorrt import operators
+from darkprune.tensorrt.plan import read_kernels
 from darkprune.tensorrt.run import Floats, failures_as
 from darkprune.tensorrt.targets import PRECISIONS, Target, trtexec_command
 
@@ -86,6 +88,8 @@ def build(
         overwrite: whether the engine may exist.
         progress: gets TensorRT's own lines.
 
+    TensorRT for RTX builds for a range of GPUs and needs none here; TensorRT builds for the GPU of this machine.
+
     Raises:
         ExportError: no TensorRT here (the message has the `trtexec` command), or it refuses the file.
         OutputError: the engine exists or cannot be written.
@@ -95,17 +99,24 @@ def build(
     options = options._replace(file_precision=_inspect(onnx_path))
     _check_output(engine_path, overwrite)
     trt = _tensorrt(onnx_path, engine_path, options, place)
+    dialect = choose(trt)
+    if dialect.precision_from_file and options.precision == "fp32":
+        options = options._replace(precision=options.file_precision)
     with failures_as(ExportError):
-        cuda = Cuda()
-        gpu, capability = cuda.device()
-        result = building.build(trt, cuda, str(onnx_path), options, images, lambda line: say(progress, line))
+        if dialect.portable:
+            result = _build_portable(trt, onnx_path, options, progress)
+            about = {"gpu": _gpus(options.compute_capability), "capability": "", "portable": True}
+        else:
+            cuda = Cuda()
+            gpu, capability = cuda.device()
+            result = building.build(trt, cuda, str(onnx_path), options, images, lambda line: say(progress, line))
+            about = {"gpu": gpu, "capability": capability}
         facts = metadata.save(
             str(engine_path),
             result.engine,
             {
                 "tensorrt": trt.__version__,
-                "gpu": gpu,
-                "capability": capability,
+                **about,
                 "precision": options.precision,
                 "file_precision": options.file_precision,
                 "tf32": options.tf32,
@@ -118,6 +129,22 @@ def build(
             },
         )
     return BuiltEngine(engine_path, facts, result.layers, tuple(result.remarks), result.seconds)
+
+
+def _build_portable(trt: Any, onnx_path: Path, options: BuildOptions, progress: Progress) -> building.BuildResult:
+    """Builds an engine for a range of GPUs; its layers are the kernels that the log describes."""
+    made = building.serialize(trt, None, str(onnx_path), options, None, lambda line: say(progress, line), detailed=True)
+    layers = [
+        {"name": kernel.name, "type": kernel.type, "format": kernel.outputs[0].type if kernel.outputs else ""}
+        for kernel in read_kernels(made.log.lines)
+    ]
+    return building.BuildResult(made.engine, made.seconds, layers, made.remarks)
+
+
+def _gpus(capability: int) -> str:
+    if not capability:
+        return "any RTX GPU from Ampere on"
+    return f"RTX GPUs of compute capability {capability // 10}.{capability % 10}"
 
 
 def _inspect(onnx_path: Path) -> str:

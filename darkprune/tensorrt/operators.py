@@ -177,6 +177,8 @@ class _Parser:
         if row is None:
             yield f"{self.name} has no such operator"
             return
+        if node.op_type in self.place.lacks:
+            yield f"{self.place.name} has no implementation of it"
         yield from self._types(node, row["types"])
         for index in row.get("constant", ()):
             if index < len(node.input) and node.input[index] and node.input[index] not in self.constants:

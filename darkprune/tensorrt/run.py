@@ -103,6 +103,8 @@ def compare_engine(engine_path: Path, onnx_path: Path, images: Floats | None = N
     plugins = {node.op_type for node in read_model(onnx_path).graph.node} & set(operator_facts()["plugins"])
     if plugins:
         return Agreement(skipped=f"onnxruntime has no {', '.join(sorted(plugins))}")
+    if facts.get("portable") and not has_gpu():
+        return Agreement(skipped="built without a GPU, so it was not run")
     reference = OnnxSession(onnx_path)
     with Engine(engine_path) as engine:
         feed = reference_input((max(engine.shape[0], 1), *engine.shape[1:])) if images is None else images
@@ -111,6 +113,15 @@ def compare_engine(engine_path: Path, onnx_path: Path, images: Floats | None = N
     exact = facts.get("precision", "fp32") == "fp32" and facts.get("file_precision", "fp32") == "fp32"
     allowed = tolerance(bool(facts.get("tf32", True))) if exact else float("inf")
     return Agreement(deviations, allowed, "onnxruntime")
+
+
+def has_gpu() -> bool:
+    """Whether this machine has a GPU that CUDA can use."""
+    try:
+        Cuda().device()
+    except RuntimeFailure:
+        return False
+    return True
 
 
 @contextmanager

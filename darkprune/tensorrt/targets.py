@@ -34,6 +34,8 @@ class Target:
         nms_cap: most boxes that the EfficientNMS plugin considers; 0 where there is no such plugin.
         workspace_mb: MiB that a build may use for scratch memory unless told otherwise.
         jetson: whether the engine is built on the board, from a kit.
+        default_precision: what an ONNX file is written in unless told otherwise.
+        lacks: operators that its parser reads but that it cannot run.
         opset: lowest and highest ONNX opset that every generation reads.
         ir: highest ONNX IR version that every generation reads.
     """
@@ -48,6 +50,8 @@ class Target:
     nms_cap: int
     workspace_mb: int
     jetson: bool
+    default_precision: str
+    lacks: tuple[str, ...]
     opset: tuple[int, int]
     ir: int
 
@@ -91,6 +95,8 @@ def _target(name: str, row: Mapping[str, Any]) -> Target:
         nms_cap=row["nms_cap"],
         workspace_mb=row["workspace_mb"],
         jetson=row["jetson"],
+        default_precision=row.get("default_precision", "fp32"),
+        lacks=tuple(row.get("lacks", ())),
         opset=(max(table["opset"][0] for table in tables), min(table["opset"][1] for table in tables)),
         ir=min(table["ir"] for table in tables),
     )
@@ -127,6 +133,8 @@ def trtexec_command(
     """
     if not where.tensorrt:
         raise ExportError(f"target {where.name!r}: runs without TensorRT, there is no engine to build")
+    if where.name == "rtx":
+        return shlex.join(["tensorrt_rtx", f"--onnx={onnx}", f"--saveEngine={engine}", *_shapes_of(profile)])
     version = tuple(int(part) for part in (generation or where.tensorrt[0]).split("."))
     megabytes = where.workspace_mb if workspace_mb is None else workspace_mb
     # JetPack installs the program outside PATH.
@@ -141,9 +149,16 @@ def trtexec_command(
                 words.append(f"--calib={calibration_cache}")
     if timing_cache is not None:
         words.append(f"--timingCacheFile={timing_cache}")
-    if profile is not None:
-        name, shapes = profile
-        for which, shape in zip(("min", "opt", "max"), shapes, strict=True):
-            words.append(f"--{which}Shapes={name}:{'x'.join(str(size) for size in shape)}")
+    words += _shapes_of(profile)
     words.append("--skipInference" if version >= (8, 6) else "--buildOnly")
     return shlex.join(words)
+
+
+def _shapes_of(profile: tuple[str, Sequence[Sequence[int]]] | None) -> list[str]:
+    if profile is None:
+        return []
+    name, shapes = profile
+    return [
+        f"--{which}Shapes={name}:{'x'.join(map(str, shape))}"
+        for which, shape in zip(("min", "opt", "max"), shapes, strict=True)
+    ]

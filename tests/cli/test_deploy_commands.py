@@ -19,6 +19,7 @@ from onnx import TensorProto, helper
 
 import darkprune as dp
 from darkprune.cli.main import main
+from darkprune.kit.board.runtime.command import MODULES
 from darkprune.tensorrt import targets as tensorrt_targets
 
 sys.path.append(str(Path(__file__).parents[1] / "export"))
@@ -311,7 +312,8 @@ class TestEngine:
     def test_without_tensorrt(
         self, run_json: Run, refused: Run, pair: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setitem(sys.modules, "tensorrt", None)
+        for name in MODULES:
+            monkeypatch.setitem(sys.modules, name, None)
         run_json("export", *pair, "-o", tmp_path / "x.onnx", "--target", "jetson-nano")
         line = refused("engine", tmp_path / "x.onnx", "-o", tmp_path / "x.engine", "--fp16", "--workspace", 300)
         assert "/usr/src/tensorrt/bin/trtexec" in line

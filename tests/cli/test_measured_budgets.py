@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from darkprune.data.reading import read_dataset
 from darkprune.graph.fresh import write_fresh
 from darkprune.graph.graph import build_graph
 from darkprune.graph.weights import open_pair
+from darkprune.kit.board.runtime.command import MODULES
 from darkprune.runners.base import LoadedNetwork
 from darkprune.search import group_curves, latency
 from darkprune.search.group_curves import CurveImages
@@ -305,11 +307,12 @@ def test_wrong_use(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_program_that_is_not_here(pair: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_program_that_is_not_here(
+    pair: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("onnx")
     command = ["prune", *pair, "-o", str(tmp_path / "out"), "--target-latency", "0.5", "--runner", "tensorrt"]
-    try:
-        import tensorrt  # noqa: F401
-    except ImportError:
-        assert main(command) == 1
-        assert "TensorRT is not installed here" in capsys.readouterr().err
+    for name in MODULES:
+        monkeypatch.setitem(sys.modules, name, None)
+    assert main(command) == 1
+    assert "TensorRT is not installed here" in capsys.readouterr().err

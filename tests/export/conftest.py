@@ -19,6 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from darkprune.evaluation.heads import Head
 from darkprune.kit.board.runtime.build import BuildOptions
+from darkprune.kit.board.runtime.command import MODULES
 from darkprune.kit.schema import KitDescription
 from darkprune.kit.writer import KitParts, WrittenKit, write_folder
 from darkprune.tensorrt import engine
@@ -136,7 +137,8 @@ class Machine:
         return self.trt
 
     def remove(self) -> None:
-        self._patch.setitem(sys.modules, "tensorrt", None)  # makes the import fail
+        for name in MODULES:
+            self._patch.setitem(sys.modules, name, None)  # makes the import fail
 
     def _load(self, name: str | None, *rest: object, **more: Any) -> Any:
         if "libcudart" in str(name):

@@ -65,6 +65,8 @@ class FakeTensorRT(types.ModuleType):
         self._cudart = cudart
         self._calls = []
         self._refuse_build = ""
+        self._reads_no_timings = False
+        self._makes_nothing = False
         self._speed = {"platform_has_fast_fp16": fast_fp16, "platform_has_fast_int8": fast_int8}
         for name, members in table["enums"].items():
             if "." not in name:
@@ -167,7 +169,10 @@ class _Builder:
     @staticmethod
     def make(trt, self, logger):
         assert isinstance(logger, trt.ILogger)
-        self.__dict__["_logger"] = logger
+        if trt._makes_nothing:
+            logger.log(trt.ILogger.Severity.ERROR, "CUDA initialization failure with error: 35")
+            raise TypeError("pybind11::init(): factory function returned nullptr")
+        trt._logger = self.__dict__["_logger"] = logger
 
     @staticmethod
     def get_platform_has_fast_fp16(trt, self):
@@ -346,6 +351,10 @@ class _IBuilderConfig:
     @staticmethod
     def create_timing_cache(trt, self, serialized_timing_cache):
         trt._note(f"IBuilderConfig.create_timing_cache({len(serialized_timing_cache)} bytes)")
+        if trt._reads_no_timings and serialized_timing_cache:  # what is damaged becomes an empty one, and a warning
+            warning = "Failed to deserialize timing cache. Returning an empty timing cache."
+            trt._logger.log(trt.ILogger.Severity.WARNING, warning)
+            serialized_timing_cache = b""
         return trt._new("ITimingCache", _content=bytes(serialized_timing_cache))
 
     @staticmethod
@@ -378,7 +387,10 @@ class _Runtime:
     @staticmethod
     def make(trt, self, logger):
         assert isinstance(logger, trt.ILogger)
-        self.__dict__["_logger"] = logger
+        if trt._makes_nothing:
+            logger.log(trt.ILogger.Severity.ERROR, "CUDA initialization failure with error: 35")
+            raise TypeError("pybind11::init(): factory function returned nullptr")
+        trt._logger = self.__dict__["_logger"] = logger
 
     @staticmethod
     def deserialize_cuda_engine(trt, self, serialized_engine):
@@ -460,14 +472,19 @@ class _EngineInspector:
     def get_engine_information(trt, self, format):
         assert format == trt.LayerInformationFormat.JSON
         flags = self._engine._facts["flags"]
-        kind = "FP16" if "FP16" in flags else "FP32"
+        model = onnx.load_from_string(self._engine._content)
+        if trt._generation >= (11,):  # the type of the file's tensors, in a field of its own
+            half = any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in model.graph.initializer)
+            told = {"Datatype": "Half" if half else "Float", "Format": "(Linear) Row major linear format"}
+        else:
+            told = {"Format/Datatype": f"Row major linear {'FP16' if 'FP16' in flags else 'FP32'} format"}
         layers = [
             {
                 "Name": node.name or node.output[0],
                 "LayerType": node.op_type,
-                "Outputs": [{"Name": node.output[0], "Format/Datatype": f"Row major linear {kind} format"}],
+                "Outputs": [{"Name": node.output[0], **told}],
             }
-            for node in onnx.load_from_string(self._engine._content).graph.node
+            for node in model.graph.node
         ]
         return json.dumps({"Layers": layers, "Bindings": []})
 

@@ -16,6 +16,7 @@ from darkprune.kit.board.runtime.compare import compare, deviation
 from darkprune.kit.board.runtime.cuda import Cuda
 from darkprune.kit.board.runtime.dialects import Dialect11, Dialect82, Dialect84, Dialect85, choose
 from darkprune.kit.board.runtime.files import sha256_of, write_atomic
+from darkprune.kit.board.runtime.session import NamedSession
 
 MiB = 1 << 20
 Make = Callable[..., Path]
@@ -250,10 +251,35 @@ class TestRefusals:
         cache = tmp_path / "timing.cache"
         cache.write_bytes(b"of another machine")
         result = run(machine, onnx_file(), timing_cache=str(cache))
-        assert result.remarks == [f"{cache}: of another TensorRT or GPU, all tactics are timed anew"]
+        assert result.remarks == [f"{cache}: damaged, or of another TensorRT or GPU: all tactics are timed anew"]
         assert cache.read_bytes() == trt.__version__.encode()
         assert run(machine, onnx_file(), timing_cache=str(cache)).remarks == []
         assert f"IBuilderConfig.create_timing_cache({len(trt.__version__)} bytes)" in trt._calls
+
+    def test_a_timing_cache_that_only_the_log_refuses(
+        self, generation: str, machine: Machine, onnx_file: Make, tmp_path: Path
+    ) -> None:
+        trt = machine.install(generation)
+        trt._reads_no_timings = True
+        cache = tmp_path / "timing.cache"
+        cache.write_bytes(b"damaged")
+        result = run(machine, onnx_file(), timing_cache=str(cache))
+        assert result.remarks == [f"{cache}: damaged, or of another TensorRT or GPU: all tactics are timed anew"]
+
+    def test_a_builder_or_runtime_that_cannot_be_made(
+        self, generation: str, machine: Machine, onnx_file: Make, tmp_path: Path
+    ) -> None:
+        trt = machine.install(generation)
+        trt._makes_nothing = True
+        with pytest.raises(RuntimeFailure, match=r"^TensorRT: its Builder cannot be made here: CUDA init.*35$"):
+            run(machine, onnx_file())
+        with pytest.raises(RuntimeFailure, match=r"^TensorRT: its Runtime cannot be made here: CUDA init.*35$"):
+            NamedSession(trt, Cuda(), b"")
+
+    def test_other_gpus_than_this(self, generation: str, machine: Machine, onnx_file: Make) -> None:
+        machine.install(generation)
+        with pytest.raises(RuntimeFailure, match="capability 75: only TensorRT for RTX builds for other GPUs"):
+            run(machine, onnx_file(), compute_capability=75)
 
 
 def test_progress_is_told(machine: Machine, onnx_file: Make) -> None:

@@ -122,6 +122,12 @@ def test_precision_of_a_comparison(machine: Machine, onnx_file: Make, tmp_path: 
         compare_engine(engine, source)
 
 
+def test_layers_of_tensorrt_11_are_in_the_files_precision(machine: Machine, onnx_file: Make, tmp_path: Path) -> None:
+    machine.install("11")
+    built = build(onnx_file("half.onnx", half=True), tmp_path / "x.engine", precision="fp16")
+    assert built.summary() == ["Conv: 3 (FP16 3)", "LeakyRelu: 1 (FP16 1)", "MaxPool: 1 (FP16 1)"]
+
+
 def test_a_wrong_engine_does_not_agree(machine: Machine, onnx_file: Make, tmp_path: Path) -> None:
     machine.install("8.2")
     source, engine = onnx_file(), tmp_path / "x.engine"

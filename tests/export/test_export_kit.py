@@ -28,7 +28,7 @@ from darkprune.kit.schema import describe
 from darkprune.kit.writer import WrittenKit
 
 Make = Callable[..., Path]
-TARGETS = ("jetson-nano", "tx2", "xavier", "orin", "thor", "workstation")
+TARGETS = ("jetson-nano", "tx2", "xavier", "orin", "thor", "workstation", "rtx")
 # what a JetPack 4.6 board has without installing anything
 ALLOWED = {
     "argparse",
@@ -136,9 +136,10 @@ def test_readme_of_each_target(name: str, tmp_path: Path, onnx_file: Make) -> No
     text = (report.folder / "README.md").read_text()
     for command in ("python3 build_engine.py", "python3 detect.py picture.jpg", "python3 bench.py"):
         assert f"\n{command}\n" in text
-    assert "trtexec --onnx=model.onnx --saveEngine=model.engine" in text
+    program = "tensorrt_rtx" if name == "rtx" else "trtexec"
+    assert f"{program} --onnx=model.onnx --saveEngine=model.engine" in text
     assert "{" not in text
-    assert ("jetson_clocks" in text) == (name != "workstation")
+    assert ("jetson_clocks" in text) == (name not in ("workstation", "rtx"))
     assert "DeepStream" not in text
     assert "reference.npz`:" not in text
 

@@ -13,12 +13,12 @@ ONNX, ENGINE = Path("a.onnx"), Path("a.engine")
 
 
 def test_every_target_is_complete() -> None:
-    assert list(targets()) == ["jetson-nano", "tx2", "xavier", "orin", "thor", "workstation", "onnxruntime"]
+    assert list(targets()) == ["jetson-nano", "tx2", "xavier", "orin", "thor", "workstation", "rtx", "onnxruntime"]
     for item in targets().values():
         assert set(item.tensorrt) <= set(operator_facts()["tables"])
         assert set(item.precisions) <= set(PRECISIONS)
         assert item.opset[0] <= 13 <= item.opset[1]
-        assert bool(item.tensorrt) == bool(item.nms_cap)
+        assert (bool(item.tensorrt) and item.name != "rtx") == bool(item.nms_cap)
         assert item.jetson == bool(item.jetpack)
     assert "int8" not in target("jetson-nano").precisions + target("tx2").precisions
 
@@ -42,6 +42,12 @@ def test_command_of_each_generation() -> None:
     assert command("workstation", precision="fp16") == (
         "trtexec --onnx=a.onnx --saveEngine=a.engine --memPoolSize=workspace:4096 --skipInference"
     )
+
+
+def test_command_of_tensorrt_for_rtx() -> None:
+    shapes = ("input", [(n, 3, 416, 416) for n in (1, 4, 8)])
+    text = trtexec_command(target("rtx"), ONNX, ENGINE, precision="fp16", profile=shapes)
+    assert text.startswith("tensorrt_rtx --onnx=a.onnx --saveEngine=a.engine --minShapes=input:1x3x416x416 ")
 
 
 def test_command_with_an_open_batch_and_awkward_names() -> None:

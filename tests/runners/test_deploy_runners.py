@@ -14,6 +14,7 @@ import pytest
 from darkprune.cli.main import main
 from darkprune.errors import RunnerError
 from darkprune.graph.graph import Graph, read_graph, with_input_size
+from darkprune.kit.board.runtime.command import MODULES
 from darkprune.runners.base import PREFERRED, RUNNERS, get_runner, load_with_any
 from darkprune.runners.onnxruntime_runner import in_parts, layer_of, tensors_of_heads
 from darkprune.tensorrt import targets as tensorrt_targets
@@ -216,7 +217,8 @@ class TestTensorRt:
         assert found_json["networks"][0]["layers_ms"]
 
     def test_without_tensorrt(self, graph: Graph, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(sys.modules, "tensorrt", None)
+        for name in MODULES:
+            monkeypatch.setitem(sys.modules, name, None)
         with pytest.raises(RunnerError, match="TensorRT is not installed here"):
             get_runner("tensorrt").load(graph, weights)
 

@@ -1,4 +1,4 @@
-"""Build an engine from an ONNX file with the installed TensorRT, whatever its generation.
+"""Builds an engine from an ONNX file with the installed TensorRT, whatever its generation.
 
 The calls and their order are the same everywhere; what differs stands in `dialects`.
 """
@@ -11,7 +11,7 @@ from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tu
 import numpy as np
 
 from . import RuntimeFailure
-from .callbacks import make_calibrator, make_log, watch
+from .callbacks import create, make_calibrator, make_log, watch
 from .dialects import Dialect82, choose
 from .files import read_bytes, write_atomic
 
@@ -24,6 +24,7 @@ class BuildOptions(NamedTuple):
     `precision`: fp32, fp16 or int8. `file_precision`: what the ONNX file is written in: int8 with Q/DQ nodes, fp16
     with half tensors. `batch`: smallest, usual and largest batch size of a file that leaves it open. `timing_cache`:
     file that is read when it exists and written after; `calibration_cache`: read without images, written with them.
+    `compute_capability`: of the GPU that a portable engine is for, such as 75; 0 for Ampere and later.
     """
 
     precision: str = "fp32"
@@ -33,10 +34,20 @@ class BuildOptions(NamedTuple):
     tf32: bool = True
     timing_cache: str = ""
     calibration_cache: str = ""
+    compute_capability: int = 0
+
+
+class Serialized(NamedTuple):
+    """A serialised engine (`engine`, a buffer), how long it took, remarks for the user, and TensorRT's log."""
+
+    engine: Any
+    seconds: float
+    remarks: List[str]
+    log: Any
 
 
 class BuildResult(NamedTuple):
-    """A serialised engine (`engine`, a buffer), its layers as TensorRT tells them, and remarks for the user."""
+    """A serialised engine (`engine`, a buffer), its layers as TensorRT describes them, and remarks for the user."""
 
     engine: Any
     seconds: float
@@ -52,63 +63,95 @@ def build(
     images: Optional[Iterable[np.ndarray]] = None,
     say: Any = print,
 ) -> BuildResult:
-    """Build an engine.
+    """Builds an engine for the GPU of this machine, and loads it to describe its layers.
+
+    Args: see `serialize`.
+
+    Raises:
+        RuntimeFailure: TensorRT refuses, in its own words.
+    """
+    result = serialize(trt, cuda, onnx_path, options, images, say)
+    layers = _layers(trt, result.log, result.engine)
+    return BuildResult(result.engine, result.seconds, layers, result.remarks)
+
+
+def serialize(
+    trt: Any,
+    cuda: Any,
+    onnx_path: str,
+    options: BuildOptions,
+    images: Optional[Iterable[np.ndarray]] = None,
+    say: Any = print,
+    detailed: bool = False,
+) -> Serialized:
+    """Parses an ONNX file and builds an engine. TensorRT for RTX needs no GPU for that.
 
     Args:
         trt: the imported `tensorrt` module.
-        cuda: `Cuda`, for the calibration images.
+        cuda: `Cuda`, for the calibration images; None where nothing is calibrated.
         onnx_path: file to convert; external data is read from beside it.
         options: precision, memory, caches.
         images: calibration pictures, (channels, height, width) float32 each, as the network takes them.
         say: takes one line of progress.
+        detailed: keep all lines of TensorRT's log, among them a description of every kernel.
 
     Raises:
-        RuntimeFailure: the parser or the builder refuses, with TensorRT's own words.
+        RuntimeFailure: the parser or the builder refuses, in TensorRT's own words.
     """
     started = time.time()
     dialect = choose(trt)
-    log = make_log(trt)
-    trt.init_libnvinfer_plugins(log, "")
-    builder = trt.Builder(log)
-    network = builder.create_network(dialect.network_flags())
-    parser = _parse(trt, network, log, onnx_path)
+    log = make_log(trt, detailed)
+    builder, network, parser = parse(trt, onnx_path, log)
 
     config = builder.create_builder_config()
     dialect.set_workspace(config, options.workspace_mb << 20)
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     if not options.tf32:
         config.clear_flag(trt.BuilderFlag.TF32)
+    if options.compute_capability:
+        dialect.set_compute_capability(config, options.compute_capability)
     profile = _profile(builder, network, config, options.batch)
     calibrator = _calibrator(trt, cuda, dialect, network, options, images)
     remarks = dialect.set_precision(builder, config, options.precision, options.file_precision, calibrator, profile)
-    remarks += _load_timings(config, options.timing_cache)
+    if dialect.keeps_timings:
+        remarks += _load_timings(config, options.timing_cache, log)
+    elif options.timing_cache:
+        remarks.append("{}: not used, TensorRT for RTX keeps no timings".format(options.timing_cache))
 
     with watch(trt, config, say) as watcher:
-        serialized = builder.build_serialized_network(network, config)
+        engine = builder.build_serialized_network(network, config)
     del parser  # it owns weights that the network only points at, so it has to live until here
     if watcher.interrupted:
         raise KeyboardInterrupt
     if calibrator is not None and calibrator.failure is not None:
         raise RuntimeFailure("calibration: {}".format(calibrator.failure))
-    if serialized is None:
+    if engine is None:
         raise RuntimeFailure("{}: TensorRT could not build it: {}".format(onnx_path, log.reason()))
-    if options.timing_cache:
+    if options.timing_cache and dialect.keeps_timings:
         write_atomic(options.timing_cache, config.get_timing_cache().serialize())
-    return BuildResult(serialized, time.time() - started, _layers(trt, log, serialized), remarks)
+    return Serialized(engine, time.time() - started, remarks, log)
 
 
-def _parse(trt: Any, network: Any, log: Any, onnx_path: str) -> Any:
+def parse(trt: Any, onnx_path: str, log: Any) -> Tuple[Any, Any, Any]:
+    """Reads an ONNX file into a network; returns builder, network, and the parser, which has to live as long as both.
+
+    Raises:
+        RuntimeFailure: the parser refuses the file, in TensorRT's own words.
+    """
     if not os.path.isfile(onnx_path):
         raise RuntimeFailure("{}: no such file".format(onnx_path))
+    trt.init_libnvinfer_plugins(log, "")
+    builder = create(trt.Builder, log)
+    network = builder.create_network(choose(trt).network_flags())
     parser = trt.OnnxParser(network, log)
     if parser.parse_from_file(onnx_path):
-        return parser
+        return builder, network, parser
     reasons = [parser.get_error(index).desc() for index in range(parser.num_errors)]
     raise RuntimeFailure("{}: the ONNX parser refuses it: {}".format(onnx_path, (reasons or [log.reason()])[0]))
 
 
 def _profile(builder: Any, network: Any, config: Any, batch: Optional[Tuple[int, int, int]]) -> Optional[Any]:
-    """An optimisation profile where the file leaves the batch size open, else None."""
+    """Returns an optimisation profile where the file leaves the batch size open, else None."""
     profile = None
     for index in range(network.num_inputs):
         tensor = network.get_input(index)
@@ -162,22 +205,25 @@ def _batches(images: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
         yield np.stack(waiting + [waiting[-1]] * (size - len(waiting)))
 
 
-def _load_timings(config: Any, path: str) -> List[str]:
-    """Give the builder the timings of earlier builds; a remark when they are of no use."""
+def _load_timings(config: Any, path: str, log: Any) -> List[str]:
+    """Gives the builder the timings of earlier builds; a remark when they are of no use."""
     if not path:
         return []
     content = read_bytes(path) if os.path.isfile(path) else b""
+    log.warnings.clear()
     cache = config.create_timing_cache(content)
-    if cache is not None and config.set_timing_cache(cache, False):
+    # some releases take a cache that they cannot read for an empty one, and say so only in their log
+    unread = any("timing cache" in warning.lower() for warning in log.warnings)
+    if cache is not None and not unread and config.set_timing_cache(cache, False):
         return []
-    # TensorRT refuses a cache of another version or GPU; the file is then rewritten from scratch.
+    # TensorRT refuses a cache of another version or GPU; the file is then rewritten from scratch
     config.set_timing_cache(config.create_timing_cache(b""), False)
-    return ["{}: of another TensorRT or GPU, all tactics are timed anew".format(path)]
+    return ["{}: damaged, or of another TensorRT or GPU: all tactics are timed anew".format(path)]
 
 
 def _layers(trt: Any, log: Any, serialized: Any) -> List[Dict[str, str]]:
-    """Name, type and output format of each layer, as the engine inspector (TensorRT 8.2 and later) tells them."""
-    engine = trt.Runtime(log).deserialize_cuda_engine(serialized)
+    """Returns name, type and output format of each layer, from the engine inspector (TensorRT 8.2 and later)."""
+    engine = create(trt.Runtime, log).deserialize_cuda_engine(serialized)
     if engine is None:
         raise RuntimeFailure("the engine that was just built does not load: {}".format(log.reason()))
     if not hasattr(engine, "create_engine_inspector"):
@@ -194,8 +240,10 @@ def _layer(row: Any) -> Dict[str, str]:
     if not isinstance(row, dict):  # names only: an engine built with less verbosity
         return {"name": str(row), "type": "", "format": ""}
     outputs = row.get("Outputs") or [{}]
+    # one text before TensorRT 11, two from then on
+    parts = [outputs[0].get(key) for key in ("Format/Datatype", "Datatype", "Format")]
     return {
         "name": str(row.get("Name", "")),
         "type": str(row.get("LayerType", "")),
-        "format": str(outputs[0].get("Format/Datatype", "")),
+        "format": " ".join(str(part) for part in parts if part),
     }

@@ -1,4 +1,4 @@
-"""The objects that TensorRT calls back: a log, a calibrator, a progress monitor.
+"""Objects that TensorRT calls back: a log, a calibrator, a progress monitor.
 
 Their classes derive from classes of the `tensorrt` module, so they are made once it is known. C++ calls them without
 catching Python exceptions in every release (8.2 ends the process), so none may escape from them.
@@ -17,22 +17,42 @@ from .files import read_bytes, write_atomic
 _HEARTBEAT_SECONDS = 15.0
 
 
-def make_log(trt: Any) -> Any:
-    """A trt.ILogger that keeps TensorRT's errors, so that they can be told in one line."""
+def make_log(trt: Any, detailed: bool = False) -> Any:
+    """Returns a trt.ILogger that keeps TensorRT's `errors` and `warnings`; with `detailed` all of its `lines`."""
+    levels = trt.ILogger.Severity
 
     class Log(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self.errors: List[str] = []
+            self.warnings: List[str] = []
+            self.lines: List[str] = []
 
         def log(self, severity: Any, msg: str) -> None:
-            if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
+            if severity in (levels.ERROR, levels.INTERNAL_ERROR):
                 self.errors.append(" ".join(str(msg).split()))
+            elif severity == levels.WARNING:
+                self.warnings.append(" ".join(str(msg).split()))
+            if detailed:
+                self.lines.extend(str(msg).splitlines())
 
         def reason(self) -> str:
             return self.errors[-1] if self.errors else "it gives no reason"
 
     return Log()
+
+
+def create(kind: Any, log: Any) -> Any:
+    """Makes a trt.Builder or trt.Runtime.
+
+    Raises:
+        RuntimeFailure: TensorRT cannot, on a machine without a GPU or with another driver.
+    """
+    try:
+        return kind(log)
+    except TypeError as error:  # "factory function returned nullptr"
+        reason = log.errors[-1] if log.errors else str(error)
+        raise RuntimeFailure("TensorRT: its {} cannot be made here: {}".format(kind.__name__, reason)) from None
 
 
 def make_calibrator(trt: Any, cuda: Any, images: Optional[Iterable[np.ndarray]], cache: str) -> Any:

@@ -10,21 +10,26 @@ from .cuda import Cuda
 from .session import Session, open_engine
 
 ENGINE = "model.engine"
+# TensorRT, then TensorRT for RTX: its whole package, and its bindings alone
+MODULES = ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")
 
 
 def import_tensorrt() -> Any:
-    """The `tensorrt` module of this machine.
+    """The `tensorrt` module of this machine, or that of TensorRT for RTX.
 
     Raises:
-        RuntimeFailure: there is none.
+        RuntimeFailure: there is neither.
     """
-    try:
-        return importlib.import_module("tensorrt")
-    except ImportError as error:
-        raise RuntimeFailure(
-            "tensorrt: Python cannot import it ({}); JetPack has it in the package python3-libnvinfer, and a virtual "
-            "environment needs --system-site-packages to see it".format(error)
-        ) from None
+    reasons = []
+    for name in MODULES:
+        try:
+            return importlib.import_module(name)
+        except ImportError as error:
+            reasons.append(error)
+    raise RuntimeFailure(
+        "tensorrt: Python cannot import it ({}); JetPack has it in the package python3-libnvinfer, and a virtual "
+        "environment needs --system-site-packages to see it".format(reasons[0])
+    )
 
 
 def open_kit_engine(folder: str, path: str, model: Dict[str, Any]) -> Session:

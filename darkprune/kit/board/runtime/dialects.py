@@ -1,7 +1,7 @@
 """What differs between the generations of TensorRT's Python module: one small class each.
 
 A dialect is chosen by what the module has, never by its version string. Which generation has which name is kept as
-data in darkprune (`export/tensorrt_versions.json`), and the tests run every dialect against a fake that has exactly
+data in darkprune (`tensorrt/tensorrt_versions.json`), and the tests run every dialect against a fake that has exactly
 those names.
 
 | dialect | generations | scratch memory | network flag | precision | tensors of an engine |
@@ -10,6 +10,7 @@ those names.
 | Dialect84 | 8.4 | set_memory_pool_limit | EXPLICIT_BATCH | builder flags | bindings |
 | Dialect85 | 8.5, 8.6, 10 | set_memory_pool_limit | EXPLICIT_BATCH | builder flags | named |
 | Dialect11 | 11 | set_memory_pool_limit | STRONGLY_TYPED | the ONNX file | named |
+| DialectRtx | TensorRT for RTX | set_memory_pool_limit | STRONGLY_TYPED | the ONNX file | named |
 """
 
 from typing import Any, List, Optional
@@ -22,6 +23,8 @@ class Dialect82:
 
     named_tensors = False
     precision_from_file = False
+    portable = False
+    keeps_timings = True
 
     def __init__(self, trt: Any) -> None:
         self.trt = trt
@@ -33,6 +36,14 @@ class Dialect82:
     def set_workspace(self, config: Any, nbytes: int) -> None:
         """Limit the scratch memory that a tactic may ask for."""
         config.max_workspace_size = nbytes
+
+    def set_compute_capability(self, config: Any, capability: int) -> None:
+        """Choose the GPUs that the engine is for.
+
+        Raises:
+            RuntimeFailure: this TensorRT builds for the GPU of this machine only.
+        """
+        raise RuntimeFailure("compute capability {}: only TensorRT for RTX builds for other GPUs".format(capability))
 
     def set_precision(
         self, builder: Any, config: Any, wanted: str, in_file: str, calibrator: Optional[Any], profile: Optional[Any]
@@ -114,10 +125,27 @@ class Dialect11(Dialect85):
         return [] if wanted == in_file else ["the ONNX file is {}, so the engine is".format(in_file.upper())]
 
 
+class DialectRtx(Dialect11):
+    """TensorRT for RTX (TensorRT 11 family): its engines run on a range of GPUs, and are built without one."""
+
+    portable = True
+    keeps_timings = False  # the calls are there, but without effect since 1.2
+
+    def set_compute_capability(self, config: Any, capability: int) -> None:
+        """Choose the GPUs that the engine is for; by default Ampere and later."""
+        known = {name: value for name, value in vars(self.trt.ComputeCapability).items() if name.startswith("SM")}
+        name = "SM{}".format(capability)
+        if name not in known:
+            choices = ", ".join(sorted(other[2:] for other in known))
+            raise RuntimeFailure("compute capability {}: choose one of {}".format(capability, choices))
+        config.num_compute_capabilities = 1
+        config.set_compute_capability(known[name], 0)
+
+
 def choose(trt: Any) -> Dialect82:
     """The dialect of an imported `tensorrt` module."""
     if not hasattr(trt.BuilderFlag, "FP16"):
-        return Dialect11(trt)
+        return DialectRtx(trt) if hasattr(trt.IBuilderConfig, "set_compute_capability") else Dialect11(trt)
     if hasattr(trt.ICudaEngine, "num_io_tensors"):
         return Dialect85(trt)
     if hasattr(trt.IBuilderConfig, "set_memory_pool_limit"):

@@ -25,7 +25,7 @@ def save(engine_path: str, engine: Any, facts: Dict[str, Any]) -> Dict[str, Any]
     Args:
         engine_path: where to.
         engine: the serialised engine, a buffer.
-        facts: JSON; must have `tensorrt`, `gpu` and `capability`.
+        facts: JSON; must have `tensorrt`, `gpu` and `capability`; `portable` where it runs on other GPUs, too.
 
     Returns:
         What was written beside it.
@@ -80,7 +80,7 @@ def refuse_foreign(engine_path: str, version: str, gpu: str, capability: str) ->
         raise RuntimeFailure(
             "{}: built by TensorRT {}, here is {}: build it again on this machine".format(engine_path, made_by, version)
         )
-    if (facts.get("gpu"), facts.get("capability")) != (gpu, capability):
+    if not facts.get("portable") and (facts.get("gpu"), facts.get("capability")) != (gpu, capability):
         raise RuntimeFailure(
             "{}: built for {} ({}), here is {} ({}): build it again on this machine".format(
                 engine_path, facts.get("gpu"), facts.get("capability"), gpu, capability

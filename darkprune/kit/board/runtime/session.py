@@ -5,7 +5,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 import numpy as np
 
 from . import RuntimeFailure
-from .callbacks import make_log
+from .callbacks import create, make_log
 from .cuda import Cuda
 from .dialects import choose
 from .files import read_bytes
@@ -61,7 +61,7 @@ class Session:
         self.facts: Optional[Dict[str, Any]] = None
         self._log = make_log(trt)
         trt.init_libnvinfer_plugins(self._log, "")
-        self._runtime = trt.Runtime(self._log)
+        self._runtime = create(trt.Runtime, self._log)
         self.engine = self._runtime.deserialize_cuda_engine(serialized)
         if self.engine is None:
             raise RuntimeFailure("engine: TensorRT does not load it: {}".format(self._log.reason()))
