@@ -35,7 +35,10 @@ ROOT = Path(__file__).parents[1]
 #: room -> (files with the faults, folders and files with the tests that are to notice them)
 ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "darknet": (("darkprune/darknet",), ("tests/darknet", "tests/graph", "tests/cli/test_output_folder.py")),
-    "layers": (("darkprune/layers",), ("tests/layers", "tests/graph", "tests/reference", "tests/surgery")),
+    "layers": (
+        ("darkprune/layers",),
+        ("tests/layers", "tests/graph", "tests/reference", "tests/network", "tests/evaluation", "tests/surgery"),
+    ),
     "graph": (("darkprune/graph",), ("tests/graph", "tests/layers", "tests/surgery")),
     "surgery": (("darkprune/surgery",), ("tests/surgery", "tests/cli/test_surgery.py")),
     "selection": (("darkprune/selection",), ("tests/surgery", "tests/cli/test_surgery.py")),
@@ -250,22 +253,31 @@ def _try_all(
 
 
 def _tests_for(mutation: Mutation, tests: Mapping[str, Test], seconds: float) -> list[str]:
-    """Lists the tests that call the function of a fault, quickest files first, up to some seconds of them."""
+    """Lists the tests that call the function of a fault, up to some seconds of them.
+
+    Those of the fault's own room come first, and of these the quickest files.
+    """
 
     def reaches(test: Test) -> bool:
         if mutation.function:
             return (mutation.path, mutation.function) in test.calls
         return any(path == mutation.path for path, _ in test.calls)
 
+    folders = next(folders for places, folders in ROOMS.values() if mutation.path.startswith(places))
     reaching = {name: test.seconds for name, test in tests.items() if reaches(test)}
     per_file: dict[str, float] = {}
     for name, duration in reaching.items():
         file = name.partition("::")[0]
         per_file[file] = per_file.get(file, 0) + duration
-    ordered = sorted(reaching, key=lambda name: (per_file[name.partition("::")[0]], name))
+
+    def order(name: str) -> tuple[int, float, str]:
+        file = name.partition("::")[0]
+        near = next((number for number, folder in enumerate(folders) if file.startswith(folder)), len(folders))
+        return near, per_file[file], name
+
     chosen: list[str] = []
     total = 0.0
-    for name in ordered:
+    for name in sorted(reaching, key=order):
         total += reaching[name]
         if chosen and total > seconds:
             break

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+SMALLEST_BOUND = 1000  #: whole numbers from here on are bounds against absurd input
+
 _COMPARISONS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
     ast.Lt: (ast.LtE, ast.GtE),
     ast.LtE: (ast.Lt, ast.Gt),
@@ -103,12 +105,19 @@ def _walk(node: ast.AST, function: int) -> Iterator[tuple[ast.stmt | ast.expr, i
         children = []
     elif isinstance(node, ast.ClassDef):
         children = list(node.body)
+    elif isinstance(node, ast.Subscript) and _is_first(node):
+        children = [node.value]
     else:
         children = list(ast.iter_child_nodes(node))
     if isinstance(node, ast.stmt | ast.expr) and not _is_docstring(node):
         yield node, function
     for child in children:
         yield from _walk(child, function)
+
+
+def _is_first(node: ast.Subscript) -> bool:
+    """Tells whether the first element is taken; where there is only one, the last is the same."""
+    return isinstance(node.slice, ast.Constant) and node.slice.value == 0 and isinstance(node.slice.value, int)
 
 
 def _is_docstring(node: ast.AST) -> bool:
@@ -148,6 +157,8 @@ def _changes(node: ast.stmt | ast.expr) -> Iterator[tuple[str, Callable[[ast.AST
         yield "statement", lambda n: _become(n, ast.Continue())
     elif isinstance(node, ast.Call):
         yield from _changes_of_call(node)
+    elif isinstance(node, ast.Subscript) and _is_first(node):
+        yield "constant", lambda n: setattr(n.slice, "value", 1)  # type: ignore[attr-defined]
     elif isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Tuple) and len(node.slice.elts) > 1:
         first, second, *_ = node.slice.elts
         if isinstance(node.ctx, ast.Load) and ast.dump(first) != ast.dump(second):
@@ -175,8 +186,8 @@ def _without_keyword(number: int) -> Callable[[ast.AST], None]:
 def _other_values(value: object) -> tuple[object, ...]:
     if isinstance(value, bool):
         return (not value,)
-    if isinstance(value, int):
-        return (value + 1, value - 1)
+    if isinstance(value, int):  # a bound against absurd input may as well be one more or less
+        return (value + 1, value - 1) if abs(value) < SMALLEST_BOUND else ()
     if isinstance(value, float):
         return (value * 1.02 if value else 1.0,)
     return ()

@@ -15,7 +15,7 @@ from darkprune.darknet.cfg import parse_cfg
 from darkprune.errors import PlanError, UsageError
 from darkprune.graph.graph import build_graph
 from darkprune.graph.stats import Totals, totals
-from darkprune.selection.budget import TOLERANCE, Budget, parse_budget
+from darkprune.selection.budget import Budget, parse_budget
 from darkprune.selection.constraints import Limits, settle
 from darkprune.selection.decide import decide, rank
 from darkprune.selection.reach import refuse_unreachable, within_budget
@@ -24,6 +24,7 @@ from darkprune.selection.settings import Selection
 from .cutting import opened
 from .networks import Network, cfg, gammas, networks
 
+TOLERANCE = 0.01  #: what the documents promise
 CONV = "convolutional batch_normalize=1 size=3 pad=1 activation=leaky filters={}"
 HEAD = "convolutional size=1 activation=linear filters=10"
 BEFORE = Totals(1000, 900, 5000, 0.01, 4020)

@@ -1,0 +1,55 @@
+"""What is said of networks on whose maps darknet stops, and how fresh weights are drawn."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from darkprune.darknet.cfg import parse_cfg
+from darkprune.darknet.input import read_file
+from darkprune.errors import DataError
+from darkprune.graph.fresh import write_fresh
+from darkprune.graph.graph import Graph, build_graph
+from darkprune.graph.weights import NetworkWeights
+
+STOPS = "darknet stops with a division by zero"
+
+
+def one_convolution(width: int, height: int, filters: int = 2) -> Graph:
+    text = f"[net]\nwidth={width}\nheight={height}\nchannels=3\n[convolutional]\nfilters={filters}\nbatch_normalize=1\n"
+    return build_graph(parse_cfg(text))
+
+
+@pytest.mark.parametrize(("width", "height", "stops"), [(1, 1, True), (2, 1, True), (1, 2, True), (2, 2, False)])
+def test_a_network_without_a_map_of_some_size_is_warned_of(width: int, height: int, stops: bool) -> None:
+    assert any(STOPS in warning for warning in one_convolution(width, height).warnings) == stops
+
+
+@pytest.mark.parametrize("vary", [False, True])
+def test_statistics_of_fresh_weights(vary: bool, tmp_path: Path) -> None:
+    graph = one_convolution(8, 8, 4000)
+    drawn = io.BytesIO()
+    write_fresh(graph, drawn, 0, vary)
+    path = tmp_path / "fresh.weights"
+    path.write_bytes(drawn.getvalue())
+    with NetworkWeights(graph, path) as weights:
+        read = {name: weights.read(graph[0], name).ravel() for name in
+                ("biases", "scales", "rolling_mean", "rolling_variance", "weights")}  # fmt: skip
+    for name in ("scales", "rolling_variance"):
+        low, high = (0.5, 1.5) if vary else (1, 1)
+        assert (read[name].min(), read[name].max()) == pytest.approx((low, high), abs=2e-3)
+    for name in ("biases", "rolling_mean"):
+        assert read[name].mean() == pytest.approx(0, abs=0.01)
+        assert read[name].std() == pytest.approx(0.2 if vary else 0, abs=0.005)
+    assert read["weights"].std() == pytest.approx(0.6 * np.sqrt(2 / 3), rel=0.015)  # 0.6 of He's; three inputs
+
+
+def test_a_file_of_exactly_the_largest_size_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(100))
+    assert read_file(path, 100, "a test file") == bytes(100)
+    with pytest.raises(DataError, match="larger than"):
+        read_file(path, 99, "a test file")
