@@ -200,3 +200,10 @@ def test_window_positions_round_towards_zero_like_c() -> None:
     for room in range(-12, 13):
         for stride in range(1, 6):
             assert positions(room, stride) == math.trunc(room / stride) + 1
+
+
+def test_dilation_of_a_single_tap_is_none() -> None:
+    """darknet ignores it: `if(size == 1) dilation = 1`; a runner that saw it would refuse the layer or pad it."""
+    built = graph(network("8 8 3", "conv filters=2 size=1 pad=1 dilation=2", "conv filters=2 size=3 pad=1 dilation=2"))
+    geometries = [layer.kind.geometry for layer in built]
+    assert [geometry.dilation for geometry in geometries] == [1, 2]

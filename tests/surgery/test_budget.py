@@ -28,6 +28,7 @@ TOLERANCE = 0.01  #: what the documents promise
 CONV = "convolutional batch_normalize=1 size=3 pad=1 activation=leaky filters={}"
 HEAD = "convolutional size=1 activation=linear filters=10"
 BEFORE = Totals(1000, 900, 5000, 0.01, 4020)
+TOLERANCE = 0.01  # as promised to users, whatever the program says
 
 
 @pytest.mark.parametrize(
@@ -124,6 +125,21 @@ def test_any_network(network: Network, part: float, kind: str, round_to: int, ca
     again = settle(ranking.channels, keep, np.zeros(len(keep)), Limits(2, round_to))
     assert (again.keep == keep).all()
     assert ranking.channels.free[~keep].all()
+
+
+@pytest.mark.parametrize("off", [-0.015, -0.009, 0.009, 0.015])
+def test_met_within_one_percent_and_not_beyond(off: float) -> None:
+    text = cfg(CONV.format(16), HEAD)
+    chosen = Selection(round_to=8)
+    with opened(text, gammas(text)) as weights:
+        ranking = rank(weights, chosen)
+        half = totals(decide(ranking, replace(chosen, ratio=0.5)).graph).params  # 16 or 8 channels: nothing between
+        budget = Budget("params", half / (1 + off))
+        if abs(off) > 0.01:
+            with pytest.raises(PlanError, match=f"cannot be met.*{half:,}"):
+                decide(ranking, within_budget(ranking, chosen, budget))
+        else:
+            assert totals(decide(ranking, within_budget(ranking, chosen, budget)).graph).params == half
 
 
 def test_what_stands_in_the_way() -> None:

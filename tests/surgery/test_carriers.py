@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from reference import load
@@ -105,6 +107,27 @@ def test_a_carrier_in_the_file() -> None:
         assert arrays["biases"][slot] == shift
         assert not arrays["weights"][slot].any()
         assert network.layers[layer + 1].arrays["weights"][:, slot].any()
+
+
+def test_the_strongest_of_several_carriers_is_used() -> None:
+    """A weak one takes large weights for the same sum, which costs precision and ruins the scale of INT8."""
+    text = cfg(
+        THICK.format("logistic", 4), "route layers=-1", THICK.format("leaky", 4), "route layers=0,2",
+        THICK.format("leaky", 3), "convolutional filters=2 size=1",
+    )  # fmt: skip
+    with opened(text, tensors_of(text, {}, seed=3)) as pair:
+        decision = make(pair, ratio=0.5, min_channels=1, compensate="carrier")
+        cut = decision.cut
+        keep, roles = cut.keep.copy(), np.zeros_like(cut.carriers)
+        for layer in (0, 2):  # channel 0 of both carries, channel 1 goes
+            classes = cut.channels.of_layer[layer]
+            keep[classes] = True
+            keep[classes[1]] = False
+            roles[classes[0]] = True
+        slim = slim_of(pair, replace(cut, keep=keep, carriers=roles))
+    filters = load(slim.text, slim.weights).layers[4].arrays["weights"]
+    assert not filters[:, 0].any()  # the logistic one holds 0.5
+    assert filters[:, 3].all()  # the leaky one 1
 
 
 def test_depthwise_layers_hold_the_carrier_up() -> None:

@@ -111,6 +111,22 @@ def test_two_members_vote_as_any(values: list[float], ratio: float) -> None:
     assert removed(text, weights, ratio=ratio) == removed(text, weights, ratio=ratio, merge="any")
 
 
+@pytest.mark.parametrize(
+    ("merge", "second", "third", "fourth", "ratio"),
+    [
+        ("mean", [0.3, 0.6, 0.882], [0.4, 0.7, 0.718], [2, 2, 2], 0.5),  # means 1 % below and above the threshold
+        ("max", [0.2, 0.594, 0.594], [0.606, 0.606, 0.606], [0.6, 2, 2], 7 / 12),  # the same for the largest
+    ],
+)
+def test_merged_scores_are_compared_exactly(
+    merge: str, second: list[float], third: list[float], fourth: list[float], ratio: float
+) -> None:
+    columns = [[0.1, 0.1, 0.1], second, third, fourth]
+    layers = {f"_{layer}": [column[i] for column in columns] for i, layer in enumerate((0, 1, 3))}
+    gone = removed(STREAM, gammas(STREAM, **layers), merge=merge, ratio=ratio)
+    assert gone == {0: [0, 1], 1: [0, 1], 3: [0, 1]}
+
+
 def test_members_vote_by_the_threshold_of_their_own_group() -> None:
     ratios = {"groups": "0-1,2-5", "allocation": "explicit"}
     # in the first group the four lowest of eight are marked, in the second none or all but one of four
@@ -189,6 +205,13 @@ def test_grouped_merges_agree_on_one_member() -> None:
     weights = gammas(text, _0=[5, 1, 7, 3, 2, 8, 4, 6])
     for merge in ("vote", "any", "all", "mean", "max"):
         assert removed(text, weights, merge=merge) == {0: [1, 3, 4, 6]}
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_first_convolution_of_a_grayscale_network_can_be_pruned(channels: int) -> None:
+    """One group of one input channel is no depthwise convolution."""
+    text = cfg(CONV.format(4), HEAD, channels=channels)
+    assert removed(text, gammas(text, _0=[4, 1, 3, 2])) == {0: [1, 3]}
 
 
 def test_network_with_nothing_to_prune() -> None:

@@ -168,6 +168,17 @@ def test_bad_units_in_a_plan() -> None:
         check_units(nested, find_units(nested))
 
 
+def test_of_nested_units_one_goes(tmp_path: Path) -> None:
+    text = net(conv(), conv(), conv(), SHORTCUT, conv(), "[shortcut]\nfrom=0\nactivation=linear\n", conv())
+    cfg, path = write(tmp_path, text)
+    with NetworkWeights(read_graph(cfg), path) as weights:
+        (chosen,) = choose_units(weights, 1)
+        assert chosen in find_units(weights.graph) or (chosen.first, chosen.last) in [(1, 3), (1, 5)]
+        assert len(choose_units(weights, ratio=1.0)) == 1
+        with pytest.raises(PlanError, match="has 1 residual units"):
+            choose_units(weights, 2)
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     st.lists(st.sampled_from(["conv", "unit", "dropped", "deep", "squeezed"]), min_size=1, max_size=5),
