@@ -33,7 +33,7 @@ from darkprune.network import Network
 from darkprune.training.data.run_data import open_data
 from darkprune.training.loop.checkpoint import RunFolder
 from darkprune.training.loop.objective import DetectionObjective
-from darkprune.training.loop.start import choose_device, open_network
+from darkprune.training.loop.start import Start, choose_device, open_network
 from darkprune.training.loop.step import Stepper
 from darkprune.training.loop.validation import runner_of
 from darkprune.training.recipe.recipe import read_recipe
@@ -53,7 +53,7 @@ def bench_steps(graph: Graph, args: argparse.Namespace, folder: Path, data: str)
     )  # fmt: skip
     found = open_data(graph, data, settings)
     recipe = read_recipe(graph, len(found.images), settings, cuda=device.type == "cuda")
-    network = open_network(graph, None, device, 0)
+    network = open_network(graph, Start(), device)
     stepper = Stepper(network=network, objective=DetectionObjective(graph), recipe=recipe)
     (folder / "run").mkdir()
     trainer = make_trainer(stepper, found, RunFolder(folder / "run", "bench"), settings, {})

@@ -9,6 +9,7 @@ from typing import Any
 from darkprune.api.pair import Pair
 from darkprune.darknet.output import atomic_file
 from darkprune.errors import UsageError
+from darkprune.graph.classes import with_classes
 from darkprune.graph.fresh import write_fresh
 from darkprune.settings import PathLike, setting
 
@@ -18,6 +19,7 @@ class InitSettings:
     """How fresh weights are drawn."""
 
     seed: int = setting(0, "of the random generator")
+    classes: int | None = setting(None, "rewrite the heads for N classes; the cfg is written beside the weights")
     vary: bool = setting(False, "draw γ, β, μ, σ² around 1, 0, 0, 1 as in a trained network")
     overwrite: bool = setting(False, "replace an existing file")
 
@@ -25,6 +27,8 @@ class InitSettings:
         """Checks the values."""
         if self.seed < 0:
             raise UsageError(f"--seed {self.seed}: a seed is 0 or more")
+        if self.classes is not None and self.classes < 1:
+            raise UsageError(f"--classes {self.classes}: give at least 1")
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class InitResult:
         bytes: its size.
         params: floats in it.
         seed: of the random generator.
+        cfg: the cfg that was written beside it, for another number of classes.
         warnings: what is odd about the cfg.
     """
 
@@ -43,11 +48,13 @@ class InitResult:
     bytes: int
     params: int
     seed: int
+    cfg: Path | None = None
     warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Returns the fields as JSON values."""
-        return {**asdict(self), "weights": str(self.weights), "warnings": list(self.warnings)}
+        cfg = None if self.cfg is None else str(self.cfg)
+        return {**asdict(self), "weights": str(self.weights), "cfg": cfg, "warnings": list(self.warnings)}
 
 
 def init(pair: Pair, output: PathLike, settings: InitSettings | None = None) -> InitResult:
@@ -62,7 +69,14 @@ def init(pair: Pair, output: PathLike, settings: InitSettings | None = None) -> 
         OutputError: the file is there already, or cannot be written.
     """
     settings = settings or InitSettings()
-    path = Path(output)
+    path, cfg = Path(output), None
+    graph = with_classes(pair.graph, settings.classes)
+    if settings.classes is not None and path.suffix == ".cfg":
+        raise UsageError(f"-o {path}: name the .weights file; the cfg is written beside it")
     with atomic_file(path, [pair.cfg], settings.overwrite) as file:
-        size = write_fresh(pair.graph, file, settings.seed, settings.vary)
-    return InitResult(path, size, pair.graph.params, settings.seed, tuple(pair.graph.warnings))
+        size = write_fresh(graph, file, settings.seed, settings.vary)
+        if settings.classes is not None:
+            cfg = path.with_suffix(".cfg")
+            with atomic_file(cfg, [pair.cfg], settings.overwrite) as text:
+                text.write(graph.cfg.encode())
+    return InitResult(path, size, graph.params, settings.seed, cfg, tuple(graph.warnings))

@@ -29,4 +29,6 @@ def run(args: Namespace) -> int:
     else:
         size = megabytes(result.bytes)
         print(f"{result.weights}: {size}, {result.params:,} floats for {pair.cfg.name}, seed {result.seed}")
+        if result.cfg is not None:
+            print(f"{result.cfg}: the network for that number of classes")
     return 0

@@ -46,7 +46,8 @@ def open_labelled(
     duplicates = check_names(dataset.class_names, None, dataset)
     for problem in check_names(dataset.class_names, classes, dataset):
         if problem not in duplicates:  # another number of names than of classes
-            raise DataError(str(problem))
+            hint = f"darkprune train --classes {len(dataset.class_names)} rewrites the heads"
+            raise DataError(f"{problem} ({hint})")
     problems = check_dataset(dataset, classes, decode=False, workers=8)
     if problems and strict:
         raise DataError(f"{problems[0]} (one of {len(problems)} problems; --strict stops at any)")

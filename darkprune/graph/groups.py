@@ -16,6 +16,7 @@ from darkprune.layers.simple import Final
 PRESETS: dict[str, tuple[int, tuple[int, ...]]] = {
     "yolov4": (162, (55, 85, 116, 136, 161)),
     "yolov3": (107, (34, 60, 83, 95, 106)),
+    "mobilenet-yolov3": (59, (10, 22, 35, 47, 58)),  # divided like YOLOv3: its groups are not published
 }
 
 

@@ -26,6 +26,7 @@ YOLOV3: tuple[float, ...] = (0.32, 0.55, 0.95, 0.85, 0.50)
 RATIO_PRESETS: dict[str, tuple[str, tuple[float, ...]]] = {
     **{name: ("yolov4", ratios) for name, ratios in TABLE1.items()},
     "yolov3": ("yolov3", YOLOV3),
+    "mobilenet-yolov3": ("mobilenet-yolov3", (0.65,) * 5),  # published as a total
 }
 #: presets that give the width of every layer instead
 WIDTH_PRESETS = {"chu2022": "chu2022.json"}

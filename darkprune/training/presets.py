@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from darkprune.graph.graph import Graph
+from darkprune.graph.groups import PRESETS as GROUP_PRESETS
 from darkprune.training.settings import TrainSettings
 
 
@@ -36,11 +38,15 @@ SPARSITY_PRESETS = {
 }
 
 
-def with_preset(settings: TrainSettings) -> TrainSettings:
-    """Fills in what `sparsity_preset` sets and the user does not."""
+def with_preset(settings: TrainSettings, graph: Graph) -> TrainSettings:
+    """Fills in what `sparsity_preset` sets and the user does not: everything that the paper says of its training.
+
+    The groups of the histograms are the paper's where the network has its layers.
+    """
     if settings.sparsity_preset is None:
         return settings
     preset = SPARSITY_PRESETS[settings.sparsity_preset]
+    fits = settings.groups == "auto" and GROUP_PRESETS[settings.sparsity_preset][0] == len(graph)
     return replace(
         settings,
         sparsity=settings.sparsity or "dynamic",
@@ -48,6 +54,8 @@ def with_preset(settings: TrainSettings) -> TrainSettings:
         batch=settings.batch or preset.batch,
         lr=settings.lr or preset.lr,
         policy=settings.policy or "cosine",
+        adam=False if settings.adam is None else settings.adam,
         epochs=settings.epochs if settings.iterations or settings.epochs else float(preset.epochs),
         size=settings.size or str(preset.size),
+        groups=settings.sparsity_preset if fits else settings.groups,
     )

@@ -32,7 +32,7 @@ from darkprune.training.loop.hooks import Hook
 from darkprune.training.loop.loop import Trainer
 from darkprune.training.loop.memory import free_memory, parts_that_fit
 from darkprune.training.loop.objective import Objective
-from darkprune.training.loop.start import choose_device, open_network
+from darkprune.training.loop.start import Start, choose_device, fresh_layers, open_network
 from darkprune.training.loop.step import Stepper
 from darkprune.training.loop.validation import Measure, Validation
 from darkprune.training.recipe.recipe import FEWEST_IMAGES, Recipe, read_recipe
@@ -52,8 +52,7 @@ class Task:
 
     Attributes:
         graph: the network.
-        weights: its starting weights; None for fresh ones.
-        backbone: a file of the first layers alone, instead of `weights`.
+        start: its starting weights.
         data: labelled images, see `open_data`.
         unlabelled: images without labels to train on instead.
         objective: makes what to minimise, for a device and the processes.
@@ -63,8 +62,7 @@ class Task:
     """
 
     graph: Graph
-    weights: Path | None
-    backbone: Path | None = None
+    start: Start
     data: PathLike | None
     unlabelled: PathLike | None = None
     objective: Callable[[torch.device, Ranks], Objective]
@@ -99,10 +97,10 @@ def run_task(task: Task, output: Path, settings: RunSettings, progress: Progress
         recipe = read_recipe(graph, len(data.images), settings, ranks=ranks.count, cuda=device.type == "cuda")
         if settings.subdivisions is None:
             recipe = _within_memory(recipe, graph, folder, ranks, settings.resume, device)
-        warnings = (*data.warnings, *_small_parts(recipe, settings, ranks))
+        warnings = (*data.warnings, *_small_parts(recipe, settings, ranks), *_fresh(task))
         for line in (*(f"warning: {text}" for text in warnings), f"training: {recipe.batch_in_words}"):
             say(progress, line)
-        network = open_network(graph, task.weights, device, settings.seed, task.backbone)
+        network = open_network(graph, task.start, device)
         hooks = list(task.hooks(network, recipe, folder if ranks.first else None))
         if settings.prune_to is not None:
             hooks.append(_gradual(network, recipe, settings, ranks))
@@ -217,6 +215,13 @@ def _small_parts(recipe: Recipe, settings: RunSettings, ranks: Ranks) -> list[st
     else:
         reason = "memory is short (a smaller --size, or --precision bf16, would help)"
     return [f"batch normalisation sees {recipe.part} images at a time instead of {wanted}: {reason}"]
+
+
+def _fresh(task: Task) -> list[str]:
+    """Returns a warning where layers cannot start from the weights that were given."""
+    layers = [] if task.start.graph is None else fresh_layers(task.graph, task.start.graph)
+    names = ", ".join(map(str, layers))
+    return [f"{task.start.weights}: has other shapes for layers {names}, which start fresh"] if layers else []
 
 
 def _gradual(network: Network, recipe: Recipe, settings: RunSettings, ranks: Ranks) -> GradualPruning:

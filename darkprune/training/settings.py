@@ -181,7 +181,7 @@ class SparsitySettings:
     reselect: bool = setting(False, "choose them again after every epoch", group=_SPARSE)
     no_coupled: bool = setting(False, "leave convolutions joined by shortcuts alone", group=_SPARSE)
     sparsity_preset: Literal["yolov4", "yolov3", "mobilenet-yolov3"] | None = setting(
-        None, "published setting: s, batch, 416 pixels, 200 epochs of cosine from 0.002", group=_SPARSE
+        None, "published setting: s, SGD, batch, 416 pixels, 200 epochs of cosine from 0.002", group=_SPARSE
     )
     target_ratio: float = setting(
         0.65, "share of the channels to be pruned later: --s auto lets as many γ vanish by the --switch", group=_SPARSE
@@ -209,6 +209,9 @@ class SparsitySettings:
 class TrainSettings(RunSettings, SparsitySettings):
     """How to train on labelled images."""
 
+    classes: int | None = setting(
+        None, "rewrite the heads for N classes; with WEIGHTS of another number all other layers start from these"
+    )
     backbone: PathLike | None = setting(
         None, "start from a file of the first layers alone, such as yolov4.conv.137", metavar="F"
     )
@@ -217,6 +220,7 @@ class TrainSettings(RunSettings, SparsitySettings):
         """Checks the values; see the classes that it is made of."""
         RunSettings.__post_init__(self)
         SparsitySettings.__post_init__(self)
+        _require_positive(self, "classes")
 
 
 @dataclass(frozen=True, kw_only=True)

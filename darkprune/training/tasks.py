@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from darkprune.errors import UsageError
+from darkprune.graph.classes import with_classes
 from darkprune.graph.graph import Graph, resized
 from darkprune.graph.groups import divide
 from darkprune.layers.heads import Detection
@@ -26,7 +27,7 @@ from darkprune.training.loop.checkpoint import RunFolder
 from darkprune.training.loop.distributed import Ranks
 from darkprune.training.loop.hooks import Hook
 from darkprune.training.loop.objective import DetectionObjective, Objective
-from darkprune.training.loop.start import open_network
+from darkprune.training.loop.start import Start, open_network
 from darkprune.training.presets import with_preset
 from darkprune.training.recipe.recipe import Recipe
 from darkprune.training.result import TrainResult
@@ -56,8 +57,9 @@ def train_network(
     Raises:
         DarkpruneError: of whatever cannot be read, trained or written.
     """
-    settings = with_preset(settings)
-    graph = resized(graph, settings.size)
+    settings = with_preset(settings, graph)
+    stored = resized(graph, settings.size)
+    graph = with_classes(stored, settings.classes)
     backbone = Path(settings.backbone) if settings.backbone is not None else None
     if weights is not None and backbone is not None:
         raise UsageError("give WEIGHTS or --backbone, not both")
@@ -70,8 +72,9 @@ def train_network(
 
     task = Task(
         graph=graph,
-        weights=weights,
-        backbone=backbone,
+        start=Start(
+            weights=weights, graph=stored if graph is not stored else None, backbone=backbone, seed=settings.seed
+        ),
         data=data,
         objective=lambda device, ranks: objective,
         hooks=hooks,
@@ -113,7 +116,7 @@ def distil_network(
         taps = with_channels(taps, original, graph, plan)
 
     def objective(device: torch.device, ranks: Ranks) -> Objective:
-        network = open_network(original, teacher[1], device, 0).fuse()
+        network = open_network(original, Start(weights=teacher[1]), device).fuse()
         hard = DetectionObjective(graph) if labelled else None
         return DistillationObjective(graph, network, taps, terms, hard, ranks.share)
 
@@ -123,7 +126,7 @@ def distil_network(
         settings = replace(settings, frozen_bn=True)
     task = Task(
         graph=graph,
-        weights=student[1],
+        start=Start(weights=student[1]),
         data=settings.data,
         unlabelled=settings.unlabelled,
         objective=objective,

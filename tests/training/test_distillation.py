@@ -433,3 +433,10 @@ def test_features_through_the_command(tmp_path: Path, monkeypatch: pytest.Monkey
         assert result.figures["features"] > 0
         assert ("hard" in result.figures) == (name == "data")
         assert (result.after.macs < result.before.macs) == (name == "bare")
+
+
+def test_taps_of_mobilenet_have_five_scales() -> None:
+    graph = read_graph(resolve("builtin:mobilenet-yolov3-voc"))
+    paper = choose_taps(graph, divide(graph, "mobilenet-yolov3"), "paper")
+    assert [graph.net.input.w // graph[layer].output.w for layer in sorted(paper)] == [2, 4, 8, 16, 32]
+    assert [paper[layer] for layer in sorted(paper)] == [1e3, 1e3, 1e3, 1e4, 1e4]

@@ -10,17 +10,18 @@ import torch
 
 from darkprune.darknet.cfg import parse_cfg
 from darkprune.errors import TrainingError, UsageError
-from darkprune.graph.graph import build_graph
+from darkprune.graph.graph import build_graph, read_graph, with_input_size
 from darkprune.graph.groups import divide
 from darkprune.network import tensor_of
 from darkprune.training.loop.checkpoint import RunFolder
-from darkprune.training.presets import SPARSITY_PRESETS
+from darkprune.training.presets import SPARSITY_PRESETS, with_preset
 from darkprune.training.recipe.optimizer import Optimizer, OptimizerSettings
 from darkprune.training.recipe.recipe import read_recipe
 from darkprune.training.settings import TrainSettings
 from darkprune.training.sparsity.layers import sparse_layers
 from darkprune.training.sparsity.sparsity import Sparsity
 from darkprune.training.sparsity.strength import SteeredS
+from darkprune.zoo import resolve
 from tests.training.tiny import fresh_network, make_trainer, tiny_graph, write_images
 
 LAYERS = (0, 1, 2, 4)
@@ -199,6 +200,20 @@ def test_published_settings() -> None:
         "mobilenet-yolov3": (0.005, 32),
     }
     assert all((p.lr, p.epochs, p.size) == (0.002, 200, 416) for p in SPARSITY_PRESETS.values())
+
+
+def test_a_preset_sets_what_the_paper_sets_and_the_user_does_not() -> None:
+    graph = read_graph(resolve("builtin:mobilenet-yolov3-voc"))
+    whole = with_preset(TrainSettings(sparsity_preset="mobilenet-yolov3"), graph)
+    recipe = read_recipe(with_input_size(graph, 416, 416), 3200, whole)
+    assert (recipe.batch, recipe.part, recipe.steps, recipe.optimizer.adam) == (32, 32, 20_000, False)
+    assert recipe.schedule.at(20_000) == pytest.approx(0.05 * 0.002)
+    assert (whole.sparsity, whole.s, whole.size, whole.groups) == ("dynamic", 0.005, "416", "mobilenet-yolov3")
+    assert [group.last for group in divide(graph, whole.groups)] == [10, 22, 35, 47, 58]
+    own = TrainSettings(sparsity_preset="yolov4", size="320", s="auto", adam=True, iterations=7, sparsity="constant")
+    kept = with_preset(own, graph)
+    assert (kept.size, kept.s, kept.adam, kept.iterations, kept.epochs) == ("320", "auto", True, 7, None)
+    assert (kept.sparsity, kept.groups) == ("constant", "auto")  # groups of another network
 
 
 def test_a_run_becomes_sparse_and_keeps_its_histograms(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,9 +16,9 @@ from darkprune.cli import distill, train
 from darkprune.cli.flags import read_flags
 from darkprune.errors import DarkpruneError
 from darkprune.graph.graph import read_graph
-from darkprune.graph.weights import NetworkWeights
+from darkprune.graph.weights import NetworkWeights, open_pair
 from darkprune.network import tensor_of
-from darkprune.training.loop.start import open_network
+from darkprune.training.loop.start import Start, open_network
 from tests.training.tiny import CFG, write_images
 
 FAST = ["--workers", "0", "--no-tensorboard", "--eval-every", "4", "--save-every", "2"]
@@ -162,8 +163,8 @@ def test_a_backbone_is_the_first_layers(place: Path) -> None:
     floats = 4 * 12 + 12 * 3 * 9 + 4 * 10 + 10 * 12  # layers 0 and 1
     (place / "tiny.conv.2").write_bytes(whole[: 20 + 4 * floats])
     graph = read_graph(place / "tiny.cfg")
-    network = open_network(graph, None, torch.device("cpu"), 5, place / "tiny.conv.2")
-    trained = open_network(graph, place / "run" / "tiny_final.weights", torch.device("cpu"), 5)
+    network = open_network(graph, Start(backbone=place / "tiny.conv.2", seed=5), torch.device("cpu"))
+    trained = open_network(graph, Start(weights=place / "run" / "tiny_final.weights"), torch.device("cpu"))
     same = [
         torch.equal(tensor_of(network, layer, "weights"), tensor_of(trained, layer, "weights")) for layer in (0, 1, 2)
     ]
@@ -222,3 +223,25 @@ def test_images_at_a_time_are_said(
     told = capsys.readouterr()
     assert json.loads(told.out)["part"] == 1
     assert "at a time" not in told.err  # asked for
+
+
+def test_heads_are_rewritten_for_other_classes(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A network of two classes becomes one of three; all layers but the head's convolution start from its weights."""
+    call(train, "tiny.cfg", "--data", "x.data", "-o", "run", "--iterations", "1", *FAST)
+    (place / "x.names").write_text("disc\nsquare\nstar\n")
+    with pytest.raises(DarkpruneError, match="train --classes 3 rewrites the heads"):
+        call(train, "tiny.cfg", "--data", "x.data", "-o", "new", *FAST)
+    pair = ["run/tiny.cfg", "run/tiny_final.weights"]
+    words = ["--data", "x.data", "-o", "new", "--classes", "3", "--iterations", "1", "--lr", "1e-9", *FAST]
+    assert call(train, *pair, *words) == 0
+    assert "other shapes for layers 6, which start fresh" in capsys.readouterr().err
+    assert (place / "new" / "tiny.cfg").read_text() == CFG.replace("classes=2", "classes=3").replace(
+        "filters=14", "filters=16"
+    )
+    with (
+        open_pair(place / "run" / "tiny.cfg", place / "run" / "tiny_final.weights") as before,
+        open_pair(place / "new" / "tiny.cfg", place / "new" / "tiny_final.weights") as after,
+    ):
+        for layer in after.graph.layers[:5]:
+            for name in {"weights", "scales", "biases"} & {blob.name for blob in layer.stored}:
+                np.testing.assert_allclose(after.read(layer, name), before.read(layer, name), atol=1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -29,33 +30,64 @@ def choose_device(text: str, local: int = 0) -> torch.device:
     return device
 
 
-def open_network(
-    graph: Graph, weights: Path | None, device: torch.device, seed: int, backbone: Path | None = None
-) -> Network:
-    """Makes a network with the weights of a file, or fresh ones.
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """The weights that a run starts from; fresh ones where no file is given.
 
-    Args:
-        graph: the network.
-        weights: a whole file; None for fresh weights.
-        device: where to put it.
-        seed: of fresh weights.
+    Attributes:
+        weights: a whole file.
+        graph: the network that `weights` belongs to, where it has other heads than the one that is trained: layers of
+            other shapes start fresh.
         backbone: a file of the first layers alone (`darknet partial`, such as yolov4.conv.137); the others are fresh.
+        seed: of fresh weights.
+    """
+
+    weights: Path | None = None
+    graph: Graph | None = None
+    backbone: Path | None = None
+    seed: int = 0
+
+
+def open_network(graph: Graph, start: Start, device: torch.device) -> Network:
+    """Makes a network with the weights that a run starts from.
 
     Raises:
         WeightsError: a file does not fit.
         TrainingError: a layer that cannot be trained here, or weights that are no numbers.
     """
     network = Network(graph, channels_last=device.type == "cuda" and graph.net.input.is_map)
-    initialise(network, seed)  # also what `dontload` keeps out of a file
-    if weights is not None:
-        with NetworkWeights(graph, weights) as stored:
-            load_weights(network, stored)
+    initialise(network, start.seed)  # also what `dontload` keeps out of a file
+    if start.weights is not None:
+        with NetworkWeights(start.graph or graph, start.weights) as stored:
+            if start.graph is None:
+                load_weights(network, stored)
+            else:
+                _load_fitting(network, stored)
             bad = non_finite_tensors(stored)
         if bad:
-            raise TrainingError(f"{weights}: {bad[0]}; training cannot start from it")
-    elif backbone is not None:
-        _load_backbone(network, backbone)
+            raise TrainingError(f"{start.weights}: {bad[0]}; training cannot start from it")
+    elif start.backbone is not None:
+        _load_backbone(network, start.backbone)
     return network.to(device)
+
+
+def fresh_layers(graph: Graph, stored: Graph) -> list[int]:
+    """Returns the layers of a network whose tensors have other shapes than in a stored one with the same layers."""
+    return [
+        layer.index
+        for layer, other in zip(graph, stored, strict=True)
+        if [blob.shape for blob in layer.stored] != [blob.shape for blob in other.stored]
+    ]
+
+
+@torch.no_grad()
+def _load_fitting(network: Network, stored: NetworkWeights) -> None:
+    """Loads the layers whose tensors have the same shapes in both networks."""
+    fresh = fresh_layers(network.graph, stored.graph)
+    for layer in network.graph:
+        for blob in layer.stored if layer.index not in fresh else ():
+            values = torch.from_numpy(stored.read(layer, blob.name))
+            tensor_of(network, layer.index, blob.name).copy_(values)
 
 
 def _load_backbone(network: Network, path: Path) -> None:

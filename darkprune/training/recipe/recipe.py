@@ -16,7 +16,8 @@ from darkprune.training.recipe.optimizer import OptimizerSettings
 from darkprune.training.recipe.schedule import Schedule, read_schedule
 from darkprune.training.settings import Precision, RunSettings, TrainingKeys
 
-FEWEST_IMAGES = 16  #: that batch normalisation sees at a time, where the batch has as many
+FEWEST_IMAGES = 16  #: that batch normalisation should see at a time, where the batch has as many
+USUAL_IMAGES = 32  #: that it sees where memory allows: the batches of Chu et al. 2023 are 16 and 32
 RATE_FLOOR = 0.05  #: where `--policy cosine` ends, as a share of the learning rate
 
 
@@ -119,12 +120,12 @@ def _parts(batch: int, asked: int | None, in_cfg: int, ranks: int) -> int:
     """Returns into how many parts a step is divided, the same number for every process.
 
     What the user asks for, or the next number that is possible. Otherwise as many as the cfg says, but so few that
-    batch normalisation sees at least 16 images at a time: a cfg's `subdivisions` suit its own batch, and with a smaller
-    one they would leave one or two.
+    batch normalisation sees 32 images at a time, or the whole batch: a cfg's `subdivisions` suit its own batch, and
+    with a smaller one they would leave one or two images.
     """
     possible = [count for count in range(1, batch + 1) if batch % count == 0 and count % ranks == 0]
     if asked is None:
-        large = [count for count in possible if batch // count >= min(batch, FEWEST_IMAGES)]
+        large = [count for count in possible if batch // count >= min(batch, USUAL_IMAGES)]
         chosen = [count for count in large if count <= max(in_cfg, ranks)][-1:] or possible[:1]
     elif asked > batch:
         raise TrainingError(f"subdivisions={asked} is larger than batch={batch}: a part would have no image")
