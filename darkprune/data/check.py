@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from darkprune.data.dataset import DataProblem, Dataset, ImageRecord, LabelReading, Objects, ProblemKind, printable
-from darkprune.data.images import read_image
+from darkprune.data.images import check_image
 from darkprune.errors import DataError
 from darkprune.progress import Progress, silent, track
 
@@ -126,9 +126,11 @@ def _check_image(record: ImageRecord, classes: int | None, decode: bool) -> tupl
     problems.sort(key=lambda problem: problem.line or 0)
     if decode:
         try:
-            read_image(record.path, 3)
+            odd = check_image(record.path)
         except DataError as error:
             problems.append(image_problem(record.path, error))
+        else:
+            problems += [DataProblem(record.path, None, odd, "image")] if odd else []
     elif not record.path.is_file():
         problems.append(DataProblem(record.path, None, "no such image", "image"))
     return problems, set(reading.objects.classes.tolist())

@@ -1,13 +1,11 @@
 """Decoding of image files, and darknet's ways to fit them to the network's input.
 
-Arithmetic follows `load_image`, `resize_image` and `letterbox_image` in 32-bit floats. Orientation tags (EXIF) are not
-applied, as in darknet's own decoder, since labels are relative to the stored pixels.
+Files are decoded as by darknet's OpenCV build: turned by their EXIF orientation, and without complaint about a JPEG
+whose last bytes are missing. Resizing follows `load_image`, `resize_image` and `letterbox_image` in 32-bit floats.
 """
 
 from __future__ import annotations
 
-import re
-import struct
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,46 +14,44 @@ import numpy as np
 import numpy.typing as npt
 
 from darkprune.darknet.input import read_file
+from darkprune.data.image_headers import stored_size, truncation
 from darkprune.errors import DataError
 
 Pixels = npt.NDArray[np.uint8]
 Planes = npt.NDArray[np.float32]
 
 MAX_IMAGE_BYTES = 1 << 30
+MAX_PIXELS = 1 << 27
 LETTERBOX_FILL = np.float32(0.5)
-# in JPEG scan data 0xFF is followed by 0 (stuffing), D0–D7 (restart) or FF (fill); anything else is a marker
-_JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+_SENSOR_BITS = (8, 10, 12, 14)  #: cameras with fewer than 16 bits keep their values in the lower ones
+_GREY = 128  #: with which OpenCV fills what is missing of a JPEG
+
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # errors are raised; nothing is printed beside
 
 
 def read_image(path: Path, channels: int = 3) -> Pixels:
     """Decodes an image file.
 
     Args:
-        path: JPEG, PNG, BMP, TIFF, WebP or whatever else OpenCV reads.
+        path: JPEG, PNG, BMP, TIFF, WebP or another kind that OpenCV reads; 16-bit values are scaled to 8 bits.
         channels: 3 for RGB, 1 for grey.
 
     Returns:
         (height, width, channels) uint8.
 
     Raises:
-        DataError: missing, truncated or not an image, or `channels` is neither 1 nor 3.
+        DataError: missing, truncated, too large or not an image, or `channels` is neither 1 nor 3.
     """
-    if channels not in (1, 3):
-        raise DataError(f"{path}: an image has 1 or 3 channels, but the network's input has {channels}")
-    data = read_file(path, MAX_IMAGE_BYTES, "an image")
-    trouble = truncation(data)
-    if trouble:
-        raise DataError(f"{path}: {trouble}")
-    flags = (cv2.IMREAD_COLOR if channels == 3 else cv2.IMREAD_GRAYSCALE) | cv2.IMREAD_IGNORE_ORIENTATION
-    try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
-    except cv2.error as error:
-        raise DataError(f"{path}: cannot be decoded ({str(error.err).splitlines()[0][:80]})") from None
-    if pixels is None:
-        raise DataError(f"{path}: {'is empty' if not data else 'is not an image that can be decoded'}")
-    if channels == 1:
-        return np.asarray(pixels, np.uint8)[:, :, None]
-    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
+    return _decode(path, channels)[0]
+
+
+def check_image(path: Path) -> str | None:
+    """Decodes an image file and returns what is odd about it.
+
+    Raises:
+        DataError: as `read_image`.
+    """
+    return _decode(path, 3)[1]
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -66,6 +62,50 @@ def image_size(path: Path) -> tuple[int, int]:
     """
     height, width = read_image(path, 1).shape[:2]
     return int(width), int(height)
+
+
+def _decode(path: Path, channels: int) -> tuple[Pixels, str | None]:
+    """Returns an image, and what is odd about its file."""
+    if channels not in (1, 3):
+        raise DataError(f"{path}: an image has 1 or 3 channels, but the network's input has {channels}")
+    data = read_file(path, MAX_IMAGE_BYTES, "an image")
+    size = stored_size(data)
+    if size is None:
+        raise DataError(f"{path}: {'is empty' if not data else 'is not an image that can be decoded'}")
+    if size[0] * size[1] > MAX_PIXELS:
+        raise DataError(f"{path}: has {size[0]}x{size[1]} pixels; at most {MAX_PIXELS:,} can be decoded")
+    cut = truncation(data)
+    is_jpeg = data.startswith(b"\xff\xd8")
+    if cut and data.startswith(b"\x89PNG"):  # libpng would print what it thinks of it
+        raise DataError(f"{path}: {cut}")
+    flags = (cv2.IMREAD_COLOR if channels == 3 else cv2.IMREAD_GRAYSCALE) | cv2.IMREAD_ANYDEPTH
+    try:
+        found = cv2.imdecode(np.frombuffer(data + b"\xff\xd9" if cut and is_jpeg else data, np.uint8), flags)
+    except cv2.error as error:
+        raise DataError(f"{path}: cannot be decoded ({str(error.err).splitlines()[0][:80]})") from None
+    if found is None or (cut and is_jpeg and _is_filled(np.asarray(found))):
+        raise DataError(f"{path}: {cut or 'is not an image that can be decoded'}")
+    pixels = _as_bytes(np.asarray(found), path)
+    if channels == 3:
+        pixels = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
+    return pixels.reshape(*pixels.shape[:2], channels), cut and f"{cut}; it is decoded all the same, as by darknet"
+
+
+def _is_filled(pixels: npt.NDArray[np.generic]) -> bool:
+    """Tells whether more is missing of a JPEG than its last bytes: a sixteenth of its rows, all grey, at the bottom."""
+    rows = max(17, pixels.shape[0] // 16)
+    return rows < pixels.shape[0] and bool((pixels[-rows:] == _GREY).all())
+
+
+def _as_bytes(pixels: npt.NDArray[np.generic], path: Path) -> Pixels:
+    """Scales 16-bit values to 8 bits, by the bits that the camera seems to have had."""
+    if pixels.dtype == np.uint8:
+        return np.asarray(pixels, np.uint8)
+    if pixels.dtype != np.uint16:
+        raise DataError(f"{path}: has {pixels.dtype} values; images of 8 or 16 bits can be read")
+    brightest = int(np.asarray(pixels, np.uint16).max())
+    bits = next((bits for bits in _SENSOR_BITS if brightest < 1 << bits), 16)
+    return np.asarray(np.right_shift(np.asarray(pixels, np.uint16), bits - 8), np.uint8)
 
 
 def to_planes(pixels: Pixels) -> Planes:
@@ -138,26 +178,6 @@ def letterbox(pixels: Pixels, width: int, height: int, out: Planes | None = None
     return out
 
 
-def truncation(data: bytes) -> str | None:
-    """Tells how an image file is cut short, or None.
-
-    OpenCV decodes a truncated JPEG without a word and fills the rest with grey, so that a half-copied data set trains
-    on junk; the ends of JPEG, PNG, BMP and WebP files are therefore checked before decoding.
-    """
-    if data.startswith(b"\xff\xd8"):
-        return None if _jpeg_ends(data) else "is a truncated JPEG (no end-of-image marker)"
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return None if _png_ends(data) else "is a truncated PNG (no IEND chunk)"
-    expected = 0
-    if data[:2] == b"BM" and len(data) >= 26:
-        expected = int(struct.unpack_from("<I", data, 2)[0])
-    elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        expected = int(struct.unpack_from("<I", data, 4)[0]) + 8
-    if len(data) < expected:
-        return f"is truncated ({len(data)} of {expected} bytes)"
-    return None
-
-
 @lru_cache(maxsize=4096)
 def _taps(
     source: int, target: int, last_exact: bool
@@ -184,30 +204,3 @@ def _taps(
     second = np.minimum(first + 1, source - 1)
     first = np.minimum(first, source - 1)
     return first, second, (np.float32(1) - fraction)[:, None], weight[:, None]
-
-
-def _jpeg_ends(data: bytes) -> bool:
-    """Walks a JPEG's segments; true when an end-of-image marker closes its scans."""
-    position = 2
-    while (match := _JPEG_MARKER.search(data, position)) is not None:
-        marker = data[match.end() - 1]
-        position = match.end()
-        if marker == 0xD9:
-            return True
-        if marker in (0x01, 0xD8):
-            continue
-        if position + 2 > len(data):
-            return False
-        position += int(struct.unpack_from(">H", data, position)[0])
-    return False
-
-
-def _png_ends(data: bytes) -> bool:
-    """Walks a PNG's chunks; true when the IEND chunk is there."""
-    position = 8
-    while position + 12 <= len(data):
-        length, kind = struct.unpack_from(">I4s", data, position)
-        if kind == b"IEND":
-            return True
-        position += 12 + int(length)
-    return False

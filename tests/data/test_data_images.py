@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from darkprune.data.images import letterbox, letterbox_size, read_image, resize, to_planes, truncation
+from darkprune.data.image_headers import stored_size, truncation
+from darkprune.data.images import check_image, image_size, letterbox, letterbox_size, read_image, resize, to_planes
 from darkprune.errors import DataError
 
 F = np.float32
@@ -159,14 +161,74 @@ def test_other_truncated_files(tmp_path: Path, kind: str) -> None:
         read_image(file)
 
 
-def test_orientation_is_ignored(tmp_path: Path) -> None:
-    data = encode(".jpg", pixels_of(6, 16, 24))
+@pytest.mark.parametrize("options", [(), PROGRESSIVE, RESTARTS])
+def test_a_jpeg_without_its_last_bytes_decodes(tmp_path: Path, options: tuple[int, ...]) -> None:
+    pixels = np.full((64, 64, 3), 200, np.uint8)
+    pixels[:8] = pixels_of(2, 8, 64)
+    file = tmp_path / "a.jpg"
+    file.write_bytes(encode(".jpg", pixels, *options)[:-2])
+    whole = cv2.imdecode(np.frombuffer(encode(".jpg", pixels, *options), np.uint8), cv2.IMREAD_COLOR)
+    assert np.array_equal(read_image(file), whole[:, :, ::-1])
+    assert "decoded all the same" in str(check_image(file))
+
+
+def test_half_a_jpeg_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "a.jpg"
+    data = encode(".jpg", pixels_of(2, 64, 64))
+    file.write_bytes(data[: len(data) // 2])
+    with pytest.raises(DataError, match="truncated JPEG"):
+        read_image(file)
+
+
+def test_a_bmp_that_says_two_bytes_too_many_decodes(tmp_path: Path) -> None:
+    pixels = pixels_of(3, 9, 7)
+    data = bytearray(encode(".bmp", pixels))
+    data[2:6] = (len(data) + 2).to_bytes(4, "little")
+    (tmp_path / "a.bmp").write_bytes(data)
+    assert np.array_equal(read_image(tmp_path / "a.bmp"), pixels)
+
+
+@pytest.mark.parametrize(("bits", "brightest"), [(16, 255), (12, 255), (10, 255), (8, 255)])
+@pytest.mark.parametrize("kind", [".png", ".tiff"])
+def test_values_of_16_bits_are_scaled(tmp_path: Path, bits: int, brightest: int, kind: str) -> None:
+    values = np.linspace(0, (1 << bits) - 1, 96).astype(np.uint16).reshape(8, 12)
+    (tmp_path / f"a{kind}").write_bytes(bytes(cv2.imencode(kind, values)[1]))
+    found = read_image(tmp_path / f"a{kind}", 1)
+    assert (found.min(), found.max()) == (0, brightest)
+    assert np.array_equal(found[:, :, 0], values >> (bits - 8))
+
+
+@pytest.mark.parametrize("kind", [".jpg", ".png", ".bmp", ".tiff", ".webp", ".ppm", ".gif"])
+def test_the_size_is_known_before_decoding(kind: str) -> None:
+    assert stored_size(encode(kind, pixels_of(5, 21, 34))) == (34, 21)
+
+
+def test_an_image_of_enormous_size_is_not_decoded(tmp_path: Path) -> None:
+    data = bytearray(encode(".png", pixels_of(5, 8, 8)))
+    data[16:24] = (30_000).to_bytes(4, "big") * 2
+    (tmp_path / "a.png").write_bytes(data)
+    with pytest.raises(DataError, match="30000x30000 pixels"):
+        read_image(tmp_path / "a.png")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_a_pipe_is_no_image(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.jpg")
+    with pytest.raises(DataError, match="not a regular file"):
+        read_image(tmp_path / "a.jpg")
+
+
+def test_images_are_turned_as_their_tag_says(tmp_path: Path) -> None:
+    pixels = pixels_of(6, 16, 24)
+    data = encode(".jpg", pixels)
     tiff = b"II*\x00\x08\x00\x00\x00\x01\x00\x12\x01\x03\x00\x01\x00\x00\x00\x06\x00\x00\x00\x00\x00\x00\x00"
     exif = b"Exif\x00\x00" + tiff
     turned = data[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + data[2:]
     (tmp_path / "a.jpg").write_bytes(turned)
-    assert cv2.imread(str(tmp_path / "a.jpg")).shape == (24, 16, 3)  # the tag does turn it elsewhere
-    assert read_image(tmp_path / "a.jpg").shape == (16, 24, 3)
+    (tmp_path / "upright.jpg").write_bytes(data)
+    upright = read_image(tmp_path / "upright.jpg")
+    assert np.array_equal(read_image(tmp_path / "a.jpg"), np.rot90(upright, -1))
+    assert image_size(tmp_path / "a.jpg") == (16, 24)
 
 
 def test_what_is_no_image(tmp_path: Path) -> None:

@@ -20,14 +20,12 @@ Box = Tuple[int, int, int, int]
 def read_image(path: str, channels: int = 3) -> np.ndarray:
     """A picture: (height, width, 3) uint8 in BGR order, or (height, width) for one channel.
 
-    Orientation tags are not applied: darknet does not know them, and boxes are relative to the stored pixels.
+    It is turned as its EXIF orientation says, as in darknet's OpenCV build.
 
     Raises:
         RuntimeFailure: it cannot be read.
     """
-    image = cv2.imread(
-        path, (cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR) | cv2.IMREAD_IGNORE_ORIENTATION
-    )
+    image = cv2.imread(path, cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR)
     if image is None:
         raise RuntimeFailure("{}: not a picture that OpenCV reads".format(path))
     return image
