@@ -93,7 +93,7 @@ class Declared:
         """Reads a value, one of many where there are many.
 
         Args:
-            text: the value.
+            text: the value; `40%` is the number 0.4.
             whole: the list that it is from, for errors.
 
         Raises:
@@ -106,6 +106,8 @@ class Declared:
                 raise UsageError(f"--{self.flag} {text[:40]}: give true or false")
             return text.lower() == "true"
         try:
+            if self.type is float and text.endswith("%"):
+                return float(text[:-1]) / 100
             return self.type(text)
         except ValueError:
             what = "whole number" if self.type is int else "number"

@@ -30,7 +30,7 @@ SECONDS = 3.0  #: of runs, about, before it is seen how noisy they are
 RUNS = (15, 400)  #: of each network in that time, at least and at most
 REPEATS = 3  #: times that many runs at most, while they are too noisy
 WARMUP = 3
-_TARGET = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*(ms)?")
+_TARGET = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*(ms|%)?")
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class LatencyFound:
 
 
 def parse_latency(text: str) -> tuple[float, bool]:
-    """Reads a latency: a fraction of the original's (`0.6`), or milliseconds (`12`, `12ms`).
+    """Reads a latency: a fraction of the original's (`0.6`, `60%`), or milliseconds (`12`, `12ms`).
 
     Returns:
         The value, and whether it is a fraction.
@@ -103,6 +103,8 @@ def parse_latency(text: str) -> tuple[float, bool]:
             f"--target-latency {text[:30]}: write milliseconds (12ms), or a fraction of the original's (0.6)"
         )
     value = float(match[1])
+    if match[2] == "%":
+        return value / 100, True
     return value, match[2] is None and value <= 1
 
 

@@ -18,7 +18,7 @@ UNITS: dict[str, dict[str, float]] = {
 TOLERANCE = 0.01
 HIGHEST = 0.999  #: ratio at which every layer is at its floor
 _FEW = 1000  #: a value below it without a unit is a slip, not a network of that size
-_NUMBER = re.compile(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)")
+_NUMBER = re.compile(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*|%)")
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Budget:
 
 
 def parse_budget(kind: str, text: str, before: Totals) -> Budget:
-    """Reads a budget: a fraction of the original (`0.65`) or an absolute value with its unit (`12G`, `24M`, `90MB`).
+    """Reads a budget: a fraction of the original (`0.65`, `65%`) or a value with its unit (`12G`, `24M`, `90MB`).
 
     Raises:
         UsageError: it cannot be read, or is not below the original.
@@ -50,8 +50,8 @@ def parse_budget(kind: str, text: str, before: Totals) -> Budget:
         raise UsageError(f"{flag} {text[:30]}: write a fraction (0.65) or a value with its unit ({_examples(kind)})")
     value, unit = float(match[1]), match[2]
     whole = Budget(kind, 0).of(before)
-    if unit == "" and value <= 1:
-        target = value * whole
+    if unit == "%" or (unit == "" and value <= 1):
+        target = (value / 100 if unit else value) * whole
     elif unit == "" and value < _FEW:
         raise UsageError(
             f"{flag} {text[:30]}: is above 1, so no fraction, and has no unit; write 0.65, or {_examples(kind)}"
