@@ -21,7 +21,7 @@ def _commands(text: str) -> Iterator[list[str]]:
     """Yields the arguments of every darkprune command in the code blocks of a document."""
     for block in _BLOCK.findall(text):
         for line in block.replace("\\\n", " ").splitlines():
-            for part in re.split(r"&&|;|\|\|", line):
+            for part in re.split(r"&&|;|\|\|| > ", line):
                 words = shlex.split(part, comments=True)
                 if words[:1] == ["darkprune"] and "…" not in part:
                     yield words[1:]

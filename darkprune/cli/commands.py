@@ -116,5 +116,8 @@ JOBS: Mapping[str, Mapping[str, Command]] = {
             ("yolov4.onnx -o yolov4.engine --fp16",),
         ),
     },
+    "other": {
+        "completion": Command("completion", "print a script with which bash, zsh or fish complete commands", ("bash",)),
+    },
 }
 COMMANDS: Mapping[str, Command] = {name: command for job in JOBS.values() for name, command in job.items()}
