@@ -6,6 +6,19 @@ what to do. The command line prints it and exits with 1 (2 for `UsageError`); an
 
 from __future__ import annotations
 
+MOST_CHARACTERS = 1000  #: of a message
+
+
+def one_line(text: str, limit: int = MOST_CHARACTERS) -> str:
+    """Makes text that may come from anybody's file safe to show: one line, no control characters, bounded.
+
+    Args:
+        text: a message, a name, a path.
+        limit: characters of the result.
+    """
+    shown = "".join(c if c.isprintable() else " " if c in "\n\t" else "?" for c in text[:limit])
+    return f"{shown}…" if len(text) > limit else shown
+
 
 class DarkpruneError(Exception):
     """Base of all errors caused by input; `str(error)` is one line."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -11,9 +12,10 @@ import numpy as np
 
 from darkprune.api.evaluate import skipped
 from darkprune.api.pair import Network, on_disk
+from darkprune.darknet.output import result_folder
 from darkprune.data.class_names import class_names
-from darkprune.data.image_files import is_image, list_images
-from darkprune.data.images import Pixels
+from darkprune.data.image_files import images_of, is_image, is_list
+from darkprune.data.images import Pixels, read_image
 from darkprune.data.loading import batch_of
 from darkprune.errors import DataError, OutputError
 from darkprune.evaluation.detector import Detector, Loading, detect_batch, find_objects
@@ -39,6 +41,7 @@ class DetectSettings:
     batch: int = setting(8, "images at a time")
     runner: str | None = setting(None, "program to run the network in", choices=tuple(RUNNERS))
     strict: bool = setting(False, "stop at the first image that cannot be read")
+    overwrite: bool = setting(False, "replace an earlier result")
 
 
 @dataclass(frozen=True)
@@ -117,52 +120,62 @@ def detect(
 
     Args:
         network: the detector.
-        source: an image, a folder of images, or a video.
+        source: an image, a folder or a list of images, or a video.
         settings: how; by default with a score of 0.25 and more.
-        output: folder for images (or a video) with boxes drawn.
+        output: folder for images (or a video) with boxes drawn; it is written as a whole.
         progress: gets events.
 
     Raises:
-        DataError: there is nothing to look at, or it cannot be read.
+        DataError: there is nothing to look at, or nothing of it can be read.
         GraphError: the network detects nothing.
         RunnerError: no program at hand runs it.
-        OutputError: `output` cannot be written.
+        OutputError: `output` exists, holds the source, or cannot be written.
     """
     settings = settings or DetectSettings()
     source = Path(source)
     graph = resized(network.graph, settings.size)
     names = class_names(settings.names, graph)
     if not source.exists():
-        raise DataError(f"{source}: no such file or folder; give an image, a folder of images or a video")
-    is_video = not source.is_dir() and not is_image(source)
-    with on_disk(network) as pair, reporting(progress) as report:
+        raise DataError(f"{source}: no such file or folder; give an image, a folder or list of images, or a video")
+    is_video = not (source.is_dir() or is_image(source) or is_list(source))
+    with ExitStack() as stack:
+        report = stack.enter_context(reporting(progress))
+        pair = stack.enter_context(on_disk(network))
         runner, loaded = load_with_any(graph, pair.weights_file, settings.runner, taps=False, order=FAST_FIRST)
         detector = Detector.of(graph, loaded.head_maps)
         if settings.letterbox:
             detector = replace(detector, shape=replace(detector.shape, letterbox=True))
-        target = None if output is None else _folder(Path(output))
-        work = _Work(detector, settings, names, target, report)
-        return replace(work.video(source) if is_video else work.images(source), runner=runner)
+        folder = None
+        if output is not None:
+            inputs = [source, pair.cfg, pair.weights_file]
+            folder = stack.enter_context(result_folder(Path(output), inputs, settings.overwrite))
+        work = _Work(detector, settings, names, folder, report)
+        result = work.video(source) if is_video else work.images(source)
+    drawn = tuple(Path(output or "") / path for path in result.drawn)
+    return replace(result, runner=runner, drawn=drawn)
 
 
 @dataclass(frozen=True)
 class _Work:
-    """One call of `detect`."""
+    """One call of `detect`; its results name files that are drawn relative to the folder."""
 
     detector: Detector
     settings: DetectSettings
     names: tuple[str, ...]
-    target: Path | None
+    folder: Path | None
     progress: Progress
 
     def images(self, source: Path) -> DetectResult:
-        """Looks at an image or a folder of images."""
-        paths = list_images(source) if source.is_dir() else (source,)
+        """Looks at an image, or at the images of a folder or a list."""
+        paths = (source,) if is_image(source) and not source.is_dir() else images_of(source)
         settings = self.settings
         loading = Loading(max(1, settings.batch), strict=settings.strict or len(paths) == 1)
         found = find_objects(
             self.detector, paths, loading, threshold=settings.thresh, nms=settings.nms, progress=self.progress
         )
+        if len(found.problems) == len(paths):
+            raise DataError(f"{source}: not one of its {len(paths)} images can be read; {found.problems[0]}")
+        outputs = drawn_names(paths, source)
         results, drawn = [], []
         for number, path in enumerate(paths):
             width, height = found.sizes[number].tolist()
@@ -170,20 +183,16 @@ class _Work:
                 continue
             here = found.of_image(number)
             results.append(self._objects(str(path), width, height, here))
-            if self.target is not None:
-                drawn.append(self.target / f"{path.stem}.jpg")
-                pixels = np.asarray(cv2.imread(str(path), cv2.IMREAD_COLOR), np.uint8)
-                if not cv2.imwrite(str(drawn[-1]), draw(pixels, here, self.names)):
-                    raise OutputError(f"{drawn[-1]}: cannot be written")
+            if self.folder is not None:
+                drawn.append(outputs[number])
+                _write_jpeg(self.folder / outputs[number], draw(read_image(path)[:, :, ::-1], here, self.names))
         return DetectResult("", tuple(results), tuple(drawn), tuple(skipped(found.problems, len(paths))))
 
     def video(self, source: Path) -> DetectResult:
         """Looks at every frame of a video."""
         detector, settings = self.detector, self.settings
-        video = cv2.VideoCapture(str(source))
-        if not video.isOpened():
-            raise DataError(f"{source}: is neither an image nor a video that OpenCV can read")
-        target = None if self.target is None else self.target / f"{source.stem}.mp4"
+        video = _open_video(source)
+        name = Path(f"{source.stem}.mp4")
         writer: cv2.VideoWriter | None = None
         results: list[ImageObjects] = []
         step = track(self.progress, "detecting", max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT))), "frame")
@@ -195,8 +204,8 @@ class _Work:
                     here = found.select(found.image == number)
                     height, width = frame.shape[:2]
                     results.append(self._objects(f"{source}#{len(results)}", width, height, here))
-                    if target is not None:
-                        writer = writer or _writer(target, video, width, height)
+                    if self.folder is not None:
+                        writer = writer or _video_writer(self.folder / name, video, width, height)
                         writer.write(draw(frame, here, self.names))
                 step(len(frames))
         finally:
@@ -205,7 +214,7 @@ class _Work:
                 writer.release()
         if not results:
             raise DataError(f"{source}: holds no frame that OpenCV can read")
-        return DetectResult("", tuple(results), () if target is None else (target,))
+        return DetectResult("", tuple(results), () if self.folder is None else (name,))
 
     def _objects(self, image: str, width: int, height: int, found: Detections) -> ImageObjects:
         order = np.argsort(-found.scores, kind="stable").tolist()
@@ -228,12 +237,44 @@ class _Work:
         )
 
 
-def _folder(path: Path) -> Path:
+def drawn_names(paths: Sequence[Path], source: Path) -> list[Path]:
+    """Returns the file of every image with boxes, each one different, as the images lie in a source folder.
+
+    Args:
+        paths: the images.
+        source: what they were found in.
+    """
+    used: set[str] = set()
+    names = []
+    for path in paths:
+        place = path.relative_to(source) if source.is_dir() else Path(path.name)
+        name, number = place.with_suffix(".jpg"), 1
+        while str(name).casefold() in used:  # a.png beside a.jpg; some file systems do not tell A from a
+            name = place.with_name(f"{place.name}{'' if number == 1 else f'.{number}'}.jpg")
+            number += 1
+        used.add(str(name).casefold())
+        names.append(name)
+    return names
+
+
+def _write_jpeg(path: Path, image: Pixels) -> None:
+    done, data = cv2.imencode(".jpg", image)
+    if not done:
+        raise OutputError(f"{path}: OpenCV cannot write JPEG")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data.tobytes())
+
+
+def _open_video(path: Path) -> cv2.VideoCapture:
+    if path.is_fifo():
+        raise DataError(f"{path}: is a pipe; give an image, a folder or list of images, or a video")
     try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror})") from None
-    return path
+        video = cv2.VideoCapture(str(path))
+    except (cv2.error, UnicodeEncodeError):
+        video = None
+    if video is None or not video.isOpened():
+        raise DataError(f"{path}: is neither an image nor a video that OpenCV can read")
+    return video
 
 
 def _frames(video: cv2.VideoCapture, count: int) -> Iterator[list[Pixels]]:
@@ -256,7 +297,7 @@ def _as_input(frame: Pixels, channels: int) -> Pixels:
     return np.ascontiguousarray(cv2.cvtColor(frame, code), np.uint8).reshape(*frame.shape[:2], channels)
 
 
-def _writer(path: Path, video: cv2.VideoCapture, width: int, height: int) -> cv2.VideoWriter:
+def _video_writer(path: Path, video: cv2.VideoCapture, width: int, height: int) -> cv2.VideoWriter:
     rate = video.get(cv2.CAP_PROP_FPS) or 25.0
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), rate, (width, height))
     if not writer.isOpened():

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+from darkprune.errors import one_line
 from darkprune.graph.stats import Totals
 from darkprune.graph.stats import change as change
 from darkprune.graph.stats import count as count
@@ -78,7 +79,7 @@ def duration(seconds: float) -> str:
 
 def warn(message: str) -> None:
     """Prints a warning on stderr."""
-    print(f"warning: {message}", file=sys.stderr)
+    print(f"warning: {one_line(message)}", file=sys.stderr)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from darkprune.cli.flags import add_flags, read_flags
 def configure(parser: ArgumentParser) -> None:
     """Adds the command's arguments."""
     add_pair(parser)
-    parser.add_argument("source", metavar="IMAGE|DIR|VIDEO", help="what to look at")
+    parser.add_argument("source", metavar="IMAGE|DIR|VIDEO", help="what to look at; a list of images (.txt) too")
     parser.add_argument("-o", "--output", metavar="DIR", help="folder for images (or a video) with boxes drawn")
     add_flags(parser, DetectSettings)
     add_json(parser)

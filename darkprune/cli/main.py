@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from darkprune import __version__
 from darkprune.cli.commands import COMMANDS, JOBS
-from darkprune.errors import DarkpruneError, UsageError
+from darkprune.errors import DarkpruneError, UsageError, one_line
 from darkprune.runs.provenance import made_by_command
 
 #: module -> extra that brings it
@@ -147,7 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (DarkpruneError, MemoryError, OSError) as error:
         if "--debug" in given:
             raise
-        print(f"darkprune: error: {_line(error)}", file=sys.stderr)
+        print(f"darkprune: error: {one_line(_line(error))}", file=sys.stderr)
         if isinstance(error, OSError):
             _mute()
         return 2 if isinstance(error, UsageError) else 1

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from darkprune.data.dataset import DataProblem, Dataset, ImageRecord, LabelReading, Objects, ProblemKind, printable
+from darkprune.data.dataset import DataProblem, Dataset, ImageRecord, LabelReading, Objects, ProblemKind
 from darkprune.data.images import check_image
-from darkprune.errors import DataError
+from darkprune.errors import DataError, one_line
 from darkprune.progress import Progress, silent, track
 
 # labels written with six decimals may stick out of the image by rounding; darknet does not mind
@@ -60,7 +60,7 @@ def check_names(names: Sequence[str], classes: int | None, dataset: Dataset) -> 
     """Compares the names with themselves and with the head's number of classes."""
     where = dataset.source
     problems = [
-        DataProblem(where, None, f"the name '{printable(name, 40)}' stands for {count} classes", "names")
+        DataProblem(where, None, f"the name '{one_line(name, 40)}' stands for {count} classes", "names")
         for name, count in Counter(names).items()
         if count > 1 and name
     ]
@@ -107,7 +107,7 @@ def check_objects(objects: Objects, file: Path, classes: int | None, image: str 
     def each(wrong: npt.ArrayLike, message: Callable[[int], str], kind: ProblemKind = "label") -> Iterable[DataProblem]:
         for index in map(int, np.flatnonzero(wrong)):
             line = int(objects.lines[index])
-            where = "" if line or not image else f"an object of {printable(image, 80)}: "
+            where = "" if line or not image else f"an object of {one_line(image, 80)}: "
             yield DataProblem(file, line or None, where + message(index), kind)
 
     highest = "" if classes is None else f" (0 to {classes - 1})"

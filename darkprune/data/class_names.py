@@ -26,8 +26,12 @@ def read_names(path: Path) -> tuple[tuple[str, ...], list[DataProblem]]:
     Raises:
         DataError: it cannot be read or is empty.
     """
-    names = [line.strip() for line in read_lines(path, MAX_NAMES_BYTES, "a names file")]
+    lines = read_lines(path, MAX_NAMES_BYTES, "a names file")
     problems = []
+    if any("\udc80" <= character <= "\udcff" for line in lines for character in line):
+        problems.append(DataProblem(path, None, "is not UTF-8; it is read as Latin-1", "names"))
+        lines = [line.encode("utf-8", "surrogateescape").decode("latin-1") for line in lines]
+    names = [line.strip() for line in lines]
     while names and not names[-1]:
         problems.append(DataProblem(path, len(names), "blank line at the end; darknet counts it as one class", "names"))
         names.pop()

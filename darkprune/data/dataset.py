@@ -12,6 +12,8 @@ from typing import Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from darkprune.errors import one_line
+
 ProblemKind = Literal["list", "names", "missing", "label", "class", "image"]
 
 
@@ -33,7 +35,7 @@ class DataProblem:
     kind: ProblemKind = "label"
 
     def __str__(self) -> str:
-        where = printable(str(self.file)) if self.line is None else f"{printable(str(self.file))}:{self.line}"
+        where = one_line(str(self.file), 200) if self.line is None else f"{one_line(str(self.file), 200)}:{self.line}"
         return f"{where}: {self.message}"
 
 
@@ -172,9 +174,3 @@ class Dataset:
     def read_labels(self) -> list[LabelReading]:
         """Reads the labels of all images, in order."""
         return [image.labels.read() for image in self.images]
-
-
-def printable(text: str, limit: int = 200) -> str:
-    """Makes text from a stranger's file safe for a terminal and short enough for one line."""
-    shown = "".join(c if c.isprintable() else "?" for c in text[:limit])
-    return f"{shown}…" if len(text) > limit else shown

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from darkprune.data.dataset import DataProblem, printable
+from darkprune.data.dataset import DataProblem
 from darkprune.data.text_files import MAX_LIST_BYTES, read_lines
-from darkprune.errors import DataError
+from darkprune.errors import DataError, one_line
 
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm"))
 HELD_OUT = 64  #: most unlabelled images that are kept to measure on
@@ -57,7 +57,7 @@ def images_of(source: Path) -> tuple[Path, ...]:
     paths = tuple(image.base / image.text for image in listed)
     if not any(map(os.path.exists, paths)):
         reasons = [problem.message for problem in list_problems(source, listed)]
-        reason = reasons[0] if reasons else f"the first is {printable(str(paths[0]))}"
+        reason = reasons[0] if reasons else f"the first is {one_line(str(paths[0]), 200)}"
         raise DataError(f"{source}: not one of its {len(paths)} images is there: {reason}")
     return paths
 

@@ -12,6 +12,7 @@ from darkprune.evaluation.nms import Detections
 
 # hues far apart from their neighbours: the golden angle
 _GOLDEN = 137.508
+MOST_CHARACTERS = 60  #: of a name
 
 
 def colour_of(label: int) -> tuple[int, int, int]:
@@ -49,7 +50,8 @@ def draw(image: NDArray[np.uint8], found: Detections, names: Sequence[str]) -> N
     for number in order:
         left, top, *_ = corners[number]
         label = int(found.classes[number])
-        text = f"{names[label] if label < len(names) else label} {found.scores[number]:.2f}"
+        name = names[label] if label < len(names) else str(label)
+        text = f"{_drawable(name)} {found.scores[number]:.2f}"
         (text_width, text_height), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
         baseline = max(top - 3, text_height + 2)
         start = min(left, max(0, width - text_width))
@@ -57,3 +59,8 @@ def draw(image: NDArray[np.uint8], found: Detections, names: Sequence[str]) -> N
         cv2.rectangle(canvas, *place, colour_of(label), -1)
         cv2.putText(canvas, text, (start, baseline), cv2.FONT_HERSHEY_SIMPLEX, scale, (0, 0, 0), 1, cv2.LINE_AA)
     return canvas
+
+
+def _drawable(name: str) -> str:
+    """Returns a name in the characters that OpenCV's font has."""
+    return "".join(c if " " <= c <= "~" else "?" for c in name[:MOST_CHARACTERS])

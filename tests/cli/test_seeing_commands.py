@@ -73,6 +73,78 @@ def test_detect_skips_what_it_cannot_read(capsys: pytest.CaptureFixture[str], pa
     assert main(["detect", *pair, str(tmp_path), "--strict"]) == 1
 
 
+def picture(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(cv2.imencode(path.suffix, draw_scene(0, 0).image)[1].tobytes())
+    return path
+
+
+SCENES = ["builtin:scenes", "builtin:scenes"]
+
+
+def test_detect_gives_every_image_a_file_of_its_own(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for name in ("a.png", "a.jpg", "A.bmp", "deep/a.png"):
+        picture(tmp_path / "in" / name)
+    out = tmp_path / "out"
+    found = run_json(capsys, "detect", *SCENES, str(tmp_path / "in"), "-o", str(out))
+    assert len(found["images"]) == 4
+    assert {path.relative_to(out).as_posix() for path in out.rglob("*.jpg")} == {
+        "A.jpg", "a.jpg.jpg", "a.png.jpg", "deep/a.jpg"
+    }  # fmt: skip
+    assert sorted(found["drawn"]) == sorted(str(path) for path in out.rglob("*.jpg"))
+
+
+def test_detect_takes_a_list(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    (tmp_path / "list.txt").write_text("a.png\n")
+    assert len(run_json(capsys, "detect", *SCENES, str(tmp_path / "list.txt"))["images"]) == 1
+
+
+def test_detect_overwrites_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    before = picture(photos / "a.jpg").read_bytes()
+    for source in (photos, photos / "a.jpg"):
+        assert main(["detect", *SCENES, str(source), "-o", str(photos), "--overwrite"]) == 1
+        assert "holds the input" in capsys.readouterr().err
+    assert photos.joinpath("a.jpg").read_bytes() == before
+    out = tmp_path / "out"
+    assert main(["detect", *SCENES, str(photos), "-o", str(out)]) == 0
+    (out / "mine.txt").write_text("mine")
+    capsys.readouterr()
+    assert main(["detect", *SCENES, str(photos), "-o", str(out)]) == 1
+    assert "--overwrite" in capsys.readouterr().err
+    assert main(["detect", *SCENES, str(photos), "-o", str(out), "--overwrite"]) == 0
+    assert {path.name for path in out.iterdir()} == {"a.jpg", "mine.txt"}
+
+
+def test_detect_draws_names_that_are_not_text(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    names = tmp_path / "x.names"
+    names.write_bytes("\n".join(["Männchen", "羊", "a\x1b[31m", "d", "e", "f"]).encode("gbk", "replace") + b"\xff\n")
+    out = tmp_path / "out"
+    arguments = [*SCENES, str(picture(tmp_path / "a.png")), "--names", str(names), "-o", str(out), "--thresh", "0.01"]
+    assert run_json(capsys, "detect", *arguments)["images"][0]["objects"]
+    assert (out / "a.jpg").exists()
+
+
+def test_detect_on_nothing_readable_fails(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(b"not a picture")
+    assert main(["detect", *SCENES, str(tmp_path), "-o", str(tmp_path / "out")]) == 1
+    assert "not one of its 2 images can be read" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_boxes_are_drawn_on_the_picture_as_it_was_seen(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    upright = cv2.imencode(".jpg", draw_scene(0, 0).image[:, :120])[1].tobytes()
+    tiff = b"II*\x00\x08\x00\x00\x00\x01\x00\x12\x01\x03\x00\x01\x00\x00\x00\x06\x00\x00\x00\x00\x00\x00\x00"
+    exif = b"Exif\x00\x00" + tiff
+    turned = upright[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + upright[2:]
+    (tmp_path / "a.jpg").write_bytes(turned)
+    (image,) = run_json(capsys, "detect", *SCENES, str(tmp_path / "a.jpg"), "-o", str(tmp_path / "out"))["images"]
+    assert (image["width"], image["height"]) == (160, 120)
+    assert cv2.imread(str(tmp_path / "out" / "a.jpg")).shape[:2] == (120, 160)
+
+
 @needs_assets
 @pytest.mark.parametrize("argument", ["nowhere.jpg", "empty"])
 def test_detect_without_images(

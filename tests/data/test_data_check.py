@@ -10,9 +10,9 @@ import pytest
 
 from darkprune.data import DataProblem, read_dataset
 from darkprune.data.check import check_dataset, check_objects
-from darkprune.data.dataset import make_objects, printable
+from darkprune.data.dataset import make_objects
 from darkprune.data.image_files import list_images
-from darkprune.errors import DataError
+from darkprune.errors import DataError, one_line
 from darkprune.progress import ProgressEvent
 from tests.assets import COCO_VAL, needs_assets
 
@@ -89,8 +89,8 @@ def test_without_decoding(tmp_path: Path) -> None:
 
 def test_problems_are_safe_to_print() -> None:
     problem = DataProblem(Path("a\x1b[31m\n.txt"), 3, "is odd")
-    assert str(problem) == "a?[31m?.txt:3: is odd"
-    assert printable("x" * 300) == "x" * 200 + "…"
+    assert str(problem) == "a?[31m .txt:3: is odd"
+    assert one_line("x" * 300, 200) == "x" * 200 + "…"
 
 
 @pytest.mark.parametrize(

@@ -24,10 +24,9 @@ from darkprune.data.dataset import (
     ProblemKind,
     StoredLabels,
     make_objects,
-    printable,
 )
 from darkprune.data.images import image_size
-from darkprune.errors import DataError
+from darkprune.errors import DataError, one_line
 from darkprune.runs.json_file import read_json
 
 MAX_JSON_BYTES = 2 << 30
@@ -133,14 +132,14 @@ class _Reader:
                 self._report("a category lacks `id` or `name`; it is ignored", "names")
                 continue
             if key in found:
-                self._report(f"category id {printable(str(key), 30)} appears twice; the first counts", "names")
+                self._report(f"category id {one_line(str(key), 30)} appears twice; the first counts", "names")
             found.setdefault(key, name)
             parent = category.get("supercategory")
             if isinstance(parent, str) and parent != name:
                 above.add(parent)
         for key, name in list(found.items()):
             if name in above and key not in used and len(found) > 1:  # Roboflow: the project's name as category 0
-                self._report(f"category '{printable(name, 40)}' is only above the others: it is no class", "names")
+                self._report(f"category '{one_line(name, 40)}' is only above the others: it is no class", "names")
                 del found[key]
         if names is None:
             ids = sorted(found, key=lambda key: (isinstance(key, str), key))
@@ -150,7 +149,7 @@ class _Reader:
         numbers = {name: number for number, name in reversed(list(enumerate(order)))}
         missing = sorted(name for name in found.values() if name not in numbers)
         if missing:
-            shown = ", ".join(printable(name, 30) for name in missing[:5])
+            shown = ", ".join(one_line(name, 30) for name in missing[:5])
             raise DataError(
                 f"{names}: lacks {len(missing)} categories of {self.path}: {shown}; add them or leave the file away"
             )
@@ -164,7 +163,7 @@ class _Reader:
             if key is None or not isinstance(file, str) or not file or "\0" in file:
                 self._report(f"image number {position} lacks id or file_name; it is ignored", "list")
             elif key in listed:
-                self._report(f"image id {printable(str(key), 30)} appears twice; the first counts", "list")
+                self._report(f"image id {one_line(str(key), 30)} appears twice; the first counts", "list")
             else:
                 listed[key] = file, _size(image)
         if not listed:
@@ -190,7 +189,7 @@ class _Reader:
         for position, annotation in enumerate(map(_fields, annotations)):
             key, category = _key(annotation.get("image_id")), _key(annotation.get("category_id"))
             box = _box(annotation.get("bbox"))
-            what = f"annotation {printable(str(annotation.get('id', f'number {position}')), 30)}"
+            what = f"annotation {one_line(str(annotation.get('id', f'number {position}')), 30)}"
             if key is None or key not in positions:
                 self._report(f"{what} belongs to no image of the list; it is ignored")
             elif category is None or category not in number_of:

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from darkprune.data.class_names import read_names
-from darkprune.data.dataset import DataProblem, Dataset, ImageRecord, printable
+from darkprune.data.dataset import DataProblem, Dataset, ImageRecord
 from darkprune.data.forms.labels import DarknetLabels
 from darkprune.data.image_files import Listed, base_of, find_listed, list_problems, read_list
 from darkprune.data.text_files import read_lines
-from darkprune.errors import DataError
+from darkprune.errors import DataError, one_line
 
 MAX_DATA_BYTES = 1 << 20
 _BLANKS = str.maketrans("", "", " \t\r\n")
@@ -67,12 +67,13 @@ class DataFile:
             return path, None
         path = base_of(spaced, bases) / spaced
         if spaced and os.path.isfile(path):
-            text = f"{key}={printable(spaced)} has blanks, which darknet removes; darknet would not find it"
+            text = f"{key}={one_line(spaced, 200)} has blanks, which darknet removes; darknet would not find it"
             return path, DataProblem(self.path, None, text, "list")
-        places = " and from ".join(dict.fromkeys(printable(str(p)) for p in (os.getcwd(), self.path.parent.resolve())))
-        text = f"{key}={printable(value)} points nowhere (looked from {places})"
+        folders = (os.getcwd(), self.path.parent.resolve())
+        places = " and from ".join(dict.fromkeys(one_line(str(folder), 200) for folder in folders))
+        text = f"{key}={one_line(value, 200)} points nowhere (looked from {places})"
         if spaced:
-            text += f"; darknet removes the blanks of '{printable(spaced)}'"
+            text += f"; darknet removes the blanks of '{one_line(spaced, 200)}'"
         raise DataError(f"{self.path}: {text}; correct the `{key}=` line")
 
 

@@ -17,9 +17,9 @@ from typing import NamedTuple
 import numpy as np
 
 from darkprune.darknet.input import read_file
-from darkprune.data.dataset import DataProblem, LabelReading, join_objects, make_objects, printable
+from darkprune.data.dataset import DataProblem, LabelReading, join_objects, make_objects
 from darkprune.data.text_files import decode_text, split_lines
-from darkprune.errors import DataError
+from darkprune.errors import DataError, one_line
 
 MAX_LABEL_BYTES = 16 << 20
 _NUMBER = r"[+-]?(?:\d{1,40}(?:\.\d{0,40})?|\.\d{1,40})(?:[eE][+-]?\d{1,3})?"
@@ -106,7 +106,7 @@ class _Other(NamedTuple):
 
 def _read_other(line: str) -> _Other:
     fields = [field for field in _BLANKS.split(line) if field]
-    shown = printable(line.strip(), 60)
+    shown = one_line(line.strip(), 60)
     if not fields:
         return _Other()
     if not all(map(_PLAIN.fullmatch, fields)):

@@ -25,13 +25,12 @@ from darkprune.data.dataset import (
     LabelReading,
     StoredLabels,
     make_objects,
-    printable,
 )
 from darkprune.data.forms.folders import split_folder, split_folders
 from darkprune.data.image_files import is_image
 from darkprune.data.images import image_size
 from darkprune.data.text_files import MAX_LIST_BYTES, read_lines
-from darkprune.errors import DataError
+from darkprune.errors import DataError, one_line
 
 MAX_XML_BYTES = 8 << 20
 _MAX_DEPTH = 32
@@ -225,7 +224,7 @@ def _read_annotation(file: Path, image: Path, class_names: tuple[str, ...]) -> L
         name = item.values.get("name", "")
         corners = tuple(_number(item.values.get(key, "")) for key in _CORNERS)
         if name not in numbers:
-            problems.append(DataProblem(file, item.line, f"class '{printable(name, 40)}' is not in the names", "class"))
+            problems.append(DataProblem(file, item.line, f"class '{one_line(name, 40)}' is not in the names", "class"))
         elif not np.isfinite(corners).all():
             problems.append(DataProblem(file, item.line, "object without a bndbox of four numbers; it is ignored"))
         else:
@@ -276,7 +275,7 @@ def _parse(file: Path) -> _Annotation:
             f"{file}: is not well-formed XML (line {error.lineno}: {expat.ErrorString(error.code)})"
         ) from None
     except (ValueError, LookupError) as error:  # an encoding that Python refuses
-        raise DataError(f"{file}: cannot be read as XML ({printable(str(error), 80)})") from None
+        raise DataError(f"{file}: cannot be read as XML ({one_line(str(error), 80)})") from None
     except _RefusedError as error:
         raise DataError(f"{file}: {error}") from None
     return _Annotation(collector.size, collector.items)
