@@ -11,7 +11,7 @@ class Command:
     """A command of the command line.
 
     Attributes:
-        module: in `darkprune.cli`; it has `configure(parser)` and `run(args)`.
+        module: in `darkprune.cli`, in the folder of its job; it has `configure(parser)` and `run(args)`.
         summary: one line for `darkprune --help`.
         examples: command lines for its own `--help`, without the leading `darkprune NAME`.
     """
@@ -25,10 +25,10 @@ class Command:
 JOBS: Mapping[str, Mapping[str, Command]] = {
     "start here": {
         "demo": Command(
-            "demo", "the main job on drawn images: measure, prune, verify, distil", ("", "--full -o demo/")
+            "compression.demo", "the main job on drawn images: measure, prune, verify, distil", ("", "--full -o demo/")
         ),
         "compress": Command(
-            "compress",
+            "compression.compress",
             "from a checkpoint to a smaller one that is ready to use",
             (
                 "yolov4.cfg yolov4.weights --data obj.data --target-macs 0.5 -o run/",
@@ -38,18 +38,20 @@ JOBS: Mapping[str, Mapping[str, Command]] = {
     },
     "1. compress a checkpoint, step by step": {
         "info": Command(
-            "info",
+            "compression.info",
             "a network's layers, shapes, parameters, operations, bytes",
             ("yolov4.cfg yolov4.weights", "yolov4.cfg --html yolov4.html"),
         ),
-        "groups": Command("groups", "layer groups, coupled layers, channels that stay and why", ("yolov4.cfg",)),
+        "groups": Command(
+            "compression.groups", "layer groups, coupled layers, channels that stay and why", ("yolov4.cfg",)
+        ),
         "cliff": Command(
-            "cliff",
+            "compression.cliff",
             "accuracy over the ratio, beside the network at smaller inputs",
             ("yolov4.cfg yolov4.weights --data obj.data -o cliff/",),
         ),
         "prune": Command(
-            "prune",
+            "compression.prune",
             "remove channels",
             (
                 "yolov4.cfg yolov4.weights --ratio 0.4 -o slim/",
@@ -58,12 +60,12 @@ JOBS: Mapping[str, Mapping[str, Command]] = {
             ),
         ),
         "compare": Command(
-            "compare",
+            "compression.compare",
             "pruning methods, budgets and recoveries side by side",
             ("yolov4.cfg yolov4.weights --data obj.data --methods slimming,group --budgets 0.8,0.6 -o compare/",),
         ),
         "train": Command(
-            "train",
+            "compression.train",
             "train a network, sparsely where asked for",
             (
                 "yolov4.cfg yolov4.weights --data obj.data -o sparse/ --sparsity dynamic",
@@ -71,47 +73,53 @@ JOBS: Mapping[str, Mapping[str, Command]] = {
             ),
         ),
         "distill": Command(
-            "distill",
+            "compression.distill",
             "train a pruned network to compute what the original computes",
             ("yolov4.cfg yolov4.weights slim/yolov4.cfg slim/yolov4.weights --data obj.data -o distilled/",),
         ),
-        "check": Command("check", "list what is wrong with a data set", ("--data obj.data --cfg yolov4.cfg",)),
-        "init": Command("init", "write fresh weights for a cfg", ("builtin:yolov4 -o yolov4.weights",)),
+        "check": Command(
+            "compression.check", "list what is wrong with a data set", ("--data obj.data --cfg yolov4.cfg",)
+        ),
+        "init": Command("compression.init", "write fresh weights for a cfg", ("builtin:yolov4 -o yolov4.weights",)),
     },
     "2. look at the result, and use it in darknet": {
         "verify": Command(
-            "verify",
+            "inspection.verify",
             "check a pruned network against its original",
             ("yolov4.cfg yolov4.weights slim/yolov4.cfg slim/yolov4.weights",),
         ),
         "detect": Command(
-            "detect",
+            "inspection.detect",
             "find objects in images, folders and videos",
             ("slim/yolov4.cfg slim/yolov4.weights photos/ --names coco.names -o boxes/",),
         ),
         "eval": Command(
-            "eval", "measure mAP on labelled images", ("slim/yolov4.cfg slim/yolov4.weights --data obj.data",)
+            "inspection.eval",
+            "measure mAP on labelled images",
+            ("slim/yolov4.cfg slim/yolov4.weights --data obj.data",),
         ),
         "bench": Command(
-            "bench",
+            "inspection.bench",
             "time a network, or two in turn",
             ("slim/yolov4.cfg slim/yolov4.weights --against yolov4.cfg yolov4.weights",),
         ),
-        "report": Command("report", "one HTML page about a run: tables, diagrams, images", ("run/ --data obj.data",)),
+        "report": Command(
+            "inspection.report", "one HTML page about a run: tables, diagrams, images", ("run/ --data obj.data",)
+        ),
     },
     "3. convert it for a Jetson or another machine": {
         "kit": Command(
-            "kit",
+            "conversion.kit",
             "a folder to copy to a Jetson: network, scripts, configuration",
             ("slim/yolov4.cfg slim/yolov4.weights --target jetson-nano --names coco.names -o kit/",),
         ),
         "export": Command(
-            "export",
+            "conversion.export",
             "write an ONNX file, checked against the pair",
             ("slim/yolov4.cfg slim/yolov4.weights --target orin -o yolov4.onnx",),
         ),
         "engine": Command(
-            "engine",
+            "conversion.engine",
             "build a TensorRT engine of an ONNX file on this machine",
             ("yolov4.onnx -o yolov4.engine --fp16",),
         ),

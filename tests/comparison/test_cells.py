@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from darkprune.cli.compare_output import _harmed
+from darkprune.cli.compression.compare_output import _harmed
 from darkprune.comparison.cells import RECOVERIES, Cell, grid, share
 from darkprune.comparison.methods import METHODS, Method, method_of
 from darkprune.comparison.settings import CompareSettings

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from darkprune.cli import train
+from darkprune.cli.compression import train
 from darkprune.darknet.cfg import parse_cfg
 from darkprune.data.forms.darknet import read_data_file
 from darkprune.errors import DarkpruneError, DataError, TrainingError

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import darkprune as dp
-from darkprune.cli import prune
+from darkprune.cli.compression import prune
 from darkprune.darknet.cfg import parse_cfg
 from darkprune.darknet.weights import Header
 from darkprune.errors import TrainingError, UsageError

@@ -15,7 +15,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from darkprune.cli import distill, prune, train
+from darkprune.cli.compression import distill, prune, train
 from darkprune.darknet.weights import Header
 from darkprune.errors import DarkpruneError, PlanError, UsageError
 from darkprune.graph.graph import read_graph

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import darkprune as dp
-from darkprune.cli import distill, train
+from darkprune.cli.compression import distill, train
 from darkprune.cli.flags import read_flags
 from darkprune.errors import DarkpruneError
 from darkprune.graph.graph import read_graph

@@ -6,9 +6,9 @@ from argparse import ArgumentParser, Namespace
 
 from darkprune.api.pair import load
 from darkprune.api.prune import PruneSettings, prune
+from darkprune.cli.compression.prune_output import print_result
 from darkprune.cli.console import add_json, add_pair, print_json
 from darkprune.cli.flags import add_flags, read_flags
-from darkprune.cli.prune_output import print_result
 
 
 def configure(parser: ArgumentParser) -> None:

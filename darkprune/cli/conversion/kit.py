@@ -7,7 +7,7 @@ from argparse import ArgumentParser, Namespace
 from darkprune.api.kit import KitResult, KitSettings, write_kit
 from darkprune.api.pair import load
 from darkprune.cli.console import add_json, add_pair, megabytes, print_json, print_table, warn
-from darkprune.cli.export import agreement_line
+from darkprune.cli.conversion.export import agreement_line
 from darkprune.cli.flags import add_flags, read_flags
 from darkprune.tensorrt.targets import target
 

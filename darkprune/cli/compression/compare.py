@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 
 from darkprune.api.pair import load
-from darkprune.cli.compare_output import print_comparison
+from darkprune.cli.compression.compare_output import print_comparison
 from darkprune.cli.console import add_json, add_pair, print_json, warn
 from darkprune.cli.flags import add_flags, read_flags
 from darkprune.comparison.settings import CompareSettings

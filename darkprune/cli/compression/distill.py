@@ -6,9 +6,9 @@ from argparse import ArgumentParser, Namespace
 
 from darkprune.api.pair import load
 from darkprune.api.train import distill
+from darkprune.cli.compression.train import add_output, report
 from darkprune.cli.console import add_json
 from darkprune.cli.flags import add_flags, read_flags
-from darkprune.cli.train import add_output, report
 from darkprune.training.settings import DistillSettings
 
 

@@ -1,0 +1,1 @@
+"""Commands for looking at a network: checking, detecting, measuring, timing, reporting."""
