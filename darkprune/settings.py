@@ -7,7 +7,6 @@ fields: `min_channels: int = setting(8, help="…")` is `--min-channels N`, `min
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import types
 import typing
 from collections.abc import Collection, Iterable, Mapping
@@ -244,6 +243,8 @@ def words_of(settings: object, leave_out: Collection[str] = ()) -> list[str]:
 
 def nearest(word: str, known: Iterable[str], otherwise: str = "there are") -> str:
     """Says what a word may have been meant for, or what there is."""
+    import difflib  # only errors need it
+
     names = list(known)
     close = difflib.get_close_matches(word.replace("_", "-"), names, 1)
     return f"did you mean {close[0]}?" if close else f"{otherwise} {', '.join(names)}"

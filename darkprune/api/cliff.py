@@ -50,9 +50,7 @@ class CliffSettings(ChannelSettings):
     images: PathLike | None = setting(
         None, "unlabelled images: to score and recover, and without --data to measure on", metavar="DIR"
     )
-    ratios: tuple[float, ...] = setting(
-        (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6), "ratios to try", metavar="R1,R2,…"
-    )
+    ratios: tuple[float, ...] = setting((0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6), "ratios to try", metavar="R1,R2,…")
     limit: int | None = setting(None, "first N images", default_text=f"all; {MOST_IMAGES} without labels")
     split: str = setting("valid", "which part of the data")
     names: PathLike | None = setting(None, "names of the classes, in order", metavar="F")
@@ -120,9 +118,7 @@ class CliffResult:
         }
 
 
-def cliff(
-    pair: Pair, output: PathLike, settings: CliffSettings, *, progress: Progress | None = None
-) -> CliffResult:
+def cliff(pair: Pair, output: PathLike, settings: CliffSettings, *, progress: Progress | None = None) -> CliffResult:
     """Prunes a network at rising ratios and measures what is left; called again it goes on where it stopped.
 
     Args:

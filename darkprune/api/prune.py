@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from importlib.util import find_spec
@@ -16,6 +15,7 @@ from darkprune.errors import UsageError
 from darkprune.graph.graph import Graph
 from darkprune.graph.stats import totals
 from darkprune.graph.weights import NetworkWeights, TensorSource
+from darkprune.processes import in_background
 from darkprune.progress import Progress, Steps, reporting, track
 from darkprune.runners.base import RUNNERS
 from darkprune.runs.digests import digest_of_file
@@ -238,18 +238,15 @@ def prune(
         work = _Work(pair, settings, report)
         weights = pair.open()
         try:
-            with ThreadPoolExecutor(1) as pool:
-                hashing = pool.submit(lambda: (digest_of_file(pair.cfg), digest_of_file(pair.weights_file)))
-                surgery = work.surgery(weights, hashing.result)
-                if output is None or settings.plan_only:
-                    surgery = replace(surgery, plan=surgery.plan.with_hashes(*hashing.result()))
-                if output is None:
-                    return surgery
-                if settings.plan_only:
-                    return _write_plan(surgery, Path(output), inputs, settings.overwrite)
-                with result_folder(Path(output), inputs, settings.overwrite) as folder:
-                    result = write_result(surgery, folder, hashes=hashing.result, progress=report)
-                return replace(surgery, result=result.moved(Path(output)))
+            hashes = in_background(lambda: (digest_of_file(pair.cfg), digest_of_file(pair.weights_file)))
+            surgery = work.surgery(weights, hashes)
+            if output is None:
+                return surgery.with_hashes(*hashes())
+            if settings.plan_only:
+                return _write_plan(surgery.with_hashes(*hashes()), Path(output), inputs, settings.overwrite)
+            with result_folder(Path(output), inputs, settings.overwrite) as folder:
+                surgery, result = write_result(surgery, folder, hashes=hashes, progress=report)
+            return replace(surgery, result=result.moved(Path(output)))
         except BaseException:
             weights.close()
             raise

@@ -87,7 +87,7 @@ def _cut(setup: Setup, cell: Cell, out: Path, jobs: int) -> dict[str, object]:
         candidates = setup.settings.candidates if method.searches else 0
         effort = Effort(candidates, method.rounds, seed=cell.cut_seed, jobs=jobs)
         surgery = choose(weights, selection, session, rest, effort)
-        result = write_result(surgery, out, hashes=lambda: setup.hashes)
+        _, result = write_result(surgery, out, hashes=lambda: setup.hashes)
     units, warnings = len(surgery.plan.units), list(surgery.warnings)
     return {"units": units, "after": result.after.to_json(), "warnings": warnings}
 

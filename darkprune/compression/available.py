@@ -155,9 +155,7 @@ def _with_images(found: Available, settings: CompressSettings, train: Dataset | 
     return found
 
 
-def _class_names(
-    settings: CompressSettings, graph: Graph, train: Dataset | None, inputs: Path
-) -> FileSource | None:
+def _class_names(settings: CompressSettings, graph: Graph, train: Dataset | None, inputs: Path) -> FileSource | None:
     known = settings.names or names_file(graph)
     if known:
         return FileSource("names", Path(known))

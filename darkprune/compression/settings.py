@@ -57,18 +57,10 @@ class CompressSettings:
     )
     images: PathLike | None = setting(None, "images without labels: a folder or a list", group=_GIVEN, metavar="DIR")
     names: PathLike | None = setting(None, "names of the classes, in order", group=_GIVEN, metavar="F")
-    target_macs: str | float | None = setting(
-        None, "what shall remain: 0.5 or 12G", exclusive="amount", metavar="V"
-    )
-    target_params: str | float | None = setting(
-        None, "what shall remain: 0.5 or 24M", exclusive="amount", metavar="V"
-    )
-    target_size: str | float | None = setting(
-        None, "what shall remain: 0.5 or 90MB", exclusive="amount", metavar="V"
-    )
-    ratio: float | None = setting(
-        None, "fraction of the channels to remove instead", exclusive="amount", metavar="P"
-    )
+    target_macs: str | float | None = setting(None, "what shall remain: 0.5 or 12G", exclusive="amount", metavar="V")
+    target_params: str | float | None = setting(None, "what shall remain: 0.5 or 24M", exclusive="amount", metavar="V")
+    target_size: str | float | None = setting(None, "what shall remain: 0.5 or 90MB", exclusive="amount", metavar="V")
+    ratio: float | None = setting(None, "fraction of the channels to remove instead", exclusive="amount", metavar="P")
     fixed_input: bool = setting(False, "leave the input size alone, which else is one of the means to save operations")
     target: str | None = setting(
         None, "what it will run on; a board gets widths in multiples of 8, and a kit", choices=tuple(targets())
@@ -76,9 +68,7 @@ class CompressSettings:
     skip: tuple[str, ...] = setting(
         (), "leave a stage out (may be repeated)", group=_RUN, choices=STAGES, repeated=True
     )
-    begin: str | None = setting(
-        None, "do this stage and those after it again", group=_RUN, choices=STAGES, flag="from"
-    )
+    begin: str | None = setting(None, "do this stage and those after it again", group=_RUN, choices=STAGES, flag="from")
     device: str | None = setting(
         None, "to train on: cpu, cuda, cuda:1", group=_RUN, metavar="D", default_text="a GPU if there is one"
     )

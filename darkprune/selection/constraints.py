@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from darkprune.graph.channels import BoolArray, ChannelMap, EqualSplit
+from darkprune.graph.channels import BoolArray, ChannelMap, EqualSplit, distinct
 from darkprune.layers.base import Floats, Indices
 
 
@@ -83,7 +83,7 @@ def _raise_to_floors(channels: ChannelMap, keep: BoolArray, priority: Floats, li
         classes = channels.of_layer[layer]
         missing = limits.floor(len(classes)) - int(keep[classes].sum())
         if missing > 0:
-            _give_back(keep, np.unique(classes), priority, missing)
+            _give_back(keep, distinct(classes), priority, missing)
             raised.append(layer)
     return raised
 
@@ -110,7 +110,7 @@ def _equalise(split: EqualSplit, keep: BoolArray, priority: Floats, limits: Limi
             wanted += 1
     for row, count in zip(blocks, counts.tolist(), strict=True):
         if count < wanted:
-            _give_back(keep, np.unique(row[row >= 0]), priority, wanted - count)
+            _give_back(keep, distinct(row[row >= 0]), priority, wanted - count)
 
 
 def _up(count: int, multiple: int) -> int:

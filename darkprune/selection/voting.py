@@ -10,7 +10,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from darkprune.errors import UsageError
-from darkprune.graph.channels import BoolArray, ChannelMap
+from darkprune.graph.channels import BoolArray, ChannelMap, distinct
 from darkprune.graph.groups import PruneGroup, group_of
 from darkprune.layers.base import Floats, Indices
 from darkprune.selection.importance import LayerScores
@@ -114,7 +114,7 @@ def mark(members: Members, ratios: Sequence[float], *, one_pool: bool = False) -
     rank = np.full(len(pool), np.nan)
     thresholds = np.full(pools, -np.inf)
     order = np.lexsort((members.channel, members.layer, members.score))
-    for number in np.unique(pool[pool >= 0]).tolist():
+    for number in distinct(pool[pool >= 0]).tolist():
         ranked = order[pool[order] == number]
         count = math.floor(ratios[number // len(FAMILIES)] * len(ranked) + 0.5)
         marked[ranked[:count]] = True

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from darkprune.darknet.cfg import Cfg
-from darkprune.graph.channels import BoolArray, ChannelMap
+from darkprune.graph.channels import BoolArray, ChannelMap, distinct
 from darkprune.graph.graph import Graph, Layer, build_graph
 from darkprune.graph.weights import NetworkWriter, TensorSource
 from darkprune.layers import INPUT, Role
@@ -252,7 +252,7 @@ def _cut_rows(
     block_of = chosen // (geometry.filters // geometry.groups)
     parts = [
         _absorb(filters[block_of == number], given.block(number, geometry.groups), use_carrier=geometry.padding > 0)
-        for number in np.unique(block_of).tolist()
+        for number in distinct(block_of).tolist()
     ]
     return np.concatenate([part for part, _ in parts]), np.concatenate([taken for _, taken in parts])
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from darkprune.graph.channels import BoolArray, ChannelMap
+from darkprune.graph.channels import BoolArray, ChannelMap, distinct
 from darkprune.graph.graph import Layer
 from darkprune.graph.weights import TensorSource
 from darkprune.layers import INPUT
@@ -96,7 +96,7 @@ def choose_carriers(
     for need in needs:
         source = channels.graph[need.layer].sources[0]
         strong = np.abs(np.nan_to_num(kappa[source])) > SMALLEST
-        fit = np.unique(channels.of_layer[source][strong])
+        fit = distinct(channels.of_layer[source][strong])
         candidates = need.classes[need.classes >= 0]
         served.append(np.intersect1d(candidates[available[candidates]], fit))
     carriers = np.zeros(channels.count, bool)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 
 from darkprune import __version__
 from darkprune.graph.stats import Totals, totals
+from darkprune.processes import in_background
 from darkprune.progress import Progress, silent
 from darkprune.runs.digests import digest_of_file
 from darkprune.runs.provenance import provenance
@@ -79,8 +79,14 @@ class PruneResult:
     outputs: Mapping[str, FileRecord]
 
     @classmethod
-    def of(cls, surgery: Surgery, outputs: Mapping[str, FileRecord]) -> PruneResult:
-        """Describes a surgery whose plan has its hashes."""
+    def of(cls, surgery: Surgery, outputs: Mapping[str, FileRecord], constants: Constants | None = None) -> PruneResult:
+        """Describes a surgery.
+
+        Args:
+            surgery: its plan has the hashes of its pair.
+            outputs: the files written.
+            constants: of the surgery, if they are computed already.
+        """
         plan, cut = surgery.plan, surgery.cut
         weights = surgery.original
         return cls(
@@ -92,7 +98,7 @@ class PruneResult:
                 "how": cut.compensate,
                 "constant": "measured" if cut.measured else cut.constant,
                 "carriers": int(cut.carriers.sum()),
-                "inexact_at_borders": _inexact(cut, surgery.constants),
+                "inexact_at_borders": _inexact(cut, constants or surgery.constants),
             },
             findings=surgery.findings,
             warnings=surgery.warnings,
@@ -150,7 +156,7 @@ def write_result(
     *,
     hashes: Callable[[], tuple[str, str]] | None = None,
     progress: Progress = silent,
-) -> PruneResult:
+) -> tuple[Surgery, PruneResult]:
     """Fills a folder with slim pair, plan and report.
 
     Args:
@@ -159,22 +165,26 @@ def write_result(
         hashes: gives the SHA-256 of the original cfg and weights, where the plan lacks them because they are still
             being computed.
         progress: gets an event per layer.
+
+    Returns:
+        The surgery, its plan with the hashes, and what was written.
     """
     names = ResultNames.of(Path(surgery.original.graph.cfg.source).stem)
     paths = {"cfg": folder / names.cfg, "weights": folder / names.weights, "plan": folder / names.plan}
-    with paths["weights"].open("wb", buffering=0) as file, ThreadPoolExecutor(1) as pool:
+    constants = surgery.constants
+    with paths["weights"].open("wb", buffering=0) as file:
         surgery.write_weights(file, progress)
-        hashing = pool.submit(digest_of_file, paths["weights"])
+        digest = in_background(lambda: digest_of_file(paths["weights"]))
         os.fsync(file.fileno())  # the disk and the hash need not wait for each other
     paths["cfg"].write_bytes(surgery.graph.cfg.encode())
     if hashes is not None:
-        surgery = replace(surgery, plan=surgery.plan.with_hashes(*hashes()))
+        surgery = surgery.with_hashes(*hashes())
     paths["plan"].write_text(surgery.plan.dumps(), encoding="utf-8")
-    digests = {"cfg": digest_of_file(paths["cfg"]), "weights": hashing.result(), "plan": digest_of_file(paths["plan"])}
+    digests = {"cfg": digest_of_file(paths["cfg"]), "weights": digest(), "plan": digest_of_file(paths["plan"])}
     outputs = {kind: FileRecord(path, digests[kind]) for kind, path in paths.items()}
-    result = PruneResult.of(surgery, {**outputs, "report": FileRecord(folder / names.report)})
+    result = PruneResult.of(surgery, {**outputs, "report": FileRecord(folder / names.report)}, constants)
     (folder / names.report).write_text(json.dumps(result.report(), indent=1) + "\n", encoding="utf-8")
-    return result
+    return surgery, result
 
 
 def _stages(surgery: Surgery) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ import tempfile
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -61,6 +61,10 @@ class Surgery:
     findings: Mapping[str, Any] = field(default_factory=dict)
     recovered: ScratchFile | None = None
     result: PruneResult | None = None
+
+    def with_hashes(self, cfg: str, weights: str) -> Surgery:
+        """Returns the surgery with the hashes of its pair in the plan."""
+        return replace(self, plan=replace(self.plan, cfg_sha256=cfg, weights_sha256=weights))
 
     @cached_property
     def reduced(self) -> TensorSource:
@@ -134,7 +138,7 @@ class Surgery:
 
         inputs = [Path(self.original.graph.cfg.source), self.original.path]
         with reporting(progress) as report, result_folder(Path(folder), inputs, overwrite) as filled:
-            return write_result(self, filled, progress=report).moved(Path(folder))
+            return write_result(self, filled, progress=report)[1].moved(Path(folder))
 
     def close(self) -> None:
         """Closes the original's weights file, and removes recovered weights that were not saved."""

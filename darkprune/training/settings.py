@@ -254,8 +254,11 @@ class DistillSettings(RunSettings):
         None, "of the loss against labels; 0 leaves it out", group=_COMPARED, metavar="W", default_text="1"
     )
     plan: PathLike | None = setting(
-        None, "plan.json that the student was cut by; needed after --units, and by features", group=_COMPARED,
-        metavar="FILE", default_text="plan.json beside the student's cfg",
+        None,
+        "plan.json that the student was cut by; needed after --units, and by features",
+        group=_COMPARED,
+        metavar="FILE",
+        default_text="plan.json beside the student's cfg",
     )
 
     def __post_init__(self) -> None:
