@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "darkprune"
 #: a package may import those of its own line or of earlier ones
 LEVELS = [
     {"errors"},
-    {"processes", "progress", "settings"},
+    {"processes", "progress", "settings", "targets"},
     {"darknet", "zoo"},
     {"runs"},
     {"layers"},

@@ -15,9 +15,9 @@ from darkprune.onnx.check import Agreement
 from darkprune.onnx.read import facts_of_file
 from darkprune.progress import Progress, reporting
 from darkprune.settings import PathLike, setting
+from darkprune.targets import Target, target, targets
 from darkprune.tensorrt import engine
 from darkprune.tensorrt.run import compare_engine
-from darkprune.tensorrt.targets import Target, target, targets
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,7 @@ from darkprune.runs.digests import digest_of_file
 from darkprune.settings import PathLike, setting
 from darkprune.surgery.plan_file import read_plan
 from darkprune.surgery.surgery import Surgery
-from darkprune.tensorrt.targets import targets
+from darkprune.targets import targets
 
 _SUPPRESSION = "suppression inside the file (--outputs nms, efficientnms)"
 

@@ -21,7 +21,7 @@ from darkprune.onnx.options import ExportOptions, Precision
 from darkprune.progress import Progress, reporting
 from darkprune.runners.exported import export_and_compare
 from darkprune.settings import PathLike, setting
-from darkprune.tensorrt.targets import Target, target, targets
+from darkprune.targets import Target, target, targets
 
 BOARDS = tuple(name for name, place in targets().items() if place.tensorrt)
 

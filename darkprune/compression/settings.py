@@ -16,7 +16,7 @@ from darkprune.compression.defaults import ALTERNATIVES, AMOUNTS, STAGES
 from darkprune.darknet.input import read_file
 from darkprune.errors import UsageError
 from darkprune.settings import PathLike, declared, from_mapping, nearest, setting
-from darkprune.tensorrt.targets import target, targets
+from darkprune.targets import target, targets
 
 if sys.version_info >= (3, 11):
     import tomllib

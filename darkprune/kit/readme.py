@@ -8,7 +8,8 @@ from pathlib import Path
 from darkprune.kit.deepstream import CFG_NAME, WEIGHTS_NAME
 from darkprune.kit.deepstream import ONNX_NAME as DEEPSTREAM_ONNX
 from darkprune.kit.schema import ONNX_NAME, KitDescription
-from darkprune.tensorrt.targets import Target, trtexec_command
+from darkprune.targets import Target
+from darkprune.tensorrt.trtexec import trtexec_command
 
 _TEXT = """\
 # {name} on {boards}

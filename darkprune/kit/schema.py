@@ -32,7 +32,7 @@ from darkprune.evaluation.nms import NMS_THRESHOLD
 from darkprune.evaluation.of_graph import heads_of, input_shape
 from darkprune.graph.graph import Graph
 from darkprune.kit.board.runtime.model import FORMAT
-from darkprune.tensorrt.targets import PRECISIONS, Target
+from darkprune.targets import PRECISIONS, Target
 
 THRESHOLD = 0.25  #: darknet's own default for `detector test`
 ONNX_NAME = "model.onnx"

@@ -20,8 +20,8 @@ from darkprune.kit.readme import readme
 from darkprune.kit.schema import ONNX_NAME, KitDescription
 from darkprune.onnx.read import read_model
 from darkprune.onnx.session import OnnxSession, is_installed
+from darkprune.targets import Target
 from darkprune.tensorrt import operators
-from darkprune.tensorrt.targets import Target
 
 _BOARD = Path(__file__).parent / "board"
 #: in the kit the folder lies beside the scripts, so its name is all that an import needs

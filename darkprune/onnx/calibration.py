@@ -22,7 +22,7 @@ from darkprune.onnx.network import OnnxNetwork
 from darkprune.onnx.nodes.builder import INPUT_NAME
 from darkprune.onnx.nodes.layer_writer import layer_name
 from darkprune.onnx.session import onnxruntime, silenced
-from darkprune.tensorrt.targets import Target
+from darkprune.targets import Target
 
 Floats = NDArray[np.float32]
 #: smallest and largest value of a tensor by its name

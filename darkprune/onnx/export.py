@@ -24,7 +24,7 @@ from darkprune.onnx.precision import to_half
 from darkprune.onnx.quantize import left_out_layers, quantised_share, quantize_onnx, write_model
 from darkprune.onnx.read import sizes_of
 from darkprune.progress import Progress, silent, track
-from darkprune.tensorrt.targets import target
+from darkprune.targets import target
 
 
 @dataclass(frozen=True)

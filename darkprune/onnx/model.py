@@ -20,8 +20,8 @@ from darkprune.onnx.nodes.layer_writer import LayerWriter, layer_name
 from darkprune.onnx.nodes.layers import seen_from, write_layers
 from darkprune.onnx.nodes.outputs import FORMS, Output, write_outputs
 from darkprune.onnx.options import OPSETS, USUAL_OPSET, ExportOptions
+from darkprune.targets import Target, target
 from darkprune.tensorrt.operators import check_model
-from darkprune.tensorrt.targets import Target, target
 
 
 def export_onnx(weights: NetworkWeights, options: ExportOptions) -> onnx.ModelProto:

@@ -17,7 +17,7 @@ class ExportOptions:
     """What a file is made for.
 
     Attributes:
-        target: name of a target, see `tensorrt_targets.json`.
+        target: name of a target, see `targets.json`.
         opset: ONNX opset; None: 13, or the highest below that the target reads.
         batch: images per call; None leaves it open.
         outputs: one of `outputs.FORMS`.

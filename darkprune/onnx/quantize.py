@@ -27,8 +27,8 @@ from darkprune.onnx.network import OnnxNetwork
 from darkprune.onnx.nodes.layer_writer import layer_name
 from darkprune.onnx.options import LeftOut
 from darkprune.onnx.session import onnxruntime, silenced
+from darkprune.targets import Target
 from darkprune.tensorrt.operators import check_model
-from darkprune.tensorrt.targets import Target
 
 _LOWEST_OPSET = 13  #: DequantizeLinear per channel
 _STEPS = ("conv", "connect", "add")  #: what the quantised nodes of a layer are called

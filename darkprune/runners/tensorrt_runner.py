@@ -20,9 +20,9 @@ from darkprune.kit.board.runtime.command import import_tensorrt
 from darkprune.kit.board.runtime.cuda import Cuda
 from darkprune.runners.base import LoadedNetwork, Maps, Runner
 from darkprune.runners.onnxruntime_runner import by_layer, in_parts, tensors_of_heads, write_heads
+from darkprune.targets import target
 from darkprune.tensorrt import engine
 from darkprune.tensorrt.run import Engine, failures_as
-from darkprune.tensorrt.targets import target
 
 
 class TensorRtRunner(Runner):

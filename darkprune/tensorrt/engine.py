@@ -25,10 +25,11 @@ from darkprune.kit.board.runtime.dialects import choose
 from darkprune.kit.board.runtime.files import sha256_of
 from darkprune.onnx.read import read_model
 from darkprune.progress import Progress, say, silent
+from darkprune.targets import PRECISIONS, Target
 from darkprune.tensorrt import operators
 from darkprune.tensorrt.plan import read_kernels
 from darkprune.tensorrt.run import Floats, failures_as
-from darkprune.tensorrt.targets import PRECISIONS, Target, trtexec_command
+from darkprune.tensorrt.trtexec import trtexec_command
 
 PRODUCER = "darkprune"  #: `producer_name` of the files that this project writes
 # as TensorRT spells the types of a layer's output: "Row major linear FP16 format", "Half"

@@ -6,14 +6,17 @@ are an upper bound on trouble, not a proof: the parser of the board has the last
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from darkprune.tensorrt.targets import Target, operator_facts, target
+from darkprune.targets import Target, target
 
 _NAMES = {
     TensorProto.FLOAT: "FP32",
@@ -29,6 +32,13 @@ _NAMES = {
 _TO_BOOL = {"And", "Equal", "Greater", "Less", "Not", "Or"}
 _TO_INT64 = {"NonMaxSuppression", "Shape"}
 _DOMAINS = ("", "ai.onnx")
+
+
+@lru_cache(maxsize=1)
+def operator_facts() -> dict[str, Any]:
+    """Returns the content of `operators.json`; see its `about`."""
+    facts: dict[str, Any] = json.loads((Path(__file__).with_name("operators.json")).read_text(encoding="utf-8"))
+    return facts
 
 
 def check_model(model: onnx.ModelProto, where: Target | str) -> list[str]:

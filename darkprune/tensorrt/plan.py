@@ -24,9 +24,8 @@ from darkprune.kit.board.runtime.callbacks import make_log
 from darkprune.kit.board.runtime.command import MODULES
 from darkprune.onnx.read import read_model, sizes_of
 from darkprune.progress import Progress, say, silent
-from darkprune.tensorrt.operators import file_precision
+from darkprune.tensorrt.operators import file_precision, operator_facts
 from darkprune.tensorrt.run import failures_as
-from darkprune.tensorrt.targets import operator_facts
 
 _KERNEL = re.compile(
     r"Name: (?P<name>.*?), LayerType: (?P<type>\w+), Inputs: \[(?P<inputs>.*?)\], Constants: \[(?P<constants>.*?)\], "

@@ -20,7 +20,7 @@ from darkprune.kit.board.runtime.session import Session, open_engine
 from darkprune.onnx.check import Agreement
 from darkprune.onnx.read import read_model
 from darkprune.onnx.session import OnnxSession
-from darkprune.tensorrt.targets import operator_facts
+from darkprune.tensorrt.operators import operator_facts
 
 Floats = npt.NDArray[np.float32]
 

@@ -18,9 +18,9 @@ import pytest
 from onnx import TensorProto, helper
 
 import darkprune as dp
+from darkprune import targets
 from darkprune.cli.main import main
 from darkprune.kit.board.runtime.command import MODULES
-from darkprune.tensorrt import targets as tensorrt_targets
 
 sys.path.append(str(Path(__file__).parents[1] / "export"))
 from fake_cudart import FakeCudart
@@ -29,7 +29,8 @@ from fake_tensorrt import FakeTensorRT
 from tests.assets import CHECKPOINTS, IMAGES, needs_assets
 
 REAL = "yolo-fastest-1.1_coco"
-VERSIONS = json.loads((Path(tensorrt_targets.__file__).parent / "tensorrt_versions.json").read_text(encoding="utf-8"))
+_TABLE = Path(targets.__file__).with_name("tensorrt") / "tensorrt_versions.json"
+VERSIONS = json.loads(_TABLE.read_text(encoding="utf-8"))
 
 TINY = """[net]
 width=64
@@ -156,7 +157,7 @@ class TestExport:
     def test_opset_and_ir_of_the_target(self, run_json: Run, pair: list[str], tmp_path: Path) -> None:
         made = run_json("export", *pair, "-o", tmp_path / "n.onnx", "--target", "jetson-nano")
         assert (made["opset"], made["target"]) == (13, "jetson-nano")
-        assert made["ir"] <= tensorrt_targets.target("jetson-nano").ir
+        assert made["ir"] <= targets.target("jetson-nano").ir
         made = run_json("export", *pair, "-o", tmp_path / "o.onnx", "--target", "jetson-nano", "--opset", 11)
         assert made["opset"] == 11
 

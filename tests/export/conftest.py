@@ -17,15 +17,15 @@ from fake_cudart import FakeCudart
 from fake_tensorrt import FakeTensorRT
 from onnx import TensorProto, helper, numpy_helper
 
+from darkprune import targets
 from darkprune.evaluation.heads import Head
 from darkprune.kit.board.runtime.build import BuildOptions
 from darkprune.kit.board.runtime.command import MODULES
 from darkprune.kit.schema import KitDescription
 from darkprune.kit.writer import KitParts, WrittenKit, write_folder
 from darkprune.tensorrt import engine
-from darkprune.tensorrt import targets as tensorrt_targets
 
-TABLE = json.loads((Path(tensorrt_targets.__file__).parent / "tensorrt_versions.json").read_text(encoding="utf-8"))
+TABLE = json.loads((Path(targets.__file__).parent / "tensorrt" / "tensorrt_versions.json").read_text(encoding="utf-8"))
 GENERATIONS = tuple(TABLE["generations"])
 SIZE = 64
 CLASSES = 3
@@ -111,11 +111,11 @@ def description(**fields: object) -> KitDescription:
 
 def write_kit(folder: Path, onnx_path: Path, what: KitDescription, where: str, **how: Any) -> WrittenKit:
     parts = {name: how.pop(name) for name in ("calibration_cache", "cfg", "weights", "deepstream_onnx") if name in how}
-    return write_folder(folder, KitParts(onnx_path, **parts), what, tensorrt_targets.target(where), **how)
+    return write_folder(folder, KitParts(onnx_path, **parts), what, targets.target(where), **how)
 
 
 def build(source: Path, path: Path, where: str = "workstation", **options: Any) -> engine.BuiltEngine:
-    place = tensorrt_targets.target(where)
+    place = targets.target(where)
     how = {name: options.pop(name) for name in ("images", "overwrite") if name in options}
     return engine.build(source, path, BuildOptions(workspace_mb=place.workspace_mb, **options), place, **how)
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from onnx import TensorProto, helper, numpy_helper
 
 from darkprune.errors import ExportError
-from darkprune.tensorrt.operators import check_model, file_precision, tensor_types
-from darkprune.tensorrt.targets import operator_facts, target, targets
+from darkprune.targets import target, targets
+from darkprune.tensorrt.operators import check_model, file_precision, operator_facts, tensor_types
 
 FACTS = operator_facts()
 TABLES = FACTS["tables"]

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from darkprune.errors import ExportError
-from darkprune.tensorrt.targets import PRECISIONS, operator_facts, target, targets, trtexec_command
+from darkprune.targets import PRECISIONS, target, targets
+from darkprune.tensorrt.operators import operator_facts
+from darkprune.tensorrt.trtexec import trtexec_command
 
 ONNX, ENGINE = Path("a.onnx"), Path("a.engine")
 

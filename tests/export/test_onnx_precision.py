@@ -30,8 +30,8 @@ from darkprune.onnx.options import ExportOptions, LeftOut
 from darkprune.onnx.precision import to_half
 from darkprune.onnx.quantize import left_out_layers, quantised_share, quantize_onnx, write_model
 from darkprune.onnx.read import facts_of_file
+from darkprune.targets import target
 from darkprune.tensorrt.operators import check_model, file_precision, tensor_types
-from darkprune.tensorrt.targets import target
 
 TEXT = net(
     32, 32, 3, "convolutional filters=8 size=3 pad=1 activation=mish batch_normalize=1",

@@ -11,19 +11,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from darkprune import targets
 from darkprune.cli.main import main
 from darkprune.errors import RunnerError
 from darkprune.graph.graph import Graph, read_graph, with_input_size
 from darkprune.kit.board.runtime.command import MODULES
 from darkprune.runners.base import PREFERRED, RUNNERS, get_runner, load_with_any
 from darkprune.runners.onnxruntime_runner import in_parts, layer_of, tensors_of_heads
-from darkprune.tensorrt import targets as tensorrt_targets
 
 sys.path.append(str(Path(__file__).parents[1] / "export"))
 from fake_cudart import FakeCudart
 from fake_tensorrt import FakeTensorRT
 
-VERSIONS = json.loads((Path(tensorrt_targets.__file__).parent / "tensorrt_versions.json").read_text(encoding="utf-8"))
+_TABLE = Path(targets.__file__).with_name("tensorrt") / "tensorrt_versions.json"
+VERSIONS = json.loads(_TABLE.read_text(encoding="utf-8"))
 CFG = """[net]
 width=64
 height=32

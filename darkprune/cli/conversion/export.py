@@ -11,7 +11,7 @@ from darkprune.api.export import ExportResult, ExportSettings, export
 from darkprune.api.pair import load
 from darkprune.cli.console import add_json, add_pair, megabytes, print_json, print_table, warn
 from darkprune.cli.flags import add_flags, read_flags
-from darkprune.tensorrt.targets import target
+from darkprune.targets import target
 
 
 def configure(parser: ArgumentParser) -> None:

@@ -9,7 +9,7 @@ from darkprune.api.pair import load
 from darkprune.cli.console import add_json, add_pair, megabytes, print_json, print_table, warn
 from darkprune.cli.conversion.export import agreement_line
 from darkprune.cli.flags import add_flags, read_flags
-from darkprune.tensorrt.targets import target
+from darkprune.targets import target
 
 
 def configure(parser: ArgumentParser) -> None:
