@@ -12,6 +12,7 @@ from darkprune.errors import UsageError
 from darkprune.runners.base import RUNNERS
 from darkprune.settings import PathLike, declared, setting
 from darkprune.surgery.plan import Compensation
+from darkprune.targets import targets
 from darkprune.training.settings import TrainingKeys
 
 _WHAT = "what is compared"
@@ -47,7 +48,12 @@ class CompareSettings(TrainingKeys):
     split: str = setting("valid", "which part of the data is measured on", group=_IMAGES)
     names: PathLike | None = setting(None, "names of the classes, in order", group=_IMAGES, metavar="F")
     compensate: Compensation | None = setting(None, "what takes the place of a channel", group=_HOW)
-    round_to: int | None = setting(None, "widths in multiples of N where possible", group=_HOW)
+    target: str | None = setting(
+        None, "what it will run on; TensorRT wants widths in multiples of 8", group=_HOW, choices=tuple(targets())
+    )
+    round_to: int | None = setting(
+        None, "widths in multiples of N where possible", group=_HOW, default_text="what the target wants, else 1"
+    )
     min_channels: int | None = setting(None, "fewest channels of a convolution", group=_HOW)
     jobs: int = setting(1, "cells at a time, each in a process", group=_RUN)
     cell: str | None = setting(
@@ -90,5 +96,5 @@ class CompareSettings(TrainingKeys):
     @property
     def common(self) -> dict[str, object]:
         """The settings of pruning that hold for every method, as far as they are given."""
-        given = {name: getattr(self, name) for name in ("compensate", "round_to", "min_channels")}
+        given = {name: getattr(self, name) for name in ("compensate", "target", "round_to", "min_channels")}
         return {name: value for name, value in given.items() if value is not None}

@@ -30,7 +30,6 @@ UNLABELLED_RATE = 0.0005
 FEWEST_UNLABELLED = 1000
 FEWEST_STEPS, MOST_STEPS = 500, 20_000
 MOST_SIZES = 4  #: smaller inputs at which a network is pruned for a budget of operations
-BOARD_MULTIPLE = 8  #: of channels, as TensorRT pads to it
 
 
 def steps_for(epochs: int, images: int) -> int:

@@ -22,7 +22,6 @@ from darkprune.api.prune import PruneSettings
 from darkprune.compression import stages
 from darkprune.compression.available import FOLDER, Available
 from darkprune.compression.defaults import (
-    BOARD_MULTIPLE,
     MOST_SIZES,
     RECIPE,
     SPARSE_EPOCHS,
@@ -109,7 +108,7 @@ class Compression:
             refitted = self._on("recover", True) and "rounds" not in own
             defaults["criterion"] = "surgeon" if refitted else "sensitivity"
         if self.settings.board and "preset" not in own:
-            defaults["round_to"] = BOARD_MULTIPLE
+            defaults["target"] = self.settings.target
         images = str(self.available.images.path) if by_images and self.available.images is not None else None
         return self.settings.of_stage("prune", PruneSettings, defaults, images=images, **amount)
 

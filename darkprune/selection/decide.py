@@ -227,7 +227,7 @@ def _ratios(ranking: Ranking, settings: Selection) -> tuple[float, ...]:
 
 
 def _limits(settings: Selection) -> Limits:
-    return Limits(settings.min_channels, settings.round_to)
+    return Limits(settings.min_channels, settings.multiple)
 
 
 def _totals_of(ranking: Ranking, settings: Selection, chosen: _Choice) -> Totals:

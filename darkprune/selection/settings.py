@@ -15,6 +15,7 @@ from darkprune.selection.voting import Merge
 from darkprune.settings import setting
 from darkprune.surgery.constants import Constant
 from darkprune.surgery.plan import Compensation
+from darkprune.targets import target, targets
 
 #: repairs without training, on unlabelled images
 Recovery = Literal["none", "lsq", "scale", "bn"]
@@ -54,12 +55,25 @@ class ChannelSettings:
     )
     merge: Merge = setting("vote", "public mask of coupled convolutions", group=_WHICH)
     exclude: tuple[int, ...] = setting((), "layers whose channels all stay", group=_WHICH, metavar="L1,L2,…")
-    round_to: int = setting(1, "widths in multiples of N where possible", group=_WHICH)
+    target: str | None = setting(
+        None, "what it will run on; TensorRT wants widths in multiples of 8", group=_WHICH, choices=tuple(targets())
+    )
+    round_to: int | None = setting(
+        None, "widths in multiples of N where possible", group=_WHICH, default_text="what the target wants, else 1"
+    )
     min_channels: int = setting(8, "fewest channels of a convolution", group=_WHICH)
     compensate: Compensation = setting(
         "fold", "fold: constants into biases; carrier: exact at padded borders too; none", group=_REST
     )
     constant: Constant = setting("mean", "mean: E[act(γz+β)]; beta: act(β), as the papers have it", group=_REST)
+
+
+    @property
+    def multiple(self) -> int:
+        """The number that widths are multiples of, where possible."""
+        if self.round_to is not None:
+            return self.round_to
+        return target(self.target).round_to if self.target is not None else 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +128,7 @@ class Selection(ChannelSettings):
             "criterion": self.criterion,
             "compensate": self.compensate,
             "constant": self.constant,
-            "round_to": self.round_to,
+            "round_to": self.multiple,
             "min_channels": self.min_channels,
             "exclude": list(self.exclude),
             "units": self.units,
@@ -138,7 +152,7 @@ def resolve_selection(graph: Graph, selection: Selection) -> Selection:
         value = selection.compensate if name == "compensation" else selection.constant
         if value not in get_args(kind):
             raise UsageError(f"no {name} '{value}'; there are {', '.join(get_args(kind))}")
-    if selection.round_to < 1 or selection.min_channels < 1:
+    if selection.multiple < 1 or selection.min_channels < 1:
         raise UsageError("--round-to and --min-channels must be at least 1")
     for index in selection.exclude:
         if not 0 <= index < len(graph):
@@ -147,7 +161,7 @@ def resolve_selection(graph: Graph, selection: Selection) -> Selection:
         return replace(selection, allocation=selection.shared_out)
     if selection.preset in WIDTH_PRESETS:
         groups = "yolov4" if selection.groups == "auto" else selection.groups
-        return replace(selection, groups=groups, allocation=selection.shared_out)
+        return replace(selection, groups=groups, allocation=selection.shared_out, round_to=1)
     if selection.preset not in RATIO_PRESETS:
         raise UsageError(f"no preset '{selection.preset}'; there are {', '.join((*RATIO_PRESETS, *WIDTH_PRESETS))}")
     groups, ratios = RATIO_PRESETS[selection.preset]

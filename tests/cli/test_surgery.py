@@ -191,6 +191,19 @@ def test_report_belongs_to_its_files(small_pair: Any, out: Path) -> None:
         assert report["inputs"][kind]["sha256"] == plan[kind]["sha256"] == digest_of_file(Path(path))
 
 
+def test_a_target_with_tensorrt_rounds_widths_to_8(
+    small_pair: Any, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair = ["prune", small_pair.cfg, small_pair.weights, "--ratio", "0.4", "--min-channels", "1"]
+    run_json(capsys, *pair, "--target", "jetson-nano", "-o", out)
+    run_json(capsys, *pair, "--round-to", "8", "-o", tmp_path / "by hand")
+    assert (out / "plan.json").read_bytes() == (tmp_path / "by hand" / "plan.json").read_bytes()
+    assert json.loads((out / "plan.json").read_text())["settings"]["round_to"] == 8
+    for how, multiple in ((["--target", "onnxruntime"], 1), (["--target", "orin", "--round-to", "4"], 4)):
+        run_json(capsys, *pair, *how, "-o", out, "--overwrite")
+        assert json.loads((out / "plan.json").read_text())["settings"]["round_to"] == multiple
+
+
 @pytest.mark.parametrize("compensate", ["fold", "carrier", "none"])
 def test_plan_only_then_replay_is_the_same_as_at_once(
     compensate: str, small_pair: Any, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -100,13 +100,14 @@ def test_without_images_the_input_shrinks(tmp_path: Path) -> None:
 
 
 def test_boards_get_widths_in_multiples_of_8() -> None:
-    def round_to(settings: dp.CompressSettings) -> str | None:
-        return next(stage.settings.get("round-to") for stage in planned(settings) if stage.name == "prune")
+    def widths(settings: dp.CompressSettings) -> tuple[str | None, str | None]:
+        given = next(stage.settings for stage in planned(settings) if stage.name == "prune")
+        return given.get("target"), given.get("round-to")
 
-    assert round_to(IMAGES) is None
-    assert round_to(replace(IMAGES, target="orin")) == "8"
-    assert round_to(replace(IMAGES, target="onnxruntime")) is None
-    assert round_to(replace(IMAGES, target="orin", stages={"prune": {"round_to": 4}})) == "4"
+    assert widths(IMAGES) == (None, None)
+    assert widths(replace(IMAGES, target="orin")) == ("orin", None)
+    assert widths(replace(IMAGES, target="onnxruntime")) == (None, None)
+    assert widths(replace(IMAGES, target="orin", stages={"prune": {"round_to": 4}})) == ("orin", "4")
 
 
 @pytest.mark.slow
