@@ -13,7 +13,7 @@ from darkprune.runs.digests import digest_of_file
 from darkprune.runs.json_file import JsonValue, read_json
 from darkprune.surgery.plan import Plan
 from darkprune.surgery.plan_file import read_plan
-from darkprune.training.sparsity.gamma_figure import GammaRecord, read_gammas
+from darkprune.training.sparsity.gammas import GammaRecord, read_gammas
 
 MOST_FOLDERS = 40  #: results in a run that a report shows
 MOST_LOOKED_AT = 400  #: entries of a folder in which an original is looked for

@@ -11,9 +11,10 @@ import pytest
 
 from darkprune.errors import TrainingError
 from darkprune.training.records.board import Board
-from darkprune.training.records.curves import draw_curves
+from darkprune.training.records.curves import draw_curves, save_figure
 from darkprune.training.records.log import Log, column, read_log
-from darkprune.training.sparsity.gammas import GammaHistory
+from darkprune.training.sparsity.gamma_figure import gamma_figure
+from darkprune.training.sparsity.gammas import GammaRecord, read_gammas
 
 
 def test_rows_behind_the_state_are_cut_off(tmp_path: Path) -> None:
@@ -56,12 +57,18 @@ def test_curves_are_pictures(tmp_path: Path) -> None:
     if not draw_curves(tmp_path / "log.csv", target, ("loss", "map50", "rate")):
         pytest.skip("matplotlib is not installed")
     assert target.read_bytes().startswith(b"\x89PNG")
-    history = GammaHistory(("g1", "g2"))
+    history = GammaRecord.empty(("g1", "g2"))
     for epoch in range(1, 4):
-        history.add(epoch, [np.linspace(0, 3, 50, dtype=np.float32) / epoch, np.zeros(0, np.float32)])
+        history = history.with_epoch(
+            epoch, [np.linspace(0, 3, 50, dtype=np.float32) / epoch, np.zeros(0, np.float32)]
+        )
     assert history.counts[0].sum(axis=1).tolist() == [50, 0]
-    history.draw(tmp_path / "gamma.png")
+    save_figure(gamma_figure(history), tmp_path / "gamma.png")
     assert (tmp_path / "gamma.png").read_bytes().startswith(b"\x89PNG")
+    history.write(tmp_path / "gamma.npz")
+    again = read_gammas(tmp_path / "gamma.npz")
+    assert again.groups == history.groups
+    np.testing.assert_array_equal(again.counts, history.counts)
 
 
 def test_runs_without_the_programs_that_draw_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

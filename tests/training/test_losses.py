@@ -16,7 +16,7 @@ from darkprune.errors import DarkpruneError
 from darkprune.graph.graph import build_graph
 from darkprune.training.losses import HeadLoss, Truths, loss_of, make_truths
 from darkprune.training.losses.boxes import best_iou, iou, overlap, overlap_gradient
-from darkprune.training.losses.truths import match
+from darkprune.training.losses.truths import Assignment, match
 from tests.training.delta_cases import CASES, GOLDEN, STRIDE, Case, Floats
 
 EXPECTED = dict(np.load(GOLDEN).items())
@@ -44,7 +44,7 @@ def test_crowded_cases_have_cells_with_several_objects() -> None:
     case = next(case for case in CASES if case.name == "yolov4")
     truths = make_truths(case.labels())
     grid, size = (case.columns, case.rows), (case.columns * STRIDE, case.rows * STRIDE)
-    matches = match(truths, ((6, 7), (12, 9), (20, 26), (40, 30)), (1, 2), grid, size, 0.213)
+    matches = match(truths, Assignment(((6, 7), (12, 9), (20, 26), (40, 30)), (1, 2), 0.213), grid, size)
     assert len(matches.turns) > 3
     start = 0
     for end in matches.turns:
@@ -179,5 +179,5 @@ def test_truths_are_padded_and_limited() -> None:
 
 def test_an_object_on_the_far_edge_stays_in_its_row() -> None:
     truths = make_truths([np.array([[0, 1.0, 1.0, 0.2, 0.2]], np.float32)])
-    matches = match(truths, ((10, 10),), (0,), (13, 11), (52, 44))
+    matches = match(truths, Assignment(((10, 10),), (0,)), (13, 11), (52, 44))
     assert (matches.column.item(), matches.row.item()) == (12, 10)

@@ -10,7 +10,7 @@ from darkprune.errors import TrainingError
 from darkprune.layers.base import Kind
 from darkprune.layers.heads import GaussianYolo, Region, Yolo
 from darkprune.training.losses import Truths
-from darkprune.training.losses.truths import match
+from darkprune.training.losses.truths import Assignment, match
 
 SURE = 0.25  #: without labels, boxes count where the teacher's objectness is above this
 
@@ -74,7 +74,8 @@ class SoftHead:
             return sure.nonzero(as_tuple=True)
         pixels = (size[0] / grid[0], size[1] / grid[1]) if self.in_cells else (1.0, 1.0)
         anchors = [(w * pixels[0], h * pixels[1]) for w, h in self.anchors]
-        found = match(truths, anchors, self.mask, grid, size, threshold, best_always=False).to(teacher.device)
+        rule = Assignment(anchors, self.mask, threshold, best_always=False)
+        found = match(truths, rule, grid, size).to(teacher.device)
         return found.image, found.anchor, found.row, found.column
 
     def scaled_by_objectness(self, teacher: Tensor, student: Tensor) -> tuple[Tensor, Tensor]:

@@ -82,7 +82,7 @@ class GradualPruning(Hook):
         stage = self._stage(step)
         if stage is not None and self._plan is None:
             text = self._choose(stage).dumps() if self.ranks.first else ""
-            self._mask(parse_plan(self.ranks.share_text(text)))
+            self._mask(parse_plan(self.ranks.share(text)))
 
     @torch.no_grad()
     def after_step(self, step: int, rate: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -15,6 +16,7 @@ from darkprune.network import Network
 from darkprune.training.recipe.optimizer import gradients
 
 BUCKET_BYTES = 64 << 20  #: gradients are added up in portions of about this size
+_T = TypeVar("_T", float, str)
 PATIENCE = timedelta(hours=2)  #: how long processes wait for one that evaluates
 
 
@@ -34,7 +36,7 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this process writes files and speaks to the user."""
+        """Whether this process writes files and reports to the user."""
         return self.rank == 0
 
     def add_gradients(self, network: Network) -> None:
@@ -72,29 +74,16 @@ class Ranks:
         if self.count > 1:
             dist.barrier()
 
-    def share(self, value: float) -> float:
-        """Returns the first process's value in all of them."""
+    def share(self, value: _T) -> _T:
+        """Returns the first process's value, a number or a text, in all of them."""
         if self.count == 1:
             return value
-        device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-        shared = torch.tensor([value], dtype=torch.float64, device=device)
-        dist.broadcast(shared, 0)
-        return float(shared.item())
-
-    def share_text(self, text: str) -> str:
-        """Returns the first process's text in all of them."""
-        if self.count == 1:
-            return text
-        device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-        data = text.encode()
-        shared = torch.zeros(int(self.share(len(data))), dtype=torch.uint8, device=device)
-        if self.first:
-            shared.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
-        dist.broadcast(shared, 0)
-        return bytes(shared.tolist()).decode()
+        shared = [value]
+        dist.broadcast_object_list(shared, 0)
+        return shared[0]
 
     def close(self) -> None:
-        """Takes leave of the others."""
+        """Leaves the group of processes."""
         if self.count > 1:
             dist.destroy_process_group()
 

@@ -20,7 +20,7 @@ from darkprune.training.losses.base import (
 )
 from darkprune.training.losses.boxes import best_iou, overlap, overlap_gradient
 from darkprune.training.losses.settings import LIKELY, HeadSettings, limited
-from darkprune.training.losses.truths import Matches, Truths, match
+from darkprune.training.losses.truths import Assignment, Matches, Truths, match
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -83,21 +83,15 @@ class GaussianLoss(DetectionLoss):
         self.limit = settings.max
         self.scale = settings.delta_normalizer
         self.shift = POINTS.get(kind.yolo_point, 0.0)
+        self.assignment = Assignment(
+            kind.all_anchors, kind.mask, settings.iou_thresh, settings.iou_thresh_kind, self.shift
+        )
 
     def deltas(self, raw: Tensor, truths: Truths, size: tuple[int, int], seen: int) -> Deltas:
         """See `DetectionLoss.deltas`."""
         images, _, rows, columns = raw.shape
         anchors, features = len(self.kind.mask), self.classes + 9
-        matches = match(
-            truths,
-            self.kind.all_anchors,
-            self.kind.mask,
-            (columns, rows),
-            size,
-            self.settings.iou_thresh,
-            self.settings.iou_thresh_kind,
-            self.shift,
-        ).to(raw.device)
+        matches = match(truths, self.assignment, (columns, rows), size).to(raw.device)
         objects = truths.to(raw.device)
         every = self._predictions(raw, (images, anchors, rows, columns), size)
         delta = torch.zeros_like(every.values)
@@ -126,37 +120,37 @@ class GaussianLoss(DetectionLoss):
 
     def _background(self, every: _Predictions, truths: Truths, delta: Tensor) -> None:
         """Writes what every cell has to learn before any object is assigned, and `truth_thresh`'s objects."""
-        set_ = self.settings
+        keys = self.settings
         images, values = len(truths), every.values
         fit, which = (found.flatten() for found in best_iou(every.boxes.reshape(images, -1, 4), truths.boxes))
         objectness = values[:, OBJECTNESS]
-        ignored = (values[:, 9:] > LIKELY).any(dim=1) & (fit > set_.ignore_thresh)
+        ignored = (values[:, 9:] > LIKELY).any(dim=1) & (fit > keys.ignore_thresh)
         target = torch.where(ignored, fit.square(), fit.new_zeros(()))
-        wanted = set_.obj_normalizer * (target - objectness)
-        if not set_.objectness_smooth:
+        wanted = keys.obj_normalizer * (target - objectness)
+        if not keys.objectness_smooth:
             wanted = torch.where(ignored, wanted.new_zeros(()), wanted)
         delta[:, OBJECTNESS] = wanted
         image = torch.arange(images, device=values.device).repeat_interleave(len(values) // max(1, images))
-        if set_.objectness_smooth:
+        if keys.objectness_smooth:
             cells = ignored.nonzero(as_tuple=True)[0]
             classes = truths.classes[image[cells], which[cells]]
             delta[cells, 9:] = self._class_deltas(values[cells, 9:], delta[cells, 9:], classes)
-        if set_.truth_thresh >= 1:
+        if keys.truth_thresh >= 1:
             return
-        cells = (fit > set_.truth_thresh).nonzero(as_tuple=True)[0]
+        cells = (fit > keys.truth_thresh).nonzero(as_tuple=True)[0]
         classes = truths.classes[image[cells], which[cells]]
         weight = self.settings.weight_of(classes, values)
         square = fit[cells].square()
-        target = square if set_.objectness_smooth else torch.ones_like(square)
-        delta[cells, OBJECTNESS] = set_.obj_normalizer * (target - objectness[cells])
+        target = square if keys.objectness_smooth else torch.ones_like(square)
+        delta[cells, OBJECTNESS] = keys.obj_normalizer * (target - objectness[cells])
         delta[cells, 9:] = self._class_deltas(values[cells, 9:], delta[cells, 9:], classes)
-        if set_.objectness_smooth:
+        if keys.objectness_smooth:
             delta[cells, 9 + classes] = weight * (square - values[cells, 9 + classes])
         delta[cells, :OBJECTNESS] += self._box_deltas(every.at(cells), truths.boxes[image[cells], which[cells]], weight)
 
     def _matched(self, every: _Predictions, truths: Truths, matches: Matches, at: Tensor, delta: Tensor) -> Tensor:
         """Adds what the assigned predictions have to learn; returns their overlaps (n,)."""
-        set_ = self.settings
+        keys = self.settings
         truth = truths.boxes[matches.image, matches.truth]
         classes = truths.classes[matches.image, matches.truth]
         weight = self.settings.weight_of(classes, every.values)
@@ -166,10 +160,10 @@ class GaussianLoss(DetectionLoss):
         start = 0
         for end in matches.turns:
             cells, values = at[start:end], found.values[start:end]
-            delta[cells, OBJECTNESS] = weight[start:end] * set_.obj_normalizer * (1 - values[:, OBJECTNESS])
+            delta[cells, OBJECTNESS] = weight[start:end] * keys.obj_normalizer * (1 - values[:, OBJECTNESS])
             delta[cells, 9:] = self._class_deltas(values[:, 9:], delta[cells, 9:], classes[start:end])
             start = end
-        return overlap(found.boxes, truth, "iou" if set_.iou_loss == "mse" else "giou")
+        return overlap(found.boxes, truth, "iou" if keys.iou_loss == "mse" else "giou")
 
     def _box_deltas(self, found: _Predictions, truth: Tensor, weight: Tensor) -> Tensor:
         """Computes (n, 8) deltas of coordinates and spreads.
@@ -177,7 +171,7 @@ class GaussianLoss(DetectionLoss):
         The coordinates take the density's derivative, or that of the overlap where `iou_loss` is not mse; the spreads
         always take the density's.
         """
-        set_ = self.settings
+        keys = self.settings
         values, pred = found.values, found.boxes
         point = truth[:, :2] + self.shift * truth[:, 2:] if self.shift else truth[:, :2]
         ratio = truth[:, 2:] * truth.new_tensor(found.size) / truth.new_tensor(self.kind.anchors)[found.anchor]
@@ -188,29 +182,29 @@ class GaussianLoss(DetectionLoss):
         density = (square * -0.5).exp() / (math.sqrt(2 * math.pi) * (spread + SIGMA).double())
         scale = (2 - truth[:, 2] * truth[:, 3])[:, None]
         certain = (0.5 / (density + TINY) * density * scale).float()
-        by_spread = certain * (square.float() / spread - 1 / (spread + SIGMA)) * set_.uc_normalizer
-        if set_.iou_loss == "mse":
+        by_spread = certain * (square.float() / spread - 1 / (spread + SIGMA)) * keys.uc_normalizer
+        if keys.iou_loss == "mse":
             by_place = certain * apart / spread
         else:
             sides = torch.where(pred[:, 2:] == 0, pred.new_ones(()), pred[:, 2:])
-            by_place = overlap_gradient(torch.cat([pred[:, :2], sides], dim=1), truth, set_.iou_loss)
+            by_place = overlap_gradient(torch.cat([pred[:, :2], sides], dim=1), truth, keys.iou_loss)
             centre, grown = by_place[:, :2], by_place[:, 2:]
             centre = centre + self.shift * grown if self.shift else centre
             by_place = torch.cat([centre, grown * values[:, [4, 6]].exp()], dim=1)
-        by_place = by_place * (set_.iou_normalizer * weight)[:, None]
-        both = torch.stack([limited(by_place, set_.max_delta), limited(by_spread, set_.max_delta)], dim=2)
+        by_place = by_place * (keys.iou_normalizer * weight)[:, None]
+        both = torch.stack([limited(by_place, keys.max_delta), limited(by_spread, keys.max_delta)], dim=2)
         return both.flatten(1)
 
     def _class_deltas(self, output: Tensor, now: Tensor, classes: Tensor) -> Tensor:
         """As in `YoloLoss`, but a cell counts as taken when the delta of class 0 is set."""
-        set_ = self.settings
+        keys = self.settings
         hot = torch.nn.functional.one_hot(classes, self.classes).to(output.dtype)
-        step = smoothed(hot, set_.label_smooth_eps) - output
+        step = smoothed(hot, keys.label_smooth_eps) - output
         first, further = step, step
-        if set_.class_weights is not None:
+        if keys.class_weights is not None:
             weight = self.settings.weight_of(classes, output)[:, None]
             further = step * weight
-            first = torch.where(hot > 0, step * (weight * set_.cls_normalizer), step)
+            first = torch.where(hot > 0, step * (weight * keys.cls_normalizer), step)
         return torch.where(now[:, :1] != 0, torch.where(hot > 0, further, now), first)
 
     def _parts(self, delta: Tensor, overlaps: Tensor) -> Tensor:

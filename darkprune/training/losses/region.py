@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -58,6 +59,22 @@ class RegionSettings:
         )
 
 
+class _Predictions(NamedTuple):
+    """All predictions of a batch: (images · rows · columns · anchors) rows.
+
+    Attributes:
+        values: (n, 5 + classes), objectness and classes activated.
+        boxes: (n, 4) decoded, relative to the input.
+        corner: (n, 2) column and row.
+        anchors: (n, 2) width and height of the anchor, relative to the input.
+    """
+
+    values: Tensor
+    boxes: Tensor
+    corner: Tensor
+    anchors: Tensor
+
+
 class RegionLoss(DetectionLoss):
     """Computes a [region] head's deltas; predictions are (images · cells · anchors, 5 + classes), cell by cell."""
 
@@ -70,7 +87,7 @@ class RegionLoss(DetectionLoss):
 
     def deltas(self, raw: Tensor, truths: Truths, size: tuple[int, int], seen: int) -> Deltas:
         """See `DetectionLoss.deltas`."""
-        set_ = self.settings
+        keys = self.settings
         images, _, rows, columns = raw.shape
         anchors, features = self.kind.num, self.classes + 5
         objects = truths.to(raw.device)
@@ -85,17 +102,17 @@ class RegionLoss(DetectionLoss):
         boxes = self._decode(values, corner, biases, grid)
         fit, which = (found.flatten() for found in best_iou(boxes.reshape(images, -1, 4), objects.boxes))
         delta = torch.zeros_like(values)
-        target = fit if set_.classfix == -1 else torch.zeros_like(fit)
-        delta[:, 4] = set_.noobject_scale * (target - values[:, 4]) * _slope(values[:, 4])
-        if set_.classfix != -1:
-            found = fit > set_.thresh
+        target = fit if keys.classfix == -1 else torch.zeros_like(fit)
+        delta[:, 4] = keys.noobject_scale * (target - values[:, 4]) * _slope(values[:, 4])
+        if keys.classfix != -1:
+            found = fit > keys.thresh
             delta[:, 4] = torch.where(found, delta.new_zeros(()), delta[:, 4])
-            if set_.classfix > 0:
+            if keys.classfix > 0:
                 self._fix_classes(values, objects, found, which, delta)
         if seen < WARM_UP:
             centred = torch.cat([(corner + 0.5) / grid, biases], dim=1)
             delta[:, :4] = _box_deltas(values, corner, biases, centred, grid, WARM_UP_SCALE)
-        overlaps = self._matched(values, boxes, corner, biases, objects, (rows, columns), delta)
+        overlaps = self._matched(_Predictions(values, boxes, corner, biases), objects, (rows, columns), delta)
         parts = self._parts(delta, overlaps)
         shaped = delta.reshape(images, rows, columns, anchors, features).permute(0, 3, 4, 1, 2)
         return Deltas(shaped.reshape(raw.shape), parts)
@@ -112,18 +129,10 @@ class RegionLoss(DetectionLoss):
         scale = values[cells, 4:5] if self.settings.classfix == 2 else 1.0
         delta[cells, 5:] = self._class_deltas(values[cells, 5:], classes) * scale
 
-    def _matched(
-        self,
-        values: Tensor,
-        boxes: Tensor,
-        corner: Tensor,
-        biases: Tensor,
-        truths: Truths,
-        grid: tuple[int, int],
-        delta: Tensor,
-    ) -> Tensor:
+    def _matched(self, found: _Predictions, truths: Truths, grid: tuple[int, int], delta: Tensor) -> Tensor:
         """Writes what the assigned predictions have to learn; of several objects in one place the last one counts."""
-        set_ = self.settings
+        keys = self.settings
+        values, boxes, corner, biases = found
         rows, columns = grid
         anchors = self.kind.num
         image, number = (truths.classes >= 0).nonzero(as_tuple=True)
@@ -132,7 +141,7 @@ class RegionLoss(DetectionLoss):
         cell = torch.minimum((truth[:, :2] * limits).long().clamp(min=0), limits - 1)
         first = ((image * rows + cell[:, 1]) * columns + cell[:, 0]) * anchors
         every = first[:, None] + torch.arange(anchors, device=first.device)
-        sides = biases[every] if set_.bias_match else boxes[every][..., 2:]
+        sides = biases[every] if keys.bias_match else boxes[every][..., 2:]
         flat = torch.cat([torch.zeros_like(sides), sides], dim=-1)
         shape = torch.cat([torch.zeros_like(truth[:, :2]), truth[:, 2:]], dim=1)[:, None]
         at = first + iou(flat, shape).argmax(dim=1)
@@ -147,10 +156,10 @@ class RegionLoss(DetectionLoss):
             biases[place],
             truth[kept],
             values.new_tensor((columns, rows)),
-            set_.coord_scale,
+            keys.coord_scale,
         )
-        present = shared[kept] if set_.rescore else torch.ones_like(shared[kept])
-        delta[place, 4] = set_.object_scale * (present - values[place, 4]) * _slope(values[place, 4])
+        present = shared[kept] if keys.rescore else torch.ones_like(shared[kept])
+        delta[place, 4] = keys.object_scale * (present - values[place, 4]) * _slope(values[place, 4])
         delta[place, 5:] = self._class_deltas(values[place, 5:], classes[kept])
         return shared
 

@@ -1,6 +1,6 @@
 """The objects of a batch, and which anchor of which cell has to find each (`forward_yolo_layer`).
 
-Both depend on the labels alone, so that they are worked out on the CPU while an accelerator is busy.
+Both depend on the labels alone, so that they are computed on the CPU while an accelerator is busy.
 """
 
 from __future__ import annotations
@@ -87,33 +87,40 @@ class Matches:
         return Matches(image, anchor, row, column, truth, self.turns)
 
 
-def match(
-    truths: Truths,
-    anchors: Sequence[tuple[float, float]],
-    mask: Sequence[int],
-    grid: tuple[int, int],
-    size: tuple[int, int],
-    threshold: float = 1.0,
-    kind: OverlapKind = "iou",
-    shift: float = 0.0,
-    *,
-    best_always: bool = True,
-) -> Matches:
-    """Assigns every object to the anchor of the best shape, and to others above a threshold.
+@dataclass(frozen=True)
+class Assignment:
+    """Which anchors an object is assigned to: that of the best shape, and others above a threshold.
+
+    Attributes:
+        anchors: all anchors of the network, in pixels.
+        mask: those that the head has.
+        threshold: further anchors whose shape overlaps more get the object too (`iou_thresh`).
+        kind: of that overlap (`iou_thresh_kind`).
+        shift: which point of the box chooses the cell: 0 centre, −0.5 left top, 0.5 right bottom (Gaussian_yolo).
+        best_always: whether the best anchor gets it even below the threshold, as in darknet.
+    """
+
+    anchors: Sequence[tuple[float, float]]
+    mask: Sequence[int]
+    threshold: float = 1.0
+    kind: OverlapKind = "iou"
+    shift: float = 0.0
+    best_always: bool = True
+
+
+def match(truths: Truths, rule: Assignment, grid: tuple[int, int], size: tuple[int, int]) -> Matches:
+    """Assigns the objects of a batch to anchors of cells.
 
     Args:
         truths: on the CPU.
-        anchors: all anchors of the network, in pixels.
-        mask: those that the head has.
+        rule: which anchors.
         grid: columns and rows of the head's map.
         size: width and height of the network's input, in pixels.
-        threshold, kind: `iou_thresh` and `iou_thresh_kind`: further anchors whose shape overlaps more get it too.
-        shift: which point of the box chooses the cell: 0 centre, −0.5 left top, 0.5 right bottom (Gaussian_yolo).
-        best_always: whether the best anchor gets it even below the threshold, as in darknet.
 
     Returns:
         Entries in darknet's order within each cell.
     """
+    anchors, mask, shift = rule.anchors, rule.mask, rule.shift
     image, truth = (truths.classes >= 0).nonzero(as_tuple=True)
     boxes = truths.boxes[image, truth]
     shapes = _shapes(anchors, size)
@@ -122,9 +129,9 @@ def match(
     best = fit.argmax(dim=1)
     wanted = torch.nn.functional.one_hot(best, len(anchors)).bool()
     order = torch.where(wanted, -1, torch.arange(len(anchors)))
-    if threshold < 1:
-        above = overlap(shapes[None], flat, kind) > threshold
-        wanted = wanted | above if best_always else above
+    if rule.threshold < 1:
+        above = overlap(shapes[None], flat, rule.kind) > rule.threshold
+        wanted = wanted | above if rule.best_always else above
     entry, anchor = wanted.nonzero(as_tuple=True)
     position = _positions(mask, len(anchors))[anchor]
     kept = position >= 0

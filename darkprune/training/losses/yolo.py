@@ -19,7 +19,7 @@ from darkprune.training.losses.base import (
 )
 from darkprune.training.losses.boxes import best_iou, iou, overlap, overlap_gradient
 from darkprune.training.losses.settings import LIKELY, HeadSettings, limited
-from darkprune.training.losses.truths import Matches, Truths, match
+from darkprune.training.losses.truths import Assignment, Matches, Truths, match
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -45,7 +45,7 @@ class YoloSettings(HeadSettings):
 
 
 class _Cells(NamedTuple):
-    """Where a list of predictions stands; each (n,)."""
+    """Places of a list of predictions; each (n,)."""
 
     image: Tensor
     anchor: Tensor
@@ -63,20 +63,13 @@ class YoloLoss(DetectionLoss):
         self.classes = kind.classes
         self.limit = settings.max
         self.scale = settings.delta_normalizer
+        self.assignment = Assignment(kind.all_anchors, kind.mask, settings.iou_thresh, settings.iou_thresh_kind)
 
     def deltas(self, raw: Tensor, truths: Truths, size: tuple[int, int], seen: int) -> Deltas:
         """See `DetectionLoss.deltas`."""
         images, _, rows, columns = raw.shape
         output = self._activate(raw.reshape(images, len(self.kind.mask), self.classes + 5, rows, columns))
-        matches = match(
-            truths,
-            self.kind.all_anchors,
-            self.kind.mask,
-            (columns, rows),
-            size,
-            self.settings.iou_thresh,
-            self.settings.iou_thresh_kind,
-        ).to(raw.device)
+        matches = match(truths, self.assignment, (columns, rows), size).to(raw.device)
         objects = truths.to(raw.device)
         delta = torch.zeros_like(output)
         self._background(output, objects, size, delta)
@@ -119,28 +112,28 @@ class YoloLoss(DetectionLoss):
 
     def _background(self, output: Tensor, truths: Truths, size: tuple[int, int], delta: Tensor) -> None:
         """Writes what every cell has to learn before any object is assigned: mostly that there is none."""
-        set_ = self.settings
+        keys = self.settings
         shape = (*output.shape[:2], *output.shape[3:])
         fit, which = best_iou(self._all_boxes(output, size), truths.boxes)
         fit, which = fit.reshape(shape), which.reshape(shape)
         objectness = output[:, :, 4]
-        wanted = set_.obj_normalizer * (0 - objectness)
+        wanted = keys.obj_normalizer * (0 - objectness)
         likely = (output[:, :, 5:] > LIKELY).any(dim=2)
-        ignored = likely & (fit > set_.ignore_thresh)
-        if set_.objectness_smooth:
-            wanted = torch.where(ignored, torch.maximum(wanted, set_.obj_normalizer * (fit - objectness)), wanted)
+        ignored = likely & (fit > keys.ignore_thresh)
+        if keys.objectness_smooth:
+            wanted = torch.where(ignored, torch.maximum(wanted, keys.obj_normalizer * (fit - objectness)), wanted)
         else:
             wanted = torch.where(ignored, wanted.new_zeros(()), wanted)
         delta[:, :, 4] = wanted
-        if set_.truth_thresh < 1:
+        if keys.truth_thresh < 1:
             self._well_placed(output, truths, size, fit, which, delta)
 
     def _well_placed(
         self, output: Tensor, truths: Truths, size: tuple[int, int], fit: Tensor, which: Tensor, delta: Tensor
     ) -> None:
         """Assigns an object to every prediction that overlaps it more than `truth_thresh`."""
-        set_ = self.settings
-        cells = _Cells(*(fit > set_.truth_thresh).nonzero(as_tuple=True))
+        keys = self.settings
+        cells = _Cells(*(fit > keys.truth_thresh).nonzero(as_tuple=True))
         if not len(cells.image):
             return
         values = output[cells.image, cells.anchor, :, cells.row, cells.column]
@@ -148,11 +141,11 @@ class YoloLoss(DetectionLoss):
         classes = truths.classes[cells.image, truth]
         weight = self.settings.weight_of(classes, values)
         square = fit[cells].square()
-        target = square if set_.objectness_smooth else torch.ones_like(square)
+        target = square if keys.objectness_smooth else torch.ones_like(square)
         wanted = torch.zeros_like(values)
-        wanted[:, 4] = set_.obj_normalizer * (target - values[:, 4])
+        wanted[:, 4] = keys.obj_normalizer * (target - values[:, 4])
         wanted[:, 5:] = self._class_deltas(values[:, 5:], wanted[:, 5:], classes)
-        if set_.objectness_smooth:
+        if keys.objectness_smooth:
             place = torch.arange(len(classes), device=classes.device)
             wanted[place, 5 + classes] = weight * (square - values[place, 5 + classes])
         grid = (output.shape[4], output.shape[3])
@@ -163,7 +156,7 @@ class YoloLoss(DetectionLoss):
         self, output: Tensor, truths: Truths, matches: Matches, size: tuple[int, int], delta: Tensor
     ) -> Tensor:
         """Adds what the assigned predictions have to learn; returns their overlaps (IoU, reported overlap): (n, 2)."""
-        set_ = self.settings
+        keys = self.settings
         every = _Cells(matches.image, matches.anchor, matches.row, matches.column)
         values = output[every.image, every.anchor, :, every.row, every.column]
         boxes = truths.boxes[matches.image, matches.truth]
@@ -179,8 +172,8 @@ class YoloLoss(DetectionLoss):
             turn = slice(start, end)
             cells = _Cells(*(part[turn] for part in every))
             now = delta[cells.image, cells.anchor, :, cells.row, cells.column]
-            present = weight[turn] * set_.obj_normalizer * (1 - values[turn, 4])
-            if set_.objectness_smooth:  # what the background wrote stays
+            present = weight[turn] * keys.obj_normalizer * (1 - values[turn, 4])
+            if keys.objectness_smooth:  # the delta of the background stays
                 present = torch.where(now[:, 4] == 0, present, now[:, 4])
             now[:, 4] = present
             now[:, 5:] = self._class_deltas(values[turn, 5:], now[:, 5:], classes[turn])
@@ -198,20 +191,20 @@ class YoloLoss(DetectionLoss):
         size: tuple[int, int],
     ) -> tuple[Tensor, Tensor]:
         """Computes (n, 4) deltas of boxes, and (n, 2) their IoU and the overlap that the report is made of."""
-        set_ = self.settings
+        keys = self.settings
         pred = self._decode(values, cells, grid, size)
         shared = iou(pred, truth)
-        reported = overlap(pred, truth, "giou") if set_.iou_loss == "giou" else shared
+        reported = overlap(pred, truth, "giou") if keys.iou_loss == "giou" else shared
         overlaps = torch.stack([shared, reported], dim=1)
-        factor = (set_.iou_normalizer * weight)[:, None]
-        if set_.iou_loss == "mse":
+        factor = (keys.iou_normalizer * weight)[:, None]
+        if keys.iou_loss == "mse":
             wanted = self._targets(cells, truth, grid, size) - values[:, :4]
             return (2 - truth[:, 2] * truth[:, 3])[:, None] * wanted * factor, overlaps
         sides = torch.where(pred[:, 2:] == 0, pred.new_ones(()), pred[:, 2:])
-        wanted = overlap_gradient(torch.cat([pred[:, :2], sides], dim=1), truth, set_.iou_loss)
+        wanted = overlap_gradient(torch.cat([pred[:, :2], sides], dim=1), truth, keys.iou_loss)
         if not self.kind.new_coords:
             wanted = torch.cat([wanted[:, :2], wanted[:, 2:] * values[:, 2:4].exp()], dim=1)
-        return limited(wanted * factor, set_.max_delta), overlaps
+        return limited(wanted * factor, keys.max_delta), overlaps
 
     def _targets(self, cells: _Cells, truth: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
         """Returns the values (n, 4) that would make the boxes equal the objects."""
@@ -230,33 +223,33 @@ class YoloLoss(DetectionLoss):
             now: deltas so far.
             classes: (n,) class of the object.
         """
-        set_ = self.settings
+        keys = self.settings
         hot = torch.nn.functional.one_hot(classes, self.classes).to(output.dtype)
-        step = smoothed(hot, set_.label_smooth_eps) - output
+        step = smoothed(hot, keys.label_smooth_eps) - output
         own = classes[:, None]
         first = step
         further = step
-        if set_.focal_loss:
+        if keys.focal_loss:
             likelihood = output.gather(1, own) + 1e-15
             slope = -(1 - likelihood) * (2 * likelihood * likelihood.log() + likelihood - 1)
             first = (hot - output) * (0.5 * slope)
-        if set_.class_weights is not None:
+        if keys.class_weights is not None:
             weight = self.settings.weight_of(classes, output)[:, None]
             further = step * weight
-            if not set_.focal_loss:
-                first = torch.where(hot > 0, step * (weight * set_.cls_normalizer), step)
+            if not keys.focal_loss:
+                first = torch.where(hot > 0, step * (weight * keys.cls_normalizer), step)
         taken = now.gather(1, own) != 0
         return torch.where(taken, torch.where(hot > 0, further, now), first)
 
     def _parts(self, delta: Tensor, overlaps: Tensor) -> Tensor:
-        set_ = self.settings
+        keys = self.settings
         box, objectness, classes = sums_of_squares(delta[:, :, :4], delta[:, :, 4], delta[:, :, 5:])
         count = len(overlaps)
-        if set_.iou_loss == "mse" or not set_.show_details:
+        if keys.iou_loss == "mse" or not keys.show_details:
             loss = box + objectness + classes
         else:
             missed = (1 - overlaps[:, 1]).sum() / max(1, count)
-            loss = set_.iou_normalizer * missed + set_.obj_normalizer * (objectness + classes)
+            loss = keys.iou_normalizer * missed + keys.obj_normalizer * (objectness + classes)
         return vector([loss, box, objectness, classes, overlaps[:, 0].sum(), float(count)], delta)
 
 

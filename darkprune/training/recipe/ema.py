@@ -48,20 +48,20 @@ class Ema:
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Takes in the weights after a step (1 is the first), or hands the average over at `apply_at`."""
-        set_ = self.settings
-        if not set_.alpha or step < set_.start or (set_.apply_at and step > set_.apply_at):
+        settings = self.settings
+        if not settings.alpha or step < settings.start or (settings.apply_at and step > settings.apply_at):
             return
         current = self.network.state_dict()
         if not self.values:
             self.values = {name: tensor.clone() for name, tensor in current.items()}
             self.steps = 0
-        elif set_.apply_at and step == set_.apply_at:
+        elif settings.apply_at and step == settings.apply_at:
             for name, tensor in self.values.items():
                 current[name].copy_(tensor)
             self.values = {}
             return
         self.steps += 1
-        alpha = min(set_.alpha, (1 + self.steps) / (10 + self.steps)) if set_.ramp else set_.alpha
+        alpha = min(settings.alpha, (1 + self.steps) / (10 + self.steps)) if settings.ramp else settings.alpha
         averages, values = list(self.values.values()), [current[name] for name in self.values]
         torch._foreach_lerp_(averages, values, 1 - alpha)
 

@@ -1,66 +1,17 @@
-"""The record of |γ| over a run: its file, and its figure (8, 9 and 11 of [GCP])."""
+"""The figure of |γ| over a run, as figures 8, 9 and 11 of Chu et al. 2023."""
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from darkprune.errors import DataError
 from darkprune.training.records.curves import new_figure
+from darkprune.training.sparsity.gammas import GammaRecord
 
-MAX_BYTES = 64 << 20
-_MOST = 1 << 24  #: counts of a file that is taken seriously
 _COLUMNS = 5
-
-
-@dataclass(frozen=True, eq=False)
-class GammaRecord:
-    """Histograms of |γ|, group by group and epoch by epoch.
-
-    Attributes:
-        groups: names.
-        epochs: numbers of the recorded epochs.
-        edges: (bins + 1,), of the bins; larger values count in the last.
-        counts: (epochs, groups, bins).
-    """
-
-    groups: tuple[str, ...]
-    epochs: npt.NDArray[np.int64]
-    edges: npt.NDArray[np.float64]
-    counts: npt.NDArray[np.int64] = field(repr=False)
-
-
-def read_gammas(path: Path) -> GammaRecord:
-    """Reads a `gamma.npz`.
-
-    Raises:
-        DataError: it is none.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > MAX_BYTES:
-                raise ValueError("too large")
-        with np.load(path, allow_pickle=False) as data:
-            groups, epochs, edges, counts = (data[name] for name in ("groups", "epochs", "edges", "counts"))
-        record = GammaRecord(
-            tuple(str(name) for name in groups.tolist()),
-            epochs.astype(np.int64),
-            edges.astype(np.float64),
-            counts.astype(np.int64),
-        )
-        if record.counts.shape != (len(record.epochs), len(record.groups), len(record.edges) - 1) or not counts.size:
-            raise ValueError("sizes do not fit")
-        if record.counts.size > _MOST or not np.isfinite(record.edges).all() or (record.counts < 0).any():
-            raise ValueError("counts make no sense")
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
-        raise DataError(f"{path}: is no record of γ ({str(error)[:80] or type(error).__name__})") from None
-    return record
 
 
 def quantile(record: GammaRecord, group: int, part: float) -> npt.NDArray[np.float64]:

@@ -15,6 +15,7 @@ step is s·64/B.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,8 +28,10 @@ from darkprune.surgery.apply import Cut
 from darkprune.training.loop.checkpoint import RunFolder
 from darkprune.training.loop.hooks import Hook
 from darkprune.training.recipe.recipe import Recipe
+from darkprune.training.records.curves import save_figure
 from darkprune.training.settings import TrainSettings
-from darkprune.training.sparsity.gammas import GammaHistory
+from darkprune.training.sparsity.gamma_figure import gamma_figure
+from darkprune.training.sparsity.gammas import GammaRecord
 from darkprune.training.sparsity.layers import SparseLayer, sparse_layers
 from darkprune.training.sparsity.strength import NEGLIGIBLE, FixedS, SteeredS, Strength
 
@@ -65,7 +68,7 @@ class Sparsity(Hook):
         self.folder = folder
         self.switch_step = math.ceil(settings.switch * recipe.steps)
         self._groups = divide(network.graph, settings.groups)
-        self.history = GammaHistory(tuple(group.name for group in self._groups))
+        self.history = GammaRecord.empty(tuple(group.name for group in self._groups))
         self._spared: list[Tensor] | None = None
         self.layers: tuple[SparseLayer, ...] = ()
         self._take(network)
@@ -121,7 +124,7 @@ class Sparsity(Hook):
         """Records the distribution of |γ|, and chooses anew where asked to."""
         if self.settings.reselect and self._spared is not None:
             self._select()
-        self.history.add(epoch, self._by_group())
+        self.history = self.history.with_epoch(epoch, self._by_group())
         if self.folder is not None:
             self.history.write(self.folder.folder / "gamma.npz")
 
@@ -147,13 +150,16 @@ class Sparsity(Hook):
 
     def draw(self) -> None:
         """Draws the distributions."""
-        if self.folder is not None:
-            self.history.draw(self.folder.folder / "gamma.png")
+        if self.folder is not None and len(self.history.epochs):
+            figure = gamma_figure(self.history)
+            if figure is not None:
+                save_figure(figure, self.folder.folder / "gamma.png")
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the channels that are spared, the state of s, and the histograms."""
         strength = self._strength.state_dict()
-        return {"spared": self._spared, "strength": strength, "history": self.history.state_dict()}
+        history = {"epochs": self.history.epochs.tolist(), "counts": torch.from_numpy(self.history.counts)}
+        return {"spared": self._spared, "strength": strength, "history": history}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores them."""
@@ -161,7 +167,8 @@ class Sparsity(Hook):
         spared = state["spared"]
         self._spared = None if spared is None else [each.to(device) for each in spared]
         self._strength.load_state_dict(state["strength"])
-        self.history.load_state_dict(state["history"])
+        epochs, counts = np.array(state["history"]["epochs"], np.int64), state["history"]["counts"].numpy()
+        self.history = replace(self.history, epochs=epochs, counts=counts)
 
     def _gamma(self, layer: SparseLayer) -> Tensor:
         return tensor_of(self.network, layer.layer, "scales").detach()
