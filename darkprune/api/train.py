@@ -21,8 +21,8 @@ def train(
 ) -> TrainResult:
     """Trains a network on labelled images.
 
-    Ctrl-C ends the run after the step that it is in: `TrainResult.stopped` is true, and `resume=True` goes on from
-    there, with the same result as a run that was not interrupted.
+    Ctrl-C ends the run after the step that it is in: `TrainResult.stopped` is true, and `resume=True` continues
+    with the same result as a run that was not interrupted.
 
     Args:
         pair: the network; without weights it starts from fresh ones.
@@ -32,7 +32,7 @@ def train(
         progress: gets an event after every step; by default a bar is shown where a person can see it.
 
     Raises:
-        DarkpruneError: of whatever cannot be read, trained or written.
+        DarkpruneError: something cannot be read, trained or written.
     """
     from darkprune.training.tasks import train_network
 
@@ -58,7 +58,7 @@ def distill(
         progress: see `train`.
 
     Raises:
-        DarkpruneError: of whatever cannot be read, trained or written.
+        DarkpruneError: something cannot be read, trained or written.
     """
     from darkprune.training.tasks import distil_network
 

@@ -1,1 +1,1 @@
-"""Training: darknet's losses, data augmentation, schedules; sparse training and distillation; exact resume."""
+"""Training: darknet's losses, augmentation and schedules; sparse training, distillation, pruning while training."""

@@ -18,7 +18,7 @@ class TrainResult:
         cfg: of the `last`, `best` and `final` weights.
         weights: files by kind: `last`, `best` (by the validation set), `final` (once the run is complete).
         steps: steps done.
-        stopped: whether it was interrupted; `resume=True` goes on from there.
+        stopped: whether it was interrupted; `resume=True` continues.
         measure: what is measured on the validation set: `map50`, or `top1` of a classifier.
         measured: the last measurement, as a fraction; None without a validation set.
         best: the highest one.

@@ -81,7 +81,7 @@ def run_task(task: Task, output: Path, settings: RunSettings, progress: Progress
         progress: gets an event after every step, in the first process.
 
     Raises:
-        DarkpruneError: of whatever cannot be read, trained or written.
+        DarkpruneError: something cannot be read, trained or written.
     """
     graph = task.graph
     ranks = join_ranks(choose_device(settings.device).type == "cuda")
@@ -171,7 +171,7 @@ def make_trainer(
 
 
 def _open_folder(folder: RunFolder, inputs: Sequence[Path], settings: RunSettings) -> None:
-    """Makes the run's folder, or finds the one to go on with.
+    """Makes the run's folder, or finds the one to resume.
 
     Raises:
         OutputError: it exists without `resume` or `overwrite`, holds an input, or cannot be written.
@@ -180,7 +180,7 @@ def _open_folder(folder: RunFolder, inputs: Sequence[Path], settings: RunSetting
     path = folder.folder
     if settings.resume:
         if not folder.state.is_file():
-            raise TrainingError(f"{path}: has no {STATE} to go on from; leave out --resume to start")
+            raise TrainingError(f"{path}: has no {STATE} to resume from; leave out --resume to start")
         return
     check_folder(path, inputs, settings.overwrite)
     try:
@@ -194,7 +194,7 @@ def _open_folder(folder: RunFolder, inputs: Sequence[Path], settings: RunSetting
 def _within_memory(
     recipe: Recipe, graph: Graph, folder: RunFolder, ranks: Ranks, resume: bool, device: torch.device
 ) -> Recipe:
-    """Divides steps into more parts where memory needs it; a run that is continued keeps its parts."""
+    """Divides steps into more parts where memory needs it; a resumed run keeps its parts."""
     parts = recipe.parts
     if ranks.first:
         if resume:

@@ -134,7 +134,7 @@ class RunSettings(TrainingKeys, GradualSettings):
     workers: int | None = setting(None, "processes that prepare images", group=_DATA, default_text="one per core")
     no_cache: bool = setting(False, "do not keep decoded images in memory", group=_DATA)
     size: str | None = setting(None, "another input size than the cfg's", group=_RUN, metavar="WxH")
-    resume: bool = setting(False, "go on with the run in DIR, exactly where it was", group=_RUN)
+    resume: bool = setting(False, "continue the run in DIR, exactly where it was", group=_RUN)
     overwrite: bool = setting(False, "replace an earlier run", group=_RUN)
     freeze: int = setting(0, "leave the first N layers exactly as they are", group=_RUN)
     seed: int = setting(0, "of everything random", group=_RUN)
@@ -161,7 +161,7 @@ class RunSettings(TrainingKeys, GradualSettings):
         if self.seed < 0:
             raise UsageError(f"--seed {self.seed} must not be negative")
         if self.resume and self.overwrite:
-            raise UsageError("--resume goes on with a run, --overwrite replaces it; give one of them")
+            raise UsageError("--resume continues a run, --overwrite replaces it; give one of them")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -55,7 +55,7 @@ def train_network(
         progress: gets an event after every step.
 
     Raises:
-        DarkpruneError: of whatever cannot be read, trained or written.
+        DarkpruneError: something cannot be read, trained or written.
     """
     settings = with_preset(settings, graph)
     stored = resized(graph, settings.size)
@@ -100,7 +100,7 @@ def distil_network(
         progress: gets an event after every step.
 
     Raises:
-        DarkpruneError: of whatever cannot be read, trained or written.
+        DarkpruneError: something cannot be read, trained or written.
     """
     graph = resized(student[0], settings.size)
     original = resized(teacher[0], f"{graph.net.input.w}x{graph.net.input.h}")

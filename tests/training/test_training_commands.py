@@ -95,7 +95,7 @@ def test_sparse_training_then_distillation(place: Path, capsys: pytest.CaptureFi
         (["--data", "x.data", "--precision", "fp16"], "GPU"),
         (["--data", "x.data", "--size", "bad"], "--size"),
         (["--data", "x.data", "--seed", "-1"], "--seed"),
-        (["--data", "x.data", "--resume"], "go on from"),
+        (["--data", "x.data", "--resume"], "resume from"),
         (["--data", "x.data", "--resume", "--overwrite"], "one of them"),
     ],
 )

@@ -70,7 +70,7 @@ def report(args: Namespace, settings: RunSettings, result: TrainResult, data: Pa
 
 def _print(result: TrainResult) -> None:
     if result.stopped:
-        print(f"stopped after step {result.steps}; the same command with --resume goes on from there")
+        print(f"stopped after step {result.steps}; the same command with --resume continues")
     else:
         speed, waited = f"{result.images_per_second:.1f} images/s", f"{100 * result.waited:.0f} %"
         print(f"{result.steps} steps, {speed}, {waited} of the time waiting for data")

@@ -53,9 +53,6 @@ class Augmentation:
     limit: int = 200
 
 
-NO_AUGMENTATION = Augmentation(jitter=0.0, flip=False)
-
-
 def read_augmentation(graph: Graph) -> Augmentation:
     """Reads [net] and the last detection head with darknet's defaults.
 
@@ -230,7 +227,7 @@ def draw_colours(random: np.random.Generator, what: Augmentation) -> tuple[float
 
 
 def shift_colours(pixels: Pixels, hue: float, saturation: float, exposure: float) -> Pixels:
-    """Changes hue (part of the circle), saturation and brightness in 8-bit HSV; a grey image only in brightness."""
+    """Changes hue (part of the circle), saturation and brightness in 8-bit HSV; grayscale only in brightness."""
     if pixels.shape[2] != 3:
         return pixels if exposure == 1 else _keep_channels(cv2.convertScaleAbs(pixels, alpha=exposure), pixels.shape[2])
     if hue == 0 and saturation == 1 and exposure == 1:

@@ -1,7 +1,7 @@
-"""Batches for training: made ahead by worker processes, and the same whatever their number.
+"""Batches for training: made ahead by worker processes; their number does not change the batches.
 
-Which images a step sees, and how they are varied, follows from the seed and the step's number alone. So a run can be
-taken up at any step, several processes can share a step, and nothing has to be remembered.
+Which images a step sees, and how they are varied, depends on the seed and the step's number alone. So a run can be
+resumed at any step, several processes can share a step, and no state of a generator has to be saved.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class SizeSettings:
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """How examples are dealt out.
+    """How examples are distributed over steps, parts and processes.
 
     Attributes:
         batch: examples per step, over all processes.
@@ -106,7 +106,7 @@ class BatchPlan:
         return self.batch // self.parts
 
     def image_of(self, position: int, images: int) -> int:
-        """Returns which image stands at a position of the endless, ever newly shuffled list."""
+        """Returns which image is at a position of an endless list that is shuffled anew in every epoch."""
         return int(_order(self.seed, position // images, images)[position % images])
 
 
@@ -139,7 +139,7 @@ class Batch:
 
 
 class BatchLoader:
-    """Makes a run's batches from some step on."""
+    """Makes the batches of a run."""
 
     def __init__(self, maker: ExampleMaker, plan: BatchPlan, workers: int, *, pin: bool = False) -> None:
         """Prepares to load.
@@ -148,7 +148,7 @@ class BatchLoader:
             maker: makes the examples.
             plan: which ones.
             workers: processes; 0 makes them in this one.
-            pin: put pixels into memory that a GPU can fetch from by itself.
+            pin: put pixels into page-locked memory.
         """
         self.maker = maker
         self.plan = plan
@@ -178,18 +178,18 @@ class BatchLoader:
                 if self.pin:
                     found = Batch(found.step, found.pixels.pin_memory(), found.truths, found.sources, found.problems)
                 yield found
-        except (ConnectionError, EOFError) as error:  # a worker that dies while it hands something over
+        except (ConnectionError, EOFError) as error:  # a worker that dies while it sends a batch
             raise RuntimeError("DataLoader worker has hung up") from error
         finally:
-            # torch ends its workers when the iterator goes; a traceback that still holds it would keep them, and
-            # torch's complaints about dead ones would come up anywhere
+            # torch ends its workers when the iterator is freed; a traceback that still refers to it would keep them
+            # alive, and their errors would be raised anywhere
             shut_down = getattr(source, "_shutdown_workers", None)
             if shut_down is not None:
                 shut_down()
 
 
 class _Places(Sampler[tuple[int, int]]):
-    """(step, part) of everything that is to come for this process."""
+    """(step, part) of every part that this process will compute."""
 
     def __init__(self, plan: BatchPlan, first: int) -> None:
         self.plan = plan
@@ -202,7 +202,7 @@ class _Places(Sampler[tuple[int, int]]):
 
 
 class _Parts(TorchDataset["Batch | DataError"]):
-    """Makes the part of a step; what goes wrong comes back as a value, since errors lose their type on the way."""
+    """Makes the part of a step. An error is returned as a value, since its type is lost between processes."""
 
     def __init__(self, maker: ExampleMaker, plan: BatchPlan) -> None:
         self.maker = maker
@@ -234,14 +234,14 @@ def _order(seed: int, epoch: int, images: int) -> npt.NDArray[np.int64]:
 
 
 def died(error: RuntimeError) -> bool:
-    """Tells whether an error is torch's word that a worker has died; it comes at any place, by a signal."""
+    """Tells whether an error means that a worker has died; torch raises it anywhere, from a signal handler."""
     return "DataLoader worker" in str(error)
 
 
 def _quiet(worker: int) -> None:
-    """Leaves the cores to the other workers, and Ctrl-C and a first SIGTERM to the process that trains.
+    """Prepares a worker: one thread, no reaction to Ctrl-C and to a first SIGTERM.
 
-    Both reach all processes of a terminal or a batch system's job; the run has to finish its step.
+    Both reach all processes of a terminal or a batch system's job; the process that trains has to finish its step.
     """
     cv2.setNumThreads(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

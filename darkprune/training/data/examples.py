@@ -81,7 +81,7 @@ class ImageSet:
         try:
             return self.read(index)
         except DataError:
-            return None  # said when it is met in training
+            return None  # reported when training needs it
 
 
 def image_set(dataset: Dataset, classes: int, channels: int) -> tuple[ImageSet, tuple[DataProblem, ...]]:
@@ -145,7 +145,7 @@ class Example:
 
 
 class ExampleMaker:
-    """Makes examples; the same random numbers give the same example, in whatever process."""
+    """Makes examples; the same random numbers give the same example in every process."""
 
     def __init__(self, images: ImageSet, what: Augmentation, strict: bool) -> None:
         """Takes the images and the augmentation; `strict` stops at the first image that cannot be read."""

@@ -1,4 +1,4 @@
-"""A detection head as a source of soft targets: what a student compares with its teacher (METHODS §3)."""
+"""Soft targets of a detection head: what a student compares with its teacher."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class SoftHead:
         return raw.float().reshape(images, len(self.mask), -1, rows, columns).movedim(2, -1)
 
     def scores(self, cells: Tensor, with_objectness: bool) -> Tensor:
-        """Returns the raw class scores, behind the objectness' where asked for."""
+        """Returns the raw class scores, with the objectness before them where asked for."""
         scores = cells[..., self.first + (0 if with_objectness else 1) :]
         return torch.logit(scores, eps=1e-6) if self.activated else scores
 

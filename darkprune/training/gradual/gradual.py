@@ -1,9 +1,9 @@
-"""Pruning inside a run: step by step, while the network learns (METHODS §5).
+"""Pruning inside a run: step by step, while the network learns (Yin et al., ICCAI 2020).
 
 Each stage chooses its channels as `darkprune prune` does, on the weights of that moment, and lets them fade: their γ
 (or filters, where there is no batch normalisation) shrink to 0 over the stage's steps. What is left of a channel then
-is the constant act(β), which the cut at the end of the stage folds into the consumers: no jump, and from there on
-every step is cheaper.
+is the constant act(β), which the cut at the end of the stage folds into the consumers, so that the loss does not jump;
+every step after it is cheaper.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class GradualPruning(Hook):
     """Prunes a network between two epochs.
 
     Attributes:
-        cuts: step and size of the network behind every cut so far.
+        cuts: step and size of the network after every cut so far.
     """
 
     name = "pruning"
@@ -57,7 +57,7 @@ class GradualPruning(Hook):
 
         Raises:
             PlanError: with every layer at its floor more would remain than is asked for.
-            UsageError: settings that make no sense for this network.
+            UsageError: settings that this network does not allow.
         """
         self.network = network
         self.settings = settings
@@ -91,11 +91,11 @@ class GradualPruning(Hook):
         if stage is None:
             return
         left = stage.cut - step
-        for tensor, gone in self._fading:
-            tensor[gone] *= left / (left + 1)
+        for tensor, removed in self._fading:
+            tensor[removed] *= left / (left + 1)
 
     def cut_after(self, step: int) -> Cut | None:
-        """Returns what goes behind a step."""
+        """Returns the cut that is due after a step."""
         stage, plan = self._stage(step), self._plan
         if stage is None or plan is None or step < stage.cut:
             return None
@@ -108,11 +108,11 @@ class GradualPruning(Hook):
         return Cut(channels, keep, carriers, chosen.compensate, chosen.constant)
 
     def use(self, network: Network, cut: Cut | None = None) -> None:
-        """Goes on with the slim network."""
+        """Continues with the slim network."""
         self.network = network
 
     def after_cut(self, step: int) -> str:
-        """Notes a cut; returns words for the user."""
+        """Records a cut; returns a line for the user."""
         graph = self.network.graph
         self.cuts.append({"step": step, "macs": graph.macs, "params": graph.params})
         return (
@@ -125,7 +125,7 @@ class GradualPruning(Hook):
         return {"macs": float(self.network.graph.macs), "params": float(self.network.graph.params)}
 
     def status(self) -> str:
-        """Says how much is left."""
+        """Returns how much is left."""
         return f"{self._share():.0f} % of {self.settings.prune_of}"
 
     def state_dict(self) -> dict[str, Any]:
@@ -154,7 +154,7 @@ class GradualPruning(Hook):
         for _ in range(BISECTIONS):
             ratio = (low + high) / 2
             decision = self._decide(ranking, ratio)
-            left = _size_behind(decision, self.settings.prune_of)
+            left = _size_after(decision, self.settings.prune_of)
             if best is None or abs(left - target) < best[0]:
                 best = (abs(left - target), decision.plan)
             low, high = (ratio, high) if left > target else (low, ratio)
@@ -169,7 +169,7 @@ class GradualPruning(Hook):
         return decide(ranking, self.settings.prune_settings(ratio))
 
     def _check_floors(self) -> None:
-        least = _size_behind(self._decide(self._rank(), HIGHEST), self.settings.prune_of)
+        least = _size_after(self._decide(self._rank(), HIGHEST), self.settings.prune_of)
         if least > self.stages[-1].remaining * self.whole:
             raise PlanError(
                 f"--prune-to {self.stages[-1].remaining:g} cannot be met: with every layer at its floor "
@@ -178,7 +178,7 @@ class GradualPruning(Hook):
             )
 
     def _mask(self, plan: Plan) -> None:
-        """Finds the values that fade."""
+        """Takes a plan, and finds the values that fade."""
         self._plan, self._fading = plan, []
         for index, (width, kept, _) in plan.layers.items():
             names = {blob.name for blob in self.network.graph[index].blobs}
@@ -189,8 +189,8 @@ class GradualPruning(Hook):
                 tensor = tensor_of(self.network, index, "weights")
             else:
                 continue  # is cut as it is
-            gone = np.setdiff1d(np.arange(width), kept)
-            self._fading.append((tensor, torch.from_numpy(gone).to(tensor.device)))
+            removed = np.setdiff1d(np.arange(width), kept)
+            self._fading.append((tensor, torch.from_numpy(removed).to(tensor.device)))
 
 
 def size_of(graph: Graph, quantity: str) -> int:
@@ -200,5 +200,5 @@ def size_of(graph: Graph, quantity: str) -> int:
     return graph.macs if quantity == "macs" else graph.params
 
 
-def _size_behind(decision: Surgery, quantity: str) -> int:
+def _size_after(decision: Surgery, quantity: str) -> int:
     return size_of(decision.graph, quantity)

@@ -1,7 +1,7 @@
-"""A cut carried out on a network in training: weights, moments and averages lose the same channels.
+"""A cut of a network in training: weights, moments and averages lose the same channels.
 
-Whatever has a value for each of a network's weights is written as a weights file, cut by `darkprune.surgery.apply` like
-any other, and read back: there is one cut, and it is the one of `darkprune prune`.
+Everything that has a value for each weight of the network is written as a weights file, cut as `darkprune prune` does,
+and read back, so that there is only one implementation of the cut.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Values = Mapping[str, Tensor]  #: by the names of `Network.state_dict`
 
 @contextmanager
 def as_weights(graph: Graph, values: Values) -> Iterator[NetworkWeights]:
-    """Shows values as a weights file, which is gone when the block ends.
+    """Writes values as a weights file, which is deleted when the block ends.
 
     Args:
         graph: the network.
@@ -48,10 +48,10 @@ def as_weights(graph: Graph, values: Values) -> Iterator[NetworkWeights]:
 
 
 def cut_weights(cut: Cut, values: Values) -> dict[str, Tensor]:
-    """Cuts weights: constants of what goes are folded into what reads it.
+    """Cuts weights: constants of removed channels are folded into the layers that read them.
 
     Args:
-        cut: what goes.
+        cut: what is removed.
         values: the weights.
 
     Returns:
@@ -75,7 +75,7 @@ def cut_weights(cut: Cut, values: Values) -> dict[str, Tensor]:
 
 
 def cut_moments(cut: Cut, values: Values) -> dict[str, Tensor]:
-    """Takes the same channels out of something that only has the weights' shapes: nothing is folded."""
+    """Removes the same channels from values that only have the weights' shapes: nothing is folded."""
     return cut_weights(replace(cut, compensate="none", carriers=np.zeros_like(cut.carriers)), values)
 
 

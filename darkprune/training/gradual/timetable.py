@@ -1,8 +1,7 @@
-"""When a network is pruned while it trains, and how much remains each time (METHODS §5).
+"""When a network is pruned while it trains, and how much remains each time.
 
-The share that is gone rises between two epochs, by default as 1 − (1 − t)³: fast while much can be spared, slowly
-towards the end (Zhu & Gupta, *To prune, or not to prune*, 2017). Sources of the whole: Yin et al., ICCAI 2020, doi
-10.1145/3404555.3404612.
+The removed share rises between two epochs, by default as 1 − (1 − t)³: fast at first, slowly towards the end (Zhu &
+Gupta, *To prune, or not to prune*, 2017). Source of the method: Yin et al., ICCAI 2020, doi 10.1145/3404555.3404612.
 """
 
 from __future__ import annotations
@@ -15,9 +14,9 @@ from itertools import pairwise
 from darkprune.errors import UsageError
 from darkprune.training.settings import GradualSettings
 
-#: name -> the share of what is to go that is gone at a part of the way
+#: name -> share of the channels to remove that is removed at a time t, from 0 to 1
 SCHEDULES: dict[str, Callable[[float], float]] = {"cubic": lambda t: 1 - (1 - t) ** 3, "linear": lambda t: t}
-#: where nothing is said: from and until as shares of the run, and the number of cuts between
+#: defaults: begin and end as shares of the run, and the number of cuts
 FROM, UNTIL, CUTS = 0.1, 0.6, 10
 
 
@@ -45,10 +44,10 @@ def make_timetable(settings: GradualSettings, epoch_steps: int, steps: int) -> t
         steps: of the run.
 
     Returns:
-        The stages; each begins where the one before ends, and less remains in each.
+        The stages; each begins where the one before ends, and less remains after each.
 
     Raises:
-        UsageError: times that the run does not have.
+        UsageError: epochs after the end of the run, or in the wrong order.
     """
     epochs = steps / epoch_steps
     start = FROM * epochs if settings.prune_from is None else settings.prune_from

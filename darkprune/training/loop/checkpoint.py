@@ -1,4 +1,4 @@
-"""What a run leaves on disk: weights that darknet loads, and the state that it goes on from.
+"""What a run writes: weights that darknet loads, and the state that it is resumed from.
 
 The state holds everything, the network included, so that one file is always enough: it is written beside the old one
 and takes its place as a whole, and what is read back is tensors and plain values, never code.
@@ -109,7 +109,7 @@ class RunFolder:
             TrainingError: there is none, or it is not one of darkprune's.
         """
         if not self.state.is_file():
-            raise TrainingError(f"{self.state}: no such file; there is no run in {self.folder} to go on with")
+            raise TrainingError(f"{self.state}: no such file; there is no run in {self.folder} to resume")
         try:
             state = torch.load(self.state, map_location="cpu", weights_only=True)
         except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
@@ -121,7 +121,7 @@ class RunFolder:
 
 
 class _Watched(io.RawIOBase):
-    """Passes writes on and remembers what went wrong."""
+    """Forwards writes and remembers an error."""
 
     def __init__(self, file: BinaryIO) -> None:
         super().__init__()

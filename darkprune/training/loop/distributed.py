@@ -26,7 +26,7 @@ class Ranks:
     Attributes:
         rank: number of this process.
         count: how many there are.
-        local: number of this process on its machine, which says its GPU.
+        local: number of this process on its machine, and of its GPU.
     """
 
     def __init__(self, rank: int = 0, count: int = 1, local: int = 0) -> None:
@@ -70,7 +70,7 @@ class Ranks:
         return values
 
     def wait(self) -> None:
-        """Waits until all processes are here."""
+        """Waits for all processes."""
         if self.count > 1:
             dist.barrier()
 

@@ -37,12 +37,12 @@ class Hook:
         """Is called when another network has taken the place of the one in training: the slim one.
 
         Args:
-            network: to go on with.
-            cut: how it came from the one before; None where a run goes on, with `load_state_dict` to follow.
+            network: the new one.
+            cut: what made it from the one before; None where a run is resumed, with `load_state_dict` to follow.
         """
 
     def after_cut(self, step: int) -> str:
-        """Is called when what this hook wanted cut is gone; returns words for the user."""
+        """Is called after a cut that this hook asked for; returns a line for the user."""
         return ""
 
     def after_epoch(self, epoch: int) -> None:
@@ -53,14 +53,14 @@ class Hook:
         return {}
 
     def status(self) -> str:
-        """Returns a few words for the progress line."""
+        """Returns a few words for the progress bar."""
         return ""
 
     def draw(self) -> None:
         """Writes pictures, if it has any."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns what a run needs to go on: tensors and plain values."""
+        """Returns what a resumed run needs: tensors and plain values."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

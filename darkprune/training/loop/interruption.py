@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a run ends after the step it is in, and can go on from there."""
+"""Ctrl-C and SIGTERM: a run ends after the step that it is in, and can be resumed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The training loop: step after step, with measurements, files and an end that can be taken up again."""
+"""The training loop: steps, measurements, files; an interrupted run can be resumed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Trainer:
         folder: where files go.
         settings: when files are written and what is measured; nothing here that changes the result.
         validation: the set to measure on.
-        identity: what the run was started with (hashes of cfg, data, …), so that no other one goes on with it.
+        identity: what the run was started with (hashes of cfg, data, …), so that no other run is resumed from it.
         outcome: what has happened so far.
     """
 
@@ -74,7 +74,7 @@ class Trainer:
             progress: gets an event after every step; give it in the first process alone.
 
         Raises:
-            TrainingError: the loss is no number any more, memory ran out, the folder's run is another one.
+            TrainingError: the loss is not a number any more, memory ran out, the folder's run is another one.
             DataError: images cannot be read.
             OutputError: files cannot be written.
         """
@@ -95,7 +95,7 @@ class Trainer:
                 raise
             raise TrainingError(
                 "a process that prepares images has died: killed, or out of memory (fewer --workers need less); "
-                "--resume goes on from the last state"
+                "--resume continues from the last state"
             ) from None
         finally:
             batches.close()  # ends the workers
@@ -211,7 +211,7 @@ class Trainer:
             self._write(kind)
 
     def _draw(self, always: bool = False) -> None:
-        """Draws the pictures, not too often; a run goes on without them where they cannot be written."""
+        """Draws the pictures, not too often; where they cannot be written the run continues without."""
         if not always and time.monotonic() - self._drawn_at < SECONDS_BETWEEN_PICTURES:
             return
         self._drawn_at = time.monotonic()
@@ -234,13 +234,13 @@ class Trainer:
         }
 
     def _restore(self) -> int:
-        """Takes up the run in the folder; returns the steps that it has done."""
+        """Restores the run in the folder; returns the steps that it has done."""
         state = self.folder.read_state()
         changed = differences(state["identity"], dict(self.identity))
         if changed:
             raise TrainingError(
                 f"{self.folder.state}: belongs to a run with other settings; {'; '.join(changed[:4])}. "
-                "Give the same settings to go on, or start anew with --overwrite"
+                "Give the same settings to continue, or start anew with --overwrite"
             )
         own = self.network.graph.cfg
         text = state.get("cfg", str(own))

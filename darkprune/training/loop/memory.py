@@ -73,7 +73,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def advice(network: Network, objective: Objective, recipe: Recipe, device: torch.device, ranks: int) -> TrainingError:
-    """Finds by trying how many images fit at a time, and says what to set.
+    """Tries how many images fit at a time, and returns an error that says what to set.
 
     Args:
         network, objective, recipe: of the run that failed.

@@ -82,7 +82,7 @@ class Stepper:
         self.scaler = torch.amp.GradScaler(self.device.type) if self.recipe.precision == "fp16" else None
 
     def cut(self, cut: Cut) -> None:
-        """Takes channels out of the network, and with them out of everything that goes along with its weights."""
+        """Removes channels from the network, its moments and its average."""
         self.ranks.average_statistics(self.network)  # the processes' constants have to be the same
         weights, before = cut_weights(cut, self.network.state_dict()), self.optimizer
         self.use(cut.slim, cut)
@@ -92,7 +92,7 @@ class Stepper:
             self.ema.take(cut_weights(cut, self.ema.values))
 
     def use(self, graph: Graph, cut: Cut | None = None) -> None:
-        """Goes on with a slim network, whose weights and moments are still to be set."""
+        """Continues with a slim network, whose weights and moments are still to be set."""
         self._prepare(slim_network(self.network, graph))
         self.ema.network = self.network
         if cut is not None:
@@ -118,7 +118,7 @@ class Stepper:
         Args:
             batches: this process's parts, in order.
             step: from 1.
-            asked: tells whether this process was asked to stop.
+            asked: whether this process was asked to stop.
 
         Raises:
             TrainingError: the loss is no number any more, or memory ran out.
@@ -186,7 +186,7 @@ class Stepper:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-        # outside the handler: the traceback, and with it the part's maps, are gone when advice tries smaller parts
+        # outside the handler: the traceback, and with it the part's maps, is freed before smaller parts are tried
         raise advice(self.network, self.objective, self.recipe, self.device, self.ranks.count)
 
     def _forwards_and_backwards(self, batch: Batch, seen: int) -> Tensor:
@@ -201,14 +201,14 @@ class Stepper:
         return loss.parts
 
     def _gradients_finite(self) -> bool:
-        """Looks at the gradients; with fp16 some steps overflow, which the scaler deals with."""
+        """Tells whether all gradients are finite; with fp16 the scaler skips steps that overflow."""
         if self.scaler is not None:
             return True
         norms = torch._foreach_norm(list(gradients(self.network)))
         return bool(torch.stack(list(norms)).isfinite().all()) if norms else True
 
     def _not_a_number(self, step: int, parts: Sequence[tuple[Batch, Tensor]]) -> TrainingError:
-        """Says which images made the loss lose its value."""
+        """Returns an error that names the images."""
         bad = next((number for number, (_, found) in enumerate(parts) if not found.isfinite().all()), None)
         if bad is None:
             chosen = [batch for batch, _ in parts]

@@ -1,4 +1,4 @@
-"""What a network in training is measured by."""
+"""Measuring a network in training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loss of a classifier: [softmax], and a [cost] behind it (`softmax_layer.c`, `cost_layer.c`)."""
+"""The loss of a classifier: [softmax], and a [cost] after it (`softmax_layer.c`, `cost_layer.c`)."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from darkprune.training.losses.base import with_delta
 
 
 class SoftmaxLoss:
-    """Cross-entropy with darknet's delta, truth − probability, whatever the temperature.
+    """Cross-entropy with darknet's delta, truth − probability, independent of the temperature.
 
     Attributes:
         layer: the [softmax].
         classes: number of classes.
         smoothing: part of the truth that is spread over the other classes (`label_smooth_eps` of [net]).
-        squares: factor of a [cost] behind it: in darknet its delta, truth − probability as well, comes on top.
+        squares: factor of a [cost] after it, whose delta, truth − probability as well, is added in darknet.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -44,7 +44,7 @@ class SoftmaxLoss:
         for layer in graph.layers[self.layer.index + 1 :]:
             if not isinstance(layer.kind, Cost):
                 raise TrainingError(
-                    f"{graph.cfg.source}:{layer.line}: [{layer.name}] behind [softmax] cannot be trained"
+                    f"{graph.cfg.source}:{layer.line}: [{layer.name}] after [softmax] cannot be trained"
                 )
             cost = graph.options(layer)
             if cost.text("type", "sse") != "sse" or cost.float("ratio"):

@@ -47,7 +47,7 @@ class Ema:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Takes in the weights after a step (1 is the first), or hands the average over at `apply_at`."""
+        """Adds the weights after a step (1 is the first); at `apply_at` the average becomes the network's weights."""
         settings = self.settings
         if not settings.alpha or step < settings.start or (settings.apply_at and step > settings.apply_at):
             return
@@ -91,6 +91,6 @@ class Ema:
         self.steps = steps
 
     def take(self, values: Mapping[str, Tensor]) -> None:
-        """Goes on with another average of as many steps."""
+        """Continues with another average of as many steps."""
         device = next(iter(self.network.state_dict().values())).device
         self.values = {name: tensor.to(device) for name, tensor in values.items()}

@@ -1,4 +1,4 @@
-"""What learns when: `stopbackward`, `train_only_bn`, `dont_update`, `burnin_update`, `--freeze` and `--frozen-bn`."""
+"""Which layers learn when: `stopbackward`, `train_only_bn`, `dont_update`, `burnin_update`, and the flags of freezing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from darkprune.network import Network
 
 @dataclass(frozen=True)
 class LayerHold:
-    """What holds one layer still.
+    """Why and how long one layer does not learn.
 
     Attributes:
         until: it learns from this step on (1 is the first); None never.
@@ -31,8 +31,8 @@ class Freezing:
     that step; `train_only_bn=1` leaves itself and everything before it with running statistics only. Both keep
     normalising by the batch. `freeze` is for fine-tuning: the first layers stay exactly as they are.
 
-    With few images the statistics of a batch are not those that the network has learnt with and is measured with:
-    `frozen_bn` keeps these.
+    With few images the statistics of a batch differ from those that the network is measured with: `frozen_bn`
+    normalises by the running statistics and keeps them.
     """
 
     def __init__(self, graph: Graph, freeze: int, burn_in: int, frozen_bn: bool = False) -> None:
@@ -78,7 +78,7 @@ def _set_learning(module: nn.Module, learning: bool) -> None:
 
 def _holds(graph: Graph, freeze: int, burn_in: int) -> tuple[LayerHold, ...]:
     holds: list[LayerHold] = []
-    later: int | None = 0  # what the layers behind demand: learn from this step on
+    later: int | None = 0  # what the later layers demand: learn from this step on
     for layer in reversed(graph.layers):
         options = graph.options(layer)
         stop = options.int("stopbackward")

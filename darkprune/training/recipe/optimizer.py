@@ -25,7 +25,7 @@ _DECAYING = ("convolutional", "connected", "local", "implicit")
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """What [net] says.
+    """The optimiser's keys of [net].
 
     Attributes:
         momentum, decay: of SGD; `decay` also of Adam.

@@ -69,7 +69,7 @@ class Recipe:
         return max(1, math.ceil(self.images / self.batch))
 
     def to_plain(self) -> dict[str, Any]:
-        """Returns it as plain values, to be compared when a run goes on."""
+        """Returns it as plain values, which a resumed run has to have in common with its beginning."""
         return asdict(self)
 
 

@@ -1,1 +1,1 @@
-"""What a run leaves to read: log, curves, progress."""
+"""What a run reports: log, curves, progress."""

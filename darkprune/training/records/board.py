@@ -11,7 +11,7 @@ class Board:
     """Writes TensorBoard events; does nothing where it is not installed."""
 
     def __init__(self, folder: Path, step: int) -> None:
-        """Opens the events in a folder; those after a step are void, since the run goes on from there."""
+        """Opens the events in a folder; those after a step do not count: the run continues from there."""
         self._writer: Any = None
         try:
             from torch.utils.tensorboard import SummaryWriter
@@ -27,6 +27,6 @@ class Board:
                     self._writer.add_scalar(name, value, step)
 
     def close(self) -> None:
-        """Writes what is left."""
+        """Writes what is buffered."""
         if self._writer is not None:
             self._writer.close()

@@ -14,7 +14,7 @@ MOST_POINTS = 2000
 PERCENT = ("map50", "map", "accuracy", "top1", "top5")
 WIDE = ("loss", "attention", "hard")  #: drawn on a logarithmic axis where they span more than a factor of 20
 SPARSE = 60  #: so few values are marked one by one
-SMOOTHED_OVER = 100  #: a curve is drawn in so many averaged pieces, with its raw values behind
+SMOOTHED_OVER = 100  #: a curve is drawn in so many averaged pieces, with its raw values in the background
 
 
 def draw_curves(log: Path, target: Path, columns: Sequence[str]) -> bool:

@@ -1,4 +1,4 @@
-"""`log.csv`: one row per step, cut back to where a run goes on."""
+"""`log.csv`: one row per step; a resumed run removes the rows after its state."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Log:
         Args:
             path: the file.
             columns: names after `step`.
-            keep: steps whose rows stay; those of a run that was killed may reach further than its state.
+            keep: steps whose rows are kept; a run that was killed may have written more than its state has.
             board: takes the values as well.
 
         Raises:
@@ -41,12 +41,12 @@ class Log:
         self._board = board
         kept = [row for row in read_log(path) if int(row[FIRST]) <= keep] if keep and path.exists() else []
         if kept and tuple(kept[0]) != self.columns:
-            raise TrainingError(f"{path}: has other columns than this run would write; remove it to go on")
+            raise TrainingError(f"{path}: has other columns than this run would write; remove it to continue")
         lines = [",".join(self.columns), *(",".join(row.values()) for row in kept)]
         with atomic_file(path, overwrite=True) as file:
             file.write(("\n".join(lines) + "\n").encode())
         try:
-            self._file = path.open("a", encoding="utf-8", newline="", buffering=1)  # rows can be followed
+            self._file = path.open("a", encoding="utf-8", newline="", buffering=1)  # every row is written at once
         except OSError as error:
             raise OutputError(f"{path}: cannot be written ({error.strerror})") from None
 

@@ -1,4 +1,4 @@
-"""What is shown of a run while it trains: loss, quality, speed and the words of the hooks, beside the bar."""
+"""What is shown of a run while it trains: loss, quality, speed and the status of the hooks, beside the bar."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class StatusLine:
             step: steps done.
             figures: of the objective, `loss` first.
             speed: `rate` of learning, `images_per_s`, and `wait`, the share of the time spent waiting for data.
-            more: words of the hooks.
+            more: status of the hooks.
         """
         smooth = {name: self._smoothed(name, value) for name, value in {**figures, **speed}.items() if name != "rate"}
         losses = [f"{_SHORT.get(name, name)} {smooth[name]:.3g}" for name in figures if name not in _HIDDEN]

@@ -33,7 +33,7 @@ from darkprune.training.settings import TrainSettings
 from darkprune.training.sparsity.gamma_figure import gamma_figure
 from darkprune.training.sparsity.gammas import GammaRecord
 from darkprune.training.sparsity.layers import SparseLayer, sparse_layers
-from darkprune.training.sparsity.strength import NEGLIGIBLE, FixedS, SteeredS, Strength
+from darkprune.training.sparsity.strength import NEGLIGIBLE, SteeredS
 
 KEPT_SHARE = 0.01  #: part of s that the channels that matter still get (`dynamic`)
 
@@ -72,12 +72,8 @@ class Sparsity(Hook):
         self._spared: list[Tensor] | None = None
         self.layers: tuple[SparseLayer, ...] = ()
         self._take(network)
-        self._strength: Strength
-        if isinstance(settings.s, float):
-            self._strength = FixedS(settings.s)
-        else:
-            rates = [recipe.schedule.at(step, recipe.seed) for step in range(1, recipe.steps + 1)]
-            self._strength = SteeredS(rates, self.switch_step, float(self._level()))
+        rates = [recipe.schedule.at(step, recipe.seed) for step in range(1, recipe.steps + 1)]
+        self._steered = SteeredS(rates, self.switch_step, float(self._level()))
 
     def use(self, network: Network, cut: Cut | None = None) -> None:
         """Continues with a slim network: spared channels that are still there stay spared."""
@@ -97,7 +93,7 @@ class Sparsity(Hook):
     @property
     def s(self) -> float:
         """Weight of Σ|γ| at the next step."""
-        return self._strength.s
+        return self.settings.s if isinstance(self.settings.s, float) else self._steered.s
 
     def weights(self) -> list[Tensor]:
         """Returns the weight of every channel's |γ|: s, 0.01·s or 0; (c,) for each layer."""
@@ -118,7 +114,7 @@ class Sparsity(Hook):
             if gamma.requires_grad:
                 gamma.copy_(gamma.sign() * (gamma.abs() - rate * weight).clamp_(min=0))
         self._figures = {}
-        self._strength.update(step, self.figures()["gamma_at_ratio"])
+        self._steered.update(step, self.figures()["gamma_at_ratio"])
 
     def after_epoch(self, epoch: int) -> None:
         """Records the distribution of |γ|, and chooses anew where asked to."""
@@ -157,16 +153,15 @@ class Sparsity(Hook):
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the channels that are spared, the state of s, and the histograms."""
-        strength = self._strength.state_dict()
         history = {"epochs": self.history.epochs.tolist(), "counts": torch.from_numpy(self.history.counts)}
-        return {"spared": self._spared, "strength": strength, "history": history}
+        return {"spared": self._spared, "steered": self._steered.state_dict(), "history": history}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores them."""
         device = self._free[0].device
         spared = state["spared"]
         self._spared = None if spared is None else [each.to(device) for each in spared]
-        self._strength.load_state_dict(state["strength"])
+        self._steered.load_state_dict(state["steered"])
         epochs, counts = np.array(state["history"]["epochs"], np.int64), state["history"]["counts"].numpy()
         self.history = replace(self.history, epochs=epochs, counts=counts)
 

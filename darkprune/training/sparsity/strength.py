@@ -1,4 +1,4 @@
-"""The weight s of the penalty: a constant, or steered so that enough γ vanish in time.
+"""The weight s of the penalty, steered so that enough γ vanish in time.
 
 A proximal step of rate·s makes every penalised |γ| smaller, the loss pulls some of them back. What s means depends on
 the scale of the loss (darknet's losses are sums over cells), so that one number does not fit all networks. `SteeredS`
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Protocol
 
 NEGLIGIBLE = 0.01  #: |γ| below this counts as zero
 UPDATES = 40  #: how often s is chosen anew until the switch
@@ -18,55 +17,14 @@ LARGEST_CHANGE = 2.0  #: factor between one choice and the next
 SHORTEST_HORIZON = 0.05  #: share of the steps until the switch, in which a level that is late has to arrive
 
 
-class Strength(Protocol):
-    """Chooses s for every step.
-
-    Attributes:
-        s: weight of Σ|γ| at the moment.
-    """
-
-    s: float
-
-    def update(self, step: int, level: float) -> None:
-        """Takes note of a step that is done.
-
-        Args:
-            step: its number, from 1.
-            level: the |γ| up to which the asked-for ratio would remove channels.
-        """
-        ...
-
-    def state_dict(self) -> dict[str, float]:
-        """Returns what a resumed run needs."""
-        ...
-
-    def load_state_dict(self, state: dict[str, float]) -> None:
-        """Restores it."""
-        ...
-
-
-class FixedS:
-    """The same s all the time."""
-
-    def __init__(self, s: float) -> None:
-        self.s = s
-
-    def update(self, step: int, level: float) -> None:
-        """Changes nothing."""
-
-    def state_dict(self) -> dict[str, float]:
-        """Returns nothing: s is a setting."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, float]) -> None:
-        """Restores nothing."""
-
-
 class SteeredS:
     """Chooses s from how fast the level falls.
 
     With r the rates summed over some steps, the level changes by (pull − s)·r, where the pull of the loss is what is
     measured. The next s is (level / r until the switch) + pull. After the switch s keeps the level at zero.
+
+    Attributes:
+        s: weight of Σ|γ| at the moment.
     """
 
     def __init__(self, rates: Sequence[float], switch: int, level: float) -> None:
@@ -84,7 +42,12 @@ class SteeredS:
         self.s = self._excess(level) / self._left(0)
 
     def update(self, step: int, level: float) -> None:
-        """See `Strength.update`."""
+        """Takes note of a step.
+
+        Args:
+            step: its number, from 1.
+            level: the |γ| up to which the asked-for ratio would remove channels.
+        """
         if step % self._every:
             return
         passed = self._reached[step] - self._reached[self._step]
@@ -95,11 +58,11 @@ class SteeredS:
         self._step, self._level = step, level
 
     def state_dict(self) -> dict[str, float]:
-        """See `Strength.state_dict`."""
+        """Returns what a resumed run needs."""
         return {"s": self.s, "step": self._step, "level": self._level}
 
     def load_state_dict(self, state: dict[str, float]) -> None:
-        """See `Strength.load_state_dict`."""
+        """Restores it."""
         self.s, self._step, self._level = state["s"], int(state["step"]), state["level"]
 
     def _excess(self, level: float) -> float:
