@@ -1,4 +1,4 @@
-"""Which layers learn when: `stopbackward`, `train_only_bn`, `dont_update`, `burnin_update`, and the flags of freezing."""
+"""Which layers learn when: `stopbackward`, `train_only_bn`, `dont_update`, `burnin_update`, `--freeze` and others."""
 
 from __future__ import annotations
 
