@@ -26,8 +26,6 @@ from darkprune.runners.base import get_runner, load_with_any
 Floats = NDArray[np.float32]
 #: what a file is compared with: programs that read the pair by themselves
 REFERENCES = ("torch", "opencv")
-#: OpenCV's batch normalisation has another epsilon, so FP32 agrees with it only so far
-OPENCV_TOLERANCE = 5e-3
 _OPEN_BATCH = 2  #: images that a file with an open batch size is tried with
 _WORTH = 1.0  #: points of mAP that a lower precision may cost before the advice is to leave it
 
@@ -130,13 +128,10 @@ def compare_file(file: OnnxFile, graph: Graph, weights: Path, images: Floats) ->
         agreement = verify_onnx(file.path, graph, reference, images)
     except RunnerError as error:
         return Agreement(skipped=str(error))
-    allowed = agreement.allowed
-    if program == "opencv" and np.isfinite(allowed):
-        allowed = OPENCV_TOLERANCE
-    agreement = replace(agreement, program=program, allowed=allowed)
+    agreement = replace(agreement, program=program)
     if not agreement.agrees:
         name, value = agreement.worst
-        off = f"output {name} is off from {program} by {value:.1e} of its range, {allowed:.0e} is allowed"
+        off = f"output {name} is off from {program} by {value:.1e} of its range, {agreement.allowed:.0e} is allowed"
         what = f"suppression in the file went wrong: {agreement.fault}" if agreement.fault else off
         raise ExportError(f"{what}; nothing was written (--static writes without comparing)")
     return agreement

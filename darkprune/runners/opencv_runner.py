@@ -1,10 +1,12 @@
 """OpenCV 4's own Darknet reader (`cv2.dnn.readNetFromDarknet`); OpenCV 5 has none.
 
-It computes batch normalisation with an epsilon of 1e-6 where darknet has 1e-5: compare its outputs with each other.
+It computes batch normalisation with an epsilon of 1e-6 where darknet has 1e-5; the difference is added to the variances
+that it is given, so that its outputs are darknet's.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,11 +17,13 @@ from numpy.typing import NDArray
 
 from darkprune.errors import RunnerError
 from darkprune.graph.graph import Graph
+from darkprune.graph.weights import NetworkWeights, stored_tensors
 from darkprune.layers.heads import Head
 from darkprune.runners.base import LoadedNetwork, Maps, Runner
 
 #: layers that OpenCV makes of a section's activation; their number is one more than darknet's
 _ACTIVATIONS = frozenset(["relu", "leaky", "mish", "swish", "logistic", "tanh", "relu6", "elu", "selu", "hardswish"])
+_MISSING_EPSILON = np.float32(9e-6)
 _NAME = re.compile(r"([a-zA-Z_]+[a-zA-Z0-9]*?)_(\d+)")
 
 
@@ -35,12 +39,25 @@ class OpenCvRunner(Runner):
         # OpenCV counts a batch of the cfg's size otherwise
         text = graph.cfg.with_values({(0, "batch"): "1", (0, "subdivisions"): "1"})
         try:
-            net = cv2.dnn.readNetFromDarknet(np.frombuffer(text.encode(), np.uint8), np.fromfile(weights, np.uint8))
+            net = cv2.dnn.readNetFromDarknet(np.frombuffer(text.encode(), np.uint8), _content(graph, weights))
         except cv2.error as error:
             raise RunnerError(f"OpenCV {cv2.__version__} cannot read {graph.cfg.source}: {_reason(error)}") from None
         if taps:
             net.enableFusion(False)  # a fused layer shows the values of the one that it was fused with
         return _OpenCvNetwork(graph, net)
+
+
+def _content(graph: Graph, weights: Path) -> NDArray[np.uint8]:
+    """Returns a weights file whose variances make up for OpenCV's epsilon."""
+    with NetworkWeights(graph, weights) as file:
+        position = file.header.size
+    content = np.fromfile(weights, np.uint8)
+    for _, name, shape in stored_tensors(graph):
+        size = 4 * math.prod(shape)
+        if name == "rolling_variance":
+            content[position : position + size].view(np.float32)[:] += _MISSING_EPSILON
+        position += size
+    return content
 
 
 class _OpenCvNetwork(LoadedNetwork):
