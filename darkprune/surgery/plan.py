@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -118,6 +118,10 @@ class Plan:
     def dumps(self) -> str:
         """Returns the file's text."""
         return json.dumps(self.to_json(), indent=1) + "\n"
+
+    def with_hashes(self, cfg: str, weights: str) -> Plan:
+        """Returns the plan with the hashes of its pair, which may still be computed while it is made."""
+        return replace(self, cfg_sha256=cfg, weights_sha256=weights)
 
     def classes(self, channels: ChannelMap) -> tuple[BoolArray, BoolArray]:
         """Turns positions into classes.

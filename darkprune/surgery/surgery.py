@@ -64,7 +64,7 @@ class Surgery:
 
     def with_hashes(self, cfg: str, weights: str) -> Surgery:
         """Returns the surgery with the hashes of its pair in the plan."""
-        return replace(self, plan=replace(self.plan, cfg_sha256=cfg, weights_sha256=weights))
+        return replace(self, plan=self.plan.with_hashes(cfg, weights))
 
     @cached_property
     def reduced(self) -> TensorSource:
