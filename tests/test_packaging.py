@@ -144,6 +144,7 @@ def test_the_wheel_alone_prunes_and_verifies(distributions: tuple[Path, Path], t
         pytest.skip("pip has no index to install from here: run this with network access")
     assert installed.returncode == 0, installed.stderr[-2000:]
     for command in (
+        ["demo", "-o", "demo"],
         ["prune", "builtin:scenes", "builtin:scenes", "--ratio", "0.3", "-o", "slim"],
         ["verify", "builtin:scenes", "builtin:scenes", "slim/scenes.cfg", "slim/scenes.weights"],
     ):
@@ -151,5 +152,7 @@ def test_the_wheel_alone_prunes_and_verifies(distributions: tuple[Path, Path], t
             [str(binaries / "darkprune"), *command], cwd=tmp_path, capture_output=True, text=True, env={"HOME": "/"}
         )
         assert done.returncode == 0, done.stdout + done.stderr
+        if command[0] == "demo":
+            assert "not distilled: PyTorch is not installed" in done.stdout
     assert "opencv" in done.stdout.lower()
     assert subprocess.run([str(binaries / "python"), "-c", "import torch"], capture_output=True).returncode != 0

@@ -6,18 +6,19 @@ import shlex
 import sys
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from darkprune.api.evaluate import EvaluateSettings, evaluate
+from darkprune.api.detect import detect
+from darkprune.api.evaluate import evaluate
 from darkprune.api.pair import Pair, load
 from darkprune.api.prune import PruneSettings, prune
 from darkprune.api.train import distill, train
-from darkprune.api.verify import VerifySettings, verify
+from darkprune.api.verify import verify
 from darkprune.cli.console import add_json, count, megabytes, print_json, print_table
-from darkprune.compression.stages import command
 from darkprune.darknet.output import check_folder
 from darkprune.data.scenes import write_scenes
 from darkprune.errors import DarkpruneError
@@ -35,7 +36,7 @@ class Size:
     Attributes:
         images: training scenes; few would be learnt by heart in a long run.
         ratio: fraction of the channels that is removed.
-        steps: of distillation.
+        steps: of distillation; 0 for none.
     """
 
     images: int
@@ -43,7 +44,8 @@ class Size:
     steps: int
 
 
-QUICK, FULL = Size(400, 0.15, 120), Size(2000, 0.4, 400)
+#: by whether PyTorch is installed: without it nothing repairs what pruning costs, so less is removed
+PLAIN, QUICK, FULL = Size(8, 0.08, 0), Size(400, 0.15, 120), Size(2000, 0.4, 400)
 #: for short runs on data that is drawn at will: the cfg's own recipe takes an hour
 _SHORT: dict[str, Any] = {"batch": 16, "policy": "cosine", "no_augment": True, "no_tensorboard": True}
 _SPARSE: dict[str, Any] = {"adam": False, "lr": 0.002, "iterations": 1000, "sparsity": "dynamic"}
@@ -56,11 +58,12 @@ def configure(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--ratio", type=float, metavar="P",
-        help=f"fraction of channels to remove (default {QUICK.ratio}, with --full {FULL.ratio})",
+        help=f"fraction of channels to remove (default {QUICK.ratio}, {FULL.ratio} with --full, {PLAIN.ratio} without "
+        "PyTorch)",
     )  # fmt: skip
     parser.add_argument(
         "--steps", type=int, metavar="N",
-        help=f"steps of distillation (default {QUICK.steps}, with --full {FULL.steps})",
+        help=f"steps of distillation (default {QUICK.steps}, {FULL.steps} with --full)",
     )  # fmt: skip
     parser.add_argument("--full", action="store_true", help="go through sparse training first (some ten minutes)")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier demo")
@@ -87,49 +90,78 @@ def run(args: Namespace) -> int:
             for r in rows
         ],
     )  # fmt: skip
-    print(f"\n{seconds:.0f} s; everything is in {folder}/")
-    print(f"next: darkprune detect {slim.cfg} {slim.weights} {folder / 'scenes' / 'valid'} -o boxes/")
+    print(f"\n{seconds:.0f} s; {folder}/before and {folder}/after show the same images with what each network finds")
+    if any(row["map"] is None for row in rows):
+        print("not measured: mAP@0.5:0.95, because faster-coco-eval is not installed (pip install '.[train]')")
+    if not _has_torch():
+        print("not distilled: PyTorch is not installed (pip install '.[train]'); with it more can be removed")
+    print(f"next: darkprune verify {CHECKPOINT} {CHECKPOINT} {slim.cfg} {folder / 'slim' / 'scenes.weights'}")
     return 0
+
+
+def _has_torch() -> bool:
+    return find_spec("torch") is not None
 
 
 def _stages(folder: Path, args: Namespace, tell: Callable[[str], None]) -> tuple[list[dict[str, Any]], Pair]:
     """Goes through the stages; returns a row per network, and the last network."""
-    size = FULL if args.full else QUICK
+    size = FULL if args.full else QUICK if _has_torch() else PLAIN
     ratio = size.ratio if args.ratio is None else args.ratio
     steps = size.steps if args.steps is None else args.steps
     tell(f"drawing {size.images} training and {VALID_IMAGES} test scenes")
-    data = write_scenes(folder / "scenes", size.images, VALID_IMAGES)
+    data, images = write_scenes(folder / "scenes", size.images, VALID_IMAGES), folder / "scenes" / "valid"
     rows: list[dict[str, Any]] = []
 
-    def show(name: str, words: list[object], settings: object, output: Path | None = None) -> None:
-        tell(f"$ {shlex.join(command(name, words, settings, output))}")
+    def show(*words: object) -> None:
+        tell(f"$ {shlex.join(['darkprune', *map(str, words)])}")
 
     def measure(name: str, pair: Pair) -> None:
-        show("eval", [pair.cfg, pair.weights_file, "--data", data], EvaluateSettings())
+        show("eval", *_files(pair), "--data", data)
         found = evaluate(pair, data)
         rows.append({"name": name, "map50": found.map50, "map": found.map, **totals(pair.graph).to_json()})
 
     network = load(CHECKPOINT, CHECKPOINT)
     if args.full:
+        output = folder / "sparse"
+        show("train", *_files(network), "--data", data, "-o", output, *_flags({**_SHORT, **_SPARSE}))
         sparse = TrainSettings(**_SHORT, **_SPARSE, target_ratio=ratio)
-        show("train", [network.cfg, network.weights_file, "--data", data], sparse, folder / "sparse")
-        network = load(network.cfg, train(network, data, folder / "sparse", sparse).weights["final"])
+        network = load(network.cfg, train(network, data, output, sparse).weights["final"])
     measure("trained sparsely" if args.full else "as it comes", network)
-    cut = PruneSettings(ratio=ratio, overwrite=True)
-    show("prune", [network.cfg, network.weights_file], cut, folder / "slim")
     slim = load(folder / "slim" / "scenes.cfg", folder / "slim" / "scenes.weights")
-    files: list[object] = [network.cfg, network.weights_file, slim.cfg, slim.weights_file]
-    prune(network, cut, output=folder / "slim").close()
-    show("verify", files, VerifySettings())
+    show("prune", *_files(network), "--ratio", ratio, "-o", folder / "slim")
+    prune(network, PruneSettings(ratio=ratio, overwrite=True), output=folder / "slim").close()
+    show("verify", *_files(network), *_files(slim))
     if not verify(slim, network).ok:
         raise DarkpruneError("darkprune verify says that the cut is wrong; run it by itself to see why")
     measure("pruned", slim)
-    recipe = DistillSettings(**_SHORT, adam=True, lr=0.001, data=str(data), iterations=steps, eval_every=steps)
-    show("distill", files, recipe, folder / "distilled")
-    result = distill(network, slim, folder / "distilled", recipe)
-    slim = load(slim.cfg, result.weights["final"])
-    measure("distilled", slim)
+    if steps:
+        output = folder / "distilled"
+        recipe = {**_SHORT, "adam": True, "lr": 0.001, "iterations": steps, "eval_every": steps}
+        show("distill", *_files(network), *_files(slim), "--data", data, "-o", output, *_flags(recipe))
+        result = distill(network, slim, output, DistillSettings(**recipe, data=str(data)))
+        slim = load(slim.cfg, result.weights["final"])
+        measure("distilled", slim)
+    for name, pair in (("before", network), ("after", slim)):
+        show("detect", *_files(pair), images, "-o", folder / name)
+        detect(pair, images, output=folder / name)
     return rows, slim
+
+
+def _files(pair: Pair) -> tuple[object, object]:
+    """Returns a pair as it is written on the command line."""
+    own = load(CHECKPOINT, CHECKPOINT)
+    return CHECKPOINT if pair.cfg == own.cfg else pair.cfg, CHECKPOINT if pair.weights == own.weights else pair.weights
+
+
+def _flags(settings: Mapping[str, Any]) -> list[str]:
+    """Returns settings as they are written on the command line."""
+    words = []
+    for name, value in settings.items():
+        flag = name.replace("_", "-")
+        words.append(f"--no-{flag}" if value is False else f"--{flag}")
+        if not isinstance(value, bool):
+            words.append(str(value))
+    return words
 
 
 def _teller(stream: Any) -> Callable[[str], None]:
