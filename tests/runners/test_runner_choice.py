@@ -13,6 +13,7 @@ from darkprune.darknet.cfg import parse_cfg
 from darkprune.errors import RunnerError, UsageError
 from darkprune.graph.fresh import write_fresh
 from darkprune.graph.graph import Graph, build_graph, read_graph
+from darkprune.graph.weights import stored_tensors
 from darkprune.runners import base
 from darkprune.runners.base import get_runner, load_with_any
 
@@ -49,6 +50,21 @@ def test_every_layer_that_opencv_shows_is_what_darknet_computes(small_pair: Any)
     for index, values in found.items():
         assert values.shape == tuple(graph[index].output[:3])
         assert np.abs(values - expected[index]).max() <= 1e-5 * np.abs(expected[index]).max(), index
+
+
+@needs_reader
+def test_opencv_has_darknet_s_epsilon(small_pair: Any) -> None:
+    graph, weights = read_graph(Path(small_pair.cfg)), Path(small_pair.weights)
+    content, position = bytearray(weights.read_bytes()), 20
+    for _, name, shape in stored_tensors(graph):
+        if name == "rolling_variance":  # as small as in checkpoints whose first layers hardly vary
+            content[position : position + 4 * shape[0]] = np.full(shape, 1e-4, np.float32).tobytes()
+        position += 4 * int(np.prod(shape))
+    weights.write_bytes(content)
+    image = np.random.default_rng(0).random((3, 32, 64), np.float32)
+    (found, *_) = get_runner("opencv").load(graph, weights, taps=False).head_maps(image[None])
+    expected = forward(load(Path(small_pair.cfg).read_text(), weights), image)[graph.heads[0].sources[0]]
+    assert np.abs(found[0] - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
 @needs_reader
