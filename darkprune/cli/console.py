@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
 
 from darkprune.errors import one_line
 from darkprune.graph.stats import Totals
@@ -36,7 +34,7 @@ def add_pair(parser: ArgumentParser, weights_optional: bool = False) -> None:
     )
 
 
-def print_json(data: Any) -> None:
+def print_json(data: object) -> None:
     """Prints one object on stdout."""
     json.dump(data, sys.stdout, indent=1, allow_nan=False)
     sys.stdout.write("\n")
@@ -92,53 +90,3 @@ def lines_and_bars() -> Iterator[Progress]:
 
     with reporting(None) as shown:
         yield print_line if shown is silent else shown
-
-
-class Bar(Protocol):
-    """A progress bar."""
-
-    def update(self, n: float = 1) -> object:
-        """Moves on by n."""
-        ...
-
-
-class _NoBar:
-    def update(self, n: float = 1) -> object:
-        return None
-
-
-@contextmanager
-def progress(total: int, what: str, unit: str = "it") -> Iterator[Bar]:
-    """Shows a progress bar on stderr where that is a terminal; elsewhere nothing."""
-    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
-        yield _NoBar()
-        return
-    from tqdm import tqdm  # 50 ms that a pipe need not pay
-
-    with tqdm(total=total, desc=what, unit=unit, leave=False, delay=0.3) as bar:
-        yield bar
-
-
-def follow(bar: Bar) -> Progress:
-    """Returns a callback that moves a bar to where the work is."""
-    last = 0.0
-
-    def move(event: ProgressEvent) -> None:
-        nonlocal last
-        bar.update(event.done - last)
-        last = event.done
-
-    return move
-
-
-@contextmanager
-def following(total: int, what: str, unit: str = "it") -> Iterator[Progress]:
-    """Shows progress of something that sends events."""
-    with progress(total, what, unit) as bar:
-        yield follow(bar)
-
-
-def say(message: str) -> None:
-    """Tells on stderr what is being done, where that is a terminal."""
-    if sys.stderr.isatty():
-        print(message, file=sys.stderr)

@@ -27,11 +27,6 @@ def heads_of(graph: Graph) -> tuple[Head, ...]:
     return heads
 
 
-def head_sources(graph: Graph) -> tuple[int, ...]:
-    """Returns the layer whose output each head takes, in the order of `heads_of`."""
-    return tuple(layer.sources[0] for layer in graph.heads)
-
-
 def input_shape(graph: Graph) -> InputShape:
     """Returns what the network takes."""
     net = graph.net

@@ -17,7 +17,7 @@ from darkprune.evaluation.average_precision import Scoring
 from darkprune.evaluation.detector import Detector, Loading
 from darkprune.evaluation.evaluate import evaluate_detector
 from darkprune.evaluation.heads import Head
-from darkprune.evaluation.of_graph import head_sources, heads_of, input_shape, read_tree
+from darkprune.evaluation.of_graph import heads_of, input_shape, read_tree
 from darkprune.graph.graph import read_graph
 from darkprune.progress import ProgressEvent
 from darkprune.runners.base import get_runner
@@ -116,7 +116,6 @@ def test_heads_of_a_graph(tmp_path: Path) -> None:
     (tmp_path / "t").write_text("a -1\nb -1\nc 0\nd 0\n")
     graph = read_graph(file)
     assert heads_of(graph) == (Head("region", 4, ((1.0, 2.0), (3.0, 4.0)), 32, 64, softmax=True, tree=(-1, -1, 0, 0)),)
-    assert head_sources(graph) == (0,)
     assert input_shape(graph) == InputShape(32, 64, 3, True)
     (tmp_path / "t").write_text("a -1\n")
     with pytest.raises(DataError, match="has 1 classes"):
