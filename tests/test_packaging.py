@@ -131,6 +131,20 @@ def test_the_wheel_holds_the_whole_package(distributions: tuple[Path, Path]) -> 
 
 
 @pytest.mark.slow
+def test_a_source_tree_that_cannot_be_written_to_is_built(distributions: tuple[Path, Path], tmp_path: Path) -> None:
+    with tarfile.open(distributions[0]) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (source,) = tmp_path.iterdir()
+    before = sorted(source.rglob("*"))
+    # the tests may run as root, who can write anywhere
+    build = "import os, sys; os.access = lambda *_: False; from setuptools import build_meta as b; b.build_wheel('..')"
+    done = subprocess.run([sys.executable, "-c", build], cwd=source, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(list(tmp_path.glob("*.whl"))) == 1
+    assert sorted(source.rglob("*")) == before
+
+
+@pytest.mark.slow
 def test_the_wheel_alone_prunes_and_verifies(distributions: tuple[Path, Path], tmp_path: Path) -> None:
     """Installed without any extra: the independent reader is there, torch is not."""
     subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)
