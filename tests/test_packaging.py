@@ -82,10 +82,11 @@ def test_the_extra_that_an_error_names_brings_the_module() -> None:
         assert module in _names(extras[extra])
 
 
-def test_all_is_every_extra_but_that_of_the_tests() -> None:
+def test_all_is_every_extra_for_use_that_is_free() -> None:
+    """Without what the tests need, and without NVIDIA's proprietary wheels, which a user chooses."""
     extras = _project()["optional-dependencies"]
     (entry,) = extras["all"]
-    assert set(re.fullmatch(r"darkprune\[(.*)\]", entry)[1].split(",")) == set(extras) - {"all", "test"}  # type: ignore[index]
+    assert set(re.fullmatch(r"darkprune\[(.*)\]", entry)[1].split(",")) == set(extras) - {"all", "rtx", "test"}  # type: ignore[index]
 
 
 @pytest.fixture(scope="module")
