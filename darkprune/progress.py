@@ -88,6 +88,14 @@ def say(progress: Progress, message: str) -> None:
     progress(ProgressEvent("", message=message))
 
 
+def duration(seconds: float) -> str:
+    """Formats a time: 45 s, 12 min, 3 h 05 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
 @contextmanager
 def reporting(progress: Progress | None) -> Iterator[Progress]:
     """Gives the callback that a library function hands to its work.

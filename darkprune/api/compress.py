@@ -122,7 +122,7 @@ def compress(
             say(report, f"warning: {line}")
         for source in run.to_write():
             source.write(report)
-        run_stages(run.stages, run.records, report)
+        run_stages(run.stages, run.records, report, run.seconds_per_pass)
     networks = figures_of(run)
     return CompressResult(
         run=run.folder,

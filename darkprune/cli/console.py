@@ -67,14 +67,6 @@ def print_totals(before: Totals, after: Totals) -> None:
     )
 
 
-def duration(seconds: float) -> str:
-    """Formats a time: 45 s, 12 min, 3 h 05 min."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
 def warn(message: str) -> None:
     """Prints a warning on stderr."""
     print(f"warning: {one_line(message)}", file=sys.stderr)

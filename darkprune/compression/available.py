@@ -31,12 +31,14 @@ class Available:
         train: labelled images to train on; None without labels.
         train_count: how many.
         valid: labelled images to measure on.
+        valid_count: how many.
         valid_is_train: whether those are the images that are trained on.
         names: names of the classes, for `train` and `valid`, where the user gives a file.
         images: images to score and fit on, without their labels; the training images where there are labels.
         learn: images that the network may learn from without labels.
         learn_count: how many.
-        held_out: those that the output distance is measured on.
+        held_out: those that networks are compared with the original on.
+        held_out_count: how many.
         detector: whether the network has detection heads.
         torch: whether torch is there, without which nothing can be scored on images or trained.
         class_names: names for the result, where any are known.
@@ -45,12 +47,14 @@ class Available:
     train: Labelled | None = None
     train_count: int = 0
     valid: Labelled | None = None
+    valid_count: int = 0
     valid_is_train: bool = False
     names: FileSource | None = None
     images: FileSource | None = None
     learn: FileSource | None = None
     learn_count: int = 0
     held_out: FileSource | None = None
+    held_out_count: int = 0
     detector: bool = True
     torch: bool = True
     class_names: FileSource | None = None
@@ -91,13 +95,15 @@ def find_available(settings: CompressSettings, graph: Graph, folder: Path) -> Av
     if settings.valid and not detector:
         raise UsageError(f"--valid: {graph.cfg.source} has no detection head, so mAP cannot be measured")
     train = read_dataset(settings.data, "train", settings.names) if settings.data and detector else None
-    labelled, valid, valid_is_train = _labelled(settings, train)
+    path, measured = _valid(settings, train)
+    labelled, valid = _labelled(settings, path)
     inputs = folder / FOLDER
     found = Available(
         train=labelled,
         train_count=len(train) if train is not None else 0,
         valid=valid,
-        valid_is_train=valid_is_train,
+        valid_count=len(measured) if measured is not None else 0,
+        valid_is_train=measured is not None and train is not None and measured.images == train.images,
         names=FileSource("names", Path(settings.names)) if settings.names else None,
         detector=detector,
         torch=torch,
@@ -111,30 +117,27 @@ def find_available(settings: CompressSettings, graph: Graph, folder: Path) -> Av
     return found
 
 
-def _labelled(settings: CompressSettings, train: Dataset | None) -> tuple[Labelled | None, Labelled | None, bool]:
-    """Returns the labelled images to train and to measure on, and whether they are the same."""
+def _labelled(settings: CompressSettings, path: Path | None) -> tuple[Labelled | None, Labelled | None]:
+    """Returns the labelled images to train and to measure on."""
     names = Path(settings.names) if settings.names else None
-    path, same = _valid(settings, train)
     valid = None if path is None else Labelled("valid", path, names, ("valid",))
     if not settings.data:
-        return None, valid, same
+        return None, valid
     both = path == Path(settings.data)  # one digest for all stages then
     data = Labelled("data", Path(settings.data), names, ("train", "valid") if both else ("train",))
-    return data, data if both else valid, same
+    return data, data if both else valid
 
 
-def _valid(settings: CompressSettings, train: Dataset | None) -> tuple[Path | None, bool]:
-    """Finds labelled images to measure on, and says whether they are those of the training."""
+def _valid(settings: CompressSettings, train: Dataset | None) -> tuple[Path | None, Dataset | None]:
+    """Finds labelled images to measure on."""
     if settings.valid:
-        read_dataset(settings.valid, "valid", settings.names)
-        return Path(settings.valid), settings.valid == settings.data
+        return Path(settings.valid), read_dataset(settings.valid, "valid", settings.names)
     if settings.data is None or train is None:
-        return None, False
+        return None, None
     try:
-        found = read_dataset(settings.data, "valid", settings.names)
+        return Path(settings.data), read_dataset(settings.data, "valid", settings.names)
     except DataError:
-        return None, False
-    return Path(settings.data), found.images == train.images
+        return None, None
 
 
 def _with_images(found: Available, settings: CompressSettings, train: Dataset | None, inputs: Path) -> Available:
@@ -151,7 +154,7 @@ def _with_images(found: Available, settings: CompressSettings, train: Dataset | 
         free = rest if found.valid is None else paths  # nothing need be held out where labels tell
         found = replace(found, learn=list_of("unlabelled", inputs / "learn.txt", free), learn_count=len(free))
     if found.valid is None:
-        found = replace(found, held_out=list_of("held out", inputs / "held-out.txt", held))
+        found = replace(found, held_out=list_of("held out", inputs / "held-out.txt", held), held_out_count=len(held))
     return found
 
 

@@ -30,6 +30,12 @@ from darkprune.compression.defaults import (
     UNLABELLED_RATE,
     steps_for,
 )
+from darkprune.compression.estimate import (
+    cost_of_evaluation,
+    cost_of_pruning,
+    cost_of_training,
+    seconds_per_pass,
+)
 from darkprune.compression.judge import Judge
 from darkprune.compression.network import RunNetwork
 from darkprune.compression.settings import CompressSettings
@@ -167,6 +173,21 @@ class Compression:
             found["target_ratio"] = round(1 - math.sqrt(budget.target / budget.of(totals(self.graph))), 3)
         return found
 
+    def _add(self, stage: Stage, cost: float = 0.0) -> None:
+        self.stages.append(replace(stage, cost=cost))
+
+    def _share(self, network: RunNetwork) -> float:
+        """Returns the share of the original's operations that a network has, or roughly will have."""
+        if network.resized is not None:
+            return network.resized.macs / self.graph.macs
+        if network not in self.candidates:
+            return 1.0
+        return self.budget.target / self.budget.of(totals(self.graph)) if self.budget is not None else 0.5
+
+    def seconds_per_pass(self) -> float:
+        """Returns the time of a forward pass of the original, the unit of the stages' costs; 0 where unknown."""
+        return seconds_per_pass(self.original.pair()) if self.available.torch and self.available.detector else 0.0
+
     def _made(self, name: str, stage: str, kind: str = "") -> RunNetwork:
         """Adds the network that a stage makes, in a folder of its own."""
         stem, folder = self.original.cfg.stem, self.folder / name.replace(" ", "-")
@@ -190,14 +211,15 @@ class Compression:
         read, paths = self._labels()
         settings = self.settings.of_stage(stage, TrainSettings, defaults, **paths)
         before = self.networks[-1]
-        self.stages.append(stages.training(before, self._made(folder, stage, "_final"), data, read, settings))
+        cost = cost_of_training(settings, self.available.train_count, self._share(before))
+        self._add(stages.training(before, self._made(folder, stage, "_final"), data, read, settings), cost)
 
     def _prune(self) -> None:
         """Adds pruning at the network's own size and, where images allow it, the replay of its plan with a refit."""
         images, before = self.available.images, self.networks[-1]
         read = [images] if images is not None and self.prune_settings.images is not None else []
         pruned = self._made("pruned", "prune")
-        self.stages.append(stages.pruning(before, pruned, read, self.prune_settings))
+        self._add(stages.pruning(before, pruned, read, self.prune_settings), cost_of_pruning(self.prune_settings, 1))
         if not self._on("recover", images is not None and self.available.detector):
             return
         if images is None:
@@ -205,7 +227,8 @@ class Compression:
         plan = FileSource("plan", pruned.cfg.with_name("plan.json"))
         paths = {"plan": str(plan.path), "images": str(images.path)}
         settings = self.settings.of_stage("recover", PruneSettings, {"recover": "lsq"}, **paths)
-        self.stages.append(stages.pruning(before, self._made("recovered", "recover"), [plan, images], settings))
+        stage = stages.pruning(before, self._made("recovered", "recover"), [plan, images], settings)
+        self._add(stage, cost_of_pruning(settings, 1))
 
     def _resize(self) -> None:
         """Adds the original at smaller inputs; where images allow it, those above the budget are pruned down to it."""
@@ -227,7 +250,8 @@ class Compression:
             share = budget.target / network.resized.macs
             settings = replace(self.prune_settings, target_macs=share, recover=recovery)
             made = self._made(f"pruned at {network.size}", f"prune: {network.size}")
-            self.stages.append(stages.pruning(network, made, [images], settings))
+            cost = cost_of_pruning(settings, self._share(network))
+            self._add(stages.pruning(network, made, [images], settings), cost)
 
     def _distill(self) -> None:
         available, teacher = self.available, self.original
@@ -254,7 +278,8 @@ class Compression:
         paths = {**paths, "plan": str(plan.path), role: str(images.path)}
         settings = self.settings.of_stage("distill", DistillSettings, defaults, **paths)
         made = self._made("distilled", "distill", "_final")
-        self.stages.append(stages.distillation(teacher, student, made, [images, *read], settings))
+        cost = cost_of_training(settings, available.train_count or available.learn_count, self._share(student), True)
+        self._add(stages.distillation(teacher, student, made, [images, *read], settings), cost)
 
     def _measure(self, last: bool = False) -> None:
         """Adds a measurement of each network that has none yet; in the end that of the control too."""
@@ -268,15 +293,18 @@ class Compression:
         settings = self.settings.of_stage("evaluate", EvaluateSettings, {}, **{n.role: str(n.path) for n in names})
         data: FileSource
         if available.valid is not None:
-            data = available.valid
-            self.stages += [stages.evaluation(network, data, names, settings) for network in networks]
+            data, count = available.valid, available.valid_count
+            found = [stages.evaluation(network, data, names, settings) for network in networks]
         elif available.held_out is not None:
-            data, names = available.held_out, []
-            self.stages += [stages.comparison(self, network, data) for network in networks]
+            data, count, names = available.held_out, available.held_out_count, []
+            found = [stages.comparison(self, network, data) for network in networks]
         else:
             raise UsageError("[evaluate] needs images: give some with --images DIR, --data F or --valid F")
+        for network, stage in zip(networks, found, strict=True):
+            self._add(stage, cost_of_evaluation(count, self._share(network)))
         if last and not self.smaller:
-            self.stages.append(stages.control(self, [data, *names], settings))
+            cost = cost_of_evaluation(count, 2 * self._share(self.candidates[-1]))
+            self._add(stages.control(self, [data, *names], settings), cost)
 
     def _put(self, name: str, folder: Path, names: FileSource | None) -> RunNetwork:
         """Adds the stage that puts the best of the candidates so far, and the names of its classes, into a folder."""
@@ -284,7 +312,7 @@ class Compression:
         made = RunNetwork(name, folder / f"{stem}.cfg", folder / f"{stem}.weights", name)
         judged = any(stage.kind == "evaluate" for stage in self.stages)
         candidates = tuple(self.candidates if judged else self.candidates[-1:])
-        self.stages.append(stages.choice(self, candidates, made, names))
+        self._add(stages.choice(self, candidates, made, names))
         return made
 
     def _export(self) -> None:
@@ -296,10 +324,10 @@ class Compression:
             given["names"] = str(names.path)
         if self.settings.board:
             kit = self.settings.of_stage("export", KitSettings, {}, **given)
-            self.stages.append(stages.kit(network, read, kit))
+            self._add(stages.kit(network, read, kit))
         else:
             settings = self.settings.of_stage("export", ExportSettings, {}, **given)
-            self.stages.append(stages.export(network, read, settings))
+            self._add(stages.export(network, read, settings))
 
 
 def _spread(networks: Sequence[RunNetwork]) -> list[RunNetwork]:

@@ -17,6 +17,7 @@ from typing import Protocol
 from darkprune.errors import DarkpruneError, OutputError
 from darkprune.progress import Progress, say, silent
 from darkprune.runs.digests import digest_of_file
+from darkprune.runs.outlook import Outlook
 from darkprune.runs.provenance import made_by_command
 from darkprune.runs.record import Input, Origin, Record, path_text
 from darkprune.runs.record_file import RecordFile
@@ -83,6 +84,7 @@ class Stage:
         output: folder or file that it makes; None for figures alone.
         files: what has to be there afterwards.
         state: the file that an interrupted stage goes on from, if it can.
+        cost: how much work it is, in any unit that all stages of a run share; 0 where it takes no time.
     """
 
     name: str
@@ -94,6 +96,7 @@ class Stage:
     output: Path | None = None
     files: tuple[Path, ...] = ()
     state: Path | None = None
+    cost: float = 0.0
 
     @property
     def kind(self) -> str:
@@ -130,24 +133,40 @@ class Status:
     origin: Origin | None = None
 
 
-def run_stages(stages: Sequence[Stage], records: RecordFile, progress: Progress = silent) -> None:
+def run_stages(
+    stages: Sequence[Stage],
+    records: RecordFile,
+    progress: Progress = silent,
+    speed: Callable[[], float] = lambda: 0.0,
+) -> None:
     """Does what is to be done, in order; the records are up to date whenever this returns or raises.
 
     Args:
         stages: of the run.
         records: of the run, in its folder.
         progress: gets a line before each stage, also where nothing is to be done, and the events of its work.
+        speed: gives the seconds that one unit of cost takes, for estimates; called only if there is something to do.
 
     Raises:
         DarkpruneError: a stage failed, or left no file that it should have.
         KeyboardInterrupt: a stage was interrupted; training has saved its state.
     """
-    for stage in stages:
+    pending = {stage.name: stage.cost for stage, status in look_ahead(stages, records) if status.todo}
+    unit = speed() if sum(pending.values()) else 0.0
+    outlook = Outlook(len(stages), {name: cost * unit for name, cost in pending.items()})
+    if outlook.in_all():
+        say(progress, outlook.in_all())
+    for number, stage in enumerate(stages, 1):
         status = status_of(stage, records)
-        line = f"[{stage.name}] {status.why}"
-        say(progress, f"{line}\n$ {shlex.join(stage.command)}" if status.todo and stage.command else line)
-        if status.todo:
-            _do(stage, status, records, progress)
+        if not status.todo:
+            say(progress, f"[{stage.name}] {status.why}")
+            outlook.done(stage.name, None)
+            continue
+        line = f"[{stage.name}] {status.why} ({outlook.of_stage(number, stage.name)})"
+        say(progress, f"{line}\n$ {shlex.join(stage.command)}" if stage.command else line)
+        began = time.time()
+        _do(stage, status, records, progress)
+        outlook.done(stage.name, time.time() - began)
 
 
 def look_ahead(stages: Iterable[Stage], records: RecordFile) -> list[tuple[Stage, Status]]:

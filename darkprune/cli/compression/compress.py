@@ -15,7 +15,6 @@ from darkprune.cli.console import (
     add_json,
     add_pair,
     count,
-    duration,
     lines_and_bars,
     megabytes,
     print_json,
@@ -26,6 +25,7 @@ from darkprune.cli.flags import add_flags
 from darkprune.compression.defaults import STAGES
 from darkprune.compression.settings import CompressSettings, Tables, read_assignment, read_settings, settings_from
 from darkprune.compression.summary import NetworkFigures
+from darkprune.progress import duration
 from darkprune.settings import declared
 
 

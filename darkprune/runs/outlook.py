@@ -1,0 +1,54 @@
+"""The time that stages to come take: estimated from their work, corrected by what earlier ones took."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from darkprune.progress import duration
+
+
+class Outlook:
+    """Where a run stands among its stages, and how long the rest takes.
+
+    Attributes:
+        total: number of stages.
+    """
+
+    def __init__(self, total: int, seconds: Mapping[str, float]) -> None:
+        """Takes the estimates.
+
+        Args:
+            total: number of stages.
+            seconds: estimate of each stage that is to be done, by name; empty where none can be made.
+        """
+        self.total = total
+        self._seconds = dict(seconds)
+        self._expected = self._taken = 0.0
+
+    def in_all(self) -> str:
+        """Returns a line for the start; empty where there is nothing to say."""
+        rest = sum(self._seconds.values())
+        return f"roughly {duration(rest)} in all" if rest >= 1 else ""
+
+    def of_stage(self, number: int, name: str) -> str:
+        """Returns what is said of a stage that begins: its number, its time, and that of all that are left."""
+        text = f"stage {number} of {self.total}"
+        own, rest = self._corrected(self._seconds.get(name, 0.0)), self._corrected(sum(self._seconds.values()))
+        if own >= 1:
+            text += f", roughly {duration(own)}"
+        return f"{text}, {duration(rest)} left" if rest >= 1 and rest > own else text
+
+    def done(self, name: str, seconds: float | None) -> None:
+        """Takes note of a stage that is done.
+
+        Args:
+            name: of the stage.
+            seconds: that it took; None where nothing was to be done.
+        """
+        expected = self._seconds.pop(name, 0.0)
+        if seconds is not None and expected:
+            self._expected += expected
+            self._taken += seconds
+
+    def _corrected(self, seconds: float) -> float:
+        return seconds * self._taken / self._expected if self._expected else seconds

@@ -1,0 +1,115 @@
+"""Stages that follow one another: what is done, in which order, and what is said of the time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from darkprune.errors import OutputError
+from darkprune.progress import Progress, ProgressEvent
+from darkprune.runs import stages as module
+from darkprune.runs.outlook import Outlook
+from darkprune.runs.record_file import RecordFile
+from darkprune.runs.stages import FileSource, Stage, look_ahead, run_stages
+
+
+def stage(folder: Path, name: str, reads: str, cost: float = 0.0, work: Callable[[], object] = lambda: None) -> Stage:
+    """A stage that copies a file in capitals."""
+
+    def copy(resume: bool, progress: Progress) -> dict[str, object]:
+        work()
+        (folder / name).write_text((folder / reads).read_text().upper())
+        return {"length": len(reads)}
+
+    source = FileSource("text", folder / reads)
+    return Stage(name=name, step="copy", work=copy, sources=(source,), files=(folder / name,), cost=cost)
+
+
+def lines(stages: list[Stage], records: RecordFile, speed: float = 0.0) -> list[str]:
+    events: list[ProgressEvent] = []
+    run_stages(stages, records, events.append, lambda: speed)
+    return [event.message for event in events if event.message]
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> RecordFile:
+    (tmp_path / "text").write_text("abc")
+    return RecordFile(tmp_path / "m.json", "darkprune-run/2", {}, "stages")
+
+
+def test_what_is_done_stays_and_what_follows_from_a_change_is_done_again(tmp_path: Path, records: RecordFile) -> None:
+    stages = [stage(tmp_path, "first", "text"), stage(tmp_path, "second", "first")]
+    assert lines(stages, records) == ["[first] to be done (stage 1 of 2)", "[second] to be done (stage 2 of 2)"]
+    assert lines(stages, records) == ["[first] up to date", "[second] up to date"]
+    (tmp_path / "text").write_text("ABC")  # in capitals it is the same
+    assert [status.why for _, status in look_ahead(stages, records)] == [
+        "to be done again: other text", "done, to be looked at again after first"]  # fmt: skip
+    assert lines(stages, records)[1] == "[second] up to date"
+    (tmp_path / "second").unlink()
+    assert "second is gone" in lines(stages, records)[1]
+
+
+def test_an_upgrade_does_everything_again(
+    tmp_path: Path, records: RecordFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages = [stage(tmp_path, "first", "text")]
+    lines(stages, records)
+    origin = module.Origin
+    monkeypatch.setattr(module, "Origin", lambda *parts: origin(*parts, program="99.0"))
+    (line,) = lines(stages, records)
+    assert "→ 99.0" in line
+
+
+def test_a_stage_that_leaves_nothing_is_an_error(tmp_path: Path, records: RecordFile) -> None:
+    lazy = Stage(name="lazy", step="x", work=lambda resume, progress: {}, files=(tmp_path / "nothing",))
+    with pytest.raises(OutputError, match="lazy was to write it, and did not"):
+        run_stages([lazy], records)
+    assert not records.records["lazy"].done
+
+
+def test_an_interrupted_stage_says_so(tmp_path: Path, records: RecordFile) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        lines([stage(tmp_path, "first", "text", work=interrupt)], records)
+    assert lines([stage(tmp_path, "first", "text")], records) == [
+        "[first] to be done: it was interrupted (stage 1 of 1)"
+    ]
+
+
+def test_only_leftovers_of_killed_processes_are_removed(tmp_path: Path, records: RecordFile) -> None:
+    output = tmp_path / "first"
+    output.mkdir()
+    (output / "mine.txt").write_text("mine")
+    (tmp_path / ".first.partial-abc").mkdir()
+    work = lambda resume, progress: {}  # noqa: E731
+    run_stages([Stage(name="first", step="x", work=work, output=output)], records)
+    assert (output / "mine.txt").read_text() == "mine"
+    assert not (tmp_path / ".first.partial-abc").exists()
+
+
+def test_time_is_estimated_before_and_corrected_by_what_was_measured(
+    tmp_path: Path, records: RecordFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(module.time, "time", lambda: clock[0])
+
+    def slow() -> None:
+        clock[0] += 240  # twice as long as was thought
+
+    stages = [stage(tmp_path, "first", "text", 60, slow), stage(tmp_path, "second", "first", 300)]
+    assert lines(stages, records, speed=2.0) == [
+        "roughly 12 min in all",
+        "[first] to be done (stage 1 of 2, roughly 2 min, 12 min left)",
+        "[second] to be done (stage 2 of 2, roughly 20 min)",
+    ]
+    assert lines(stages, records, speed=2.0) == ["[first] up to date", "[second] up to date"]
+
+
+def test_without_estimates_only_the_number_is_said() -> None:
+    outlook = Outlook(6, {})
+    assert outlook.in_all() == ""
+    assert outlook.of_stage(2, "prune") == "stage 2 of 6"
