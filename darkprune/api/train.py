@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from darkprune.api.pair import Pair
+from darkprune.api.pair import Network, Pair, on_disk
 from darkprune.progress import Progress, reporting
 from darkprune.settings import PathLike
+from darkprune.surgery.surgery import Surgery
 from darkprune.training.result import TrainResult
 from darkprune.training.settings import DistillSettings, TrainSettings
 
 
 def train(
-    pair: Pair,
+    network: Network,
     data: PathLike,
     output: PathLike,
     settings: TrainSettings | None = None,
@@ -25,7 +26,7 @@ def train(
     with the same result as a run that was not interrupted.
 
     Args:
-        pair: the network; without weights it starts from fresh ones.
+        network: a pair, or a surgery that is not saved yet; a pair without weights starts from fresh ones.
         data: a .data file, an image list, a Pascal VOC folder, or COCO JSON; a .data file for a classifier.
         output: folder for weights, state, log and curves.
         settings: how; by default as the cfg's training keys say.
@@ -36,13 +37,13 @@ def train(
     """
     from darkprune.training.tasks import train_network
 
-    with reporting(progress) as report:
+    with reporting(progress) as report, on_disk(network) as pair:
         return train_network(pair.graph, pair.weights, data, Path(output), settings or TrainSettings(), report)
 
 
 def distill(
     teacher: Pair,
-    student: Pair,
+    student: Network,
     output: PathLike,
     settings: DistillSettings | None = None,
     *,
@@ -52,7 +53,7 @@ def distill(
 
     Args:
         teacher: the original.
-        student: the network that was cut from it.
+        student: the network that was cut from it: a pair, or a surgery that is not saved yet.
         output: folder for weights, state, log and curves.
         settings: on which images (`data` or `unlabelled`), and how.
         progress: see `train`.
@@ -62,11 +63,12 @@ def distill(
     """
     from darkprune.training.tasks import distil_network
 
-    with reporting(progress) as report:
+    with reporting(progress) as report, on_disk(student) as pair:
         return distil_network(
             (teacher.graph, teacher.weights_file),
-            (student.graph, student.weights_file),
+            (pair.graph, pair.weights_file),
             Path(output),
             settings or DistillSettings(),
-            report,
+            plan=student.plan if isinstance(student, Surgery) else None,
+            progress=report,
         )

@@ -88,6 +88,8 @@ def distil_network(
     student: tuple[Graph, Path],
     output: Path,
     settings: DistillSettings,
+    *,
+    plan: Plan | None = None,
     progress: Progress = silent,
 ) -> TrainResult:
     """Trains a pruned network to compute what its original does.
@@ -97,6 +99,7 @@ def distil_network(
         student: the pruned network and its weights.
         output: folder for weights, state, log and curves.
         settings: on which images, and how.
+        plan: what the student was cut by; `settings.plan` is taken first.
         progress: gets an event after every step.
 
     Raises:
@@ -104,7 +107,7 @@ def distil_network(
     """
     graph = resized(student[0], settings.size)
     original = resized(teacher[0], f"{graph.net.input.w}x{graph.net.input.h}")
-    plan = _plan_of(student[0], settings)
+    plan = _plan_of(student[0], settings, plan)
     if settings.taps:
         chosen = parse_taps(settings.taps, len(original))
     else:
@@ -147,12 +150,12 @@ def distil_network(
     return run_task(task, output, settings, progress)
 
 
-def _plan_of(student: Graph, settings: DistillSettings) -> Plan | None:
-    """Reads the plan that a student was cut by: the one given, or that beside its cfg where it names such a student."""
+def _plan_of(student: Graph, settings: DistillSettings, known: Plan | None) -> Plan | None:
+    """Finds the plan that a student was cut by: the one that is given, or the file beside its cfg."""
     if settings.plan is not None:
         return read_plan(Path(settings.plan))
     beside = Path(student.cfg.source).with_name("plan.json")
-    return read_plan(beside) if settings.preset == "features" and beside.is_file() else None
+    return known or (read_plan(beside) if beside.is_file() else None)
 
 
 def _objective_of(graph: Graph) -> Objective:

@@ -190,6 +190,10 @@ def test_the_api_trains_and_distils(place: Path, capfd: pytest.CaptureFixture[st
     soft = dp.distill(pair, pair, "soft", dp.DistillSettings(**quick, unlabelled="images", data="x.data"))
     assert set(soft.figures) == {"loss", "attention", "soft_class", "soft_box"}
     assert soft.map50 is not None
+    cut = dp.prune(pair, dp.PruneSettings(ratio=0.3, criterion="l2", min_channels=2))  # not saved: the plan comes along
+    cut_soft = dp.distill(pair, cut, "cut", dp.DistillSettings(**quick, data="x.data", preset="features", taps="4:1"))
+    assert cut_soft.before.macs == cut.after.macs < wide.after.macs
+    assert dp.train(cut, "x.data", "tuned", dp.TrainSettings(**quick)).before.macs == cut.after.macs
     assert capfd.readouterr() == ("", "")  # pytest's streams are no terminal
 
 
