@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from darkprune.graph.graph import Graph
 from darkprune.graph.stats import totals
 from darkprune.network import Network
 from darkprune.progress import Progress, say, silent
+from darkprune.runs.lock import locked
 from darkprune.runs.provenance import write_provenance
 from darkprune.runs.record import file_input
 from darkprune.settings import PathLike
@@ -41,6 +43,7 @@ from darkprune.training.settings import RunSettings
 
 CACHE_SHARE = 0.2  #: of the free memory, for decoded images
 SHOWN_UNREADABLE = 20
+WEIGHTS = ("last", "best", "final")  #: the kinds of a run
 
 #: makes hooks from network, recipe and the run's folder (None in all processes but the first)
 MakeHooks = Callable[[Network, Recipe, RunFolder | None], Sequence[Hook]]
@@ -89,7 +92,7 @@ def run_task(task: Task, output: Path, settings: RunSettings, progress: Progress
         device = choose_device(settings.device, ranks.local)
         folder = RunFolder(output, Path(graph.cfg.source).stem)
         if ranks.first:
-            _open_folder(folder, list(task.inputs.values()), settings)
+            _check_folder(folder, list(task.inputs.values()), settings)
         else:
             progress = silent
         ranks.wait()
@@ -113,10 +116,10 @@ def run_task(task: Task, output: Path, settings: RunSettings, progress: Progress
             paths=data.images.paths,
         )
         trainer = make_trainer(stepper, data, folder, settings, task.identity)
-        if ranks.first:
-            read = {role: file_input(path) for role, path in task.inputs.items()}
-            write_provenance(output, read, goes_on=settings.resume)
-        trainer.run(progress)
+        with locked(output) if ranks.first else nullcontext():
+            if ranks.first:
+                _prepare_folder(folder, task, settings.resume)
+            trainer.run(progress)
         return _result(trainer, graph, warnings)
     finally:
         ranks.close()
@@ -170,25 +173,30 @@ def make_trainer(
     )
 
 
-def _open_folder(folder: RunFolder, inputs: Sequence[Path], settings: RunSettings) -> None:
-    """Makes the run's folder, or finds the one to resume.
+def _check_folder(folder: RunFolder, inputs: Sequence[Path], settings: RunSettings) -> None:
+    """Refuses a folder before any work is done.
 
     Raises:
         OutputError: it exists without `resume` or `overwrite`, holds an input, or cannot be written.
         TrainingError: there is no run to resume.
     """
-    path = folder.folder
-    if settings.resume:
-        if not folder.state.is_file():
-            raise TrainingError(f"{path}: has no {STATE} to resume from; leave out --resume to start")
-        return
-    check_folder(path, inputs, settings.overwrite)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        for name in (STATE, "log.csv"):
-            (path / name).unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror})") from None
+    if not settings.resume:
+        check_folder(folder.folder, inputs, settings.overwrite)
+    elif not folder.state.is_file():
+        raise TrainingError(f"{folder.folder}: has no {STATE} to resume from; leave out --resume to start")
+
+
+def _prepare_folder(folder: RunFolder, task: Task, resume: bool) -> None:
+    """Removes the files of an earlier run that is not resumed, and writes what this one reads."""
+    if not resume:
+        old = (folder.state, folder.folder / "log.csv", *(folder.weights(kind) for kind in WEIGHTS))
+        try:
+            for path in old:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(f"{folder.folder}: cannot be written ({error.strerror})") from None
+    read = {role: file_input(path) for role, path in task.inputs.items()}
+    write_provenance(folder.folder, read, goes_on=resume)
 
 
 def _within_memory(
@@ -240,7 +248,7 @@ def _result(trainer: Trainer, before: Graph, warnings: Sequence[str]) -> TrainRe
     return TrainResult(
         output=folder.folder,
         cfg=folder.cfg,
-        weights={kind: path for kind in ("last", "best", "final") if (path := folder.weights(kind)).is_file()},
+        weights={kind: path for kind in WEIGHTS if (path := folder.weights(kind)).is_file()},
         steps=outcome.steps,
         stopped=outcome.stopped,
         measure=trainer.measure,

@@ -140,7 +140,8 @@ def test_a_cut_is_that_of_prune_and_keeps_the_function(data: Path, tmp_path: Pat
     pair[0].write_text(CFG)
     with pair[1].open("wb") as file:
         save_weights(before, file, Header(seen=32))
-    plan = parse_plan(watch.plan).with_hashes(*map(digest_of_file, pair))
+    cfg, weights = map(digest_of_file, pair)
+    plan = replace(parse_plan(watch.plan), cfg_sha256=cfg, weights_sha256=weights)
     (tmp_path / "plan.json").write_text(plan.dumps())
     assert call(prune, *pair, "--plan", tmp_path / "plan.json", "-o", tmp_path / "slim") == 0
     slim = tmp_path / "slim" / "tiny.weights"

@@ -18,6 +18,7 @@ from darkprune.errors import DarkpruneError
 from darkprune.graph.graph import read_graph
 from darkprune.graph.weights import NetworkWeights, open_pair
 from darkprune.network import tensor_of
+from darkprune.runs.lock import locked
 from darkprune.training.loop.start import Start, open_network
 from tests.training.tiny import CFG, write_images
 
@@ -103,6 +104,18 @@ def test_wrong_uses_are_one_clear_line(place: Path, words: list[str], message: s
     with pytest.raises(DarkpruneError, match=message) as caught:
         call(train, "tiny.cfg", *words, "-o", "run", *FAST)
     assert "\n" not in str(caught.value)
+
+
+def test_an_earlier_run_is_only_replaced_by_one_that_starts(place: Path) -> None:
+    call(train, "tiny.cfg", "--data", "x.data", "-o", "run", "--iterations", "2", *FAST)
+    state = (place / "run" / "state.pt").read_bytes()
+    with pytest.raises(DarkpruneError, match="nowhere"):
+        call(train, "tiny.cfg", "--data", "nowhere.data", "-o", "run", "--overwrite", *FAST)
+    assert (place / "run" / "state.pt").read_bytes() == state
+    with locked(place / "run"), pytest.raises(DarkpruneError, match="another darkprune is at work"):
+        call(train, "tiny.cfg", "--data", "x.data", "-o", "run", "--overwrite", *FAST)
+    assert (place / "run" / "state.pt").read_bytes() == state
+    assert call(train, "tiny.cfg", "--data", "x.data", "-o", "run", "--overwrite", "--iterations", "1", *FAST) == 0
 
 
 def test_names_must_suit_the_head(place: Path) -> None:
