@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import darkprune as dp
 from darkprune.cli.main import COMMANDS, build_parser
 
 ROOT = Path(__file__).parents[1]
@@ -54,3 +57,21 @@ def test_links_lead_somewhere(path: Path) -> None:
         if anchor:
             titles = re.findall(r"^#+ (.*)$", found.read_text(encoding="utf-8"), re.M)
             assert anchor in {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}, anchor
+
+
+@pytest.mark.slow
+def test_pages_build(tmp_path: Path) -> None:
+    """Every page is in the navigation, every link between pages leads somewhere, every public name has an entry."""
+    pytest.importorskip("mkdocs", reason="pip install '.[docs]'")
+    pytest.importorskip("mkdocstrings", reason="pip install '.[docs]'")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", str(tmp_path / "site")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    reference = (tmp_path / "site" / "REFERENCE" / "index.html").read_text(encoding="utf-8")
+    for name in dp.__all__:
+        assert re.search(rf'id="darkprune\.[\w.]*\.{name}"', reference), name
+    assert "<code>min_channels</code>" in reference
