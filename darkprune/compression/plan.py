@@ -95,6 +95,8 @@ class Compression:
             self._train("finetune", "finetuned", {**RECIPE, "iterations": length})
         self._measure(last=True)
         self.result = self._put("result", self.folder, self.available.class_names)
+        if self._on("evaluate", self.graph.net.input.is_map):
+            self._add(stages.timing(original, self.result))
         if self._on("export", True):
             self._export()
 

@@ -171,6 +171,16 @@ def choice(run: Compression, candidates: tuple[RunNetwork, ...], made: RunNetwor
     )
 
 
+def timing(original: RunNetwork, result: RunNetwork) -> Stage:
+    """Returns the timing of the result beside the original, on this machine."""
+    return Stage(
+        name="time",
+        step="time",
+        sources=(*original.sources("original"), *result.sources()),
+        work=partial(work.measure_time, original, result),
+    )
+
+
 def export(network: RunNetwork, read: Sequence[Source], settings: ExportSettings) -> Stage:
     """Returns the writing of an ONNX file beside a network."""
     output = network.cfg.with_suffix(".onnx")

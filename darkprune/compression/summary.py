@@ -51,6 +51,7 @@ class NetworkFigures:
         params: stored floats.
         macs: multiply-adds for one image.
         bytes: size of the weights file.
+        ms: time of one image on this machine; None for all but the original and the result.
         seconds: time that its stage took; None for the original and the control.
         result: whether it is the result of the run.
     """
@@ -63,6 +64,7 @@ class NetworkFigures:
     params: int
     macs: int
     bytes: int
+    ms: float | None = None
     seconds: float | None = None
     result: bool = False
 
@@ -117,6 +119,7 @@ def figures_of(run: Compression) -> tuple[NetworkFigures, ...]:
     for network in run.networks:
         total = totals(network.pair().graph)
         measured, made = _measured(run, network), records.get(network.made_by)
+        times = _result_of(run, "time")
         found.append(
             NetworkFigures(
                 network=network.name,
@@ -127,14 +130,15 @@ def figures_of(run: Compression) -> tuple[NetworkFigures, ...]:
                 params=total.params,
                 macs=total.macs,
                 bytes=network.weights.stat().st_size,
+                ms=times.get({run.original: "before_ms", best: "after_ms"}.get(network, "")),
                 seconds=round(made.seconds, 1) if made is not None else None,
                 result=network is best,
             )
         )
-    control = records.get(CONTROL)
-    if control is not None and control.done and control.result:
-        figures = {name: value for name, value in control.result.items() if name != "points"}
-        nothing = dict.fromkeys(("map50", "agreement", "distance", "control", "seconds"))
+    control = _result_of(run, CONTROL)
+    if control:
+        figures = {name: value for name, value in control.items() if name != "points"}
+        nothing = dict.fromkeys(("map50", "agreement", "distance", "control", "ms", "seconds"))
         found.append(replace(found[0], **{**nothing, "result": False, **figures}))
     return tuple(found)
 
@@ -150,9 +154,9 @@ def best_of(run: Compression, networks: Sequence[RunNetwork]) -> RunNetwork:
 
 def _control_points(run: Compression) -> list[tuple[float, float]]:
     """Returns multiply-adds and mAP or agreement of the original at its input sizes, as far as they were measured."""
-    control = run.records.records.get(CONTROL)
-    if control is not None and control.done:
-        return [(macs, value) for macs, value in control.result.get("points", [])]
+    known = _result_of(run, CONTROL).get("points")
+    if known is not None:
+        return [(macs, value) for macs, value in known]
     sizes = [run.original, *(network for network in run.networks if network.resized is not None)]
     found: list[tuple[float, float]] = []
     for network in sizes:
@@ -173,7 +177,11 @@ def _loss(run: Compression, network: RunNetwork) -> float:
 
 
 def _measured(run: Compression, network: RunNetwork) -> Mapping[str, Any]:
-    record = run.records.records.get(f"evaluate: {network.name}")
+    return _result_of(run, f"evaluate: {network.name}")
+
+
+def _result_of(run: Compression, stage: str) -> Mapping[str, Any]:
+    record = run.records.records.get(stage)
     return record.result if record is not None and record.done else {}
 
 

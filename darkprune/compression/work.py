@@ -6,7 +6,10 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
 
 from darkprune.api.evaluate import EvaluateSettings, evaluate
 from darkprune.api.export import ExportSettings, export
@@ -18,13 +21,18 @@ from darkprune.compression.summary import best_of
 from darkprune.darknet.output import atomic_file
 from darkprune.evaluation.control import control_at, control_networks
 from darkprune.progress import Progress, say
+from darkprune.runners.base import FAST_FIRST, load_with_any
 from darkprune.runners.measure import AGREEMENT
+from darkprune.runners.timing import time_alternately
 from darkprune.runs.stages import FileSource
 from darkprune.training.result import TrainResult
 from darkprune.training.settings import DistillSettings, TrainSettings
 
 if TYPE_CHECKING:
     from darkprune.compression.plan import Compression
+
+
+FEWEST_RUNS, MOST_RUNS, TIMING_SECONDS = 5, 50, 5.0  #: of each network
 
 
 class _Result(Protocol):
@@ -110,6 +118,20 @@ def measure_control(
     sizes = [f"{graph.net.input.w}x{graph.net.input.h}" for graph in graphs]
     between = f"{sizes[-2]} to {sizes[-1]}" if graphs[-1].macs < macs else sizes[-1]
     return {"network": f"original at {between}", measure: value, "macs": macs, "points": [list(p) for p in points]}
+
+
+def measure_time(original: RunNetwork, result: RunNetwork, resume: bool, progress: Progress) -> Mapping[str, object]:
+    """Times two networks in turn with one image, in the same program."""
+    graphs = [network.pair().graph for network in (original, result)]
+    runner, before = load_with_any(graphs[0], original.weights, None, taps=False, order=FAST_FIRST)
+    _, after = load_with_any(graphs[1], result.weights, runner, taps=False)
+    random = np.random.default_rng(0)
+    shapes = [graph.net.input for graph in graphs]
+    images = [random.random((1, shape.c, shape.h, shape.w), np.float32) for shape in shapes]
+    (first,), _ = time_alternately([before, after], images, 1, 1)
+    runs = min(MOST_RUNS, max(FEWEST_RUNS, int(TIMING_SECONDS / first)))
+    medians = [median(seconds) * 1e3 for seconds in time_alternately([before, after], images, runs, 0, progress)]
+    return {"runner": runner, "runs": runs, "before_ms": medians[0], "after_ms": medians[1]}
 
 
 def put_best(

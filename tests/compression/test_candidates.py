@@ -46,7 +46,7 @@ def test_each_size_above_the_budget_is_pruned_down_to_it() -> None:
     assert names(stages) == [
         "prune", "recover", "prune: 128x128", "prune: 96x96", "evaluate: original",
         *(f"evaluate: original at {size}" for size in sizes), "evaluate: pruned", "evaluate: recovered",
-        "evaluate: pruned at 128x128", "evaluate: pruned at 96x96", "result",
+        "evaluate: pruned at 128x128", "evaluate: pruned at 96x96", "result", "time",
     ]  # fmt: skip
     at_128 = next(stage for stage in stages if stage.name == "prune: 128x128")
     shares = {stage.name: float(stage.settings["target-macs"]) for stage in stages if stage.name.startswith("prune")}
@@ -81,15 +81,15 @@ def test_the_best_of_several_sizes_learns() -> None:
     stages = planned(replace(IMAGES, stages={"distill": {"iterations": 2}}))
     found = names(stages)
     assert found.index("evaluate: pruned at 96x96") < found.index("chosen") < found.index("distill")
-    assert found[-2:] == ["evaluate: distilled", "result"]
+    assert found[-3:] == ["evaluate: distilled", "result", "time"]
     student = next(stage for stage in stages if stage.name == "distill")
     assert "other/chosen/scenes.weights" in student.command
 
 
 def test_without_images_the_input_shrinks(tmp_path: Path) -> None:
     settings = dp.CompressSettings(target_macs=0.5, skip=("export",))
-    assert names(planned(settings)) == ["result"]
-    assert names(planned(replace(settings, fixed_input=True))) == ["prune", "recover", "result"]
+    assert names(planned(settings)) == ["result", "time"]
+    assert names(planned(replace(settings, fixed_input=True))) == ["prune", "recover", "result", "time"]
     assert "prune" in names(planned(replace(settings, stages={"prune": {"min_channels": 4}})))
     result = dp.compress(*PAIR, settings, tmp_path / "run")
     graph = read_graph(result.cfg)
@@ -118,6 +118,7 @@ def test_the_result_agrees_best(tmp_path: Path) -> None:
     assert len(slim) == 5
     assert max(network.agreement or 0 for network in slim) - (result.figures.agreement or 0) <= 0.005
     assert result.networks[0].agreement == 1
+    assert {network.network for network in result.networks if network.ms} == {"original", result.figures.network}
     again = dp.compress(*PAIR, IMAGES, tmp_path / "run")
     assert again.to_json() == result.to_json()
     learnt = dp.compress(*PAIR, replace(IMAGES, stages={"distill": {"iterations": 2, "batch": 4}}), tmp_path / "run")

@@ -101,10 +101,10 @@ def _print(result: CompressResult) -> None:
         return "" if value is None else f"{100 * value:.2f} %"
 
     print_table(
-        ("network", title, "control", "parameters", "MACs", "weights", "time"),
+        ("network", title, "control", "ms", "parameters", "MACs", "weights", "took"),
         [
             (network.network + (" (result)" if network.result else ""), measured(network), percent(network.control),
-             count(network.params), count(network.macs), megabytes(network.bytes),
+             "" if network.ms is None else f"{network.ms:.1f}", count(network.params), count(network.macs), megabytes(network.bytes),
              "" if network.seconds is None else duration(network.seconds))
             for network in result.networks
         ],
