@@ -100,15 +100,20 @@ def _print(result: CompressResult) -> None:
     def percent(value: float | None) -> str:
         return "" if value is None else f"{100 * value:.2f} %"
 
-    print_table(
-        ("network", title, "control", "ms", "parameters", "MACs", "weights", "took"),
-        [
-            (network.network + (" (result)" if network.result else ""), measured(network), percent(network.control),
-             "" if network.ms is None else f"{network.ms:.1f}", count(network.params), count(network.macs), megabytes(network.bytes),
-             "" if network.seconds is None else duration(network.seconds))
-            for network in result.networks
-        ],
-    )  # fmt: skip
+    rows = [
+        (
+            network.network + (" (result)" if network.result else ""),
+            measured(network),
+            percent(network.control),
+            "" if network.ms is None else f"{network.ms:.1f}",
+            count(network.params),
+            count(network.macs),
+            megabytes(network.bytes),
+            "" if network.seconds is None else duration(network.seconds),
+        )
+        for network in result.networks
+    ]
+    print_table(("network", title, "control", "ms", "parameters", "MACs", "weights", "took"), rows)
     print("\nwritten: " + ", ".join(os.path.relpath(path) for path in result.outputs))
 
 
