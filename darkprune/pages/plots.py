@@ -169,7 +169,7 @@ def tradeoff(
 
 
 def _new(wide: float, high: float) -> Any:
-    return new_figure(figsize=(wide, high), layout="constrained")
+    return new_figure(wide, high)
 
 
 def _quiet(axis: Any, grid: str = "y") -> None:

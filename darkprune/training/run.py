@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -71,7 +70,7 @@ class Task:
     objective: Callable[[torch.device, Ranks], Objective]
     hooks: MakeHooks = lambda network, recipe, folder: ()
     inputs: Mapping[str, Path] = field(default_factory=dict)
-    identity: Mapping[str, Any] = field(default_factory=dict)
+    identity: Mapping[str, object] = field(default_factory=dict)
 
 
 def run_task(task: Task, output: Path, settings: RunSettings, progress: Progress = silent) -> TrainResult:
@@ -126,7 +125,7 @@ def run_task(task: Task, output: Path, settings: RunSettings, progress: Progress
 
 
 def make_trainer(
-    stepper: Stepper, data: RunData, folder: RunFolder, settings: RunSettings, identity: Mapping[str, Any]
+    stepper: Stepper, data: RunData, folder: RunFolder, settings: RunSettings, identity: Mapping[str, object]
 ) -> Trainer:
     """Connects what does the steps with images, files and measurements.
 

@@ -54,8 +54,8 @@ def test_curves_are_pictures(tmp_path: Path) -> None:
         log.add(step, {"loss": 100 / step, "map50": step / 400 if step % 50 == 0 else None})
     log.close()
     target = tmp_path / "curves.png"
-    if not draw_curves(tmp_path / "log.csv", target, ("loss", "map50", "rate")):
-        pytest.skip("matplotlib is not installed")
+    pytest.importorskip("matplotlib")
+    draw_curves(tmp_path / "log.csv", target, ("loss", "map50", "rate"))
     assert target.read_bytes().startswith(b"\x89PNG")
     history = GammaRecord.empty(("g1", "g2"))
     for epoch in range(1, 4):
@@ -83,7 +83,8 @@ def test_runs_without_the_programs_that_draw_pictures(tmp_path: Path, monkeypatc
     log = Log(tmp_path / "log.csv", ("loss",), 0)
     log.add(1, {"loss": 1.0})
     log.close()
-    assert not draw_curves(tmp_path / "log.csv", tmp_path / "curves.png", ("loss",))
+    draw_curves(tmp_path / "log.csv", tmp_path / "curves.png", ("loss",))
+    assert not (tmp_path / "curves.png").exists()
     board = Board(tmp_path / "events", 0)
     board.add(1, {"loss": 1.0})
     board.close()

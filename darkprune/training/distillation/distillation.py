@@ -19,7 +19,6 @@ second*, arXiv 1805.06361 (scaling by objectness); Cao et al., *PKD*, NeurIPS 20
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,6 +33,7 @@ from darkprune.training.distillation.maps import attention_loss, feature_loss
 from darkprune.training.distillation.soft_head import SoftHead, class_loss
 from darkprune.training.distillation.taps import Tap
 from darkprune.training.distillation.terms import LossTerms
+from darkprune.training.loop.checkpoint import State
 from darkprune.training.loop.objective import DetectionObjective, Loss, Objective
 
 _TINY = 1e-9
@@ -121,11 +121,11 @@ class DistillationObjective(Objective):
         """See `Objective.use`."""
         self.pairs = tuple(pair.after(cut) for pair in self.pairs)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """See `Objective.state_dict`."""
         return {"scale": self._scale, "channels": [pair.channels for pair in self.pairs]}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """See `Objective.load_state_dict`."""
         self._scale = state["scale"]
         pairs = zip(self.pairs, state["channels"], strict=True)

@@ -8,8 +8,6 @@ every step after it is cheaper.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -28,6 +26,7 @@ from darkprune.surgery.plan_file import parse_plan
 from darkprune.surgery.surgery import Surgery
 from darkprune.training.gradual.slimming import as_weights
 from darkprune.training.gradual.timetable import Stage
+from darkprune.training.loop.checkpoint import State
 from darkprune.training.loop.distributed import Ranks
 from darkprune.training.loop.hooks import Hook
 from darkprune.training.settings import GradualSettings
@@ -71,7 +70,7 @@ class GradualPruning(Hook):
             self._check_floors()
 
     @property
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, object]:
         """What makes a run this one, as plain values."""
         stages = [[stage.marked, stage.cut, stage.remaining] for stage in self.stages]
         chosen = self.settings.prune_settings(0).described()
@@ -128,11 +127,11 @@ class GradualPruning(Hook):
         """Returns how much is left."""
         return f"{self._share():.0f} % of {self.settings.prune_of}"
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Returns the channels that fade now, and the cuts so far."""
         return {"plan": self._plan.dumps() if self._plan is not None else None, "cuts": list(self.cuts)}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Restores them; the network has been slimmed before."""
         self.cuts = list(state["cuts"])
         self._plan, self._fading = None, []

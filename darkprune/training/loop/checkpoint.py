@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import io
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import torch
 
@@ -21,8 +22,13 @@ from darkprune.graph.graph import Graph
 from darkprune.graph.weights import weights_bytes
 from darkprune.network import Network, save_weights
 
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
 FORMAT = "darkprune-state/1"
 STATE = "state.pt"
+#: what a resumed run needs: tensors and plain values
+State = dict[str, Any]
 
 
 class RunFolder:
@@ -87,7 +93,7 @@ class RunFolder:
         with atomic_file(self.weights(kind), overwrite=True) as file:
             save_weights(network, file, Header(seen=seen))
 
-    def write_state(self, state: dict[str, Any]) -> None:
+    def write_state(self, state: State) -> None:
         """Writes the state; what was there before stays until it is complete.
 
         Raises:
@@ -102,7 +108,7 @@ class RunFolder:
                     raise watched.trouble from None
                 raise
 
-    def read_state(self) -> dict[str, Any]:
+    def read_state(self) -> State:
         """Reads the state, on the CPU.
 
         Raises:
@@ -131,7 +137,7 @@ class _Watched(io.RawIOBase):
     def writable(self) -> bool:
         return True
 
-    def write(self, data: Any) -> int:
+    def write(self, data: ReadableBuffer) -> int:
         try:
             return self._file.write(data)
         except OSError as error:
@@ -142,7 +148,7 @@ class _Watched(io.RawIOBase):
         self._file.flush()
 
 
-def differences(stored: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
+def differences(stored: Mapping[str, object], now: Mapping[str, object], prefix: str = "") -> list[str]:
     """Lists what differs between two nested sets of plain values, as `name: then → now`."""
     found = []
     for key in sorted({*stored, *now}):
@@ -155,5 +161,5 @@ def differences(stored: dict[str, Any], now: dict[str, Any], prefix: str = "") -
     return found
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from darkprune.network import Network
 from darkprune.surgery.apply import Cut
+from darkprune.training.loop.checkpoint import State
 
 
 class Hook:
@@ -59,9 +58,9 @@ class Hook:
     def draw(self) -> None:
         """Writes pictures, if it has any."""
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Returns what a resumed run needs: tensors and plain values."""
         return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Restores it."""

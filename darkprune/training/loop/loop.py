@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from darkprune.darknet.cfg import parse_cfg
 from darkprune.errors import OutputError, TrainingError
@@ -13,7 +12,7 @@ from darkprune.graph.graph import build_graph
 from darkprune.network import Network
 from darkprune.progress import Progress, silent
 from darkprune.training.data.batches import Batch, BatchLoader, died
-from darkprune.training.loop.checkpoint import RunFolder, differences
+from darkprune.training.loop.checkpoint import RunFolder, State, differences
 from darkprune.training.loop.interruption import Interruption
 from darkprune.training.loop.outcome import Outcome
 from darkprune.training.loop.step import Step, Stepper
@@ -47,7 +46,7 @@ class Trainer:
     folder: RunFolder
     settings: RunSettings
     validation: Measure | None = None
-    identity: Mapping[str, Any] = field(default_factory=dict)
+    identity: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Takes from the stepper what is needed at every step."""
@@ -223,7 +222,7 @@ class Trainer:
         except OutputError as error:
             self._line.say(f"warning: {error}")
 
-    def _state(self) -> dict[str, Any]:
+    def _state(self) -> State:
         return {
             "step": self.outcome.steps,
             "best": self.outcome.best,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +14,7 @@ from darkprune.layers.heads import Detection
 from darkprune.network import NetworkOutput
 from darkprune.surgery.apply import Cut
 from darkprune.training.data.batches import Batch
+from darkprune.training.loop.checkpoint import State
 from darkprune.training.losses import PARTS, loss_of
 
 
@@ -69,11 +69,11 @@ class Objective(ABC):
     def use(self, cut: Cut) -> None:  # noqa: B027 (most losses do not depend on widths)
         """Is called after a cut of the network in training."""
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Returns what a resumed run needs: tensors and plain values."""
         return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027
+    def load_state_dict(self, state: State) -> None:  # noqa: B027
         """Restores it."""
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +19,7 @@ from darkprune.network import Network
 from darkprune.surgery.apply import Cut
 from darkprune.training.data.batches import Batch
 from darkprune.training.gradual.slimming import cut_moments, cut_weights, slim_network
+from darkprune.training.loop.checkpoint import State
 from darkprune.training.loop.distributed import Ranks
 from darkprune.training.loop.hooks import Hook
 from darkprune.training.loop.memory import advice, is_out_of_memory
@@ -157,7 +157,7 @@ class Stepper:
         problems = tuple(problem for batch, _ in parts for problem in batch.problems)
         return Step(rate, self.objective.report(totals[:-1], recipe.batch), waited, totals[-1] > 0, problems)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Returns what the steps so far have made: tensors and plain values."""
         return {
             "network": self.network.state_dict(),
@@ -168,7 +168,7 @@ class Stepper:
             "hooks": {hook.name: hook.state_dict() for hook in self.hooks},
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Restores it."""
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])

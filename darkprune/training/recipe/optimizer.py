@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from darkprune.darknet.options import Options
 from darkprune.graph.graph import Layer
 from darkprune.network import Network
+from darkprune.training.loop.checkpoint import State
 
 #: kinds whose `weights` decay; those of [shortcut] do not (GPU build)
 _DECAYING = ("convolutional", "connected", "local", "implicit")
@@ -161,11 +161,11 @@ class Optimizer:
                 slim = self.parameters[name]
                 self.inner.state[slim][kind] = value.to(slim.device)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Returns moments and counters: tensors and plain values."""
         return self.inner.state_dict()
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Restores them."""
         self.inner.load_state_dict(state)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 from darkprune.darknet.options import Options
 from darkprune.errors import TrainingError, UsageError
@@ -68,7 +67,7 @@ class Recipe:
         """Steps in which every image is seen about once."""
         return max(1, math.ceil(self.images / self.batch))
 
-    def to_plain(self) -> dict[str, Any]:
+    def to_plain(self) -> dict[str, object]:
         """Returns it as plain values, which a resumed run has to have in common with its beginning."""
         return asdict(self)
 

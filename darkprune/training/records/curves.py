@@ -5,10 +5,14 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from darkprune.darknet.output import atomic_file
 from darkprune.training.records.log import column, read_log
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 MOST_POINTS = 2000
 PERCENT = ("map50", "map", "accuracy", "top1", "top5")
@@ -17,29 +21,23 @@ SPARSE = 60  #: so few values are marked one by one
 SMOOTHED_OVER = 100  #: a curve is drawn in so many averaged pieces, with its raw values in the background
 
 
-def draw_curves(log: Path, target: Path, columns: Sequence[str]) -> bool:
-    """Draws columns of a log.
+def draw_curves(log: Path, target: Path, columns: Sequence[str]) -> None:
+    """Draws columns of a log, where matplotlib is installed.
 
     Args:
         log: the table.
         target: PNG to write.
         columns: names; those without values are left out.
 
-    Returns:
-        Whether matplotlib is installed.
-
     Raises:
         OutputError: the picture cannot be written.
     """
-    if _figure_class() is None:
-        return False
     figure = curves_figure(read_log(log), columns)
     if figure is not None:
         save_figure(figure, target)
-    return True
 
 
-def curves_figure(rows: Sequence[Mapping[str, str]], columns: Sequence[str]) -> Any:
+def curves_figure(rows: Sequence[Mapping[str, str]], columns: Sequence[str]) -> Figure | None:
     """Draws a panel per column, two in a row: the values pale, their averages on top.
 
     Args:
@@ -49,14 +47,13 @@ def curves_figure(rows: Sequence[Mapping[str, str]], columns: Sequence[str]) -> 
     Returns:
         The figure; None where matplotlib is not installed, or nothing is to be drawn.
     """
-    figure_class = _figure_class()
     curves = [(name, *column(rows, name)) for name in columns]
     curves = [(name, steps, values) for name, steps, values in curves if steps]
-    if figure_class is None or not curves:
-        return None
     across = min(2, len(curves))
-    down = -(-len(curves) // across)
-    figure = figure_class(figsize=(9 if across > 1 else 5, 0.3 + 1.75 * down), layout="constrained")
+    down = -(-len(curves) // max(1, across))
+    figure = new_figure(9 if across > 1 else 5, 0.3 + 1.75 * down)
+    if figure is None or not curves:
+        return None
     panels = figure.subplots(down, across, squeeze=False, sharex=True)
     for axis, (name, steps, values) in zip(panels.flat, curves, strict=False):
         _panel(axis, name, steps, values)
@@ -69,7 +66,7 @@ def curves_figure(rows: Sequence[Mapping[str, str]], columns: Sequence[str]) -> 
     return figure
 
 
-def _panel(axis: Any, name: str, steps: Sequence[int], values: Sequence[float]) -> None:
+def _panel(axis: Axes, name: str, steps: Sequence[int], values: Sequence[float]) -> None:
     percent = name in PERCENT
     shown = [100 * value for value in values] if percent else list(values)
     stride = max(1, len(steps) // MOST_POINTS)
@@ -105,7 +102,7 @@ def _limits(values: Sequence[float]) -> tuple[float, float]:
     return (low, high) if high > low else (low - 0.5, high + 0.5)
 
 
-def save_figure(figure: Any, target: Path) -> None:
+def save_figure(figure: Figure, target: Path) -> None:
     """Writes a figure as PNG.
 
     Raises:
@@ -117,18 +114,13 @@ def save_figure(figure: Any, target: Path) -> None:
         file.write(buffer.getvalue())
 
 
-def new_figure(**options: Any) -> Any:
-    """Returns a figure, or None without matplotlib."""
-    figure_class = _figure_class()
-    return None if figure_class is None else figure_class(**options)
-
-
-def _figure_class() -> Any:
+def new_figure(width: float, height: float) -> Figure | None:
+    """Returns a figure of a size in inches; None where matplotlib is not installed."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
         return None
-    return Figure
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def _smoothed(steps: Sequence[int], values: Sequence[float]) -> tuple[list[float], list[float]]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from darkprune.training.records.curves import new_figure
 from darkprune.training.sparsity.gammas import GammaRecord
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _COLUMNS = 5
 
@@ -23,7 +26,7 @@ def quantile(record: GammaRecord, group: int, part: float) -> npt.NDArray[np.flo
     return found
 
 
-def gamma_figure(record: GammaRecord, thresholds: Mapping[str, float] | None = None) -> Any:
+def gamma_figure(record: GammaRecord, thresholds: Mapping[str, float] | None = None) -> Figure | None:
     """Draws a panel per group: epochs to the right, |γ| upwards, the darker the more channels.
 
     Args:
@@ -35,7 +38,7 @@ def gamma_figure(record: GammaRecord, thresholds: Mapping[str, float] | None = N
     """
     columns = min(_COLUMNS, len(record.groups))
     rows = -(-len(record.groups) // columns)
-    figure = new_figure(figsize=(max(3.6, 2.1 * columns), 0.4 + 2.5 * rows), layout="constrained")
+    figure = new_figure(max(3.6, 2.1 * columns), 0.4 + 2.5 * rows)
     if figure is None:
         return None
     bounds = np.append(record.epochs, record.epochs[-1] + 1)

@@ -16,16 +16,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from darkprune.graph.groups import divide
 from darkprune.network import Network, tensor_of
 from darkprune.surgery.apply import Cut
-from darkprune.training.loop.checkpoint import RunFolder
+from darkprune.training.loop.checkpoint import RunFolder, State
 from darkprune.training.loop.hooks import Hook
 from darkprune.training.recipe.recipe import Recipe
 from darkprune.training.records.curves import save_figure
@@ -151,12 +151,12 @@ class Sparsity(Hook):
             if figure is not None:
                 save_figure(figure, self.folder.folder / "gamma.png")
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Returns the channels that are spared, the state of s, and the histograms."""
         history = {"epochs": self.history.epochs.tolist(), "counts": torch.from_numpy(self.history.counts)}
         return {"spared": self._spared, "steered": self._steered.state_dict(), "history": history}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Restores them."""
         device = self._free[0].device
         spared = state["spared"]
@@ -194,7 +194,7 @@ class Sparsity(Hook):
             self._spared.append(mask)
             start += count
 
-    def _by_group(self) -> list[np.ndarray[Any, np.dtype[np.float32]]]:
+    def _by_group(self) -> list[npt.NDArray[np.float32]]:
         parts: list[list[Tensor]] = [[] for _ in self.history.groups]
         for layer, size in self._sizes():
             parts[layer.group].append(size)
