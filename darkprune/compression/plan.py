@@ -115,6 +115,8 @@ class Compression:
         if by_images and not {"criterion", "candidates", "preset"} & {*own, *amount}:
             refitted = self._on("recover", True) and "rounds" not in own
             defaults["criterion"] = "surgeon" if refitted else "sensitivity"
+        if "target_latency" in amount and "runner" not in own:
+            defaults["runner"] = "opencv"
         if self.settings.board and "preset" not in own:
             defaults["target"] = self.settings.target
         images = str(self.available.images.path) if by_images and self.available.images is not None else None

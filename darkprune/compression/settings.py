@@ -26,6 +26,7 @@ else:
 MAX_BYTES = 1 << 20
 OWN = "compress"  #: the section of the run's own settings
 _GIVEN, _RUN = "what there is to work with (more is better; nothing is needed)", "the run"
+_AMOUNT = ("target_macs", "target_params", "target_size", "target_latency", "ratio")
 _TRAINED, _BY_COMPRESS = ("sparse", "distill", "finetune"), "compress gives that itself"
 #: settings of stages that the user does not give there, and why not
 _NOT_HERE = {
@@ -60,6 +61,10 @@ class CompressSettings:
     target_macs: str | float | None = setting(None, "what shall remain: 0.5 or 12G", exclusive="amount", metavar="V")
     target_params: str | float | None = setting(None, "what shall remain: 0.5 or 24M", exclusive="amount", metavar="V")
     target_size: str | float | None = setting(None, "what shall remain: 0.5 or 90MB", exclusive="amount", metavar="V")
+    target_latency: str | float | None = setting(
+        None, "what shall remain of the time on [prune] runner, opencv if none: 0.5 or 12ms", exclusive="amount",
+        metavar="V",
+    )  # fmt: skip
     ratio: float | None = setting(None, "fraction of the channels to remove instead", exclusive="amount", metavar="P")
     fixed_input: bool = setting(False, "leave the input size alone, which else is one of the means to save operations")
     target: str | None = setting(
@@ -103,8 +108,7 @@ class CompressSettings:
 
     def amount(self) -> dict[str, object]:
         """Returns how much is to go, as a setting of `prune`; nothing where only [prune] says it."""
-        names = ("target_macs", "target_params", "target_size", "ratio")
-        return {name: value for name in names if (value := getattr(self, name)) is not None}
+        return {name: value for name in _AMOUNT if (value := getattr(self, name)) is not None}
 
     def of_stage(self, stage: str, kind: type[_T], defaults: Mapping[str, object], **given: object) -> _T:
         """Returns the settings of a stage.
@@ -184,10 +188,10 @@ def settings_from(tables: Tables, given: Mapping[str, object]) -> CompressSettin
         UsageError: something that does not exist, or has a wrong value.
     """
     own = {key.replace("_", "-"): value for key, value in tables.get(OWN, {}).items()}
-    amounts = ("target-macs", "target-params", "target-size", "ratio")
+    amounts = [name.replace("_", "-") for name in _AMOUNT]
     if sum(name in own for name in amounts) > 1:
         raise UsageError(f"settings: [{OWN}] holds more than one of {', '.join(amounts)}")
-    if any(name.replace("-", "_") in given for name in amounts):
+    if not given.keys().isdisjoint(_AMOUNT):
         own = {name: value for name, value in own.items() if name not in amounts}
     stages = {name: table for name, table in tables.items() if name != OWN}
     flags = {entry.flag: name for name, entry in declared(CompressSettings).items()}

@@ -21,7 +21,7 @@ from darkprune.compression.summary import best_of
 from darkprune.darknet.output import atomic_file
 from darkprune.evaluation.control import control_at, control_networks
 from darkprune.progress import Progress, say
-from darkprune.runners.base import FAST_FIRST, load_with_any
+from darkprune.runners.base import load_with_any
 from darkprune.runners.measure import AGREEMENT
 from darkprune.runners.timing import time_alternately
 from darkprune.runs.stages import FileSource
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from darkprune.compression.plan import Compression
 
 
+INFERENCE = ("onnxruntime", "opencv", "torch")  #: programs to time in, as users will run the result
 FEWEST_RUNS, MOST_RUNS, TIMING_SECONDS = 5, 50, 5.0  #: of each network
 
 
@@ -123,7 +124,7 @@ def measure_control(
 def measure_time(original: RunNetwork, result: RunNetwork, resume: bool, progress: Progress) -> Mapping[str, object]:
     """Times two networks in turn with one image, in the same program."""
     graphs = [network.pair().graph for network in (original, result)]
-    runner, before = load_with_any(graphs[0], original.weights, None, taps=False, order=FAST_FIRST)
+    runner, before = load_with_any(graphs[0], original.weights, None, taps=False, order=INFERENCE)
     _, after = load_with_any(graphs[1], result.weights, runner, taps=False)
     random = np.random.default_rng(0)
     shapes = [graph.net.input for graph in graphs]

@@ -68,6 +68,7 @@ def test_many_sizes_are_spread(monkeypatch: pytest.MonkeyPatch) -> None:
         replace(IMAGES, fixed_input=True),
         replace(IMAGES, target_macs=None, ratio=0.3),
         replace(IMAGES, target_macs=None, target_params=0.5),
+        replace(IMAGES, target_macs=None, target_latency=0.5),
         dp.CompressSettings(data="scenes/scenes.data", target_macs=0.5),
     ],
 )
