@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,10 +10,11 @@ from pathlib import Path
 from darkprune.api.pair import Pair
 from darkprune.comparison.cells import Cell, grid, share
 from darkprune.comparison.inputs import prepare
-from darkprune.comparison.run import begin, carry_out, collect, controls, is_earlier, times
+from darkprune.comparison.paper import published_for, with_paper
+from darkprune.comparison.run import begin, carry_out, collect, collect_sparse, controls, is_earlier, times
 from darkprune.comparison.settings import CompareSettings
 from darkprune.comparison.setup import Setup
-from darkprune.comparison.table import Row, make_rows, to_csv
+from darkprune.comparison.table import Records, Row, make_rows, to_csv
 from darkprune.darknet.output import atomic_file
 from darkprune.errors import DarkpruneError
 from darkprune.graph.graph import read_graph
@@ -73,7 +74,9 @@ def compare(
         DarkpruneError: network or data cannot be used, or every cell failed.
         KeyboardInterrupt: interrupted; what is done is kept.
     """
-    cells = grid(settings.methods, settings.budgets, settings.recoveries, settings.seeds)
+    settings = with_paper(settings, pair.graph)
+    axes = settings.methods, settings.budgets, settings.recoveries, settings.seeds, settings.sparsities
+    cells = grid(*axes)
     mine = share(cells, settings.cell) if settings.cell else cells
     setup, images = prepare(pair.cfg, pair.weights_file, Path(output), settings, cells)
     is_earlier(setup)  # refuses a folder of somebody else before a lock is put there
@@ -107,15 +110,20 @@ def compare(
     )
 
 
-def _table(setup: Setup, cells: Sequence[Cell], records: dict[Cell, Record], progress: Progress) -> list[Row]:
+def _table(setup: Setup, cells: Sequence[Cell], records: Mapping[Cell, Record], progress: Progress) -> list[Row]:
     unpruned = controls(setup, records.values(), progress)
     networks = [(network, setup.weights) for network, _ in unpruned]
     for record in records.values():
         if record.error is None:
             pair = [setup.folder / str(record.result[name]) for name in ("cfg", "weights")]
             networks.append((read_graph(pair[0]), pair[1]))
-    ms = {} if setup.settings.no_times else times(setup, networks, progress)
-    return make_rows(cells, records, [record for _, record in unpruned], ms)
+    whole = Records(
+        cells={cell: records[cell] for cell in cells},
+        unpruned=[record for _, record in unpruned],
+        sparse=collect_sparse(setup, cells),
+        ms={} if setup.settings.no_times else times(setup, networks, progress),
+    )
+    return make_rows(whole, published_for(unpruned[0][0]) if setup.settings.paper else None)
 
 
 def _write(setup: Setup, cells: Sequence[Cell], rows: Sequence[Row]) -> list[Path]:
@@ -133,6 +141,7 @@ def _write(setup: Setup, cells: Sequence[Cell], rows: Sequence[Row]) -> list[Pat
         "data": str(settings.data),
         "runner": setup.runner,
         "budget_of": settings.budget_of,
+        "paper": settings.paper,
         "digests": {role: entry.sha256 for role, entry in setup.inputs.items()},
         "changes": settings.training,
     }
@@ -143,6 +152,11 @@ def _write(setup: Setup, cells: Sequence[Cell], rows: Sequence[Row]) -> list[Pat
         from darkprune.comparison.curves import draw
 
         draw(rows, f"{setup.cfg.stem}: methods at equal {settings.budget_of}", save)
+        runs = {cell.sparsity: setup.sparse_folder(cell.start_name) for cell in reversed(cells) if cell.start_name}
+        if runs:
+            from darkprune.comparison.sparsity_curves import draw_sparsity
+
+            draw_sparsity(runs, save)
     return paths
 
 

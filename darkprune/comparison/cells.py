@@ -1,9 +1,11 @@
-"""Cells of a comparison: their grid, their names, and what each one's result depends on."""
+"""Cells of a comparison: their grid, their names, and which cell each one starts from."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
+from typing import Literal, get_args
 
 from darkprune.comparison.methods import method_of
 from darkprune.errors import UsageError
@@ -11,15 +13,20 @@ from darkprune.selection.settings import RECOVERIES as BY_IMAGES
 from darkprune.settings import nearest
 from darkprune.training.settings import DistillPreset
 
+#: how the network is trained before it is pruned; `none`: not at all
+Sparsity = Literal["none", "constant", "dynamic"]
+SPARSITIES: tuple[str, ...] = get_args(Sparsity)
 #: recoveries that train -> preset of the distillation (that of Chu et al. 2023 for `distill`); None without a teacher
 TRAINED: Mapping[str, DistillPreset | None] = {
     "finetune": None,
     "distill": "paper",
-    "distill-objectness": "objectness",
+    **{f"distill-{preset}": preset for preset in get_args(DistillPreset)},
     "distill-unlabelled": "objectness",
 }
-#: recoveries by name; `A+B` is a recovery from images, then training
+#: recoveries by name; `A+B` is one from images or a fine-tuning, then another that trains
 RECOVERIES = (*BY_IMAGES, *TRAINED)
+#: those that go by the plan of the cut
+PLANNED = frozenset((*BY_IMAGES[1:], "distill-features"))
 
 
 @dataclass(frozen=True)
@@ -29,79 +36,112 @@ class Cell:
     Attributes:
         method: a name that `method_of` knows.
         budget: what shall remain, as the user wrote it.
-        recovery: of `RECOVERIES`, or two of them joined by `+`.
+        recovery: of `RECOVERIES`, or several of them joined by `+`.
         seed: of the images that are fitted on, the candidates, the training.
+        sparsity: how the network was trained before it is pruned.
     """
 
     method: str
     budget: str
     recovery: str
     seed: int
+    sparsity: str = "none"
+
+    @property
+    def start_name(self) -> str:
+        """Name of the network that is pruned; empty for the given one."""
+        return "" if self.sparsity == "none" else f"{self.sparsity}_s{self.seed}"
 
     @property
     def cut_name(self) -> str:
-        """Name of the cut that it starts from."""
-        return f"{self.method}_{self.budget}_s{self.cut_seed}"
+        """Name of its cut."""
+        prefix = "" if self.sparsity == "none" else f"{self.sparsity}_"
+        return f"{prefix}{self.method}_{self.budget}_s{self.cut_seed}"
 
     @property
     def name(self) -> str:
         """Its own name."""
-        return f"{self.method}_{self.budget}_{self.recovery}_s{self.seed}"
+        prefix = "" if self.sparsity == "none" else f"{self.sparsity}_"
+        return f"{prefix}{self.method}_{self.budget}_{self.recovery}_s{self.seed}"
 
     @property
     def cut_seed(self) -> int:
-        """The seed of its cut: 0 where nothing in that is drawn."""
-        return self.seed if method_of(self.method).images else 0
+        """The seed of its cut: 0 where nothing in the cut is random."""
+        method = method_of(self.method)
+        return self.seed if method.images or method.labels or self.sparsity != "none" else 0
 
     @property
     def training(self) -> str | None:
-        """The part of the recovery that trains."""
+        """The last part of the recovery, if that trains."""
         last = self.recovery.rpartition("+")[2]
         return last if last in TRAINED else None
 
     @property
-    def untrained(self) -> Cell:
-        """The cell that its training starts from; the same where it does not train."""
+    def previous(self) -> Cell | None:
+        """The cell whose network its training starts from; None where it does not train."""
         if self.training is None:
-            return self
-        return _settled(replace(self, recovery=self.recovery.rpartition("+")[0] or "none"))
+            return None
+        return _with_seed_of(replace(self, recovery=self.recovery.rpartition("+")[0] or "none"))
 
     @property
-    def how(self) -> str:
-        """What is done from images before any training: the recovery, or what belongs to the method."""
-        first = self.untrained.recovery
-        return method_of(self.method).finish if first == "none" else first
+    def trainings(self) -> int:
+        """The number of trainings after the cut."""
+        return 0 if self.previous is None else 1 + self.previous.trainings
 
     @property
-    def images(self) -> bool:
+    def repair(self) -> str:
+        """What is done on images before any training: the recovery, or what belongs to the method."""
+        if self.previous is not None:
+            return self.previous.repair
+        return method_of(self.method).finish if self.recovery == "none" else self.recovery
+
+    @property
+    def needs_images(self) -> bool:
         """Whether it cannot do without unlabelled images."""
-        return method_of(self.method).images or self.how != "none" or self.training == "distill-unlabelled"
+        unlabelled = "distill-unlabelled" in self.recovery.split("+")
+        return method_of(self.method).images or self.repair != "none" or unlabelled
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether it cannot do without labelled training images."""
+        trains = any(part in TRAINED and part != "distill-unlabelled" for part in self.recovery.split("+"))
+        return trains or method_of(self.method).labels or self.sparsity != "none"
 
 
-def grid(methods: Sequence[str], budgets: Sequence[str], recoveries: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
-    """Returns all cells, budget by budget; where nothing is drawn, one stands for all seeds.
+def grid(
+    methods: Sequence[str],
+    budgets: Sequence[str],
+    recoveries: Sequence[str],
+    seeds: Sequence[int],
+    sparsities: Sequence[str] = ("none",),
+) -> list[Cell]:
+    """Returns all cells, budget by budget; where nothing is random, one stands for all seeds.
 
     Raises:
-        UsageError: a method or recovery that does not exist (says the nearest).
+        UsageError: a method, recovery or sparsity that there is not (says the nearest), or two that do not go together.
     """
-    for method in methods:
-        method_of(method)
+    for sparsity in sparsities:
+        if sparsity not in SPARSITIES:
+            raise UsageError(f"--sparsities {sparsity[:40]}: no such sparsity; {nearest(sparsity, SPARSITIES)}")
     for recovery in recoveries:
         _check_recovery(recovery)
-    cells = [
-        _settled(Cell(method, budget, recovery, seed))
-        for budget in budgets
-        for method in methods
-        for recovery in recoveries
-        for seed in seeds
-    ]
+    needs_plan = {part for each in recoveries for part in each.split("+")} & PLANNED
+    for method in methods:
+        if method_of(method).trains and needs_plan:
+            raise UsageError(
+                f"--methods {method} prunes while it trains and leaves no plan, which recovery "
+                f"{', '.join(sorted(needs_plan))} needs; compare it apart"
+            )
+    axes = product(sparsities, budgets, methods, recoveries, seeds)
+    cells = [_with_seed_of(Cell(method, budget, recovery, seed, sparsity))
+             for sparsity, budget, method, recovery, seed in axes]  # fmt: skip
     return list(dict.fromkeys(cells))
 
 
 def share(cells: Sequence[Cell], text: str) -> list[Cell]:
     """Returns the i-th of n shares, given as `i/n` with i from 1 on.
 
-    Cells of one cut stay together, so that no two jobs make the same cut.
+    Cells of one cut, and those of one sparse training, stay together, so that no two jobs do the same work.
 
     Raises:
         UsageError: it cannot be read.
@@ -109,21 +149,23 @@ def share(cells: Sequence[Cell], text: str) -> list[Cell]:
     number, _, count = text.partition("/")
     if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
         raise UsageError(f"--cell {text[:30]}: write i/n, such as 3/8 for the third of eight shares")
-    cuts = list(dict.fromkeys(cell.cut_name for cell in cells))
-    mine = set(cuts[int(number) - 1 :: int(count)])
-    return [cell for cell in cells if cell.cut_name in mine]
+    parts = list(dict.fromkeys(cell.start_name or cell.cut_name for cell in cells))
+    mine = set(parts[int(number) - 1 :: int(count)])
+    return [cell for cell in cells if (cell.start_name or cell.cut_name) in mine]
 
 
-def _settled(cell: Cell) -> Cell:
-    """Gives a cell in which nothing is drawn the seed 0."""
-    drawn = cell.images or cell.training is not None
-    return cell if drawn else replace(cell, seed=0)
+def _with_seed_of(cell: Cell) -> Cell:
+    """Gives a cell in which nothing is random the seed 0."""
+    return cell if cell.needs_images or cell.needs_labels else replace(cell, seed=0)
 
 
 def _check_recovery(recovery: str) -> None:
-    first, plus, last = recovery.partition("+")
-    for part in (first, last) if plus else (first,):
+    parts = recovery.split("+")
+    for part in parts:
         if part not in RECOVERIES:
             raise UsageError(f"--recoveries {part[:40]}: no such recovery; {nearest(part, RECOVERIES)}")
-    if plus and (first in TRAINED or last not in TRAINED):
-        raise UsageError(f"--recoveries {recovery[:40]}: joins one of {', '.join(BY_IMAGES)} with one that trains")
+    joined = parts[0] in (*BY_IMAGES[1:], "finetune") and all(part in TRAINED for part in parts[1:])
+    if len(parts) > 1 and not (joined and len(set(parts)) == len(parts)):
+        raise UsageError(
+            f"--recoveries {recovery[:40]}: joins one of {', '.join(BY_IMAGES[1:])}, finetune with others that train"
+        )

@@ -17,6 +17,8 @@ LINES = ("-", "--", "-.", ":")
 LARGEST_DOT = 700.0  #: area of the unpruned network's dot, in square points
 
 Save = Callable[[str, bytes], None]
+#: draws one panel: all rows, those of its recovery, and the names of all methods
+Panel = Callable[[Axes, Sequence[Row], list[Row], list[str]], None]
 
 
 def draw(rows: Sequence[Row], title: str, save: Save) -> list[str]:
@@ -41,11 +43,11 @@ def draw(rows: Sequence[Row], title: str, save: Save) -> list[str]:
     return names
 
 
-def _panels(rows: Sequence[Row], title: str, one: Callable[[Axes, Sequence[Row], list[Row], Any], None]) -> Figure:
+def _panels(rows: Sequence[Row], title: str, one: Panel) -> Figure:
     """Draws one panel per recovery, on one scale."""
     drawn = [row for row in rows if row.kind == "pruned" and row.map50 is not None]
     recoveries = list(dict.fromkeys(row.recovery for row in drawn)) or [""]
-    methods = list(dict.fromkeys(row.method for row in rows if row.kind == "pruned"))
+    methods = list(dict.fromkeys(row.label for row in rows if row.kind == "pruned"))
     reached = [100 * row.map50 for row in rows if row.map50 is not None] or [0.0]
     columns = min(2, len(recoveries))
     lines = -(-len(recoveries) // columns)
@@ -72,7 +74,7 @@ def _panels(rows: Sequence[Row], title: str, one: Callable[[Axes, Sequence[Row],
 def _draw_curve(axes: Axes, rows: Sequence[Row], drawn: Sequence[Row], methods: list[str]) -> None:
     whole = _whole(rows)
     for number, method in enumerate(methods):
-        of_it = sorted((row for row in drawn if row.method == method), key=lambda row: row.macs or 0)
+        of_it = sorted((row for row in drawn if row.label == method), key=lambda row: row.macs or 0)
         if not of_it:
             continue
         axes.errorbar(
@@ -82,7 +84,7 @@ def _draw_curve(axes: Axes, rows: Sequence[Row], drawn: Sequence[Row], methods: 
             label=method, marker=MARKERS[number % len(MARKERS)], linestyle=LINES[number % len(LINES)],
             color=f"C{number % 10}", capsize=3, markersize=5, linewidth=1.3,
         )  # fmt: skip
-    control = sorted((row for row in rows if row.kind != "pruned"), key=lambda row: row.macs or 0)
+    control = sorted((row for row in rows if row.kind in ("unpruned", "control")), key=lambda row: row.macs or 0)
     axes.plot(
         [100 * (row.macs or 0) / (whole.macs or 1) for row in control],
         [_percent(row.map50) for row in control],
@@ -94,7 +96,7 @@ def _draw_curve(axes: Axes, rows: Sequence[Row], drawn: Sequence[Row], methods: 
 def _draw_ratio(axes: Axes, rows: Sequence[Row], drawn: Sequence[Row], methods: list[str]) -> None:
     whole = _whole(rows)
     for number, method in enumerate(methods):
-        of_it = sorted((row for row in drawn if row.method == method), key=lambda row: row.params or 0)
+        of_it = sorted((row for row in drawn if row.label == method), key=lambda row: row.params or 0)
         if not of_it:
             continue
         style: dict[str, Any] = {"marker": MARKERS[number % len(MARKERS)], "color": f"C{number % 10}"}

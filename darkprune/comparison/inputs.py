@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from darkprune.comparison.amounts import parse_amount
 from darkprune.comparison.cells import Cell
 from darkprune.comparison.methods import method_of
 from darkprune.comparison.settings import CompareSettings
@@ -20,9 +21,8 @@ from darkprune.evaluation.of_graph import heads_of
 from darkprune.graph.graph import read_graph
 from darkprune.graph.stats import totals
 from darkprune.runners.base import FAST_FIRST, load_with_any
-from darkprune.runs.digests import digest_of_images, digest_of_labels
+from darkprune.runs.digests import digest_of_images, digest_of_labels, digest_of_lines
 from darkprune.runs.record import Input, file_input
-from darkprune.selection.budget import parse_budget
 
 
 @dataclass(frozen=True)
@@ -73,19 +73,17 @@ def prepare(
     graph = read_graph(cfg)
     heads_of(graph)  # without one there is nothing to measure
     for cell in cells:
-        parse_budget(settings.budget_of, cell.budget, totals(graph))
+        parse_amount(settings.budget_of, cell.budget, totals(graph))
     runner, _ = load_with_any(graph, weights, settings.runner, taps=False, order=FAST_FIRST)
     inputs = {"cfg": file_input(cfg), "weights": file_input(weights)}
     valid = read_dataset(settings.data or "", settings.split, settings.names)
     inputs["valid"] = Input(str(valid.source), digest_of_labels(valid))
-    if any(cell.training not in (None, "distill-unlabelled") for cell in cells):
-        train, _ = _splits(settings)
-        if count := _shared(train, valid):
-            raise UsageError(
-                f"{train.source}: {count} of its training images are measured on too; recoveries that train need a "
-                "set with two splits (or take distill-unlabelled with --images)"
-            )
+    train = _training_labels(settings, valid, cells)
+    if train is not None:
         inputs["train"] = Input(str(train.source), digest_of_labels(train))
+    if settings.teacher is not None:
+        parts = [file_input(Path(path)) for path in settings.teacher]
+        inputs["teacher"] = Input(parts[1].path, digest_of_lines(part.sha256 for part in parts))
     if images is not None:
         inputs["images"] = Input(str(images.path), digest_of_images(images.paths))
     setup = Setup(
@@ -98,6 +96,31 @@ def prepare(
         inputs=inputs,
     )
     return setup, images
+
+
+def _training_labels(settings: CompareSettings, valid: Dataset, cells: Sequence[Cell]) -> Dataset | None:
+    """Reads the labelled images that cells train on or choose by; None where they do without.
+
+    Raises:
+        UsageError: some of them are measured on too, and a cell cannot do without.
+        DataError: they cannot be read, and a cell cannot do without.
+    """
+    needing = any(cell.needs_labels for cell in cells)
+    if not (needing or any(method_of(cell.method).searches for cell in cells)):
+        return None
+    try:
+        train = read_dataset(settings.data or "", "train", settings.names)
+    except DataError:
+        if needing:
+            raise
+        return None
+    count = _shared(train, valid)
+    if count and needing:
+        raise UsageError(
+            f"{train.source}: {count} of its training images are measured on too; what trains on labels, or chooses by "
+            "them, needs a set with two splits (of recoveries, distill-unlabelled with --images does without)"
+        )
+    return None if count else train
 
 
 def _images_for(settings: CompareSettings, folder: Path, cells: Sequence[Cell]) -> Images | None:
@@ -113,10 +136,10 @@ def _images_for(settings: CompareSettings, folder: Path, cells: Sequence[Cell]) 
     """
     if settings.images is not None:
         return Images(Path(settings.images), images_of(Path(settings.images)))
-    if not any(cell.images or method_of(cell.method).settings.similarity > 0 for cell in cells):
+    if not any(cell.needs_images or method_of(cell.method).settings.similarity > 0 for cell in cells):
         return None
     try:
-        train, valid = _splits(settings)
+        train, valid = (read_dataset(settings.data or "", split, settings.names) for split in ("train", settings.split))
         if not _shared(train, valid):
             return Images(folder / "train.txt", tuple(record.path for record in train.images), to_write=True)
         why = "its training images are measured on too"
@@ -124,18 +147,12 @@ def _images_for(settings: CompareSettings, folder: Path, cells: Sequence[Cell]) 
         read_dataset(settings.data or "", settings.split, settings.names)  # if this fails too, the set is what is wrong
         why = str(error)
     for cell in cells:
-        if cell.images:
+        if cell.needs_images:
             raise UsageError(
                 f"{_subject(cell)} looks at images: give some with --images DIR (labels are not needed), since of "
                 f"--data none can be taken: {why}"
             )
     return None
-
-
-def _splits(settings: CompareSettings) -> tuple[Dataset, Dataset]:
-    """Reads the parts of the data that are trained on and measured on."""
-    data = settings.data or ""
-    return read_dataset(data, "train", settings.names), read_dataset(data, settings.split, settings.names)
 
 
 def _shared(train: Dataset, valid: Dataset) -> int:

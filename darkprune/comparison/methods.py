@@ -1,17 +1,23 @@
-"""The methods that are compared, as settings of what `darkprune prune` does (METHODS §2, §4, §6, §7)."""
+"""The methods that are compared: each is a way to choose what goes, as settings of pruning.
+
+Sources: Liu et al. 2017 (Network Slimming), Chu et al. 2023 (group channel pruning), Luo et al. 2017 (ThiNet), Li et
+al. 2020 (EagleEye), Zhang et al. 2024 (importance and similarity), Jordao et al. 2020 (layer pruning), Yin et al. 2020
+(pruning inside the run).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
+from darkprune.comparison.amounts import Amount, size_kind
 from darkprune.errors import UsageError
 from darkprune.graph.weights import NetworkWeights
 from darkprune.selection.budget import Budget
-from darkprune.selection.settings import Selection
+from darkprune.selection.settings import Recovery, Selection
 from darkprune.selection.unit_budget import units_above, units_within
 from darkprune.settings import nearest
+from darkprune.surgery.units import UnitScorer, score_units
 
 #: joins layer pruning and the method that takes channels from what it leaves
 FIRST_LAYERS = "layer+"
@@ -23,48 +29,67 @@ class Method:
 
     Attributes:
         what: in words.
-        settings: of `darkprune prune`.
+        settings: of pruning.
         images: whether it looks at unlabelled images.
+        labels: whether it looks at labelled training images.
         searches: whether it tries candidates (EagleEye).
-        rounds: how often channels are scored on the way.
+        rounds: number of times that channels are scored on the way.
         finish: recovery that is part of the method itself: what `none` leaves it with.
-        units: whether whole residual units go: all that the budget asks for, or (with channels behind them) nearly.
+        units: whether whole residual units go: all that the budget asks for, or (where channels go too) nearly.
         channels: whether channels go.
+        per_group: whether it takes a ratio per group.
+        trains: whether the network is pruned while it trains.
     """
 
     what: str
     settings: Selection = field(default_factory=Selection)
     images: bool = False
+    labels: bool = False
     searches: bool = False
     rounds: int = 1
-    finish: str = "none"
+    finish: Recovery = "none"
     units: bool = False
     channels: bool = True
+    per_group: bool = False
+    trains: bool = False
 
-    def for_budget(
-        self, weights: NetworkWeights, budget: Budget, common: Mapping[str, Any]
+    def select(
+        self,
+        weights: NetworkWeights,
+        amount: Amount,
+        kind: str,
+        limited: Callable[[Selection], Selection] = lambda selection: selection,
+        by_unit: UnitScorer = score_units,
     ) -> tuple[Selection, Budget | None]:
         """Returns the settings for a network, and the budget that is left to channels (None: nothing is).
 
+        A share of the channels is taken as it is by methods without a budget of their own; ratios per group and presets
+        by group channel pruning. Everything else gets the budget of what group channel pruning leaves.
+
         Args:
-            weights: the original pair.
-            budget: what shall remain.
-            common: settings that hold for every method.
+            weights: the pair that is pruned.
+            amount: how much is to go.
+            kind: what budgets are about.
+            limited: adds the limits that hold for every method.
+            by_unit: scores residual units.
 
         Raises:
             PlanError: whole units cannot meet the budget.
         """
-        settings = replace(self.settings, **common)
+        selection = limited(self.settings)
+        if amount.budget is None and not (self.units or self.searches) and (amount.ratio or self.per_group):
+            return amount.of(selection), None
+        budget = amount.as_budget(weights, size_kind(kind), limited(Selection()))
         if not self.units:
-            return settings, budget
+            return selection, budget
         if self.channels:
-            return replace(settings, units=units_above(weights, budget)), budget
-        return replace(settings, units=units_within(weights, budget)), None
+            return replace(selection, units=units_above(weights, budget, by_unit)), budget
+        return replace(selection, units=units_within(weights, budget, by_unit)), None
 
 
 METHODS: dict[str, Method] = {
     "slimming": Method("Network Slimming: one |γ| threshold over the whole network", Selection(allocation="global")),
-    "group": Method("group channel pruning: the same share of every group by |γ|", Selection()),
+    "group": Method("group channel pruning: the same share of every group by |γ|", per_group=True),
     "group-proportional": Method(
         "group channel pruning by the paper's formula: a group's share grows with its size",
         Selection(allocation="proportional"),
@@ -84,6 +109,13 @@ METHODS: dict[str, Method] = {
     ),
     "similarity": Method("importance by |γ|, then similar channels replaced by one another", Selection(similarity=0.9)),
     "layer": Method("whole residual units of lowest mean |γ|", units=True, channels=False),
+    "layer-separation": Method(
+        "whole residual units that tell the classes apart least",
+        labels=True,
+        units=True,
+        channels=False,
+    ),
+    "gradual": Method("pruned step by step while it trains", labels=True, trains=True),
     "sensitivity": Method(
         "first-order effect on the network's own outputs per multiply-add, measured means",
         Selection(criterion="first-order", allocation="global"),
@@ -95,7 +127,7 @@ METHODS: dict[str, Method] = {
         images=True,
     ),
 }
-#: those that [GCP] compares, and ours
+#: those that Chu et al. 2023 compare, and ours
 DEFAULT = ("slimming", "group", "thinet", "eagleeye", "similarity", "layer", "sensitivity", "surgeon")
 
 
@@ -106,9 +138,9 @@ def method_of(name: str) -> Method:
         UsageError: no such method (says the nearest).
     """
     channels = name.removeprefix(FIRST_LAYERS)
-    if channels not in METHODS or (channels != name and METHODS[channels].units):
+    known = METHODS.get(channels)
+    if known is None or (channels != name and (known.units or known.trains)):
         raise UsageError(f"--methods {name[:40]}: no such method; {nearest(channels, METHODS)}")
-    method = METHODS[channels]
     if channels == name:
-        return method
-    return replace(method, what=f"whole residual units, then {method.what}", units=True)
+        return known
+    return replace(known, what=f"whole residual units, then {known.what}", units=True)

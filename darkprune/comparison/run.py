@@ -14,7 +14,15 @@ import numpy as np
 from darkprune.comparison.cells import Cell
 from darkprune.comparison.methods import method_of
 from darkprune.comparison.setup import Setup
-from darkprune.comparison.steps import cfg_digest, cut, measure, measure_unpruned, recover
+from darkprune.comparison.steps import (
+    cfg_digest,
+    cut,
+    measure,
+    measure_sparse,
+    measure_unpruned,
+    prepare_start,
+    recover,
+)
 from darkprune.darknet.output import atomic_file
 from darkprune.errors import OutputError
 from darkprune.evaluation.control import control_networks
@@ -75,28 +83,39 @@ def carry_out(setup: Setup, cells: Sequence[Cell], progress: Progress) -> None:
         cells: all, or a share of them.
         progress: gets an event per step of a cell.
     """
+    _forget_failures(setup, cells)
     jobs = setup.settings.jobs
-    for cell in cells:
-        forget_failure(setup.cut_folder(cell) / RECORD)
-        for pair in (cell.untrained, cell):
-            forget_failure(setup.pair_folder(pair) / RECORD)
-        forget_failure(setup.record_file(cell.name))
-    cuts = list({cell.cut_name: cell for cell in cells}.values())
-    starts = list(dict.fromkeys(cell.untrained for cell in cells))
-    trained = [cell for cell in cells if cell.training is not None]
-    measured = [cell for cell in cells if cell.training is None]
-    searches = [cell for cell in cuts if method_of(cell.method).searches]  # their candidates have the processes
-    _do("cutting", partial(_attempt, cut, setup), [cell for cell in cuts if cell not in searches], jobs, progress)
-    if searches:
-        _do("searching", partial(_attempt, partial(cut, jobs=jobs), setup), searches, 1, progress)
-    _do("recovering", partial(_attempt, recover, setup), starts, jobs, progress)
-    _do("training", partial(_attempt, recover, setup), trained, jobs, progress)
-    _do("measuring", partial(measure, setup), [*measured, *trained], jobs, progress)
+    starts = _one_each(cells, lambda cell: cell.start_name)
+    cuts = _one_each(cells, lambda cell: cell.cut_name)
+    trained = [cell for cell in cuts if method_of(cell.method).trains]
+    searched = [cell for cell in cuts if method_of(cell.method).searches]  # their candidates have the processes
+    chosen = [cell for cell in cuts if cell not in (*trained, *searched)]
+    _do("training sparsely", partial(_attempt, prepare_start, setup), starts, jobs, progress)
+    _do("cutting", partial(_attempt, cut, setup), chosen, jobs, progress)
+    _do("searching", partial(_attempt, partial(cut, jobs=jobs), setup), searched, 1, progress)
+    _do("pruning while training", partial(_attempt, cut, setup), trained, jobs, progress)
+    everything = _with_previous(cells)
+    for trainings in range(max(cell.trainings for cell in cells) + 1):  # each starts from what the one before left
+        task = "training" if trainings else "recovering"
+        at_once = [cell for cell in everything if cell.trainings == trainings]
+        _do(task, partial(_attempt, recover, setup), at_once, jobs, progress)
+    _do("measuring", partial(measure, setup), cells, jobs, progress)
+    _do("measuring before the cut", partial(measure_sparse, setup), starts, jobs, progress)
 
 
 def collect(setup: Setup, cells: Sequence[Cell]) -> dict[Cell, Record]:
     """Returns the records of those cells that are done or failed with the settings as they are."""
     found = {cell: find_record(setup.record_file(cell.name), setup.measure_origin(cell).key) for cell in cells}
+    return {cell: record for cell, record in found.items() if record is not None}
+
+
+def collect_sparse(setup: Setup, cells: Sequence[Cell]) -> dict[Cell, Record]:
+    """Returns the records of the networks that were trained sparsely before the cut, one cell for each."""
+    starts = _one_each(cells, lambda cell: cell.start_name)
+    found = {
+        cell: find_record(setup.record_file(f"sparse_{cell.start_name}"), setup.sparse_measure_origin(cell).key)
+        for cell in starts
+    }
     return {cell: record for cell, record in found.items() if record is not None}
 
 
@@ -161,13 +180,41 @@ def _time(setup: Setup, graph: Graph, weights: Path) -> dict[str, float]:
     return {"ms": after, "unpruned_ms": before}
 
 
-def _attempt(step: Callable[[Setup, _Item], Record], setup: Setup, item: _Item) -> None:
+def _with_previous(cells: Iterable[Cell]) -> list[Cell]:
+    """Adds the cells whose networks others start from."""
+    found: dict[Cell, None] = {}
+    for cell in cells:
+        step: Cell | None = cell
+        while step is not None:
+            found[step] = None
+            step = step.previous
+    return list(found)
+
+
+def _one_each(cells: Iterable[Cell], name: Callable[[Cell], str]) -> list[Cell]:
+    """Returns one cell for each name that is not empty."""
+    return list({name(cell): cell for cell in cells if name(cell)}.values())
+
+
+def _forget_failures(setup: Setup, cells: Sequence[Cell]) -> None:
+    for cell in _with_previous(cells):
+        forget_failure(setup.cut_folder(cell) / RECORD)
+        forget_failure(setup.pair_folder(cell) / RECORD)
+        forget_failure(setup.record_file(cell.name))
+    for cell in _one_each(cells, lambda cell: cell.start_name):
+        forget_failure(setup.sparse_folder(cell.start_name) / RECORD)
+        forget_failure(setup.record_file(f"sparse_{cell.start_name}"))
+
+
+def _attempt(step: Callable[[Setup, _Item], object], setup: Setup, item: _Item) -> None:
     """Does a step; where it fails its record says why, and the cell's measurement finds it."""
     with suppress(StepError):
         step(setup, item)
 
 
 def _do(task: str, work: Callable[[_Item], object], items: Sequence[_Item], jobs: int, progress: Progress) -> None:
+    if not items:
+        return
     step = track(progress, task, len(items), "cell")
     for _ in in_processes(work, items, jobs):
         step()

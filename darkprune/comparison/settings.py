@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from darkprune.comparison.cells import RECOVERIES
+from darkprune.comparison.cells import RECOVERIES, SPARSITIES
 from darkprune.comparison.methods import DEFAULT, METHODS
 from darkprune.errors import UsageError
 from darkprune.runners.base import RUNNERS
+from darkprune.selection.allocation import PRESETS
+from darkprune.selection.settings import Selection
 from darkprune.settings import PathLike, declared, setting
 from darkprune.surgery.plan import Compensation
 from darkprune.targets import targets
 from darkprune.training.settings import TrainingKeys
 
-_WHAT = "what is compared"
+_WHAT, _SPARSE = "what is compared", "training before the cut"
 _IMAGES = "images"
 _HOW = "how to prune, as in darkprune prune"
 _RUN = "the run"
 
+#: tables of Chu et al. 2023 that can be repeated, see `darkprune.comparison.paper`
+PaperTable = Literal["table3", "table4", "table5", "table9", "table10", "table11", "fig10"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class CompareSettings(TrainingKeys):
-    """What is compared, and how; the training keys are those of recoveries that train."""
+    """What is compared, and how; the training keys are those of recoveries that train.
 
+    Attributes:
+        teacher: cfg and weights of the network that others learn from; by default the given one, before any training.
+    """
+
+    teacher: tuple[PathLike, PathLike] | None = None
     data: PathLike | None = setting(
         None, "labelled images to measure on, and to train on if a recovery does (required)", metavar="F"
     )
@@ -32,15 +42,34 @@ class CompareSettings(TrainingKeys):
         DEFAULT, f"of {', '.join(METHODS)}, and layer+NAME: units first, then channels", group=_WHAT, metavar="M1,M2,…"
     )
     budgets: tuple[str, ...] = setting(
-        ("0.8", "0.6", "0.4"), "what shall remain: fractions, or values with units", group=_WHAT, metavar="B1,B2,…"
-    )
-    budget_of: Literal["params", "macs", "size"] = setting("macs", "what budgets are about", group=_WHAT)
-    recoveries: tuple[str, ...] = setting(
-        ("none",), f"of {', '.join(RECOVERIES)}, or two joined: lsq+distill", group=_WHAT, metavar="R1,R2,…",
-        default_text="none: only what belongs to a method",
+        ("0.8", "0.6", "0.4"),
+        "what shall remain: fractions, or values with units; or a ratio per group (0.1:0.25:0.96), or a published "
+        f"setting ({', '.join(PRESETS)}), which other methods meet at equal size",
+        group=_WHAT, metavar="B1,B2,…",
     )  # fmt: skip
+    budget_of: Literal["params", "macs", "size", "channels"] = setting("macs", "what budgets are about", group=_WHAT)
+    recoveries: tuple[str, ...] = setting(
+        ("none",), f"of {', '.join(RECOVERIES)}, or several joined: lsq+distill, finetune+distill", group=_WHAT,
+        metavar="R1,R2,…", default_text="none: only what belongs to a method",
+    )  # fmt: skip
+    sparsities: tuple[str, ...] = setting(
+        ("none",), f"training before the cut that draws γ to zero: of {', '.join(SPARSITIES)}", group=_WHAT,
+        metavar="S1,S2,…",
+    )  # fmt: skip
+    paper: PaperTable | None = setting(
+        None,
+        "the rows of a table of Chu et al. 2023, with what it published beside them; what is given otherwise stays",
+        group=_WHAT,
+    )
     seeds: tuple[int, ...] = setting((0,), "of everything random", group=_WHAT, metavar="S1,S2,…")
     candidates: int = setting(30, "candidates that EagleEye tries", group=_WHAT)
+    sparse_epochs: float | None = setting(
+        None, "length of the training that draws γ to zero", group=_SPARSE, metavar="N",
+        default_text="as of other training",
+    )  # fmt: skip
+    s: float | str | None = setting(
+        None, "weight of Σ|γ| in it, or auto", group=_SPARSE, metavar="X", default_text="auto"
+    )
     images: PathLike | None = setting(
         None, "unlabelled images for the methods and recoveries that look at some", group=_IMAGES, metavar="DIR",
         default_text="the training images of --data",
@@ -75,13 +104,15 @@ class CompareSettings(TrainingKeys):
         TrainingKeys.__post_init__(self)
         if self.data is None:
             raise UsageError("methods are compared by mAP: give labelled images with --data F")
-        for name in ("methods", "budgets", "recoveries", "seeds"):
+        for name in ("methods", "budgets", "recoveries", "sparsities", "seeds"):
             if not getattr(self, name) or "" in getattr(self, name):
                 raise UsageError(f"--{name}: give at least one, and a name between all commas")
         if min(self.seeds) < 0:
             raise UsageError(f"--seeds {','.join(map(str, self.seeds))[:60]}: give whole numbers from 0 on")
-        if self.jobs < 1 or self.candidates < 1:
-            raise UsageError("--jobs and --candidates must be at least 1")
+        for name in ("jobs", "candidates", "round_to", "min_channels", "sparse_epochs"):
+            value = getattr(self, name)
+            if value is not None and (value <= 0 or (name != "sparse_epochs" and value < 1)):
+                raise UsageError(f"--{name.replace('_', '-')} {value:g}: must be at least 1")
 
     @property
     def training(self) -> dict[str, Any]:
@@ -89,12 +120,31 @@ class CompareSettings(TrainingKeys):
         return {name: getattr(self, name) for name in declared(TrainingKeys)}
 
     @property
+    def highest_ratio(self) -> float | None:
+        """The largest share of the channels that is asked to go; None where budgets are about something else."""
+        if self.budget_of != "channels":
+            return None
+        left = [float(text) for text in self.budgets if text.replace(".", "", 1).isdecimal()]
+        return 1 - min(left) if left else None
+
+    @property
     def workers(self) -> int | None:
         """Threads or processes that read images for one cell; None for one per core."""
         return max(1, (os.cpu_count() or 1) // self.jobs) if self.jobs > 1 else None
 
+    def limited(self, selection: Selection) -> Selection:
+        """Adds the limits that hold for every method, as far as they are given."""
+        return replace(
+            selection,
+            compensate=self.compensate or selection.compensate,
+            target=self.target or selection.target,
+            round_to=self.round_to or selection.round_to,
+            min_channels=self.min_channels or selection.min_channels,
+        )
+
     @property
-    def common(self) -> dict[str, object]:
-        """The settings of pruning that hold for every method, as far as they are given."""
-        given = {name: getattr(self, name) for name in ("compensate", "target", "round_to", "min_channels")}
-        return {name: value for name, value in given.items() if value is not None}
+    def sparse_training(self) -> dict[str, Any]:
+        """The training keys of the training before the cut."""
+        if self.sparse_epochs is None:
+            return {**self.training, "s": self.s}
+        return {**self.training, "iterations": None, "epochs": self.sparse_epochs, "s": self.s}

@@ -19,12 +19,12 @@ class Setup:
     """One checkpoint, one data set, one folder.
 
     Attributes:
-        cfg, weights: the unpruned pair.
+        cfg, weights: the given pair.
         folder: of the comparison.
         settings: what is compared, and how.
         images: unlabelled images, a folder or a list; None where no cell looks at any.
         runner: program that measures.
-        inputs: what is read, by role: `cfg`, `weights`, `valid`, and where used `train` and `images`.
+        inputs: what is read, by role: `cfg`, `weights`, `valid`, and where used `train`, `images` and `teacher`.
     """
 
     cfg: Path
@@ -42,8 +42,27 @@ class Setup:
 
     @property
     def hashes(self) -> tuple[str, str]:
-        """Digests of the unpruned cfg and weights."""
+        """Digests of the given cfg and weights."""
         return self.inputs["cfg"].sha256, self.inputs["weights"].sha256
+
+    @property
+    def teacher(self) -> tuple[Path, Path]:
+        """Cfg and weights of the network that others learn from."""
+        if self.settings.teacher is None:
+            return self.cfg, self.weights
+        cfg, weights = self.settings.teacher
+        return Path(cfg), Path(weights)
+
+    def sparse_folder(self, name: str) -> Path:
+        """Returns the folder of a network that was trained sparsely."""
+        return self.folder / "sparse" / name
+
+    def start(self, cell: Cell) -> tuple[Path, Path]:
+        """Returns cfg and weights of the network that a cell prunes."""
+        if not cell.start_name:
+            return self.cfg, self.weights
+        folder = self.sparse_folder(cell.start_name)
+        return folder / self.files.cfg, folder / self.files.weights
 
     def cut_folder(self, cell: Cell) -> Path:
         """Returns the folder of a cell's cut."""
@@ -62,38 +81,61 @@ class Setup:
         method = method_of(cell.method)
         return method.images or (self.images is not None and method.settings.similarity > 0)
 
+    def reads_labels(self, cell: Cell) -> bool:
+        """Tells whether a cut reads labelled training images: it has to, or it can and there are some."""
+        method = method_of(cell.method)
+        return method.labels or (method.searches and "train" in self.inputs)
+
+    def sparse_origin(self, cell: Cell) -> Origin:
+        """Returns everything that decides the network that a cell prunes, where that is trained first."""
+        keys = self.settings.sparse_training
+        settings = {"sparsity": cell.sparsity, "keys": keys, "seed": cell.seed, "ratio": self.settings.highest_ratio}
+        return Origin("sparse", settings, self._inputs("cfg", "weights", "train"))
+
     def cut_origin(self, cell: Cell) -> Origin:
         """Returns everything that decides a cut."""
         method = method_of(cell.method)
-        settings = {
-            "selection": {**plain(method.settings), **self.settings.common},
-            "layers": [method.units, method.channels],
+        settings: dict[str, object] = {
+            "selection": plain(self.settings.limited(method.settings)),
+            "layers": [method.units, method.channels, method.per_group],
             "budget": [self.settings.budget_of, cell.budget],
             "rounds": method.rounds,
             "candidates": self.settings.candidates if method.searches else 0,
             "finish": method.finish if self.looks(cell) else "",
             "seed": cell.cut_seed,
         }
-        return Origin("cut", settings, self._inputs("cfg", "weights", *(["images"] if self.looks(cell) else [])))
+        if method.trains:
+            settings["keys"] = self.settings.training
+        inputs = self._inputs("cfg", "weights")
+        if cell.start_name:
+            inputs = {"start": self._made(self.sparse_folder(cell.start_name), self.sparse_origin(cell))}
+        inputs |= self._inputs("images") if self.looks(cell) else {}
+        inputs |= self._inputs("train") if self.reads_labels(cell) else {}
+        return Origin("cut", settings, inputs)
 
     def pair_origin(self, cell: Cell) -> Origin:
         """Returns everything that decides a slim pair."""
-        if cell.training is None:
+        if cell.previous is None:
             inputs = {"cut": self._made(self.cut_folder(cell), self.cut_origin(cell))}
-            inputs |= self._inputs(*(["images"] if cell.how != "none" else []))
-            return Origin("recover", {"how": cell.how, "seed": cell.seed}, inputs)
-        start = self._made(self.pair_folder(cell.untrained), self.pair_origin(cell.untrained))
+            inputs |= self._inputs("images") if cell.repair != "none" else {}
+            return Origin("recover", {"how": cell.repair, "seed": cell.seed}, inputs)
+        start = self._made(self.pair_folder(cell.previous), self.pair_origin(cell.previous))
         read = "images" if cell.training == "distill-unlabelled" else "train"
         settings = {"training": cell.training, "keys": self.settings.training, "seed": cell.seed}
-        return Origin("train", settings, {"start": start, **self._inputs("cfg", "weights", read)})
+        return Origin("train", settings, {"start": start, **self._inputs("cfg", "weights", "teacher", read)})
 
     def measure_origin(self, cell: Cell) -> Origin:
         """Returns everything that decides a cell's figures."""
         pair = self._made(self.pair_folder(cell), self.pair_origin(cell))
         return Origin("measure", {"runner": self.runner}, {"pair": pair, **self._inputs("valid")})
 
+    def sparse_measure_origin(self, cell: Cell) -> Origin:
+        """Returns everything that decides the figures of the network that a cell prunes, trained sparsely."""
+        pair = self._made(self.sparse_folder(cell.start_name), self.sparse_origin(cell))
+        return Origin("measure", {"runner": self.runner}, {"pair": pair, **self._inputs("valid")})
+
     def unpruned_origin(self, width: int, height: int) -> Origin:
-        """Returns everything that decides the figures of the unpruned network at an input size."""
+        """Returns everything that decides the figures of the given network at an input size."""
         settings = {"runner": self.runner, "size": [width, height]}
         return Origin("measure", settings, self._inputs("cfg", "weights", "valid"))
 

@@ -4,30 +4,48 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
 
+from darkprune.comparison.amounts import parse_amount
 from darkprune.comparison.cells import Cell
 from darkprune.comparison.methods import method_of
 from darkprune.comparison.setup import Setup
-from darkprune.comparison.train import train
-from darkprune.data import read_dataset
+from darkprune.comparison.train import prune_while_training, train, train_sparsely
+from darkprune.data.dataset import Dataset
+from darkprune.data.reading import read_dataset
 from darkprune.errors import UsageError
 from darkprune.evaluation.detector import Detector, Loading
 from darkprune.evaluation.evaluate import evaluate_detector
 from darkprune.graph.graph import Graph, read_graph, with_input_size
 from darkprune.graph.stats import totals
-from darkprune.graph.weights import NetworkWeights
+from darkprune.graph.weights import NetworkWeights, TensorSource
 from darkprune.runners.base import load_with_any
+from darkprune.runs.digests import digest_of_file
 from darkprune.runs.record import Record, StepError, fill_file, fill_folder
+from darkprune.scores.separation import score_by_separation
 from darkprune.search.choice import Effort, choose
 from darkprune.search.session import Session
-from darkprune.selection.budget import parse_budget
 from darkprune.surgery.plan_file import read_plan
 from darkprune.surgery.replay import replay
 from darkprune.surgery.result import write_result
+from darkprune.surgery.units import Unit, UnitScorer, score_units
+
+MOST_LABELLED = 256  #: images that candidates or units are compared on
+
+
+def prepare_start(setup: Setup, cell: Cell) -> Record | None:
+    """Makes the network that a cell prunes; None where that is the given one.
+
+    Raises:
+        StepError: it cannot be made.
+    """
+    if not cell.start_name:
+        return None
+    folder = setup.sparse_folder(cell.start_name)
+    return fill_folder(folder, setup.sparse_origin(cell), lambda out: train_sparsely(setup, cell, out))
 
 
 def cut(setup: Setup, cell: Cell, jobs: int = 1) -> Record:
@@ -41,6 +59,7 @@ def cut(setup: Setup, cell: Cell, jobs: int = 1) -> Record:
     Raises:
         StepError: it cannot be made.
     """
+    prepare_start(setup, cell)
     return fill_folder(setup.cut_folder(cell), setup.cut_origin(cell), lambda out: _cut(setup, cell, out, jobs))
 
 
@@ -51,8 +70,8 @@ def recover(setup: Setup, cell: Cell) -> Record:
         StepError: it cannot be made.
     """
     cut(setup, cell)
-    if cell.training is not None:
-        recover(setup, cell.untrained)
+    if cell.previous is not None:
+        recover(setup, cell.previous)
     return fill_folder(setup.pair_folder(cell), setup.pair_origin(cell), lambda out: _recover(setup, cell, out))
 
 
@@ -64,8 +83,23 @@ def measure(setup: Setup, cell: Cell) -> Record | None:
         return None
 
 
+def measure_sparse(setup: Setup, cell: Cell) -> Record | None:
+    """Measures the network that a cell prunes, trained sparsely; None where that failed."""
+    path = setup.record_file(f"sparse_{cell.start_name}")
+
+    def work() -> dict[str, object]:
+        prepare_start(setup, cell)
+        cfg, weights = setup.start(cell)
+        return _figures(setup, read_graph(cfg), weights)
+
+    try:
+        return fill_file(path, setup.sparse_measure_origin(cell), work)
+    except StepError:
+        return None
+
+
 def measure_unpruned(setup: Setup, size: tuple[int, int]) -> Record:
-    """Measures the unpruned network at an input size.
+    """Measures the given network at an input size.
 
     Raises:
         StepError: it cannot be measured.
@@ -76,49 +110,76 @@ def measure_unpruned(setup: Setup, size: tuple[int, int]) -> Record:
 
 
 def _cut(setup: Setup, cell: Cell, out: Path, jobs: int) -> dict[str, object]:
-    method = method_of(cell.method)
-    graph = read_graph(setup.cfg)
-    session = None
-    if setup.looks(cell):
-        session = Session(_images(setup, cell), graph, method.finish, seed=cell.cut_seed)
-    with NetworkWeights(graph, setup.weights) as weights:
-        budget = parse_budget(setup.settings.budget_of, cell.budget, totals(graph, weights.header.size))
-        selection, rest = method.for_budget(weights, budget, setup.settings.common)
-        candidates = setup.settings.candidates if method.searches else 0
-        effort = Effort(candidates, method.rounds, seed=cell.cut_seed, jobs=jobs)
-        surgery = choose(weights, selection, session, rest, effort)
-        _, result = write_result(surgery, out, hashes=lambda: setup.hashes)
+    method, settings = method_of(cell.method), setup.settings
+    cfg, path = setup.start(cell)
+    graph = read_graph(cfg)
+    amount = parse_amount(settings.budget_of, cell.budget, totals(read_graph(setup.cfg)))
+    if method.trains:
+        return prune_while_training(setup, cell, amount, out)
+    session = Session(_images(setup, cell), graph, method.finish, seed=cell.cut_seed) if setup.looks(cell) else None
+    labelled = _some_of(read_dataset(str(settings.data), "train", settings.names)) if setup.reads_labels(cell) else None
+    by_unit = _by_separation(labelled, cell.cut_seed) if labelled is not None and method.units else score_units
+    hashes = setup.hashes if not cell.start_name else (digest_of_file(cfg), digest_of_file(path))
+    with NetworkWeights(graph, path) as weights:
+        selection, budget = method.select(weights, amount, settings.budget_of, settings.limited, by_unit)
+        candidates = settings.candidates if method.searches else 0
+        effort = Effort(candidates, method.rounds, seed=cell.cut_seed, jobs=jobs, labelled=labelled)
+        surgery = choose(weights, selection, session, budget, effort, by_unit)
+        _, result = write_result(surgery, out, hashes=lambda: hashes)
     units, warnings = len(surgery.plan.units), list(surgery.warnings)
     return {"units": units, "after": result.after.to_json(), "warnings": warnings}
 
 
+def _some_of(dataset: Dataset) -> Dataset:
+    """Takes some images evenly: enough to compare candidates or units."""
+    return replace(dataset, images=dataset.images[:: -(-len(dataset) // MOST_LABELLED)])
+
+
+def _by_separation(dataset: Dataset, seed: int) -> UnitScorer:
+    """Returns what scores units by how well they tell the classes apart: measured once, asked for many times."""
+    known: dict[tuple[tuple[int, int], ...], tuple[Unit, ...]] = {}
+
+    def score(weights: TensorSource, units: Sequence[Unit]) -> tuple[Unit, ...]:
+        key = tuple((unit.first, unit.last) for unit in units)
+        if key not in known:
+            known[key] = score_by_separation(weights, units, dataset, seed=seed)
+        return known[key]
+
+    return score
+
+
 def _recover(setup: Setup, cell: Cell, out: Path) -> Mapping[str, object]:
-    if cell.training is not None:
-        return train(setup, cell, out)
+    if cell.previous is not None:
+        return train(setup, cell, setup.pair_folder(cell.previous), out)
     source = setup.cut_folder(cell)
-    if cell.how == "none":
+    if cell.repair == "none":
         for name in asdict(setup.files).values():
-            shutil.copyfile(source / name, out / name)
+            if (source / name).is_file():  # pruning inside a run leaves no plan
+                shutil.copyfile(source / name, out / name)
         return {}
-    graph = read_graph(setup.cfg)
-    session = Session(_images(setup, cell), graph, cell.how, seed=cell.seed)
-    with NetworkWeights(graph, setup.weights) as weights:
+    cfg, path = setup.start(cell)
+    graph = read_graph(cfg)
+    session = Session(_images(setup, cell), graph, cell.repair, seed=cell.seed)
+    with NetworkWeights(graph, path) as weights:
         plan = read_plan(source / setup.files.plan)
-        surgery, done = session.recover(replay(weights, plan, setup.hashes))
+        surgery, done = session.recover(replay(weights, plan, (digest_of_file(cfg), digest_of_file(path))))
         write_result(surgery, out)
         return done.to_json()
 
 
 def _measure(setup: Setup, cell: Cell) -> dict[str, object]:
-    recovered, first = recover(setup, cell), cut(setup, cell)
-    seconds = first.seconds + recovered.seconds
-    if cell.training is not None:
-        seconds += recover(setup, cell.untrained).seconds
+    step: Cell | None = cell
+    recover(setup, cell)
+    first, start = cut(setup, cell), prepare_start(setup, cell)
+    seconds = first.seconds + (start.seconds if start is not None else 0.0)
+    while step is not None:
+        seconds += recover(setup, step).seconds
+        step = step.previous
     pair = setup.pair_folder(cell)
     figures = _figures(setup, read_graph(pair / setup.files.cfg), pair / setup.files.weights)
     return {
         **asdict(cell),
-        "how": cell.how,
+        "how": cell.repair,
         **figures,
         "seconds": round(seconds, 3),
         "units": first.result.get("units", 0),

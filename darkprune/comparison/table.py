@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from statistics import fmean, stdev
 from typing import Any
 
 from darkprune.comparison.cells import Cell
+from darkprune.comparison.paper import PaperRow
 from darkprune.evaluation.control import control_at
 from darkprune.runs.record import Record
 
@@ -19,17 +20,20 @@ class Row:
     """One line.
 
     Attributes:
-        kind: `unpruned`, `control` (the unpruned network at a smaller input) or `pruned`.
-        method, budget, recovery: of the cells; empty for the unpruned network.
-        seeds: how many cells stand behind it.
+        kind: `unpruned`, `control` (the unpruned network at a smaller input), `sparse` (unpruned, trained so that its γ
+            are drawn to zero) or `pruned`.
+        method, budget, recovery: of the cells; empty where nothing is pruned.
+        seeds: number of cells that it is the mean of.
         width, height: of the input, in pixels.
         params, macs, bytes: stored floats, multiply-adds for one image, size of the weights file (means over seeds).
         map50, map50_std: mAP@0.5 as a fraction; mean and standard deviation over seeds (0 where nothing is drawn).
         map, map_std: mAP@0.5:0.95 likewise; None without an evaluator.
         ms: milliseconds for one image.
-        seconds: that cut and recovery took.
+        seconds: time of everything from the given network on.
         control: mAP@0.5 of the control at as many multiply-adds; None below its smallest size.
         failed: why cells of it have no result.
+        sparsity: training before the cut; empty for the given network.
+        published: mAP@0.5 that Chu et al. 2023 published for the same row; None where they published none.
     """
 
     kind: str
@@ -50,6 +54,13 @@ class Row:
     seconds: float | None = None
     control: float | None = None
     failed: str = ""
+    sparsity: str = ""
+    published: float | None = None
+
+    @property
+    def label(self) -> str:
+        """The method, and the training before the cut where there was one."""
+        return self.method if self.sparsity in ("", "none") else f"{self.method}, {self.sparsity}"
 
     @property
     def beats_control(self) -> bool | None:
@@ -62,46 +73,68 @@ class Row:
         return {key: round(value, 6) if isinstance(value, float) else value for key, value in data.items()}
 
 
-def make_rows(
-    cells: Sequence[Cell],
-    records: Mapping[Cell, Record],
-    unpruned: Sequence[Record],
-    ms: Mapping[str, float],
-) -> list[Row]:
+@dataclass(frozen=True, kw_only=True)
+class Records:
+    """Everything that a table is made of.
+
+    Attributes:
+        cells: what became of each cell, in the order of the table.
+        unpruned: the given network at its own size, then at smaller ones.
+        sparse: the networks that were trained sparsely, by one cell of each.
+        ms: milliseconds by the digest of the cfg.
+    """
+
+    cells: Mapping[Cell, Record]
+    unpruned: Sequence[Record]
+    sparse: Mapping[Cell, Record] = field(default_factory=dict)
+    ms: Mapping[str, float] = field(default_factory=dict)
+
+
+def make_rows(records: Records, published: Mapping[PaperRow, float] | None = None) -> list[Row]:
     """Makes the table.
 
     Args:
-        cells: all, in the order of the table.
-        records: what became of them.
-        unpruned: the unpruned network at its own size, then at smaller ones.
-        ms: milliseconds by the hash of the cfg.
+        records: everything that was measured.
+        published: mAP@0.5 as published, by sparsity, method, budget and recovery.
     """
+    known, ms = published or {}, records.ms
     first, *smaller = [
-        Row("control", seeds=1, map50_std=0.0, map_std=0.0, **_figures([record], ms)) for record in unpruned
+        Row("control", seeds=1, map50_std=0.0, map_std=0.0, **_figures([record], ms)) for record in records.unpruned
     ]
-    first = replace(first, kind="unpruned")
+    first = replace(first, kind="unpruned", published=known.get(("", "", "", "")))
     points = [(float(row.macs or 0), float(row.map50 or 0)) for row in (first, *smaller)]
     rows = [first, *sorted(smaller, key=lambda row: -float(row.macs or 0))]
-    for group in _by_line(cells):
-        done = [records[cell] for cell in group if records[cell].error is None]
-        errors = dict.fromkeys(str(records[cell].error) for cell in group if records[cell].error is not None)
-        failed = "; ".join(errors)
-        if done and errors:
-            failed = f"{len(group) - len(done)} of {len(group)} failed: {failed}"
+    for group in _by(records.sparse, lambda cell: cell.sparsity):
+        line = Row("sparse", sparsity=group[0].sparsity, published=known.get((group[0].sparsity, "", "", "")))
+        rows.append(_filled(line, [records.sparse[cell] for cell in group], ms))
+    for group in _by(records.cells, lambda cell: replace(cell, seed=0)):
         cell = group[0]
-        row = Row("pruned", cell.method, cell.budget, cell.recovery, len(done), failed=failed)
-        if done:
-            row = replace(
-                row,
-                **_figures(done, ms),
-                seconds=fmean(record.result["seconds"] for record in done),
-                map50_std=_spread([record.result["map50"] for record in done]),
-                map_std=_spread([record.result["map"] for record in done]),
-            )
-            if smaller:
-                row = replace(row, control=control_at(points, float(row.macs or 0)))
+        line = Row("pruned", cell.method, cell.budget, cell.recovery, sparsity=cell.sparsity)
+        line = replace(line, published=known.get((cell.sparsity, cell.method, cell.budget, cell.recovery)))
+        row = _filled(line, [records.cells[cell] for cell in group], ms)
+        if smaller and row.macs is not None:
+            row = replace(row, control=control_at(points, row.macs))
         rows.append(row)
     return rows
+
+
+def _filled(row: Row, records: Sequence[Record], ms: Mapping[str, float]) -> Row:
+    """Fills in means and spreads over the records that have results, and why others have none."""
+    done = [record for record in records if record.error is None]
+    errors = dict.fromkeys(str(record.error) for record in records if record.error is not None)
+    failed = "; ".join(errors)
+    if done and errors:
+        failed = f"{len(records) - len(done)} of {len(records)} failed: {failed}"
+    row = replace(row, seeds=len(done), failed=failed)
+    if not done:
+        return row
+    return replace(
+        row,
+        **_figures(done, ms),
+        seconds=_mean([record.result.get("seconds") for record in done]),
+        map50_std=_spread([record.result["map50"] for record in done]),
+        map_std=_spread([record.result["map"] for record in done]),
+    )
 
 
 def to_csv(rows: Iterable[Row]) -> str:
@@ -114,11 +147,12 @@ def to_csv(rows: Iterable[Row]) -> str:
     return text.getvalue()
 
 
-def _by_line(cells: Sequence[Cell]) -> list[list[Cell]]:
-    lines: dict[Cell, list[Cell]] = {}
+def _by(cells: Iterable[Cell], key: Callable[[Cell], object]) -> list[list[Cell]]:
+    """Groups cells, in their order."""
+    groups: dict[object, list[Cell]] = {}
     for cell in cells:
-        lines.setdefault(replace(cell, seed=0), []).append(cell)
-    return list(lines.values())
+        groups.setdefault(key(cell), []).append(cell)
+    return list(groups.values())
 
 
 def _figures(records: Sequence[Record], ms: Mapping[str, float]) -> dict[str, Any]:

@@ -1,70 +1,161 @@
-"""Recovery by training: fine-tuning, and distillation from the unpruned network."""
+"""Training in a comparison: sparsely before the cut, pruning inside the run, and recovery after the cut."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from darkprune.comparison.amounts import Amount, size_kind
 from darkprune.comparison.cells import TRAINED, Cell
 from darkprune.comparison.setup import Setup
-from darkprune.graph.graph import read_graph
+from darkprune.graph.graph import Graph, read_graph
+from darkprune.graph.stats import totals
+from darkprune.graph.weights import NetworkWeights
+from darkprune.selection.settings import Selection
 from darkprune.training.loop.checkpoint import RunFolder
+from darkprune.training.result import TrainResult
 from darkprune.training.settings import DistillSettings, TrainSettings
 from darkprune.training.tasks import distil_network, train_network
 
 NEVER = 1 << 40  #: steps between measurements: what is compared is the end of each run, not its best moment
+KEPT = ("log.csv", "gamma.npz")  #: files of a run, besides its network, that stay
 
 
-def train(setup: Setup, cell: Cell, out: Path) -> dict[str, object]:
-    """Trains from the pair of the untrained cell; a run that was killed goes on from its state.
+def train_sparsely(setup: Setup, cell: Cell, out: Path) -> dict[str, object]:
+    """Trains the given network so that its γ are drawn to zero, before it is pruned.
+
+    Args:
+        setup: of the comparison.
+        cell: one whose sparsity is not `none`.
+        out: folder for the pair, the log and the record of γ.
+
+    Returns:
+        Steps, images per second, and what is wrong with the data.
+    """
+    how = {**setup.settings.sparse_training, "sparsity": cell.sparsity}
+    if setup.settings.highest_ratio is not None:
+        how["target_ratio"] = setup.settings.highest_ratio
+
+    def train(folder: Path, run: dict[str, Any]) -> TrainResult:
+        run = {**run, "eval_every": None}  # for the curves of mAP
+        return train_network(read_graph(setup.cfg), setup.weights, _data(setup), folder, TrainSettings(**how, **run))
+
+    return _run(setup, f"{cell.start_name}_{setup.sparse_origin(cell).key[:12]}", cell.seed, train, out)
+
+
+def prune_while_training(setup: Setup, cell: Cell, amount: Amount, out: Path) -> dict[str, object]:
+    """Prunes a network step by step while it trains.
+
+    Args:
+        setup: of the comparison.
+        cell: one of the method.
+        amount: how much is to go.
+        out: folder for the slim pair.
+
+    Returns:
+        See `train_sparsely`.
+    """
+    cfg, weights = setup.start(cell)
+    graph = read_graph(cfg)
+    settings = setup.settings
+    limits = settings.limited(Selection())
+    how = {
+        **settings.training,
+        "prune_round_to": limits.round_to,
+        "prune_min_channels": limits.min_channels,
+        **_remaining(graph, weights, amount, size_kind(settings.budget_of), limits),
+    }
+
+    def train(folder: Path, run: dict[str, Any]) -> TrainResult:
+        return train_network(graph, weights, _data(setup), folder, TrainSettings(**how, **run))
+
+    return _run(setup, f"{cell.cut_name}_{setup.cut_origin(cell).key[:12]}", cell.cut_seed, train, out)
+
+
+def train(setup: Setup, cell: Cell, previous: Path, out: Path) -> dict[str, object]:
+    """Fine-tunes or distils; a run that was killed goes on from its state.
 
     Args:
         setup: of the comparison.
         cell: one that trains.
+        previous: folder of the pair that it starts from.
         out: folder for the pair.
 
     Returns:
-        Steps, images per second, and what was wrong with the data.
+        See `train_sparsely`.
 
     Raises:
         DarkpruneError: it cannot be trained.
         KeyboardInterrupt: it was interrupted; its state is kept.
     """
-    start, files, settings = setup.pair_folder(cell.untrained), setup.files, setup.settings
-    student = (read_graph(start / files.cfg), start / files.weights)
-    folder = RunFolder(setup.folder / "runs" / f"{cell.name}_{setup.pair_origin(cell).key[:12]}", setup.cfg.stem)
+    files, preset = setup.files, TRAINED[str(cell.training)]
+    student = (read_graph(previous / files.cfg), previous / files.weights)
+    plan = setup.cut_folder(cell) / files.plan
+
+    def finetune(folder: Path, run: dict[str, Any]) -> TrainResult:
+        return train_network(*student, _data(setup), folder, TrainSettings(**setup.settings.training, **run))
+
+    def distil(folder: Path, run: dict[str, Any]) -> TrainResult:
+        unlabelled = cell.training == "distill-unlabelled"
+        settings = DistillSettings(
+            **setup.settings.training,
+            **run,
+            data=None if unlabelled else setup.settings.data,
+            unlabelled=setup.images if unlabelled else None,
+            preset=preset or "objectness",
+            plan=plan if plan.is_file() else None,
+        )
+        cfg, weights = setup.teacher
+        return distil_network((read_graph(cfg), weights), student, folder, settings)
+
+    work = finetune if preset is None else distil
+    done = _run(setup, f"{cell.name}_{setup.pair_origin(cell).key[:12]}", cell.seed, work, out)
+    if plan.is_file():
+        shutil.copyfile(plan, out / files.plan)
+    return done
+
+
+def _run(
+    setup: Setup, name: str, seed: int, work: Callable[[Path, dict[str, Any]], TrainResult], out: Path
+) -> dict[str, object]:
+    """Carries a training out in a folder of its own, and leaves its pair in `out`."""
+    folder = RunFolder(setup.folder / "runs" / name, setup.cfg.stem)
     resume = folder.state.is_file()
-    how: dict[str, Any] = {
-        **settings.training,
-        "names": settings.names,
-        "device": settings.device,
-        "workers": settings.workers,
-        "seed": cell.seed,
+    run = {
+        "names": setup.settings.names,
+        "device": setup.settings.device,
+        "workers": setup.settings.workers,
+        "seed": seed,
         "resume": resume,
         "overwrite": not resume,
         "keep_every": NEVER,
         "eval_every": NEVER,
         "no_tensorboard": True,
     }
-    preset = TRAINED[str(cell.training)]
-    if preset is None:
-        result = train_network(*student, settings.data or "", folder.folder, TrainSettings(**how))
-    else:
-        unlabelled = cell.training == "distill-unlabelled"
-        distillation = DistillSettings(
-            **how,
-            data=None if unlabelled else settings.data,
-            unlabelled=setup.images if unlabelled else None,
-            preset=preset,
-            plan=setup.cut_folder(cell) / files.plan,
-        )
-        result = distil_network((read_graph(setup.cfg), setup.weights), student, folder.folder, distillation)
+    result = work(folder.folder, run)
     if result.stopped:
         raise KeyboardInterrupt
-    shutil.copyfile(folder.weights("final"), out / files.weights)
-    for path in (start / files.cfg, start / files.plan, folder.folder / "log.csv"):
-        shutil.copyfile(path, out / path.name)
+    shutil.copyfile(folder.weights("final"), out / setup.files.weights)
+    shutil.copyfile(folder.cfg, out / setup.files.cfg)
+    for kept in KEPT:
+        if (folder.folder / kept).is_file():
+            shutil.copyfile(folder.folder / kept, out / kept)
     shutil.rmtree(folder.folder, ignore_errors=True)
     speed = round(result.images_per_second, 2)
     return {"steps": result.steps, "images_per_second": speed, "warnings": list(result.warnings)}
+
+
+def _data(setup: Setup) -> str:
+    return str(setup.settings.data)
+
+
+def _remaining(graph: Graph, weights: Path, amount: Amount, kind: str, limits: Selection) -> dict[str, object]:
+    """Returns what shall remain, as training takes it: a fraction of the channels, the operations or the parameters."""
+    if amount.ratio:
+        return {"prune_to": 1 - amount.ratio, "prune_of": "channels"}
+    with NetworkWeights(graph, weights) as opened:
+        budget = amount.as_budget(opened, kind, limits)
+        whole = budget.of(totals(graph, opened.header.size))
+    return {"prune_to": budget.target / whole, "prune_of": "macs" if budget.kind == "macs" else "params"}

@@ -21,6 +21,7 @@ from darkprune.surgery.surgery import Surgery
 from darkprune.surgery.units import UnitScorer, score_units
 
 if TYPE_CHECKING:
+    from darkprune.data.dataset import Dataset
     from darkprune.search.session import Session
 
 
@@ -35,8 +36,9 @@ class Effort:
         candidates: EagleEye's random allocations; 0: none, the settings' allocation is taken.
         rounds: how often channels are scored anew on the way.
         minutes: how long the plan is improved against the output distance; 0: not at all.
-        seed: of what is drawn.
+        seed: of everything random.
         jobs: processes that candidates are tried in.
+        labelled: images that candidates are compared on, by mAP; without them by the output distance.
     """
 
     candidates: int = 0
@@ -44,6 +46,7 @@ class Effort:
     minutes: float = 0.0
     seed: int = 0
     jobs: int = 1
+    labelled: Dataset | None = None
 
 
 def choose(
@@ -71,7 +74,7 @@ def choose(
     """
     effort = effort or Effort()
     if session and budget and effort.candidates:
-        search = session.search(weights, settings, budget, effort.candidates, effort.seed, effort.jobs)
+        search = session.search(weights, settings, budget, effort)
         return decide(search.ranking, search.settings)
     if session and budget and effort.rounds > 1:
         ranking = session.rank_in_rounds(weights, settings, budget, effort.rounds)

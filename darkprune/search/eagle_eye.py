@@ -2,8 +2,8 @@
 
 A candidate is a vector of random ratios, one per convolution, scaled until the budget is met; within a convolution the
 criterion chooses, in the paper the l1 norm of the filters. A pruned network's batch statistics no longer fit, and
-without new ones candidates cannot be compared. The quick evaluation after it is the output distance here, which needs
-no labels.
+without new ones candidates cannot be compared. The quick evaluation after it is mAP where labels are given, else the
+output distance.
 """
 
 from __future__ import annotations
@@ -15,23 +15,27 @@ from pathlib import Path
 
 import numpy as np
 
+from darkprune.data.dataset import Dataset
 from darkprune.data.samples import Samples
 from darkprune.errors import PlanError
+from darkprune.evaluation.detector import Detector
+from darkprune.evaluation.evaluate import evaluate_detector
 from darkprune.evaluation.output_distance import OutputDistance
 from darkprune.graph.graph import read_graph
 from darkprune.graph.stats import Totals, totals
 from darkprune.graph.weights import NetworkWeights
+from darkprune.network import Network
 from darkprune.network.loading import load_network, run_of
 from darkprune.processes import in_processes
 from darkprune.progress import Progress, silent, track
 from darkprune.refit.batch_norm import reestimate
 from darkprune.refit.recover import cut_and_align
+from darkprune.search.choice import Effort
 from darkprune.selection.budget import Budget, solve_ratio
 from darkprune.selection.decide import Ranking, decide, rank
 from darkprune.selection.filter_moments import MomentsFrom, filter_moments
 from darkprune.selection.settings import Selection
 
-CANDIDATES = 30
 IMAGES = 128  #: for the batch statistics of a candidate
 HIGHEST = 0.95  #: of a convolution's channels, at most
 
@@ -42,12 +46,12 @@ class Candidate:
 
     Attributes:
         ratios: per convolution, in the order of the ranking's groups.
-        distance: output distance on held-out images, with new batch statistics.
+        loss: with new batch statistics: 1 − mAP@0.5 on labelled images, or the output distance on held-out ones.
         number: its number, which decides the random ratios.
     """
 
     ratios: tuple[float, ...]
-    distance: float
+    loss: float
     number: int
 
 
@@ -70,10 +74,7 @@ def search(
     settings: Selection,
     budget: Budget,
     samples: Samples,
-    *,
-    candidates: int = CANDIDATES,
-    seed: int = 0,
-    jobs: int = 1,
+    effort: Effort,
     progress: Progress = silent,
     moments: MomentsFrom = filter_moments,
 ) -> AllocationSearch:
@@ -84,24 +85,23 @@ def search(
         settings: criterion, limits and compensation; its groups and ratios are replaced.
         budget: what shall remain.
         samples: unlabelled images.
-        candidates: number of allocations to try.
-        seed: of the allocations: candidate i is the same whichever are tried.
-        jobs: processes to try them in; several with the filters' moments only.
+        effort: candidates, seed (candidate i is the same whichever are tried), processes (several with the filters'
+            moments only), and labelled images that candidates are compared on.
         progress: gets a step per candidate.
         moments: means and covariances that similarity starts from.
 
     Raises:
         PlanError: no candidate meets the budget.
     """
-    evaluation = _CandidateEvaluation(weights, settings, budget, samples, seed, moments)
+    trial = _Trial(settings, budget, samples, effort.seed, effort.labelled)
+    evaluation = _CandidateEvaluation(weights, trial, moments)
     work: Callable[[int], Candidate | PlanError] = evaluation.candidate
-    if min(jobs, candidates) > 1:  # else this process does it, with the files that are open
-        pair = Path(weights.graph.cfg.source), weights.path
-        work = partial(_in_process, pair, settings, budget, samples, seed)
+    if min(effort.jobs, effort.candidates) > 1:  # else this process does it, with the files that are open
+        work = partial(_in_process, (Path(weights.graph.cfg.source), weights.path), trial)
     found: list[Candidate] = []
     trouble: PlanError | None = None
-    step = track(progress, "trying allocations", candidates, "candidate")
-    for tried in in_processes(work, range(candidates), jobs):
+    step = track(progress, "trying allocations", effort.candidates, "candidate")
+    for tried in in_processes(work, range(effort.candidates), effort.jobs):
         if isinstance(tried, PlanError):
             trouble = tried
         else:
@@ -109,8 +109,19 @@ def search(
         step()
     if not found:
         raise trouble if trouble is not None else PlanError("no candidates were asked for")
-    found.sort(key=lambda candidate: (candidate.distance, candidate.number))
+    found.sort(key=lambda candidate: (candidate.loss, candidate.number))
     return AllocationSearch(evaluation.ranking, replace(evaluation.settings, ratios=found[0].ratios), tuple(found))
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """What all candidates have in common; see `search`."""
+
+    settings: Selection
+    budget: Budget
+    samples: Samples
+    seed: int
+    labelled: Dataset | None
 
 
 class _CandidateEvaluation:
@@ -120,48 +131,44 @@ class _CandidateEvaluation:
         ranking, settings: what a candidate's ratios go with.
     """
 
-    def __init__(
-        self,
-        weights: NetworkWeights,
-        settings: Selection,
-        budget: Budget,
-        samples: Samples,
-        seed: int,
-        moments: MomentsFrom = filter_moments,
-    ) -> None:
+    def __init__(self, weights: NetworkWeights, trial: _Trial, moments: MomentsFrom = filter_moments) -> None:
         each = ",".join(f"{index}-{index}" for index in range(len(weights.graph)))
-        self.settings = replace(settings, groups=each, allocation="explicit")
+        self.settings = replace(trial.settings, groups=each, allocation="explicit")
         self.ranking = rank(weights, self.settings, moments=moments)
-        self._weights, self._budget, self._samples, self._seed = weights, budget, samples, seed
+        self._weights, self._trial = weights, trial
         self._distance: OutputDistance | None = None
 
     def candidate(self, number: int) -> Candidate | PlanError:
         """Draws and measures a candidate; returns why not where the budget cannot be met."""
+        trial = self._trial
         try:
-            ratios = draw(self.ranking, self.settings, self._budget, np.random.default_rng([self._seed, number]))
+            ratios = draw(self.ranking, self.settings, trial.budget, np.random.default_rng([trial.seed, number]))
         except PlanError as error:
             return error
         surgery = decide(self.ranking, replace(self.settings, ratios=ratios))
+        network = cut_and_align(surgery).slim
+        reestimate(network, trial.samples.fit.first(IMAGES))
+        return Candidate(ratios, self._loss(network), number)
+
+    def _loss(self, network: Network) -> float:
+        labelled = self._trial.labelled
+        if labelled is not None:
+            found, _ = evaluate_detector(Detector.of(network.graph, run_of(network)), labelled, coco=False)
+            return 1 - found.map50
         if self._distance is None:
             original = run_of(load_network(self._weights))
-            self._distance = OutputDistance(original, self._weights.graph, self._samples.held_out)
-        network = cut_and_align(surgery).slim
-        reestimate(network, self._samples.fit.first(IMAGES))
-        return Candidate(ratios, self._distance.of(run_of(network)), number)
+            self._distance = OutputDistance(original, self._weights.graph, self._trial.samples.held_out)
+        return self._distance.of(run_of(network))
 
 
 @lru_cache(maxsize=1)
-def _evaluation_of(
-    cfg: Path, weights: Path, settings: Selection, budget: Budget, samples: Samples, seed: int
-) -> _CandidateEvaluation:
+def _evaluation_of(cfg: Path, weights: Path, trial: _Trial) -> _CandidateEvaluation:
     """Returns the evaluation of this process, made once: the weights stay open as long as the process lives."""
-    return _CandidateEvaluation(NetworkWeights(read_graph(cfg), weights), settings, budget, samples, seed)
+    return _CandidateEvaluation(NetworkWeights(read_graph(cfg), weights), trial)
 
 
-def _in_process(
-    pair: tuple[Path, Path], settings: Selection, budget: Budget, samples: Samples, seed: int, number: int
-) -> Candidate | PlanError:
-    return _evaluation_of(*pair, settings, budget, samples, seed).candidate(number)
+def _in_process(pair: tuple[Path, Path], trial: _Trial, number: int) -> Candidate | PlanError:
+    return _evaluation_of(*pair, trial).candidate(number)
 
 
 def draw(ranking: Ranking, settings: Selection, budget: Budget, random: np.random.Generator) -> tuple[float, ...]:

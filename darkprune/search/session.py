@@ -14,6 +14,7 @@ from darkprune.progress import Progress, silent
 from darkprune.refit.recover import Recovery, images_for, recover
 from darkprune.scores import map_moments, sensitivity, surgeon, thinet
 from darkprune.search import eagle_eye, plan_search, rounds
+from darkprune.search.choice import Effort
 from darkprune.selection.budget import Budget
 from darkprune.selection.decide import Ranking
 from darkprune.selection.filter_moments import MomentsOf
@@ -101,26 +102,10 @@ class Session:
         return self.found.ranking
 
     def search(
-        self,
-        weights: NetworkWeights,
-        settings: Selection,
-        budget: Budget,
-        candidates: int,
-        seed: int = 0,
-        jobs: int = 1,
+        self, weights: NetworkWeights, settings: Selection, budget: Budget, effort: Effort
     ) -> eagle_eye.AllocationSearch:
         """Finds the best of many random allocations; see `darkprune.search.eagle_eye`."""
-        return eagle_eye.search(
-            weights,
-            settings,
-            budget,
-            self.samples,
-            candidates=candidates,
-            seed=seed,
-            jobs=jobs,
-            progress=self._progress,
-            moments=self.moments,
-        )
+        return eagle_eye.search(weights, settings, budget, self.samples, effort, self._progress, self.moments)
 
     def recover(self, surgery: Surgery) -> tuple[Surgery, Recovery]:
         """Repairs the slim weights, and measures the output distance before and after.

@@ -7,15 +7,16 @@ from darkprune.graph.stats import Totals, totals
 from darkprune.graph.weights import TensorSource
 from darkprune.selection.budget import Budget
 from darkprune.surgery.removed_units import reduced
-from darkprune.surgery.units import choose_units, find_units
+from darkprune.surgery.units import UnitScorer, choose_units, find_units, score_units
 
 
-def units_within(weights: TensorSource, budget: Budget) -> int:
+def units_within(weights: TensorSource, budget: Budget, by_unit: UnitScorer = score_units) -> int:
     """Returns the fewest units whose absence leaves no more than a budget says.
 
     Args:
         weights: the original pair.
         budget: what shall remain.
+        by_unit: scores the units; those of lowest score go first.
 
     Raises:
         PlanError: the network has no units, or all of them are too few; says what remains without them.
@@ -23,7 +24,7 @@ def units_within(weights: TensorSource, budget: Budget) -> int:
     left: Totals | None = None
     for number in range(1, len(find_units(weights.graph)) + 1):
         try:
-            units = choose_units(weights, number)
+            units = choose_units(weights, number, score=by_unit)
         except PlanError:  # of nested units only one can go
             break
         left = totals(reduced(weights, units).graph)
@@ -38,10 +39,10 @@ def units_within(weights: TensorSource, budget: Budget) -> int:
     )
 
 
-def units_above(weights: TensorSource, budget: Budget) -> int:
+def units_above(weights: TensorSource, budget: Budget, by_unit: UnitScorer = score_units) -> int:
     """Returns the most units that leave at least what a budget says: what is over is left to channels."""
     try:
-        return units_within(weights, budget) - 1
+        return units_within(weights, budget, by_unit) - 1
     except PlanError:
         return _all_units(weights)
 

@@ -12,17 +12,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from darkprune.cli.compression.compare_output import _harmed
-from darkprune.comparison.cells import RECOVERIES, Cell, grid, share
+from darkprune.comparison.amounts import Amount, parse_amount
+from darkprune.comparison.cells import RECOVERIES, SPARSITIES, Cell, grid, share
 from darkprune.comparison.methods import METHODS, Method, method_of
 from darkprune.comparison.settings import CompareSettings
 from darkprune.comparison.setup import Setup
-from darkprune.comparison.table import Row, make_rows
+from darkprune.comparison.table import Records, Row, make_rows
 from darkprune.errors import DarkpruneError, UsageError
 from darkprune.graph.graph import read_graph
+from darkprune.graph.groups import divide
 from darkprune.graph.stats import totals
 from darkprune.graph.weights import open_pair
 from darkprune.runs.record import Input, Origin, Record, StepError, fill_file, fill_folder, read_record
 from darkprune.selection.budget import Budget
+from darkprune.selection.decide import decide, rank
 from darkprune.selection.settings import Selection
 from darkprune.selection.unit_budget import units_above, units_within
 from darkprune.surgery.removed_units import reduced
@@ -30,24 +33,32 @@ from darkprune.surgery.units import choose_units
 from darkprune.zoo import resolve
 
 lists = st.lists(st.sampled_from(["0.9", "0.5", "12G"]), min_size=1, unique=True)
-methods = st.lists(st.sampled_from([*METHODS, "layer+group", "layer+thinet"]), min_size=1, unique=True)
-recoveries = st.lists(st.sampled_from([*RECOVERIES, "lsq+distill", "bn+finetune"]), min_size=1, unique=True)
+beside_recoveries = [name for name, method in METHODS.items() if not method.trains]
+methods = st.lists(st.sampled_from([*beside_recoveries, "layer+group", "layer+thinet"]), min_size=1, unique=True)
+recoveries = st.lists(st.sampled_from([*RECOVERIES, "lsq+distill", "bn+finetune+distill"]), min_size=1, unique=True)
+sparsities = st.lists(st.sampled_from(SPARSITIES), min_size=1, unique=True)
 
 
 @settings(max_examples=25, deadline=None)
-@given(methods, lists, recoveries, st.lists(st.integers(0, 5), min_size=1, unique=True), st.integers(1, 9))
+@given(methods, lists, recoveries, st.lists(st.integers(0, 5), min_size=1, unique=True), sparsities, st.integers(1, 9))
 def test_shares_divide_the_cells(
-    methods: list[str], budgets: list[str], recoveries: list[str], seeds: list[int], count: int
+    methods: list[str], budgets: list[str], recoveries: list[str], seeds: list[int], sparse: list[str], count: int
 ) -> None:
-    cells = grid(methods, budgets, recoveries, seeds)
+    cells = grid(methods, budgets, recoveries, seeds, sparse)
     assert len({cell.name for cell in cells}) == len(cells) == len(set(cells))
     shares = [share(cells, f"{number}/{count}") for number in range(1, count + 1)]
     assert sorted(cell.name for part in shares for cell in part) == sorted(cell.name for cell in cells)
     cuts = [{cell.cut_name for cell in part} for part in shares]
     assert sum(map(len, cuts)) == len(set().union(*cuts))  # no cut is made by two jobs
+    starts = [{cell.start_name for cell in part if cell.start_name} for part in shares]
+    assert sum(map(len, starts)) == len(set().union(*starts))  # and nothing is trained by two
     for cell in cells:
-        assert cell.untrained.training is None
-        assert cell.untrained.cut_name == cell.cut_name
+        step = cell
+        while step.previous is not None:
+            assert step.previous.trainings == step.trainings - 1
+            step = step.previous
+        assert step.training is None
+        assert step.cut_name == cell.cut_name
 
 
 def test_what_is_not_drawn_stands_for_all_seeds() -> None:
@@ -68,6 +79,11 @@ def test_what_is_not_drawn_stands_for_all_seeds() -> None:
         (["zzz"], ["none"], "there are slimming"),
         (["group"], ["finetun"], "did you mean finetune"),
         (["group"], ["finetune+lsq"], "joins one of"),
+        (["group"], ["lsq+bn"], "joins one of"),
+        (["group"], ["distill+finetune"], "joins one of"),
+        (["group"], ["none+finetune"], "joins one of"),
+        (["gradual"], ["lsq"], "leaves no plan, which recovery lsq needs"),
+        (["layer+gradual"], ["none"], "no such method"),
     ],
 )
 def test_names_that_do_not_exist(methods: list[str], recoveries: list[str], message: str) -> None:
@@ -116,7 +132,7 @@ def test_a_changed_setting_concerns_what_it_concerns(tmp_path: Path) -> None:
     assert changed(setup_of(tmp_path, round_to=8)) == [all_three] * 4
     assert changed(setup_of(tmp_path, budget_of="params")) == [all_three] * 4
     assert changed(with_input("images")) == [nothing, pair, pair, all_three]
-    assert changed(with_input("train")) == [nothing, nothing, pair, nothing]
+    assert changed(with_input("train")) == [nothing, nothing, pair, all_three]  # candidates are compared by mAP
     assert changed(with_input("valid")) == [measured] * 4
     assert changed(with_input("weights")) == [all_three] * 4
     assert changed(setup_of(tmp_path, device="cpu", jobs=3, no_times=True)) == [nothing] * 4
@@ -187,7 +203,7 @@ def test_rows_average_over_seeds() -> None:
     cells = [Cell("thinet", "0.5", "none", seed) for seed in (0, 1, 2)] + [Cell("layer", "0.5", "none", 0)]
     records = dict(zip(cells, [record(0.5), record(0.7), failed("no"), failed("none")], strict=True))
     unpruned = [record(0.9, macs=200), record(0.65, macs=150), record(0.4, macs=50)]
-    rows = make_rows(cells, records, unpruned, {"x": 3.0})
+    rows = make_rows(Records(cells=records, unpruned=unpruned, ms={"x": 3.0}))
     assert [row.kind for row in rows] == ["unpruned", "control", "control", "pruned", "pruned"]
     pruned, layer = rows[3:]
     assert pruned.map50 == pytest.approx(0.6)
@@ -211,10 +227,40 @@ def test_units_for_a_budget() -> None:
         with pytest.raises(DarkpruneError, match="without any of them"):
             units_within(weights, Budget("macs", before / 100))
         assert units_above(weights, Budget("macs", before / 100)) >= 2
-        settings, rest = method_of("layer+group").for_budget(weights, Budget("macs", one - 1), {"round_to": 4})
-        assert (settings.units, settings.round_to) == (1, 4)
+        amount = Amount(budget=Budget("macs", one - 1))
+        limited = CompareSettings(data="d", round_to=4).limited
+        selection, rest = method_of("layer+group").select(weights, amount, "macs", limited)
+        assert (selection.units, selection.round_to) == (1, 4)
         assert rest == Budget("macs", one - 1)
-        assert method_of("layer").for_budget(weights, Budget("macs", one), {})[1] is None
+        assert method_of("layer").select(weights, amount, "macs")[1] is None
+
+
+def test_amounts() -> None:
+    """Ratios are taken as they are where a method can; every other method gets the size that group pruning leaves."""
+    with open_pair(resolve("builtin:scenes"), resolve("builtin:scenes", "weights")) as weights:
+        before = totals(weights.graph)
+        groups = len(divide(weights.graph, "auto"))
+        whole = parse_amount("macs", "0.6", before)
+        assert whole.budget == Budget("macs", 0.6 * before.macs)
+        half = parse_amount("channels", "0.6", before)
+        each = parse_amount("macs", ":".join(["0.4"] * groups), before)
+        assert (half.budget, half.ratio, each.ratios) == (None, pytest.approx(0.4), (0.4,) * groups)
+        group, slimming, layer = method_of("group"), method_of("slimming"), method_of("layer+group")
+        assert group.select(weights, half, "channels") == (replace(group.settings, ratio=half.ratio), None)
+        assert slimming.select(weights, half, "channels")[0] == replace(slimming.settings, ratio=half.ratio)
+        chosen, rest = group.select(weights, each, "macs")
+        assert (chosen.ratios, chosen.allocation, rest) == (each.ratios, "explicit", None)
+        left = decide(rank(weights, chosen), chosen).after
+        assert slimming.select(weights, each, "params") == (slimming.settings, Budget("params", left.params))
+        assert layer.select(weights, half, "channels")[1] == Budget("macs", left.macs)  # the same ratio in every group
+        assert method_of("eagleeye").select(weights, half, "channels")[1] == Budget("macs", left.macs)
+        assert parse_amount("macs", "table1-model2", before).preset == "table1-model2"
+        for text in ("0.4:x", "0.4:1.2", "much"):
+            with pytest.raises(UsageError):
+                parse_amount("macs", text, before)
+        for text in ("0", "1.5", "3M"):
+            with pytest.raises(UsageError, match="--budgets"):
+                parse_amount("channels", text, before)
 
 
 def test_training_that_does_harm_is_named() -> None:

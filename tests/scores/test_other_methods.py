@@ -22,6 +22,7 @@ from darkprune.network.modules.convolution import Convolution
 from darkprune.progress import ProgressEvent
 from darkprune.refit.least_squares import NormalEquations
 from darkprune.scores.thinet import _costs, greedy_order, score_by_reconstruction
+from darkprune.search.choice import Effort
 from darkprune.search.eagle_eye import search
 from darkprune.search.rounds import rank_in_rounds
 from darkprune.selection.budget import parse_budget
@@ -117,20 +118,20 @@ def test_the_best_candidate_is_kept(tmp_path: Path) -> None:
         samples = read_samples(images, weights.graph)
         budget = parse_budget("params", "0.8", totals(weights.graph))
         settings = Selection(criterion="l1", min_channels=2)
-        found = search(weights, settings, budget, samples, candidates=4)
+        found = search(weights, settings, budget, samples, Effort(candidates=4))
         assert 1 <= len(found.candidates) <= 4
-        distances = [candidate.distance for candidate in found.candidates]
+        distances = [candidate.loss for candidate in found.candidates]
         assert distances == sorted(distances)
         assert found.settings.ratios == found.candidates[0].ratios
         slim = decide(found.ranking, found.settings).graph
         assert abs(slim.params / weights.graph.params - 0.8) < 0.02
         # in processes the same candidates come out, and the same one is kept
         events: list[ProgressEvent] = []
-        again = search(weights, settings, budget, samples, candidates=4, jobs=2, progress=events.append)
+        again = search(weights, settings, budget, samples, Effort(candidates=4, jobs=2), events.append)
         assert (events[-1].done, events[-1].total) == (4, 4)
         assert again.settings == found.settings
         assert [each.ratios for each in again.candidates] == [each.ratios for each in found.candidates]
-        assert [each.distance for each in again.candidates] == pytest.approx(distances, rel=1e-4)
+        assert [each.loss for each in again.candidates] == pytest.approx(distances, rel=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -18,13 +18,17 @@ def configure(parser: ArgumentParser) -> None:
         "-o", "--output", required=True, metavar="DIR",
         help="folder for table, pictures and cells; a repeated run goes on",
     )  # fmt: skip
+    parser.add_argument(
+        "--teacher", nargs=2, metavar=("CFG", "WEIGHTS"),
+        help="network that others learn from (default: the given one, before any training)",
+    )  # fmt: skip
     add_flags(parser, CompareSettings)
     add_json(parser)
 
 
 def run(args: Namespace) -> int:
     """Compares, and prints the table."""
-    settings = read_flags(CompareSettings, args)
+    settings = read_flags(CompareSettings, args, teacher=None if args.teacher is None else tuple(args.teacher))
     from darkprune.api.compare import compare  # torch, which --help can do without
 
     result = compare(load(args.cfg, args.weights), args.output, settings)

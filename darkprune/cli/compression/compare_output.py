@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from darkprune.cli.console import count, megabytes, print_table
@@ -22,25 +22,28 @@ def print_comparison(result: CompareResult) -> None:
             return "-"
         return f"{100 * value:.2f}" + (f" ±{100 * (spread or 0):.2f}" if seeds > 1 else "")
 
-    table = [
-        (
-            row.method or row.kind,
-            row.budget or f"{row.width}x{row.height}",
-            row.recovery or "-",
-            "failed" if row.failed and row.map50 is None else percent(row.map50, row.map50_std, row.seeds),
-            percent(row.map, row.map_std, row.seeds),
-            "-" if row.params is None else count(row.params),
-            "-" if row.macs is None else count(row.macs),
-            "-" if row.bytes is None else megabytes(row.bytes),
-            "-" if row.ms is None else f"{row.ms:.2f}",
-            "-" if row.seconds is None else f"{row.seconds:.0f} s",
-            {None: "-", True: "yes", False: "no"}[row.beats_control],
-        )
-        for row in rows
+    def map50(row: Row) -> str:
+        return percent(row.map50, row.map50_std, row.seeds)
+
+    columns: list[tuple[str, Callable[[Row], str]]] = [
+        ("method", lambda row: row.method or row.kind),
+        ("budget", lambda row: row.budget or f"{row.width}x{row.height}"),
+        ("recovery", lambda row: row.recovery or "-"),
+        ("mAP@0.5", lambda row: "failed" if row.failed and row.map50 is None else map50(row)),
+        ("0.5:0.95", lambda row: percent(row.map, row.map_std, row.seeds)),
+        ("parameters", lambda row: "-" if row.params is None else count(row.params)),
+        ("MACs", lambda row: "-" if row.macs is None else count(row.macs)),
+        ("file", lambda row: "-" if row.bytes is None else megabytes(row.bytes)),
+        ("ms", lambda row: "-" if row.ms is None else f"{row.ms:.2f}"),
+        ("took", lambda row: "-" if row.seconds is None else f"{row.seconds:.0f} s"),
+        ("beats control", lambda row: {None: "-", True: "yes", False: "no"}[row.beats_control]),
     ]
-    head = ("method", "budget", "recovery", "mAP@0.5", "0.5:0.95", "parameters", "MACs", "file", "ms", "took",
-            "beats control")  # fmt: skip
-    print_table(head, table, left=3)
+    if any(row.published is not None for row in rows):
+        columns.insert(4, ("published", lambda row: "-" if row.published is None else f"{100 * row.published:.1f}"))
+    if any(row.sparsity not in ("", "none") for row in rows):
+        columns.insert(0, ("sparsity", lambda row: row.sparsity or "-"))
+    left = [name for name, _ in columns].index("mAP@0.5")
+    print_table([name for name, _ in columns], [[show(row) for _, show in columns] for row in rows], left=left)
     failures: dict[str, list[str]] = {}
     for row in rows:
         if row.failed:
@@ -62,11 +65,11 @@ def print_comparison(result: CompareResult) -> None:
 
 def _harmed(rows: Sequence[Row]) -> list[str]:
     """Names the rows that are worse than the same network was before its training, where that is in the table."""
-    before = {(row.method, row.budget, row.recovery): row.map50 for row in rows}
+    before = {(row.sparsity, row.method, row.budget, row.recovery): row.map50 for row in rows}
     found = []
     for row in rows:
         first, _, last = row.recovery.rpartition("+")
-        start = before.get((row.method, row.budget, first or "none"))
+        start = before.get((row.sparsity, row.method, row.budget, first or "none"))
         if last in TRAINED and row.map50 is not None and start is not None and row.map50 < start:
             found.append(
                 f"{row.method} at {row.budget}, {row.recovery}, {100 * start:.2f} before, {100 * row.map50:.2f} after"
