@@ -13,7 +13,7 @@ AMOUNTS = ("ratio", "ratios", "preset", "target_params", "target_macs", "target_
 ALTERNATIVES = (
     ("iterations", "epochs", "sparsity_preset"),
     AMOUNTS,
-    *((name, "sparsity_preset") for name in ("sparsity", "s", "batch", "lr", "policy")),
+    *((name, "sparsity_preset") for name in ("sparsity", "s", "batch", "lr", "policy", "adam", "burn_in")),
 )
 #: settings that do not change a result
 WITHOUT_EFFECT = (

@@ -123,7 +123,7 @@ def gammas(context: ReportContext) -> Section | Missing:
             caption = "|γ| of the network that was cut" + (", and every group's threshold." if levels else ".")
             nodes.append(context.diagrams.add("gamma", figure, "|γ| of every group", caption))
     if not any(node is not None for node in nodes):
-        command = "darkprune train CFG WEIGHTS --data F --sparsity dynamic --s 0.00075 -o sparse/"
+        command = "darkprune train CFG WEIGHTS --data F --sparsity dynamic -o sparse/"
         return Missing("γ over training", command)
     nodes.append(not_drawn_note(len(recorded), "records of γ"))
     return Section("gamma", "Batch-normalisation scales γ", tuple(nodes))
