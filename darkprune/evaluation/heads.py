@@ -14,11 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from darkprune.errors import DataError
+from darkprune.layers.heads import AnchorLayout
 
 Floats = npt.NDArray[np.float32]
 HeadKind = Literal["yolo", "Gaussian_yolo", "region"]
-_FEATURES = {"yolo": 5, "Gaussian_yolo": 9}
-_GAUSSIAN_SPREAD = [1, 3, 5, 7]
 
 
 @dataclass(frozen=True)
@@ -55,14 +54,14 @@ class Head:
     tree: tuple[int, ...] | None = None
 
     @property
-    def features(self) -> int:
-        """Values per anchor and cell."""
-        return self.classes + _FEATURES.get(self.kind, self.coords + 1)
+    def layout(self) -> AnchorLayout:
+        """Where the values of an anchor lie."""
+        return AnchorLayout.of(self.kind, self.classes, self.coords)
 
     @property
     def channels(self) -> int:
         """Channels of the map that the head takes."""
-        return self.features * len(self.anchors)
+        return self.layout.size * len(self.anchors)
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,7 +159,7 @@ def _exp(values: Floats) -> npt.NDArray[np.float64]:
 def _cells(head: Head, output: Floats) -> Floats:
     """Views a map as (b, h, w, anchors, features): in darknet's order of detections."""
     b, _, h, w = output.shape
-    anchors = np.reshape(output, (b, len(head.anchors), head.features, h, w))
+    anchors = np.reshape(output, (b, len(head.anchors), head.layout.size, h, w))
     return np.transpose(anchors, (0, 3, 4, 1, 2))
 
 
@@ -174,9 +173,10 @@ def _above(scores: Floats, threshold: np.float32) -> Floats:
 
 
 def _decode_yolo(head: Head, output: Floats, threshold: np.float32, activated: bool) -> Candidates:
-    raw = activated or head.new_coords
+    raw, layout = activated or head.new_coords, head.layout
     cells = _cells(head, output)
-    objectness = cells[..., 4] if raw else _sigmoid(cells[..., 4])
+    objectness = cells[..., layout.objectness]
+    objectness = objectness if raw else _sigmoid(objectness)
     image, row, column, anchor = np.nonzero(objectness > threshold)
     values = cells[image, row, column, anchor]
     found = objectness[image, row, column, anchor]
@@ -189,29 +189,33 @@ def _decode_yolo(head: Head, output: Floats, threshold: np.float32, activated: b
         size = values[:, 2:4] * values[:, 2:4] * np.float32(4) * anchors / net
     else:
         size = (_exp(values[:, 2:4]) * anchors / net).astype(np.float32)
-    probabilities = values[:, 5:] if raw else _sigmoid(values[:, 5:])
+    probabilities = values[:, layout.class_values]
+    probabilities = probabilities if raw else _sigmoid(probabilities)
     scores = _above(found[:, None] * probabilities, threshold)
     return Candidates(image.astype(np.int64), np.concatenate([centre, size], axis=1), found, scores)
 
 
 def _decode_gaussian(head: Head, output: Floats, threshold: np.float32, activated: bool) -> Candidates:
-    cells = _cells(head, output)
-    objectness = cells[..., 8] if activated else _sigmoid(cells[..., 8])
+    cells, layout = _cells(head, output), head.layout
+    place, extent, spreads = list(layout.box[:2]), list(layout.box[2:]), list(layout.spread)
+    objectness = cells[..., layout.objectness]
+    objectness = objectness if activated else _sigmoid(objectness)
     image, row, column, anchor = np.nonzero(objectness > threshold)
     values = cells[image, row, column, anchor]
     found = objectness[image, row, column, anchor]
-    offset = values[:, [0, 2]] if activated else _offset(head, _sigmoid(values[:, [0, 2]]))
-    spread = values[:, _GAUSSIAN_SPREAD] if activated else _sigmoid(values[:, _GAUSSIAN_SPREAD])
+    offset = values[:, place] if activated else _offset(head, _sigmoid(values[:, place]))
+    spread = values[:, spreads] if activated else _sigmoid(values[:, spreads])
     centre = (np.stack([column, row], axis=1).astype(np.float32) + offset) / _grid(output)
     anchors = np.array(head.anchors, np.float32)[anchor]
     net = np.array([head.net_width, head.net_height], np.float32)
-    size = (_exp(values[:, [4, 6]]) * anchors / net).astype(np.float32)
+    size = (_exp(values[:, extent]) * anchors / net).astype(np.float32)
     if head.yolo_point == "left_top":
         centre = centre + size / np.float32(2)
     elif head.yolo_point == "right_bottom":
         centre = centre - size / np.float32(2)
     mean = (spread[:, 0] + spread[:, 1] + spread[:, 2] + spread[:, 3]) / np.float32(4)
-    probabilities = values[:, 9:] if activated else _sigmoid(values[:, 9:])
+    probabilities = values[:, layout.class_values]
+    probabilities = probabilities if activated else _sigmoid(probabilities)
     certain = (1.0 - mean.astype(np.float64))[:, None]
     scores = ((found[:, None] * probabilities).astype(np.float64) * certain).astype(np.float32)
     return Candidates(image.astype(np.int64), np.concatenate([centre, size], axis=1), found, _above(scores, threshold))
@@ -220,11 +224,12 @@ def _decode_gaussian(head: Head, output: Floats, threshold: np.float32, activate
 def _decode_region(head: Head, output: Floats, threshold: np.float32, activated: bool) -> Candidates:
     b, _, h, w = output.shape
     # darknet's forward makes the map cell-major; in that order it also is what `activated` maps hold
-    cells = output.reshape(b, h, w, len(head.anchors), head.features) if activated else _cells(head, output)
-    # AlexeyAB's decoder takes value 4 for the objectness and the classes from 5 on, whatever `coords` says
-    objectness = cells[..., 4] if activated else _sigmoid(cells[..., 4])
+    cells = output.reshape(b, h, w, len(head.anchors), head.layout.size) if activated else _cells(head, output)
+    layout = AnchorLayout.of("region", head.classes)  # AlexeyAB's decoder takes coords for 4, whatever the cfg says
+    objectness = cells[..., layout.objectness]
+    objectness = objectness if activated else _sigmoid(objectness)
     if head.tree is None and not head.softmax:
-        may = (objectness[..., None] * cells[..., 5 : 5 + head.classes]).max(axis=-1) > threshold
+        may = (objectness[..., None] * cells[..., layout.class_values]).max(axis=-1) > threshold
     else:
         may = objectness > threshold  # probabilities are at most 1
     image, row, column, anchor = np.nonzero(may)
@@ -233,7 +238,7 @@ def _decode_region(head: Head, output: Floats, threshold: np.float32, activated:
     centre = (np.stack([column, row], axis=1).astype(np.float32) + _sigmoid(values[:, :2])) / _grid(output)
     anchors = np.array(head.anchors, np.float32)[anchor]
     size = (_exp(values[:, 2:4]) * anchors / _grid(output)).astype(np.float32)
-    probabilities = np.ascontiguousarray(values[:, 5 : 5 + head.classes])
+    probabilities = np.ascontiguousarray(values[:, layout.class_values])
     if head.tree is not None:
         scores = _tree_scores(probabilities, head.tree, activated)
     else:

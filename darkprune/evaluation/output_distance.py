@@ -89,10 +89,9 @@ def scores_of(head: Head, raw: Maps) -> Maps:
     Returns:
         (b, anchors · classes, h, w).
     """
-    batch, channels, height, width = raw.shape
-    values = raw.reshape(batch, len(head.anchors), channels // len(head.anchors), height, width)
-    place = values.shape[2] - head.classes - 1
-    objectness, classes = values[:, :, place : place + 1], values[:, :, place + 1 :]
+    batch, _, height, width = raw.shape
+    values, layout = raw.reshape(batch, len(head.anchors), -1, height, width), head.layout
+    objectness, classes = values[:, :, layout.objectness, None], values[:, :, layout.class_values]
     if isinstance(head, Region) and head.softmax:
         exponents = np.exp(classes - classes.max(axis=2, keepdims=True))
         scores = _sigmoid(objectness) * exponents / exponents.sum(axis=2, keepdims=True)

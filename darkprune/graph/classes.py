@@ -33,5 +33,5 @@ def with_classes(graph: Graph, classes: int | None) -> Graph:
             )
         kind = cast(Head, replace(cast(Any, head.kind), classes=classes))
         changes[head.index + 1, "classes"] = str(classes)
-        changes[before.index + 1, "filters"] = str(kind.channels())
+        changes[before.index + 1, "filters"] = str(kind.channels)
     return build_graph(graph.cfg.with_values(changes))

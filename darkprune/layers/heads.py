@@ -1,4 +1,4 @@
-"""[yolo], [Gaussian_yolo], [region], [detection]: what they read and how their values decode (DARKNET §4)."""
+"""[yolo], [Gaussian_yolo], [region], [detection]: what they read and how their values decode."""
 
 from __future__ import annotations
 
@@ -15,6 +15,46 @@ _NO_EMBEDDING = 999_999
 _MAX_CLASSES = 1_000_000
 
 
+@dataclass(frozen=True)
+class AnchorLayout:
+    """Where the values of one anchor lie among its channels; the classes are the last of them.
+
+    Attributes:
+        box: positions of x, y, w, h (of a [region] with other `coords` of as many values).
+        objectness: position of the objectness.
+        classes: number of classes.
+        spread: positions of the uncertainties of x, y, w, h; empty where there are none.
+    """
+
+    box: tuple[int, ...]
+    objectness: int
+    classes: int
+    spread: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, section: str, classes: int, coords: int = 4) -> AnchorLayout:
+        """Returns the layout of a head.
+
+        Args:
+            section: `yolo`, `Gaussian_yolo` or `region`.
+            classes: number of classes.
+            coords: values of a box, for `region`.
+        """
+        if section == "Gaussian_yolo":  # x, σx, y, σy, w, σw, h, σh, objectness, classes…
+            return cls((0, 2, 4, 6), 8, classes, (1, 3, 5, 7))
+        return cls(tuple(range(coords)), coords, classes)
+
+    @property
+    def size(self) -> int:
+        """Values per anchor."""
+        return self.objectness + 1 + self.classes
+
+    @property
+    def class_values(self) -> slice:
+        """The positions of the classes."""
+        return slice(self.objectness + 1, self.size)
+
+
 class Head(Final):
     """Base of the detection heads: their input is pinned; their output has its shape."""
 
@@ -25,17 +65,23 @@ class Head(Final):
     def anchors(self) -> tuple[tuple[float, float], ...]:
         """Returns width and height of the anchors in use."""
 
-    @abstractmethod
+    @property
+    def layout(self) -> AnchorLayout:
+        """Returns where the values of an anchor lie."""
+        return AnchorLayout.of(self.names[0], self.classes)
+
+    @property
     def channels(self) -> int:
         """Returns how many input channels the head needs."""
+        return len(self.anchors) * self.layout.size
 
     def output(self, inputs: Sequence[Feature]) -> Feature:
         """Keeps the shape after checking the number of channels."""
         source: Feature = require_map(one(inputs), f"[{self.names[0]}]")
-        if source.c != self.channels():
+        if source.c != self.channels:
             raise CfgError(
-                f"[{self.names[0]}] with classes={self.classes} needs {self.channels()} channels, "
-                f"but the layer before gives {source.c}: set its filters={self.channels()}, or mend classes/mask/num"
+                f"[{self.names[0]}] with classes={self.classes} needs {self.channels} channels, "
+                f"but the layer before gives {source.c}: set its filters={self.channels}, or mend classes/mask/num"
             )
         return source
 
@@ -140,10 +186,6 @@ class Yolo(MaskedHead):
             None if embedding == _NO_EMBEDDING else embedding,
         )
 
-    def channels(self) -> int:
-        """anchors·(classes + 5)."""
-        return len(self.mask) * (self.classes + 5)
-
     def references(self, index: int) -> tuple[int, ...]:
         """Returns the embedding layer."""
         return () if self.embedding_layer is None else (absolute(self.embedding_layer, index),)
@@ -208,10 +250,6 @@ class GaussianYolo(MaskedHead):
             options.text("yolo_point", "center"),
         )
 
-    def channels(self) -> int:
-        """anchors·(classes + 9)."""
-        return len(self.mask) * (self.classes + 9)
-
 
 @register
 @dataclass(frozen=True)
@@ -267,9 +305,10 @@ class Region(Head):
         """Returns all anchors, in cells."""
         return self.all_anchors
 
-    def channels(self) -> int:
-        """anchors·(classes + coords + 1)."""
-        return self.num * (self.classes + self.coords + 1)
+    @property
+    def layout(self) -> AnchorLayout:
+        """Returns where the values of an anchor lie."""
+        return AnchorLayout.of("region", self.classes, self.coords)
 
 
 @register

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from darkprune.graph.graph import Graph, Layer
-from darkprune.layers.heads import GaussianYolo, Region, Yolo
+from darkprune.layers.heads import Head, Region, Yolo
 from darkprune.network import Network, NetworkOutput
 
 PROBES = 2  #: random projections per image
@@ -83,21 +83,12 @@ def _signs(like: Tensor, generator: torch.Generator) -> Tensor:
 def _of_head(layer: Layer, raw: Tensor) -> tuple[Tensor, Tensor]:
     """Returns (b, n) scores and (b, m) boxes of one head; boxes as the head's activations leave them."""
     kind = layer.kind
-    assert isinstance(kind, Yolo | GaussianYolo | Region)
+    assert isinstance(kind, Head)
     values = raw.reshape(len(raw), len(kind.anchors), -1, raw.shape[-2] * raw.shape[-1])
-    if isinstance(kind, Yolo):
-        cells = values if kind.new_coords else torch.sigmoid(values)
-        box, objectness, classes = _box(values, cells, (0, 1), (2, 3)), cells[:, :, 4:5], cells[:, :, 5:]
-    elif isinstance(kind, GaussianYolo):
-        cells = torch.sigmoid(values)
-        box, objectness, classes = _box(values, cells, (0, 2), (4, 6)), cells[:, :, 8:9], cells[:, :, 9:]
-    else:
-        cells, last = torch.sigmoid(values), kind.coords
-        box, objectness = _box(values, cells, (0, 1), tuple(range(2, last))), cells[:, :, last : last + 1]
-        raw_classes = values[:, :, last + 1 :]
-        classes = torch.softmax(raw_classes, 2) if kind.softmax else cells[:, :, last + 1 :]
+    layout = kind.layout
+    activated = values if isinstance(kind, Yolo) and kind.new_coords else torch.sigmoid(values)
+    box = torch.cat([activated[:, :, list(layout.box[:2])], values[:, :, list(layout.box[2:])]], 2)
+    objectness, classes = activated[:, :, [layout.objectness]], activated[:, :, layout.class_values]
+    if isinstance(kind, Region) and kind.softmax:
+        classes = torch.softmax(values[:, :, layout.class_values], 2)
     return (objectness * classes).flatten(1), (box * objectness).flatten(1)
-
-
-def _box(values: Tensor, cells: Tensor, centre: tuple[int, ...], size: tuple[int, ...]) -> Tensor:
-    return torch.cat([cells[:, :, list(centre)], values[:, :, list(size)]], 2)

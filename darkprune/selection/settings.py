@@ -67,7 +67,6 @@ class ChannelSettings:
     )
     constant: Constant = setting("mean", "mean: E[act(γz+β)]; beta: act(β), as the papers have it", group=_REST)
 
-
     @property
     def multiple(self) -> int:
         """The number that widths are multiples of, where possible."""

@@ -34,7 +34,7 @@ def slow(head: Head, raw: np.ndarray, threshold: float) -> list[Row]:
     for row in range(h):
         for column in range(w):
             for number, (aw, ah) in enumerate(head.anchors):
-                v = raw[number * head.features : (number + 1) * head.features, row, column].astype(np.float64)
+                v = raw[number * head.layout.size : (number + 1) * head.layout.size, row, column].astype(np.float64)
                 found += slow_box(head, v, row, column, (h, w), (aw, ah), threshold)
     return found
 
@@ -82,7 +82,7 @@ def activate(head: Head, raw: np.ndarray) -> np.ndarray:
     """What darknet's forward pass of the head makes of its input."""
     out = raw.copy()
     _, h, w = raw.shape
-    per_anchor = out.reshape(len(head.anchors), head.features, h, w)
+    per_anchor = out.reshape(len(head.anchors), head.layout.size, h, w)
     if head.kind == "region":
         cells = per_anchor.transpose(2, 3, 0, 1).copy()
         cells[..., 4] = 1 / (1 + np.exp(-cells[..., 4]))
@@ -92,7 +92,7 @@ def activate(head: Head, raw: np.ndarray) -> np.ndarray:
         return cells.reshape(out.shape)
     raw_ones = [2, 3] if head.kind == "yolo" else [4, 6]
     centre = [0, 1] if head.kind == "yolo" else [0, 2]
-    for k in range(head.features):
+    for k in range(head.layout.size):
         if k not in raw_ones and not head.new_coords:
             per_anchor[:, k] = 1 / (1 + np.exp(-per_anchor[:, k]))
         if k in centre:

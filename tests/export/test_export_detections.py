@@ -56,7 +56,7 @@ def loop_decode(head: Head, output: np.ndarray) -> list[tuple[list[float], list[
     _, rows, columns = output.shape
     found = []
     for row, column, (number, (aw, ah)) in product(range(rows), range(columns), enumerate(head.anchors)):
-        v = [float(x) for x in output[number * head.features : (number + 1) * head.features, row, column]]
+        v = [float(x) for x in output[number * head.layout.size : (number + 1) * head.layout.size, row, column]]
         s = head.scale_x_y
         if head.kind == "yolo":
             act = (lambda x: x) if head.new_coords else sigmoid

@@ -1,4 +1,4 @@
-"""[yolo], [Gaussian_yolo], [region], [detection]: darknet's activated output of a head's raw map (DARKNET §4).
+"""[yolo], [Gaussian_yolo], [region], [detection]: darknet's activated output of a head's raw map.
 
 Losses and decoding start from the raw map, the head's input; what darknet's own forward pass makes of it is needed
 only to compare programs, or where a later layer reads a head.
@@ -64,20 +64,22 @@ def _stretch(values: Tensor, scale: float) -> Tensor:
 
 def activate_yolo(raw: Tensor, kind: Yolo) -> Tensor:
     """Sigmoid on x, y, objectness, classes unless new_coords; then scale_x_y (`forward_yolo_layer`)."""
-    cells = _by_anchor(raw, kind.classes + 5)
+    cells = _by_anchor(raw, kind.layout.size)
     if not kind.new_coords:
-        cells[:, :, :2] = torch.sigmoid(cells[:, :, :2])
-        cells[:, :, 4:] = torch.sigmoid(cells[:, :, 4:])
+        for part in (slice(0, 2), slice(kind.layout.objectness, None)):
+            cells[:, :, part] = torch.sigmoid(cells[:, :, part])
     cells[:, :, :2] = _stretch(cells[:, :, :2], kind.scale_x_y)
     return cells.reshape(raw.shape)
 
 
 def activate_gaussian(raw: Tensor, kind: GaussianYolo) -> Tensor:
     """Sigmoid on all but the means of w and h; scale_x_y on the means of x and y (`forward_gaussian_yolo_layer`)."""
-    cells = _by_anchor(raw, kind.classes + 9)
-    for part in (slice(0, 4), slice(5, 6), slice(7, None)):
-        cells[:, :, part] = torch.sigmoid(cells[:, :, part])
-    cells[:, :, 0:3:2] = _stretch(cells[:, :, 0:3:2], kind.scale_x_y)
+    cells = _by_anchor(raw, kind.layout.size)
+    sizes, offsets = list(kind.layout.box[2:]), list(kind.layout.box[:2])
+    raw_sizes = cells[:, :, sizes]
+    cells = torch.sigmoid(cells)
+    cells[:, :, sizes] = raw_sizes
+    cells[:, :, offsets] = _stretch(cells[:, :, offsets], kind.scale_x_y)
     return cells.reshape(raw.shape)
 
 
@@ -87,9 +89,9 @@ def activate_region(raw: Tensor, kind: Region) -> Tensor:
     x and y stay raw (decoding squashes them), and so do classes without `softmax`.
     """
     cells = raw.reshape(len(raw), kind.num, -1, *raw.shape[2:]).permute(0, 3, 4, 1, 2).clone()
-    cells[..., 4] = torch.sigmoid(cells[..., 4])
+    cells[..., 4] = torch.sigmoid(cells[..., 4])  # whatever `coords` says
     if kind.softmax:
-        classes = slice(kind.coords + 1, None)
+        classes = kind.layout.class_values
         cells[..., classes] = torch.softmax(cells[..., classes], dim=-1)
     return cells.reshape(raw.shape)
 

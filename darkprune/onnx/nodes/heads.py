@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from darkprune.layers.heads import GaussianYolo, Head, Region, Yolo
+from darkprune.layers.heads import AnchorLayout, GaussianYolo, Head, Region, Yolo
 from darkprune.onnx.nodes.layer_writer import LayerWriter
 
 Numbers = NDArray[np.float64]
@@ -43,12 +43,37 @@ class _Parts:
 
     writer: LayerWriter[Any]
     tensor: str
+    layout: AnchorLayout
     grid: NDArray[Any]  # (1, 1, 2, cells): column and row
     unit: Numbers  # (1, 1, 2, 1): of the result, per cell
     half_anchors: Numbers  # (1, anchors, 2, 1): in the unit of the result
 
     def take(self, start: int, stop: int, step: str, stride: int = 1) -> str:
         return self.writer.slice(self.tensor, 2, start, stop, stride, step)
+
+    def offsets(self) -> str:
+        """x and y."""
+        return self.take(self.layout.box[0], self.layout.box[2], "xy", self._stride)
+
+    def sizes(self) -> str:
+        """w and h."""
+        return self.take(self.layout.box[2], self.layout.objectness, "wh", self._stride)
+
+    def spreads(self) -> str:
+        """The uncertainties of x, y, w and h."""
+        return self.take(self.layout.spread[0], self.layout.objectness, "spread", self._stride)
+
+    def objectness(self) -> str:
+        """The objectness."""
+        return self.take(self.layout.objectness, self.layout.objectness + 1, "objectness")
+
+    def classes(self) -> str:
+        """The values of the classes."""
+        return self.take(self.layout.objectness + 1, self.layout.size, "classes")
+
+    @property
+    def _stride(self) -> int:
+        return self.layout.box[1] - self.layout.box[0]
 
     def sigmoid(self, tensor: str, step: str) -> str:
         return self.writer.node("Sigmoid", [tensor], step)
@@ -82,10 +107,9 @@ def decode(writer: LayerWriter[Head], net_size: tuple[int, int], pixels: bool) -
         ExportError: a head that has no fixed formula (classes in a tree, coords other than 4).
     """
     kind, source = writer.kind, writer.inputs[0].feature
-    values = kind.channels() // len(kind.anchors)
     cells = source.h * source.w
     with writer.builder.in_fp32():
-        tensor = writer.reshape(writer.map_of(), 0, len(kind.anchors), values, cells, step="anchors")
+        tensor = writer.reshape(writer.map_of(), 0, len(kind.anchors), kind.layout.size, cells, step="anchors")
         scale = np.array(net_size if pixels else (1, 1), np.float64)
         size = np.array((source.w, source.h), np.float64)
         # anchors of a region are in cells, the others in pixels
@@ -94,6 +118,7 @@ def decode(writer: LayerWriter[Head], net_size: tuple[int, int], pixels: bool) -
         parts = _Parts(
             writer,
             tensor,
+            kind.layout,
             grid=np.stack([columns, rows]).reshape(1, 1, 2, cells),
             unit=(scale / size).reshape(1, 1, 2, 1),
             half_anchors=(np.array(kind.anchors) * anchor_unit / 2).reshape(1, -1, 2, 1),
@@ -103,9 +128,8 @@ def decode(writer: LayerWriter[Head], net_size: tuple[int, int], pixels: bool) -
 
 
 def _yolo(parts: _Parts, kind: Yolo) -> tuple[str, str]:
-    writer, values = parts.writer, kind.classes + 5
-    centre, size = parts.take(0, 2, "xy"), parts.take(2, 4, "wh")
-    objectness, classes = parts.take(4, 5, "objectness"), parts.take(5, values, "classes")
+    writer = parts.writer
+    centre, size, objectness, classes = parts.offsets(), parts.sizes(), parts.objectness(), parts.classes()
     if kind.new_coords:  # the convolution before is logistic already; (2v)²·anchor
         double = writer.multiply(size, 2.0, "wh_double")
         half = parts.half_size(writer.multiply(double, double, "wh_square"))
@@ -118,10 +142,10 @@ def _yolo(parts: _Parts, kind: Yolo) -> tuple[str, str]:
 
 
 def _gaussian(parts: _Parts, kind: GaussianYolo) -> tuple[str, str]:
-    """Values per anchor: x, σx, y, σy, w, σw, h, σh, objectness, classes; score = obj · class · (1 − mean σ)."""
+    """Score = obj · class · (1 − mean σ)."""
     writer = parts.writer
-    offset = parts.sigmoid(parts.take(0, 4, "xy", stride=2), "xy_sigmoid")
-    half = parts.half_size(writer.node("Exp", [parts.take(4, 8, "wh", stride=2)], "wh_exp"))
+    offset = parts.sigmoid(parts.offsets(), "xy_sigmoid")
+    half = parts.half_size(writer.node("Exp", [parts.sizes()], "wh_exp"))
     point = parts.centre(offset, kind.scale_x_y)
     if kind.yolo_point == "left_top":
         boxes = parts.corners(point, writer.add(point, writer.multiply(half, 2.0, "size"), "high"))
@@ -129,11 +153,11 @@ def _gaussian(parts: _Parts, kind: GaussianYolo) -> tuple[str, str]:
         boxes = parts.corners(writer.node("Sub", [point, writer.multiply(half, 2.0, "size")], "low"), point)
     else:
         boxes = parts.around(point, half)
-    spread = writer.reduce("ReduceMean", parts.sigmoid(parts.take(1, 8, "spread", stride=2), "spread_sigmoid"), 2)
+    spread = writer.reduce("ReduceMean", parts.sigmoid(parts.spreads(), "spread_sigmoid"), 2)
     certainty = writer.node("Sub", [writer.builder.scalar(1.0), spread], "certainty")
-    objectness = parts.sigmoid(parts.take(8, 9, "objectness"), "objectness_sigmoid")
+    objectness = parts.sigmoid(parts.objectness(), "objectness_sigmoid")
     weight = writer.multiply(objectness, certainty, "weight")
-    classes = parts.sigmoid(parts.take(9, 9 + kind.classes, "classes"), "classes_sigmoid")
+    classes = parts.sigmoid(parts.classes(), "classes_sigmoid")
     return boxes, writer.multiply(classes, weight, "scores")
 
 
@@ -143,11 +167,11 @@ def _region(parts: _Parts, kind: Region) -> tuple[str, str]:
         raise writer.error(f"tree={kind.tree}: scores over a tree of classes cannot be computed in the file; use heads")
     if kind.coords != 4:
         raise writer.error(f"coords={kind.coords}: darknet's own decoder reads other places than it writes; use heads")
-    offset = parts.sigmoid(parts.take(0, 2, "xy"), "xy_sigmoid")
-    half = parts.half_size(writer.node("Exp", [parts.take(2, 4, "wh")], "wh_exp"))
+    offset = parts.sigmoid(parts.offsets(), "xy_sigmoid")
+    half = parts.half_size(writer.node("Exp", [parts.sizes()], "wh_exp"))
     boxes = parts.around(parts.centre(offset, 1.0), half)
-    objectness = parts.sigmoid(parts.take(4, 5, "objectness"), "objectness_sigmoid")
-    classes = parts.take(5, 5 + kind.classes, "classes")
+    objectness = parts.sigmoid(parts.objectness(), "objectness_sigmoid")
+    classes = parts.classes()
     if kind.softmax:  # before opset 13 a softmax runs over all axes behind its own: so over the last one
         last = writer.node("Softmax", [writer.transpose(classes, 0, 1, 3, 2, step="classes_last")], axis=3)
         classes = writer.transpose(last, 0, 1, 3, 2, step="classes_back")

@@ -37,8 +37,7 @@ class SoftHead:
             self.anchors, self.mask = kind.anchors, tuple(range(kind.num))
         else:
             raise TrainingError(f"[{kind.names[0]}] has no soft targets")
-        self.first = 8 if isinstance(kind, GaussianYolo) else 4  #: place of the objectness
-        self.box = (0, 2, 4, 6) if isinstance(kind, GaussianYolo) else (0, 1, 2, 3)
+        self.first, self.box = kind.layout.objectness, kind.layout.box
         self.activated = isinstance(kind, Yolo) and kind.new_coords
         self.stretch = 1.0 if isinstance(kind, Region) else kind.scale_x_y
         self.in_cells = isinstance(kind, Region)

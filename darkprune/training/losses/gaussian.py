@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from darkprune.darknet.options import Options
-from darkprune.layers.heads import GaussianYolo
+from darkprune.layers.heads import AnchorLayout, GaussianYolo
 from darkprune.training.losses.base import (
     Deltas,
     DetectionLoss,
@@ -25,9 +25,8 @@ from darkprune.training.losses.truths import Assignment, Matches, Truths, match
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-BOX = (0, 2, 4, 6)  #: x, y, w, h among the features
-SPREAD = (1, 3, 5, 7)  #: their spreads
-OBJECTNESS = 8
+_LAYOUT = AnchorLayout.of("Gaussian_yolo", 0)
+BOX, SPREAD, OBJECTNESS = _LAYOUT.box, _LAYOUT.spread, _LAYOUT.objectness
 SIGMA = 0.3  #: darknet adds this to a spread in the density's normalisation
 TINY = 1e-9
 #: yolo_point -> which corner of the box x and y mark, as a share of its size from the centre
@@ -90,7 +89,7 @@ class GaussianLoss(DetectionLoss):
     def deltas(self, raw: Tensor, truths: Truths, size: tuple[int, int], seen: int) -> Deltas:
         """See `DetectionLoss.deltas`."""
         images, _, rows, columns = raw.shape
-        anchors, features = len(self.kind.mask), self.classes + 9
+        anchors, features = len(self.kind.mask), self.kind.layout.size
         matches = match(truths, self.assignment, (columns, rows), size).to(raw.device)
         objects = truths.to(raw.device)
         every = self._predictions(raw, (images, anchors, rows, columns), size)

@@ -89,7 +89,7 @@ class RegionLoss(DetectionLoss):
         """See `DetectionLoss.deltas`."""
         keys = self.settings
         images, _, rows, columns = raw.shape
-        anchors, features = self.kind.num, self.classes + 5
+        anchors, features = self.kind.num, self.kind.layout.size
         objects = truths.to(raw.device)
         cells = raw.reshape(images, anchors, features, rows, columns).permute(0, 3, 4, 1, 2)
         values = cells.reshape(-1, features).clone()

@@ -68,7 +68,7 @@ class YoloLoss(DetectionLoss):
     def deltas(self, raw: Tensor, truths: Truths, size: tuple[int, int], seen: int) -> Deltas:
         """See `DetectionLoss.deltas`."""
         images, _, rows, columns = raw.shape
-        output = self._activate(raw.reshape(images, len(self.kind.mask), self.classes + 5, rows, columns))
+        output = self._activate(raw.reshape(images, len(self.kind.mask), self.kind.layout.size, rows, columns))
         matches = match(truths, self.assignment, (columns, rows), size).to(raw.device)
         objects = truths.to(raw.device)
         delta = torch.zeros_like(output)
