@@ -26,7 +26,7 @@ class Row:
         seeds: number of cells that it is the mean of.
         width, height: of the input, in pixels.
         params, macs, bytes: stored floats, multiply-adds for one image, size of the weights file (means over seeds).
-        map50, map50_std: mAP@0.5 as a fraction; mean and standard deviation over seeds (0 where nothing is drawn).
+        map50, map50_std: mAP@0.5 as a fraction; mean and standard deviation over seeds (0 where nothing is random).
         map, map_std: mAP@0.5:0.95 likewise; None without an evaluator.
         ms: milliseconds for one image.
         seconds: time of everything from the given network on.

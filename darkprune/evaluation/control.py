@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 
@@ -45,7 +44,7 @@ class Figure:
         """Takes size and operations from a graph."""
         return cls(name, graph.net.input.w, graph.net.input.h, graph.macs, distance, map50)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Returns the fields."""
         return asdict(self)
 

@@ -1,7 +1,7 @@
-"""A measured budget: the ratio at which the slim network takes as long as is asked for (METHODS §7).
+"""A measured budget: finds the ratio at which the slim network meets a latency.
 
-Every trial runs the slim network and the unpruned one in turn, A B A B …, in one program: what is compared is the ratio
-of their medians, so that a machine's drift, or its other users, meet both alike.
+Each trial runs the slim network and the unpruned one in turn, A B A B …, in one program. The ratio of their medians is
+what counts, so that a slower machine, or other work on it, affects both alike.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,12 +25,24 @@ from darkprune.selection.reach import along
 from darkprune.selection.settings import Selection
 
 TOLERANCE = 0.05
-TRIALS = 10  #: measurements at most, the first one of the original against itself included
-SECONDS = 3.0  #: of runs, about, before it is seen how noisy they are
-RUNS = (15, 400)  #: of each network in that time, at least and at most
-REPEATS = 3  #: times that many runs at most, while they are too noisy
+TRIALS = 10  #: most measurements, the first one of the original against itself included
+SECONDS = 3.0  #: of runs, before their noise is looked at
+RUNS = (15, 400)  #: least and most runs of each network in that time
+REPEATS = 3  #: most times that number of runs, while they are too noisy
 WARMUP = 3
 _TARGET = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*(ms|%)?")
+
+
+class Target(NamedTuple):
+    """A latency that is asked for.
+
+    Attributes:
+        value: milliseconds, or a fraction of the original's.
+        is_fraction: which of the two.
+    """
+
+    value: float
+    is_fraction: bool
 
 
 @dataclass(frozen=True)
@@ -38,10 +50,10 @@ class Trial:
     """One measurement.
 
     Attributes:
-        ratio: fraction of channels asked to go, or the place on the way along the curves.
+        ratio: fraction of channels asked to go, or the position along the curves.
         part: time of the slim network over that of the unpruned one.
         noise: half-width of the 95 % interval of the runs' median ratio, relative.
-        runs: of each.
+        runs: number of runs of each network.
     """
 
     ratio: float
@@ -52,15 +64,16 @@ class Trial:
 
 @dataclass(frozen=True)
 class LatencyFound:
-    """What the search found.
+    """Result of the search.
 
     Attributes:
-        runner, batch: what was timed.
+        runner: program that the networks were timed in.
+        batch: images per run.
         original_ms: median of the unpruned network's runs, over all trials.
-        target_ms: what was asked for.
-        reached_ms: the slim network's, from its part of the original's.
-        noise: relative; the larger of the last trial's and of the difference that the original shows to itself.
-        trials: in the order of measurement; the first is the original against itself, the last the one that counts.
+        target_ms: asked for.
+        reached_ms: of the slim network.
+        noise: relative: the larger of the last trial's, and of the original's difference from itself.
+        trials: in the order of measurement; the first is the original against itself, the last one is the result.
     """
 
     runner: str
@@ -71,15 +84,16 @@ class LatencyFound:
     noise: float
     trials: tuple[Trial, ...]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Returns the fields, rounded."""
-        data = asdict(self)
-        numbers = {key: round(value, 4) for key, value in data.items() if isinstance(value, float)}
-        trials = [{key: round(value, 4) for key, value in trial.items()} for trial in data["trials"]]
-        return {**data, **numbers, "trials": trials}
+        data: dict[str, object] = {
+            name: round(value, 4) if isinstance(value, float) else value for name, value in vars(self).items()
+        }
+        trials = [{name: round(value, 4) for name, value in asdict(trial).items()} for trial in self.trials]
+        return {**data, "trials": trials}
 
     def warnings(self) -> list[str]:
-        """Says where the noise is too large for what was promised."""
+        """Returns a warning where the noise exceeds the tolerance."""
         if self.noise <= TOLERANCE:
             return []
         return [
@@ -88,11 +102,8 @@ class LatencyFound:
         ]
 
 
-def parse_latency(text: str) -> tuple[float, bool]:
+def parse_latency(text: str) -> Target:
     """Reads a latency: a fraction of the original's (`0.6`, `60%`), or milliseconds (`12`, `12ms`).
-
-    Returns:
-        The value, and whether it is a fraction.
 
     Raises:
         UsageError: it cannot be read, or is 0.
@@ -104,31 +115,31 @@ def parse_latency(text: str) -> tuple[float, bool]:
         )
     value = float(match[1])
     if match[2] == "%":
-        return value / 100, True
-    return value, match[2] is None and value <= 1
+        return Target(value / 100, True)
+    return Target(value, match[2] is None and value <= 1)
 
 
 def within_latency(
     ranking: Ranking,
     settings: Selection,
-    target: tuple[float, bool],
+    target: Target,
     runner: str,
     batch: int = 1,
     progress: Progress = silent,
 ) -> tuple[Selection, LatencyFound]:
-    """Finds settings whose slim network takes as long as is asked for.
+    """Finds settings whose slim network meets a latency.
 
     Args:
-        ranking: from `rank`.
+        ranking: the ranked channels.
         settings: an allocation with one ratio, or `sensitivity` with curves in the ranking.
-        target: see `parse_latency`.
+        target: what is asked for.
         runner: program to time the networks in.
         batch: images per run.
         progress: gets an event per trial, at most `TRIALS`.
 
     Raises:
         UsageError: the original is fast enough already.
-        PlanError: it cannot be met within 5 %; says the nearest that can.
+        PlanError: it cannot be met within 5 %; the message names the nearest that can.
         RunnerError: the program is not installed, or refuses the network.
     """
     clock = _Clock(ranking, settings, runner, batch, track(progress, "measuring latency", TRIALS, "trial"))
@@ -154,7 +165,7 @@ def within_latency(
         else:
             high = (trial.ratio, trial.part)
         best = min(best, trial, key=lambda each: abs(each.part / wanted - 1))
-    final = clock.trial(best.ratio)  # the nearest of several noisy ones flatters: it is measured anew
+    final = clock.trial(best.ratio)  # the nearest of several noisy ones is biased: measure it again
     found = clock.found(wanted, final)
     if abs(final.part / wanted - 1) > TOLERANCE + min(TOLERANCE, found.noise):
         if found.noise > TOLERANCE:
@@ -170,7 +181,7 @@ def within_latency(
 
 
 def _between(low: tuple[float, float], high: tuple[float, float], wanted: float) -> float:
-    """Interpolates the ratio, well inside the bracket: noise may have put the ends where they are not."""
+    """Interpolates the ratio, well inside the bracket, whose ends may be off by noise."""
     span = low[1] - high[1]
     share = (low[1] - wanted) / span if span > 0 else 0.5
     return low[0] + (high[0] - low[0]) * min(0.85, max(0.15, share))
@@ -193,22 +204,28 @@ class _Clock:
         return 1e3 * float(np.median(self._times))
 
     def against_itself(self) -> None:
-        """Times the original against a second copy of itself: what differs there is no difference."""
+        """Times the original against a second copy of itself, which shows the noise."""
         self._time(0.0, self._load(*self._pair))
 
     def trial(self, ratio: float) -> Trial:
         """Prunes and times."""
-        decision = decide(self._ranking, self.at(ratio))
-        with decision.temporary_weights() as path:
-            return self._time(ratio, self._load(decision.graph, path))
+        surgery = decide(self._ranking, self.at(ratio))
+        with surgery.temporary_weights() as path:
+            return self._time(ratio, self._load(surgery.graph, path))
 
     def found(self, wanted: float, final: Trial) -> LatencyFound:
-        """Sums up."""
+        """Returns the result."""
         itself = self.trials[0]
         noise = max(final.noise, itself.noise, abs(itself.part - 1))
         whole = self.original_ms
         return LatencyFound(
-            self._runner, self._batch, whole, wanted * whole, final.part * whole, noise, tuple(self.trials)
+            runner=self._runner,
+            batch=self._batch,
+            original_ms=whole,
+            target_ms=wanted * whole,
+            reached_ms=final.part * whole,
+            noise=noise,
+            trials=tuple(self.trials),
         )
 
     def _load(self, graph: Graph, weights: Path) -> LoadedNetwork:
@@ -225,7 +242,7 @@ class _Clock:
         for _ in range(REPEATS):
             for times, more in zip((before, after), time_alternately(pair, given, runs, 0), strict=True):
                 times += more
-            found = _summed_up(ratio, np.array(before), np.array(after))
+            found = _summarised(ratio, np.array(before), np.array(after))
             if found.noise < TOLERANCE / 2:
                 break
         self._times += before
@@ -234,8 +251,8 @@ class _Clock:
         return found
 
 
-def _summed_up(ratio: float, before: Floats, after: Floats) -> Trial:
-    """Compares the seconds of runs in turn."""
+def _summarised(ratio: float, before: Floats, after: Floats) -> Trial:
+    """Returns a trial from the seconds of runs in turn."""
     parts = after / before
     quarter, three = np.percentile(parts, (25, 75))
     notch = 1.57 * (three - quarter) / np.sqrt(len(parts))  # McGill, Tukey, Larsen 1978

@@ -236,10 +236,10 @@ def test_noise_is_told(
 ) -> None:
     command = ["prune", *pair, "--runner", "opencv", "--target-latency", "0.8", "-o", str(tmp_path / "no")]
     clock["noise"] = 0.999
-    whole = latency._summed_up
+    whole = latency._summarised
     with pytest.MonkeyPatch.context() as patched:  # the last trial, too, is far away
         patched.setattr(
-            latency, "_summed_up", lambda ratio, a, b: whole(ratio, a, b * (1.4 if ratio not in (0, HIGHEST) else 1))
+            latency, "_summarised", lambda ratio, a, b: whole(ratio, a, b * (1.4 if ratio not in (0, HIGHEST) else 1))
         )
         assert main(command) == 1
     assert "timing on this machine is uncertain by" in capsys.readouterr().err

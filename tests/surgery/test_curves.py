@@ -1,4 +1,4 @@
-"""Allocation by measured curves (METHODS §7): the least summed loss, and the cache that believes nothing."""
+"""Allocation by measured curves : the least summed loss, and a cache that trusts no file."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def curves(*each: Curve) -> Curves:
 
 
 def test_the_cheaper_group_goes_first() -> None:
-    cheap, dear = curve("g1", [0.1, 0.2, 0.3, 0.4], [5, 10, 15, 20]), curve("g2", [1, 2, 3, 4], [5, 10, 15, 20])
-    path = curves(cheap, dear).path("macs")
+    cheap, costly = curve("g1", [0.1, 0.2, 0.3, 0.4], [5, 10, 15, 20]), curve("g2", [1, 2, 3, 4], [5, 10, 15, 20])
+    path = curves(cheap, costly).path("macs")
     assert path(0) == (0, 0)
     assert path(0.25) == (pytest.approx(0.5, abs=1e-3), 0)
     assert path(0.5) == (pytest.approx(HIGHEST), 0)
@@ -59,8 +59,8 @@ def test_a_bump_is_passed_over_and_noise_is_no_gain() -> None:
 
 
 def test_a_group_that_saves_nothing_by_itself_still_ends_at_its_floor() -> None:
-    free, dear = curve("g1", [0.1, 0.1, 0.1, 0.1], [0, 0, 0, 0]), curve("g2", [1, 2, 3, 4], [5, 10, 15, 20])
-    path = curves(free, dear).path("macs")
+    free, costly = curve("g1", [0.1, 0.1, 0.1, 0.1], [0, 0, 0, 0]), curve("g2", [1, 2, 3, 4], [5, 10, 15, 20])
+    path = curves(free, costly).path("macs")
     assert path(0.5)[0] == 0
     assert path(1) == (pytest.approx(HIGHEST), pytest.approx(HIGHEST))
     empty = Curve("g3", 0, RATIOS, (1.0,) * 4, {"macs": (100.0,) * 4})

@@ -39,7 +39,7 @@ def run(args: Namespace) -> int:
     elif result.missing:
         print(
             f"{result.done} cells of share {settings.cell} are done; {result.missing} cells of other shares are not, "
-            "so nothing is drawn"
+            "so there is no table yet"
         )
     else:
         print_comparison(result)
