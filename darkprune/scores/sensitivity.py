@@ -9,7 +9,8 @@ neural network pruning", square the derivatives of the training loss instead.)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
@@ -97,28 +98,45 @@ def effect_per_mac(
 
 def mean_outputs(network: Network, sample: Sample, progress: Progress = silent) -> dict[int, Floats]:
     """Measures the mean of every channel of every layer's map over images and positions."""
-    sums: dict[int, Tensor] = {}
-    images = 0
+    step = track(progress, "measuring means", sample.batch_count, "batch")
+    with averaging(network) as means, torch.inference_mode():
+        for batch in batches_for(network, sample):
+            network(batch)
+            step()
+    return means.result()
 
-    def add(index: int, module: object, inputs: object, output: Tensor) -> None:
-        total = output.double().flatten(2).mean(2).sum(0)
-        sums[index] = sums[index] + total if index in sums else total
 
+class Means:
+    """Means of maps, collected while a network runs."""
+
+    def __init__(self) -> None:
+        self._sums: dict[int, Tensor] = {}
+        self._images: dict[int, int] = {}
+
+    def add(self, index: int, module: object, inputs: object, output: Tensor) -> None:
+        """Forward hook of layer `index`."""
+        total = output.detach().double().flatten(2).mean(2).sum(0)
+        self._sums[index] = self._sums[index] + total if index in self._sums else total
+        self._images[index] = self._images.get(index, 0) + len(output)
+
+    def result(self) -> dict[int, Floats]:
+        """Returns the mean of every channel over images and positions, per layer."""
+        return {index: (total / self._images[index]).cpu().numpy() for index, total in self._sums.items()}
+
+
+@contextmanager
+def averaging(network: Network) -> Iterator[Means]:
+    """Collects the means of all maps that the network computes within the block."""
+    means = Means()
     hooks = [
-        network.layers[layer.index].register_forward_hook(partial(add, layer.index))
+        network.layers[layer.index].register_forward_hook(partial(means.add, layer.index))
         for layer in network.graph
         if layer.output.is_map and layer.sources
     ]
-    step = track(progress, "measuring means", sample.batch_count, "batch")
     try:
-        with torch.inference_mode():
-            for batch in batches_for(network, sample):
-                network(batch)
-                images += len(batch)
-                step()
+        yield means
     finally:
         _remove(hooks)
-    return {index: (total / images).cpu().numpy() for index, total in sums.items()}
 
 
 def gate_effects(

@@ -18,6 +18,7 @@ the entries.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -33,12 +34,11 @@ from darkprune.layers.base import Indices
 from darkprune.network import Network
 from darkprune.network.loading import load_network
 from darkprune.network.modules.convolution import Convolution
-from darkprune.network.walk import Walk
-from darkprune.progress import Progress, silent, track
+from darkprune.progress import Progress, silent
 from darkprune.refit.effects import convolutions, measure_effects
 from darkprune.refit.least_squares import RIDGE
 from darkprune.scores.removal import Consumer, removal_prices
-from darkprune.scores.sensitivity import class_macs, image_scores, is_dense, mean_outputs
+from darkprune.scores.sensitivity import averaging, class_macs, image_scores, is_dense
 from darkprune.selection.importance import ImageScores, scored_layers
 
 
@@ -57,9 +57,9 @@ def score_by_surgeon(
         PlanError: maps or derivatives that are not finite numbers.
     """
     network = load_network(weights)
-    means = mean_outputs(network, sample, progress)
-    effects = measure_effects(network, sample, progress=progress).channels
-    consumers = list(_consumers(network, channels, sample, effects, progress))
+    with averaging(network) as means, _collecting_inputs(network) as inputs:
+        effects = measure_effects(network, sample, progress=progress).channels
+    consumers = list(_consumers(network, channels, inputs, effects))
     if not all(
         bool(torch.isfinite(consumer.filters).all() and torch.isfinite(consumer.inverse).all())
         for consumer in consumers
@@ -70,7 +70,7 @@ def score_by_surgeon(
         classes = channels.of_layer[layer.index]
         candidates[classes[classes >= 0]] = True
     prices = removal_prices(consumers, candidates & channels.free, np.maximum(class_macs(channels), 1), progress)
-    return image_scores(channels, prices, means)
+    return image_scores(channels, prices, means.result())
 
 
 def _dense(network: Network) -> Iterator[tuple[Layer, Convolution]]:
@@ -80,38 +80,46 @@ def _dense(network: Network) -> Iterator[tuple[Layer, Convolution]]:
 
 @torch.no_grad()
 def _consumers(
-    network: Network, channels: ChannelMap, sample: Sample, effects: Mapping[int, Tensor], progress: Progress
+    network: Network, channels: ChannelMap, inputs: dict[int, _Inputs], effects: Mapping[int, Tensor]
 ) -> Iterator[Consumer]:
-    """Yields every block of every dense convolution."""
-    walk = Walk(network, sample)
-    step = track(progress, "measuring inputs", len(network.graph), "layer")
-    dense = {layer.index: module for layer, module in _dense(network)}
-    for layer in network.graph:
-        if layer.index in dense:
-            module = dense[layer.index]
-            kernel = module.owner.kernel().double().flatten(2)
-            moments = _Inputs(module, kernel.shape[1])
-            for maps in walk.before(layer.index):
-                moments.add(walk.input_of(layer, maps))
-            inverse, taps = moments.inverse(), moments.taps()
-            # taps and effects act on other axes than channels do: multiplied in once, they stay valid
-            root = torch.linalg.cholesky(taps)
-            kernel = kernel.reshape(module.groups, -1, *kernel.shape[1:])  # (groups, out, in, taps)
-            effect = effects[layer.index].reshape(module.groups, -1).sqrt()
-            filters = torch.einsum("goct,ts,go->gcso", kernel, root, effect).float()
-            read: Indices = channels.inputs(layer).reshape(module.groups, -1)
-            produced: Indices = channels.of_layer[layer.index].reshape(module.groups, -1)
-            for block in range(module.groups):
-                yield Consumer(read[block], produced[block], inverse[block], filters[block])
-        step()
+    """Yields every block of every dense convolution; `inputs` are used up."""
+    for layer, module in _dense(network):
+        moments = inputs.pop(layer.index)
+        inverse, taps = moments.inverse(), moments.taps()
+        # taps and effects act on other axes than channels do: multiplied in once, they stay valid
+        root = torch.linalg.cholesky(taps)
+        kernel = module.owner.kernel().double().flatten(2)
+        kernel = kernel.reshape(module.groups, -1, *kernel.shape[1:])  # (groups, out, in, taps)
+        effect = effects[layer.index].reshape(module.groups, -1).sqrt()
+        filters = torch.einsum("goct,ts,go->gcso", kernel, root, effect).float()
+        read: Indices = channels.inputs(layer).reshape(module.groups, -1)
+        produced: Indices = channels.of_layer[layer.index].reshape(module.groups, -1)
+        for block in range(module.groups):
+            yield Consumer(read[block], produced[block], inverse[block], filters[block])
+
+
+@contextmanager
+def _collecting_inputs(network: Network) -> Iterator[dict[int, _Inputs]]:
+    """Collects the inputs of all dense convolutions that the network runs within the block."""
+    inputs = {layer.index: _Inputs(module) for layer, module in _dense(network)}
+    hooks = [
+        network.layers[index].register_forward_pre_hook(lambda module, maps, index=index: inputs[index].add(maps[0]))
+        for index in inputs
+    ]
+    try:
+        yield inputs
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 class _Inputs:
     """Covariance of a convolution's inputs: between the channels of each block, and between taps."""
 
-    def __init__(self, module: Convolution, channels: int) -> None:
+    def __init__(self, module: Convolution) -> None:
         self._module = module
-        groups, device = module.groups, module.owner.weights.device
+        kernel = module.owner.kernel()
+        groups, channels, device = module.groups, kernel.shape[1], kernel.device
         self._count = 0
         self._shift: Tensor | None = None
         self._total = torch.zeros(groups, channels, dtype=torch.float64, device=device)
@@ -119,8 +127,8 @@ class _Inputs:
         self._taps = torch.zeros(module.size**2, module.size**2, dtype=torch.float64, device=device)
 
     def add(self, x: Tensor) -> None:
-        """Adds (b, c, h, w)."""
-        module = self._module
+        """Adds a batch (b, c, h, w)."""
+        x, module = x.detach(), self._module
         if self._shift is None:
             self._shift = x.mean((0, 2, 3), keepdim=True)
         x = x - self._shift
