@@ -7,13 +7,13 @@ import io
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from darkprune.api.pair import Pair
 from darkprune.darknet.output import atomic_file
 from darkprune.data.dataset import Dataset
 from darkprune.data.image_files import images_of
 from darkprune.data.reading import read_dataset
+from darkprune.data.samples import Samples, read_samples
 from darkprune.errors import OutputError, UsageError
 from darkprune.evaluation.control import control_networks
 from darkprune.evaluation.of_graph import heads_of
@@ -31,12 +31,10 @@ from darkprune.selection.decide import Ranking, rank
 from darkprune.selection.importance import IMAGE_CRITERIA
 from darkprune.selection.settings import ChannelSettings, Recovery, Selection
 from darkprune.settings import PathLike, setting
-from darkprune.sweep.bench import SweepBench
+from darkprune.surgery.surgery import Surgery
+from darkprune.sweep.bench import Recover, SweepBench
 from darkprune.sweep.drawing import can_draw, draw_sweep
 from darkprune.sweep.points import NAME, Sweep, open_records, summarise
-
-if TYPE_CHECKING:  # torch is imported only where images are scored or fitted on
-    from darkprune.search.session import Session
 
 MOST_IMAGES = 64  #: without labels: the outputs of the unpruned network are kept in memory
 NO_PICTURE = "cliff.png is not drawn: matplotlib is not installed (pip install 'darkprune[report]')"
@@ -172,7 +170,7 @@ class _Work:
         pair, settings, progress: as given.
         dataset: labelled images; None without labels.
         paths: images that are measured on.
-        session: images that are scored and fitted on; None where none are.
+        samples: images that are scored and fitted on; None where none are.
         runner: program that runs the networks.
         original: the unpruned network in it.
         origin: what all points have in common.
@@ -183,7 +181,7 @@ class _Work:
     progress: Progress
     dataset: Dataset | None
     paths: tuple[Path, ...]
-    session: Session | None
+    samples: Samples | None
     runner: str
     original: LoadedNetwork
     origin: Origin
@@ -191,14 +189,15 @@ class _Work:
     @classmethod
     def begin(cls, pair: Pair, settings: CliffSettings, progress: Progress) -> _Work:
         """Reads images and labels, and finds a program that runs the network."""
-        graph, session = pair.graph, None
+        graph, samples = pair.graph, None
         if settings.looks_at_images:
-            from darkprune.search.session import Session
+            from darkprune.refit.recover import images_needed
 
-            session = Session(Path(settings.images or ""), graph, settings.recover, progress)
+            most = images_needed(settings.recover, graph)
+            samples = read_samples(Path(settings.images or ""), graph, most=most)
         dataset = None
         if settings.data is None:
-            held_out = session.samples.held_out.paths if session else images_of(Path(settings.images or ""))
+            held_out = samples.held_out.paths if samples else images_of(Path(settings.images or ""))
             paths = held_out[: settings.limit or MOST_IMAGES]
         else:
             dataset = read_dataset(settings.data, settings.split, settings.names)
@@ -224,7 +223,7 @@ class _Work:
             progress=progress,
             dataset=dataset,
             paths=paths,
-            session=session,
+            samples=samples,
             runner=runner,
             original=original,
             origin=Origin("cliff", plain(decided), inputs),
@@ -232,13 +231,12 @@ class _Work:
 
     def sweep(self, records: RecordFile) -> Sweep:
         """Measures what is not measured yet."""
-        settings, session, pair = self.settings, self.session, self.pair
+        settings, pair = self.settings, self.pair
         batch = settings.batch
         measure = distance_to(self.original, self.paths, batch) if self.dataset is None else map_of(self.dataset, batch)
         bench = SweepBench(
             records=records, origin=self.origin, runner=self.runner, measure=measure, progress=self.progress
         )
-        recover = session.recover_file if session is not None and settings.recover != "none" else None
         selection = Selection.of(settings)
         with pair.open() as weights:
 
@@ -249,17 +247,31 @@ class _Work:
             points = [
                 point
                 for ratio in sorted(set(settings.ratios))
-                for point in bench.pruned(ranking, replace(selection, ratio=ratio), pair.graph, recover)
+                for point in bench.pruned(ranking, replace(selection, ratio=ratio), pair.graph, self._recover())
             ]
         macs = [point.macs for point in points]
         controls = [bench.control(network, pair.weights_file) for network in control_networks(pair.graph, macs)]
         return summarise([*controls, *points], str(self.origin.settings["metric"]))
 
+    def _recover(self) -> Recover | None:
+        """Returns what recovers a pruned network; None where nothing does."""
+        samples, how = self.samples, self.settings.recover
+        if samples is None or how == "none":
+            return None
+        from darkprune.refit.recover import recover_file
+
+        def recover(surgery: Surgery, slim: Path) -> None:
+            recover_file(surgery, slim, samples, how, self.progress)
+
+        return recover
+
     def _rank(self, weights: NetworkWeights, selection: Selection) -> Ranking:
         """Ranks the channels, by images where the criterion looks at some."""
         by_images = None
-        if self.session is not None and selection.criterion in IMAGE_CRITERIA:
-            by_images = self.session.scorer(selection.criterion)
+        if self.samples is not None and selection.criterion in IMAGE_CRITERIA:
+            from darkprune.scores.criteria import scorer
+
+            by_images = scorer(selection.criterion, self.samples, self.settings.recover, self.progress)
         ranking = rank(weights, selection, by_images=by_images)
         if selection.allocation != "sensitivity":
             return ranking

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,10 +15,11 @@ from darkprune.graph.graph import Graph
 from darkprune.graph.stats import totals
 from darkprune.graph.weights import NetworkWeights, TensorSource
 from darkprune.processes import in_background
-from darkprune.progress import Progress, Steps, reporting, track
+from darkprune.progress import Progress, reporting
 from darkprune.runners.base import RUNNERS
 from darkprune.runs.digests import digest_of_file
-from darkprune.search.choice import Effort, choose
+from darkprune.search.choice import choose
+from darkprune.search.goal import Goal
 from darkprune.selection.allocation import PRESETS, WIDTH_PRESETS
 from darkprune.selection.budget import UNITS, Budget, parse_budget
 from darkprune.selection.decide import Ranking
@@ -35,7 +35,7 @@ from darkprune.surgery.units import Unit, UnitScorer, score_units
 
 if TYPE_CHECKING:  # torch, and the evaluation, are imported only where images or labels are given
     from darkprune.data.dataset import Dataset
-    from darkprune.search.session import Session
+    from darkprune.data.samples import Samples
 
 _AMOUNT = "how much to remove"
 _IMAGES = "images"
@@ -276,43 +276,60 @@ class _Work:
 
     def __init__(self, pair: Pair, settings: PruneSettings, progress: Progress) -> None:
         self._settings, self._graph, self._progress = settings, pair.graph, progress
-        self._session = self._open_session(pair.graph)
+        self._samples = self._read_samples()
         self._findings: dict[str, object] = {}
         self._measuring: list[str] = []
-        self._warnings = [*pair.graph.warnings, *(self._session.warnings() if self._session else ())]
+        self._warnings = [*pair.graph.warnings, *(self._samples.warnings() if self._samples else ())]
 
     def surgery(self, weights: NetworkWeights, hashes: Callable[[], tuple[str, str]]) -> Surgery:
         """Decides, recovers and compares."""
-        settings, session = self._settings, self._session
+        settings, samples = self._settings, self._samples
         if settings.plan is not None:
             surgery = replay(weights, read_plan(Path(settings.plan)), hashes())
         else:
-            if session is not None:
+            if samples is not None:
                 refuse_early(weights, settings)
-            effort = Effort(settings.candidates or 0, settings.rounds, settings.search_minutes, jobs=settings.jobs)
-            budget, selection = settings.budget(weights.graph), settings.selection()
-            surgery = choose(weights, selection, session, budget, effort, self._unit_scorer(), adjust=self._adjust)
+            goal = Goal(
+                budget=settings.budget(weights.graph),
+                recover=settings.recover,
+                candidates=settings.candidates or 0,
+                rounds=settings.rounds,
+                minutes=settings.search_minutes,
+                jobs=settings.jobs,
+            )
+            surgery = choose(
+                weights,
+                settings.selection(),
+                goal,
+                samples,
+                by_unit=self._unit_scorer(),
+                adjust=self._adjust,
+                progress=self._progress,
+            )
         labelled = None if settings.plan_only else self._labelled()
         warnings = (*self._warnings, *surgery.warnings, *self._measuring)
-        surgery = replace(surgery, warnings=warnings, findings=dict(self._findings))
-        if settings.plan_only or (session is None and settings.data is None):
+        surgery = replace(surgery, warnings=warnings, findings={**surgery.findings, **self._findings})
+        if settings.plan_only or (samples is None and settings.data is None):
             return surgery
         from darkprune.search.figures import compare
 
         recovery = None
-        if session is not None:
-            surgery, recovery = session.recover(surgery)
+        if samples is not None:
+            from darkprune.refit.recover import recover
+
+            surgery, recovery = recover(surgery, samples, settings.recover, self._progress)
         return compare(surgery, recovery, labelled, self._progress)
 
-    def _open_session(self, graph: Graph) -> Session | None:
+    def _read_samples(self) -> Samples | None:
         settings = self._settings
         if settings.images is None:
             return None
         if settings.allocation == "sensitivity" and not settings.looks_at_images() and find_spec("torch") is None:
             return None  # the groups' curves are measured in any program
-        from darkprune.search.session import Session
+        from darkprune.data.samples import read_samples
+        from darkprune.refit.recover import images_needed
 
-        return Session(Path(settings.images), graph, settings.recover, self._progress)
+        return read_samples(Path(settings.images), self._graph, most=images_needed(settings.recover, self._graph))
 
     def _unit_scorer(self) -> UnitScorer:
         settings = self._settings
@@ -362,15 +379,3 @@ class _Work:
             self._findings["latency"] = reached.to_json()
             self._measuring += reached.warnings()
         return ranking, selection
-
-    @contextmanager
-    def _bar(self, task: str, steps: int) -> Iterator[_Bar]:
-        yield _Bar(track(self._progress, task, steps, "step"))
-
-
-class _Bar:
-    def __init__(self, steps: Steps) -> None:
-        self._steps = steps
-
-    def update(self) -> None:
-        self._steps()

@@ -16,18 +16,21 @@ from darkprune.comparison.setup import Setup
 from darkprune.comparison.train import prune_while_training, train, train_sparsely
 from darkprune.data.dataset import Dataset
 from darkprune.data.reading import read_dataset
+from darkprune.data.samples import Samples, read_samples
 from darkprune.errors import UsageError
 from darkprune.evaluation.detector import Detector, Loading
 from darkprune.evaluation.evaluate import evaluate_detector
 from darkprune.graph.graph import Graph, read_graph, with_input_size
 from darkprune.graph.stats import totals
 from darkprune.graph.weights import NetworkWeights, TensorSource
+from darkprune.refit.recover import images_needed
+from darkprune.refit.recover import recover as recover_surgery
 from darkprune.runners.base import load_with_any
 from darkprune.runs.digests import digest_of_file
 from darkprune.runs.record import Record, StepError, fill_file, fill_folder
 from darkprune.scores.separation import score_by_separation
-from darkprune.search.choice import Effort, choose
-from darkprune.search.session import Session
+from darkprune.search.choice import choose
+from darkprune.search.goal import Goal
 from darkprune.surgery.plan_file import read_plan
 from darkprune.surgery.replay import replay
 from darkprune.surgery.result import write_result
@@ -116,15 +119,22 @@ def _cut(setup: Setup, cell: Cell, out: Path, jobs: int) -> dict[str, object]:
     amount = parse_amount(settings.budget_of, cell.budget, totals(read_graph(setup.cfg)))
     if method.trains:
         return prune_while_training(setup, cell, amount, out)
-    session = Session(_images(setup, cell), graph, method.finish, seed=cell.cut_seed) if setup.looks(cell) else None
+    samples = _samples(setup, cell, method.finish, cell.cut_seed) if setup.looks(cell) else None
     labelled = _some_of(read_dataset(str(settings.data), "train", settings.names)) if setup.reads_labels(cell) else None
     by_unit = _by_separation(labelled, cell.cut_seed) if labelled is not None and method.units else score_units
     hashes = setup.hashes if not cell.start_name else (digest_of_file(cfg), digest_of_file(path))
     with NetworkWeights(graph, path) as weights:
         selection, budget = method.select(weights, amount, settings.budget_of, settings.limited, by_unit)
-        candidates = settings.candidates if method.searches else 0
-        effort = Effort(candidates, method.rounds, seed=cell.cut_seed, jobs=jobs, labelled=labelled)
-        surgery = choose(weights, selection, session, budget, effort, by_unit)
+        goal = Goal(
+            budget=budget,
+            recover=method.finish,
+            candidates=settings.candidates if method.searches else 0,
+            rounds=method.rounds,
+            seed=cell.cut_seed,
+            jobs=jobs,
+            labelled=labelled,
+        )
+        surgery = choose(weights, selection, goal, samples, by_unit=by_unit)
         _, result = write_result(surgery, out, hashes=lambda: hashes)
     units, warnings = len(surgery.plan.units), list(surgery.warnings)
     return {"units": units, "after": result.after.to_json(), "warnings": warnings}
@@ -158,11 +168,11 @@ def _recover(setup: Setup, cell: Cell, out: Path) -> Mapping[str, object]:
                 shutil.copyfile(source / name, out / name)
         return {}
     cfg, path = setup.start(cell)
-    graph = read_graph(cfg)
-    session = Session(_images(setup, cell), graph, cell.repair, seed=cell.seed)
-    with NetworkWeights(graph, path) as weights:
+    samples = _samples(setup, cell, cell.repair, cell.seed)
+    with NetworkWeights(read_graph(cfg), path) as weights:
         plan = read_plan(source / setup.files.plan)
-        surgery, done = session.recover(replay(weights, plan, (digest_of_file(cfg), digest_of_file(path))))
+        surgery = replay(weights, plan, (digest_of_file(cfg), digest_of_file(path)))
+        surgery, done = recover_surgery(surgery, samples, cell.repair)
         write_result(surgery, out)
         return done.to_json()
 
@@ -211,7 +221,8 @@ def cfg_digest(graph: Graph) -> str:
     return sha256(graph.cfg.encode()).hexdigest()
 
 
-def _images(setup: Setup, cell: Cell) -> Path:
+def _samples(setup: Setup, cell: Cell, how: str, seed: int) -> Samples:
     if setup.images is None:
         raise UsageError(f"{cell.name}: looks at images; give some with --images DIR (labels are not needed)")
-    return setup.images
+    graph = read_graph(setup.cfg)
+    return read_samples(setup.images, graph, most=images_needed(how, graph), seed=seed)

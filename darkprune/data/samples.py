@@ -21,6 +21,7 @@ MAP_BYTES = 256 << 20  #: what the maps of one batch may take, all layers togeth
 MAX_BATCH = 8
 VIEWS = 4  #: of an image: as it is, mirrored, two parts
 SMALLEST_PART = 0.4  #: of the image's sides
+ENOUGH = 64  #: images to fit on
 MAX_MESSAGES = 5  #: about single images that cannot be read
 
 
@@ -97,25 +98,22 @@ class Samples:
         fit: to score and fit on, in random order.
         held_out: never fitted on.
         unreadable: what is wrong with the files that were left out.
+        most: number of images to fit on that can be used at all; 0 for any number.
     """
 
     fit: Sample
     held_out: Sample
     unreadable: tuple[str, ...]
+    most: int = 0
 
-    def warnings(self, enough: int, most: int) -> list[str]:
-        """Lists the images that were left out, and says where there are few.
-
-        Args:
-            enough: number of images to fit on from which there is nothing to say.
-            most: number of images to fit on that can be used at all.
-        """
+    def warnings(self) -> list[str]:
+        """Lists the images that were left out, and says where there are few."""
         more = len(self.unreadable) - MAX_MESSAGES
         found = [*self.unreadable[:MAX_MESSAGES], *([f"… and {more} more images cannot be read"] if more > 0 else [])]
-        if len(self.fit) < enough:
+        if len(self.fit) < ENOUGH:
             found.append(
                 f"{len(self.fit)} images to fit on and {len(self.held_out)} to measure on are few; "
-                f"up to {most} and {HELD_OUT} are used"
+                f"up to {self.most or 'any number'} and {HELD_OUT} are used"
             )
         return found
 
@@ -132,15 +130,16 @@ def read_samples(source: Path, graph: Graph, *, most: int = 0, seed: int = 0) ->
     Raises:
         DataError: there are no images, or too few that can be read.
     """
-    rest, held_out = divide_images(images_of(source), seed)
-    chosen = [*held_out, *rest[: most or len(rest)]]
+    rest, first = divide_images(images_of(source), seed)
+    chosen = [*first, *rest[: most or len(rest)]]
     shape, batch = input_shape(graph), batch_size(graph)
     good, unreadable = _readable(chosen, shape, batch)
     if len(good) < FEWEST:
         reason = f" ({unreadable[0]})" if unreadable else ""
         raise DataError(f"{source}: holds {len(good)} images that can be read, at least {FEWEST} are needed{reason}")
-    held = min(len(held_out), len(good) // 2)
-    return Samples(Sample(tuple(good[held:]), shape, batch), Sample(tuple(good[:held]), shape, batch), unreadable)
+    held = min(len(first), len(good) // 2)
+    fit, held_out = (Sample(tuple(part), shape, batch) for part in (good[held:], good[:held]))
+    return Samples(fit, held_out, unreadable, most)
 
 
 def batch_size(graph: Graph) -> int:

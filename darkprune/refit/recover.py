@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from darkprune.data.samples import Samples
+from darkprune.data.samples import ENOUGH, Samples
 from darkprune.errors import UsageError
 from darkprune.evaluation.output_distance import OutputDistance
 from darkprune.graph.graph import Graph
@@ -20,7 +20,7 @@ from darkprune.refit.batch_norm import reestimate
 from darkprune.refit.effects import measure_effects
 from darkprune.refit.refit import AlignedNetworks, RefitSettings, refit
 from darkprune.surgery.removed_units import kept_layers
-from darkprune.surgery.surgery import Surgery
+from darkprune.surgery.surgery import ScratchFile, Surgery
 
 METHODS = ("none", "lsq", "scale", "bn")
 #: fewest and most images, or views of them, that each method uses; between them as many as can be kept in memory
@@ -83,7 +83,26 @@ def cut_and_align(surgery: Surgery) -> AlignedNetworks:
         return align(surgery, path)
 
 
-def recover(surgery: Surgery, slim: Path, samples: Samples, how: str, progress: Progress = silent) -> Recovery:
+def images_needed(how: str, graph: Graph) -> int:
+    """Returns the number of images that a method, and the scores before it, can use."""
+    return max(ENOUGH, images_for(how, graph))
+
+
+def recover(surgery: Surgery, samples: Samples, how: str, progress: Progress = silent) -> tuple[Surgery, Recovery]:
+    """Recovers the slim weights of a surgery; see `recover_file`.
+
+    Returns:
+        The surgery with the recovered weights and the recovery among its findings; and the recovery.
+    """
+    scratch = ScratchFile("slim.weights")
+    with scratch.path.open("wb", buffering=0) as file:
+        surgery.write_weights(file)
+    recovery = recover_file(surgery, scratch.path, samples, how, progress)
+    findings = {**surgery.findings, "recovery": recovery.to_json()}
+    return replace(surgery, recovered=scratch, findings=findings), recovery
+
+
+def recover_file(surgery: Surgery, slim: Path, samples: Samples, how: str, progress: Progress = silent) -> Recovery:
     """Recovers a slim weights file in place, and measures the output distance on held-out images.
 
     Args:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from darkprune.data.samples import Sample
+from darkprune.data.samples import Sample, Samples
 from darkprune.graph.channels import ChannelMap
 from darkprune.graph.graph import Graph
 from darkprune.graph.weights import TensorSource
@@ -22,7 +22,7 @@ from darkprune.layers.base import Floats, Indices
 from darkprune.network.loading import batches_for, load_network
 from darkprune.progress import Progress, silent, track
 from darkprune.scores.sensitivity import is_dense
-from darkprune.selection.filter_moments import Moments, MomentsOf
+from darkprune.selection.filter_moments import Moments, MomentsFrom, MomentsOf
 
 IMAGES = 64
 
@@ -57,6 +57,18 @@ def map_moments(weights: TensorSource, channels: ChannelMap, sample: Sample, pro
             if found:
                 known[index] = [Moments(at, mean[at], covariance[np.ix_(at, at)]) for at in found]
         return known
+
+    return moments
+
+
+def moments_on(samples: Samples, progress: Progress = silent) -> MomentsFrom:
+    """Returns a function that measures the moments of the one network that it is called with, once."""
+    known: list[MomentsOf] = []
+
+    def moments(weights: TensorSource, channels: ChannelMap) -> MomentsOf:
+        if not known:
+            known.append(map_moments(weights, channels, samples.fit.first(IMAGES), progress))
+        return known[0]
 
     return moments
 

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 
-from darkprune.data.dataset import Dataset
 from darkprune.data.samples import Samples
 from darkprune.errors import PlanError
 from darkprune.evaluation.detector import Detector
@@ -30,8 +29,8 @@ from darkprune.processes import in_processes
 from darkprune.progress import Progress, silent, track
 from darkprune.refit.batch_norm import reestimate
 from darkprune.refit.recover import cut_and_align
-from darkprune.search.choice import Effort
-from darkprune.selection.budget import Budget, solve_ratio
+from darkprune.search.goal import Goal
+from darkprune.selection.budget import solve_ratio
 from darkprune.selection.decide import Ranking, decide, rank
 from darkprune.selection.filter_moments import MomentsFrom, filter_moments
 from darkprune.selection.settings import Selection
@@ -60,48 +59,46 @@ class AllocationSearch:
     """Result of a search for an allocation.
 
     Attributes:
-        ranking, settings: of the best plan (`decide`).
+        ranking, selection: of the best plan (`decide`).
         candidates: all that were tried, the best first.
     """
 
     ranking: Ranking
-    settings: Selection
+    selection: Selection
     candidates: tuple[Candidate, ...]
 
 
-def search(
+def search_allocation(
     weights: NetworkWeights,
-    settings: Selection,
-    budget: Budget,
+    selection: Selection,
     samples: Samples,
-    effort: Effort,
-    progress: Progress = silent,
+    goal: Goal,
     moments: MomentsFrom = filter_moments,
+    progress: Progress = silent,
 ) -> AllocationSearch:
     """Searches for an allocation.
 
     Args:
         weights: the original pair.
-        settings: criterion, limits and compensation; its groups and ratios are replaced.
-        budget: what shall remain.
+        selection: criterion, limits and compensation; its groups and ratios are replaced.
         samples: unlabelled images.
-        effort: candidates, seed (candidate i is the same whichever are tried), processes (several with the filters'
-            moments only), and labelled images that candidates are compared on.
-        progress: gets a step per candidate.
+        goal: budget, number of candidates, labelled images that they are compared on, and processes: several with the
+            filters' moments only. The seed decides candidate i, whichever are tried.
         moments: means and covariances that similarity starts from.
+        progress: gets a step per candidate.
 
     Raises:
         PlanError: no candidate meets the budget.
     """
-    trial = _Trial(settings, budget, samples, effort.seed, effort.labelled)
-    evaluation = _CandidateEvaluation(weights, trial, moments)
+    evaluation = _CandidateEvaluation(weights, selection, samples, goal, moments)
     work: Callable[[int], Candidate | PlanError] = evaluation.candidate
-    if min(effort.jobs, effort.candidates) > 1:  # else this process does it, with the files that are open
-        work = partial(_in_process, (Path(weights.graph.cfg.source), weights.path), trial)
+    if min(goal.jobs, goal.candidates) > 1:  # else this process does it, with the files that are open
+        pair = Path(weights.graph.cfg.source), weights.path
+        work = partial(_in_process, pair, selection, samples, goal)
     found: list[Candidate] = []
     trouble: PlanError | None = None
-    step = track(progress, "trying allocations", effort.candidates, "candidate")
-    for tried in in_processes(work, range(effort.candidates), effort.jobs):
+    step = track(progress, "trying allocations", goal.candidates, "candidate")
+    for tried in in_processes(work, range(goal.candidates), goal.jobs):
         if isinstance(tried, PlanError):
             trouble = tried
         else:
@@ -110,80 +107,81 @@ def search(
     if not found:
         raise trouble if trouble is not None else PlanError("no candidates were asked for")
     found.sort(key=lambda candidate: (candidate.loss, candidate.number))
-    return AllocationSearch(evaluation.ranking, replace(evaluation.settings, ratios=found[0].ratios), tuple(found))
-
-
-@dataclass(frozen=True)
-class _Trial:
-    """What all candidates have in common; see `search`."""
-
-    settings: Selection
-    budget: Budget
-    samples: Samples
-    seed: int
-    labelled: Dataset | None
+    return AllocationSearch(evaluation.ranking, replace(evaluation.selection, ratios=found[0].ratios), tuple(found))
 
 
 class _CandidateEvaluation:
     """Draws candidates and measures them.
 
     Attributes:
-        ranking, settings: what a candidate's ratios go with.
+        ranking, selection: what a candidate's ratios go with.
     """
 
-    def __init__(self, weights: NetworkWeights, trial: _Trial, moments: MomentsFrom = filter_moments) -> None:
+    def __init__(
+        self,
+        weights: NetworkWeights,
+        selection: Selection,
+        samples: Samples,
+        goal: Goal,
+        moments: MomentsFrom = filter_moments,
+    ) -> None:
         each = ",".join(f"{index}-{index}" for index in range(len(weights.graph)))
-        self.settings = replace(trial.settings, groups=each, allocation="explicit")
-        self.ranking = rank(weights, self.settings, moments=moments)
-        self._weights, self._trial = weights, trial
+        self.selection = replace(selection, groups=each, allocation="explicit")
+        self.ranking = rank(weights, self.selection, moments=moments)
+        self._weights, self._samples, self._goal = weights, samples, goal
         self._distance: OutputDistance | None = None
 
     def candidate(self, number: int) -> Candidate | PlanError:
         """Draws and measures a candidate; returns why not where the budget cannot be met."""
-        trial = self._trial
         try:
-            ratios = draw(self.ranking, self.settings, trial.budget, np.random.default_rng([trial.seed, number]))
+            ratios = draw(self.ranking, self.selection, self._goal, number)
         except PlanError as error:
             return error
-        surgery = decide(self.ranking, replace(self.settings, ratios=ratios))
+        surgery = decide(self.ranking, replace(self.selection, ratios=ratios))
         network = cut_and_align(surgery).slim
-        reestimate(network, trial.samples.fit.first(IMAGES))
+        reestimate(network, self._samples.fit.first(IMAGES))
         return Candidate(ratios, self._loss(network), number)
 
     def _loss(self, network: Network) -> float:
-        labelled = self._trial.labelled
+        labelled = self._goal.labelled
         if labelled is not None:
             found, _ = evaluate_detector(Detector.of(network.graph, run_of(network)), labelled, coco=False)
             return 1 - found.map50
         if self._distance is None:
             original = run_of(load_network(self._weights))
-            self._distance = OutputDistance(original, self._weights.graph, self._trial.samples.held_out)
+            self._distance = OutputDistance(original, self._weights.graph, self._samples.held_out)
         return self._distance.of(run_of(network))
 
 
 @lru_cache(maxsize=1)
-def _evaluation_of(cfg: Path, weights: Path, trial: _Trial) -> _CandidateEvaluation:
+def _evaluation_of(
+    cfg: Path, weights: Path, selection: Selection, samples: Samples, goal: Goal
+) -> _CandidateEvaluation:
     """Returns the evaluation of this process, made once: the weights stay open as long as the process lives."""
-    return _CandidateEvaluation(NetworkWeights(read_graph(cfg), weights), trial)
+    return _CandidateEvaluation(NetworkWeights(read_graph(cfg), weights), selection, samples, goal)
 
 
-def _in_process(pair: tuple[Path, Path], trial: _Trial, number: int) -> Candidate | PlanError:
-    return _evaluation_of(*pair, trial).candidate(number)
+def _in_process(
+    pair: tuple[Path, Path], selection: Selection, samples: Samples, goal: Goal, number: int
+) -> Candidate | PlanError:
+    return _evaluation_of(*pair, selection, samples, goal).candidate(number)
 
 
-def draw(ranking: Ranking, settings: Selection, budget: Budget, random: np.random.Generator) -> tuple[float, ...]:
-    """Draws one ratio per layer, uniformly, and scales them together until the budget is met.
+def draw(ranking: Ranking, selection: Selection, goal: Goal, number: int) -> tuple[float, ...]:
+    """Draws one ratio per layer for a candidate, uniformly, and scales them together until the budget is met.
 
     Raises:
         PlanError: no scale meets it.
     """
-    shape = random.uniform(0, 1, len(ranking.groups))
+    if goal.budget is None:
+        raise PlanError("candidates are drawn for a budget, and none was given")
+    shape = np.random.default_rng([goal.seed, number]).uniform(0, 1, len(ranking.groups))
 
     def scaled(scale: float) -> tuple[float, ...]:
         # at scale s a layer with u in [0, 1] loses u·s/(1 − s): close to s = 1 all reach the highest ratio
         return tuple(np.minimum(HIGHEST, shape * scale / max(1 - scale, 1e-3)).tolist())
 
     def measure(scale: float) -> Totals:
-        return totals(decide(ranking, replace(settings, ratios=scaled(scale))).graph)
+        return totals(decide(ranking, replace(selection, ratios=scaled(scale))).graph)
 
-    return scaled(solve_ratio(budget, measure, totals(ranking.weights.graph)))
+    return scaled(solve_ratio(goal.budget, measure, totals(ranking.weights.graph)))

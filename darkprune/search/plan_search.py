@@ -26,7 +26,7 @@ from darkprune.refit.batch_norm import reestimate
 from darkprune.refit.effects import measure_effects
 from darkprune.refit.recover import cut_and_align
 from darkprune.refit.refit import RefitSettings, refit
-from darkprune.selection.budget import Budget
+from darkprune.search.goal import Goal
 from darkprune.selection.decide import Ranking, decide
 from darkprune.selection.reach import within_budget
 from darkprune.selection.settings import Selection
@@ -66,14 +66,11 @@ class PlanSearch:
 
 def improve(
     weights: NetworkWeights,
-    settings: Selection,
     ranking: Ranking,
-    budget: Budget,
+    selection: Selection,
     samples: Samples,
-    how: str,
+    goal: Goal,
     *,
-    seconds: float,
-    seed: int = 0,
     clock: Callable[[], float] = time.monotonic,
     progress: Progress = silent,
 ) -> PlanSearch:
@@ -81,25 +78,23 @@ def improve(
 
     Args:
         weights: the original pair.
-        settings: allocation `global`.
         ranking: the start.
-        budget: what shall remain, of every plan that is tried.
+        selection: allocation `global`.
         samples: unlabelled images; only those to fit on are used.
-        how: the recovery that will follow.
-        seconds: time for it; a trial that has begun is completed.
-        seed: of the order of trials: with the same time per trial the same plan is found.
+        goal: budget of every plan that is tried, the recovery that will follow, the time (a trial that has begun is
+            completed), and the seed of the order of trials: with the same time per trial the same plan is found.
         clock: returns the time in seconds.
         progress: gets the seconds that have passed, after each trial.
 
     Raises:
         PlanError: the budget cannot be met.
     """
-    begun = clock()
+    begun, seconds = clock(), 60 * goal.minutes
     passed = track(progress, "searching plans", seconds, "s")
-    trial = _PlanEvaluation(weights, settings, budget, samples, how)
+    trial = _PlanEvaluation(weights, selection, samples, goal)
     best = start = trial.distance(ranking)
     trials, kept, interrupted = 1, 0, False
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(goal.seed)
     try:
         for step, part in _moves(ranking, random):
             factor, improved = step, False
@@ -125,37 +120,37 @@ def improve(
 class _PlanEvaluation:
     """Makes plans, recovers their networks quickly and measures them."""
 
-    def __init__(
-        self, weights: NetworkWeights, settings: Selection, budget: Budget, samples: Samples, how: str
-    ) -> None:
-        self._weights, self._settings, self._budget, self._how = weights, settings, budget, how
+    def __init__(self, weights: NetworkWeights, selection: Selection, samples: Samples, goal: Goal) -> None:
+        if goal.budget is None:
+            raise PlanError("plans are improved within a budget, and none was given")
+        self._selection, self._budget, self._recover = selection, goal.budget, goal.recover
         paths = samples.fit.paths
         fitted = min(FIT, (len(paths) + 1) // 2)
         self._fit = samples.fit.first(fitted)
         measured: Sample = replace(samples.fit, paths=paths[fitted : fitted + MEASURE] or paths)
         original = load_network(weights)
         self._distance = OutputDistance(run_of(original), weights.graph, measured)
-        self._positions = measure_effects(original, self._fit).positions if how == "lsq" else None
+        self._positions = measure_effects(original, self._fit).positions if goal.recover == "lsq" else None
         self._known: dict[bytes, float] = {}
 
     def distance(self, ranking: Ranking) -> float:
         """Measures the plan of a ranking; infinite where there is none within the budget."""
         try:
-            decision = decide(ranking, within_budget(ranking, self._settings, self._budget))
+            surgery = decide(ranking, within_budget(ranking, self._selection, self._budget))
         except PlanError:
             if not self._known:  # the first one has to exist
                 raise
             return math.inf
-        key = np.packbits(decision.cut.keep).tobytes()
+        key = np.packbits(surgery.cut.keep).tobytes()
         if key not in self._known:
-            self._known[key] = self._measured(decision)
+            self._known[key] = self._measured(surgery)
         return self._known[key]
 
     def _measured(self, surgery: Surgery) -> float:
         networks = cut_and_align(surgery)
-        if self._how in ("lsq", "scale"):
-            refit(networks, self._fit, self._positions, RefitSettings(scales=self._how == "scale"))
-        elif self._how == "bn":
+        if self._recover in ("lsq", "scale"):
+            refit(networks, self._fit, self._positions, RefitSettings(scales=self._recover == "scale"))
+        elif self._recover == "bn":
             reestimate(networks.slim, self._fit)
         return self._distance.of(run_of(networks.slim))
 

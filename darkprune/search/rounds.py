@@ -21,6 +21,7 @@ from darkprune.progress import Progress, silent, track
 from darkprune.refit.recover import cut_and_align
 from darkprune.refit.refit import refit
 from darkprune.scores.sensitivity import IMAGES, effect_per_mac, image_scores, mean_outputs, score_by_effect
+from darkprune.search.goal import Goal
 from darkprune.selection.budget import Budget
 from darkprune.selection.decide import Ranking, decide, rank
 from darkprune.selection.filter_moments import MomentsFrom, filter_moments
@@ -32,30 +33,31 @@ from darkprune.surgery.apply import Cut
 
 def rank_in_rounds(
     weights: NetworkWeights,
-    settings: Selection,
-    budget: Budget,
+    selection: Selection,
     samples: Samples,
-    rounds: int,
-    progress: Progress = silent,
+    goal: Goal,
     moments: MomentsFrom = filter_moments,
+    progress: Progress = silent,
 ) -> Ranking:
     """Ranks channels for a budget.
 
     Args:
         weights: the original pair.
-        settings: criterion `sensitivity`; everything else as for one round.
-        budget: what shall remain.
+        selection: criterion `sensitivity`; everything else as for one round.
         samples: unlabelled images.
-        rounds: number of times that channels are scored; the last time at (rounds − 1)/rounds of the budget.
-        progress: gets a step per round.
+        goal: budget and number of rounds; channels are scored for the last time at (rounds − 1)/rounds of the budget.
         moments: means and covariances that similarity starts from.
+        progress: gets a step per round.
 
     Returns:
         A ranking that `within_budget` and `decide` take.
 
     Raises:
-        PlanError: the network's outputs are not finite numbers.
+        PlanError: the network's outputs are not finite numbers; there is no budget.
     """
+    budget, rounds = goal.budget, goal.rounds
+    if budget is None:
+        raise PlanError("channels are scored in rounds on the way to a budget, and none was given")
     sample = samples.fit.first(IMAGES)
     first: list[ImageScores] = []
     step = track(progress, "scoring in rounds", rounds, "round")
@@ -64,24 +66,24 @@ def rank_in_rounds(
         first.append(score_by_effect(pair, channels, sample))
         return first[0]
 
-    ranking = rank(weights, settings, by_images=score, moments=moments)
+    ranking = rank(weights, selection, by_images=score, moments=moments)
     step()
     whole = budget.of(totals(weights.graph))
     gone: dict[int, np.ndarray] = {}  # producing layer -> round in which each channel was removed; 0: not yet
     for number in range(1, rounds):
         left = Budget(budget.kind, whole - (whole - budget.target) * number / rounds)
         try:
-            decision = decide(ranking, within_budget(ranking, settings, left))
+            surgery = decide(ranking, within_budget(ranking, selection, left))
         except PlanError:  # only the last budget has to be met: a step between that does not exist is left out
             step()
             continue
-        networks = cut_and_align(decision)
+        networks = cut_and_align(surgery)
         refit(networks, sample)
         channels, means = map_channels(networks.slim.graph), mean_outputs(networks.slim, sample)
         now = image_scores(channels, effect_per_mac(networks.slim, channels, sample, means), means).scores
-        scores = _merged(first[0].scores, now, decision.cut, gone, number, rounds)
+        scores = _merged(first[0].scores, now, surgery.cut, gone, number, rounds)
         made = ImageScores(scores, first[0].measured)
-        ranking = rank(weights, settings, by_images=lambda *_, made=made: made, moments=moments)
+        ranking = rank(weights, selection, by_images=lambda *_, made=made: made, moments=moments)
         step()
     return ranking
 

@@ -154,14 +154,14 @@ def test_candidates_are_chosen_by_map_on_other_images(
     pair: list[str], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Any] = []
-    whole = eagle_eye.search
+    whole = eagle_eye.search_allocation
 
     def watched(*args: Any) -> Any:
         found = whole(*args)
-        seen.append((args[4].labelled, found))
+        seen.append((args[3].labelled, found))
         return found
 
-    monkeypatch.setattr(eagle_eye, "search", watched)
+    monkeypatch.setattr(eagle_eye, "search_allocation", watched)
     more = ("--methods", "eagleeye", "--candidates", "2", "--budgets", "0.7")
     compare(pair, data, tmp_path / "a", capsys, *more)
     labelled, found = seen.pop()

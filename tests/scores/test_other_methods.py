@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -22,8 +23,8 @@ from darkprune.network.modules.convolution import Convolution
 from darkprune.progress import ProgressEvent
 from darkprune.refit.least_squares import NormalEquations
 from darkprune.scores.thinet import _costs, greedy_order, score_by_reconstruction
-from darkprune.search.choice import Effort
-from darkprune.search.eagle_eye import search
+from darkprune.search.eagle_eye import search_allocation
+from darkprune.search.goal import Goal
 from darkprune.search.rounds import rank_in_rounds
 from darkprune.selection.budget import parse_budget
 from darkprune.selection.decide import decide
@@ -101,7 +102,7 @@ def test_rounds_end_in_one_plan(wide: NetworkWeights, images: Path) -> None:
     settings = Selection(criterion="sensitivity", allocation="global", min_channels=2, exclude=(0, 6, 7))
     budget = parse_budget("params", "0.8", totals(weights.graph))
     events: list[ProgressEvent] = []
-    ranking = rank_in_rounds(weights, settings, budget, samples, 3, events.append)
+    ranking = rank_in_rounds(weights, settings, samples, Goal(budget=budget, rounds=3), progress=events.append)
     assert [event.done for event in events] == [0, 1, 2, 3]
     assert {-2.0, -1.0} >= {score for score in ranking.members.score.tolist() if score < 0} != set()
     decision = decide(ranking, within_budget(ranking, settings, budget))
@@ -118,18 +119,19 @@ def test_the_best_candidate_is_kept(tmp_path: Path) -> None:
         samples = read_samples(images, weights.graph)
         budget = parse_budget("params", "0.8", totals(weights.graph))
         settings = Selection(criterion="l1", min_channels=2)
-        found = search(weights, settings, budget, samples, Effort(candidates=4))
+        goal = Goal(budget=budget, candidates=4)
+        found = search_allocation(weights, settings, samples, goal)
         assert 1 <= len(found.candidates) <= 4
         distances = [candidate.loss for candidate in found.candidates]
         assert distances == sorted(distances)
-        assert found.settings.ratios == found.candidates[0].ratios
-        slim = decide(found.ranking, found.settings).graph
+        assert found.selection.ratios == found.candidates[0].ratios
+        slim = decide(found.ranking, found.selection).graph
         assert abs(slim.params / weights.graph.params - 0.8) < 0.02
         # in processes the same candidates come out, and the same one is kept
         events: list[ProgressEvent] = []
-        again = search(weights, settings, budget, samples, Effort(candidates=4, jobs=2), events.append)
+        again = search_allocation(weights, settings, samples, replace(goal, jobs=2), progress=events.append)
         assert (events[-1].done, events[-1].total) == (4, 4)
-        assert again.settings == found.settings
+        assert again.selection == found.selection
         assert [each.ratios for each in again.candidates] == [each.ratios for each in found.candidates]
         assert [each.loss for each in again.candidates] == pytest.approx(distances, rel=1e-4)
 

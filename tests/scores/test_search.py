@@ -14,6 +14,7 @@ from darkprune.data.samples import Samples
 from darkprune.graph.stats import totals
 from darkprune.graph.weights import NetworkWeights
 from darkprune.search import plan_search as search
+from darkprune.search.goal import Goal
 from darkprune.search.plan_search import PlanSearch, improve
 from darkprune.selection.budget import parse_budget
 from darkprune.selection.decide import rank
@@ -27,9 +28,8 @@ def improved(weights: NetworkWeights, samples: Samples, seconds: float, seed: in
     ticks = count()
     budget = parse_budget("macs", "0.8", totals(weights.graph))
     ranking = rank(weights, SETTINGS)
-    return improve(
-        weights, SETTINGS, ranking, budget, samples, "bn", seconds=seconds, seed=seed, clock=lambda: next(ticks)
-    )
+    goal = Goal(budget=budget, recover="bn", minutes=seconds / 60, seed=seed)
+    return improve(weights, ranking, SETTINGS, samples, goal, clock=lambda: next(ticks))
 
 
 def test_improves_and_is_repeatable(weights: NetworkWeights, samples: Samples) -> None:

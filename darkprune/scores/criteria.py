@@ -1,0 +1,34 @@
+"""The criteria that score channels on images, by their names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from darkprune.data.samples import Samples
+from darkprune.graph.channels import ChannelMap
+from darkprune.graph.weights import TensorSource
+from darkprune.progress import Progress, silent
+from darkprune.scores.sensitivity import IMAGES, score_by_effect
+from darkprune.scores.surgeon import score_by_surgeon
+from darkprune.scores.thinet import score_by_reconstruction
+from darkprune.selection.importance import ImageScores
+
+
+def scorer(
+    criterion: str, samples: Samples, recover: str = "none", progress: Progress = silent
+) -> Callable[[TensorSource, ChannelMap], ImageScores]:
+    """Returns a function that scores the channels of a network.
+
+    Args:
+        criterion: of `IMAGE_CRITERIA`; `sensitivity` is `surgeon` where a refit follows, else `first-order`.
+        samples: unlabelled images.
+        recover: the recovery that will follow.
+        progress: gets the steps of each part.
+    """
+    score = score_by_effect
+    if criterion == "thinet":
+        score = score_by_reconstruction
+    elif criterion == "surgeon" or (criterion == "sensitivity" and recover == "lsq"):
+        score = score_by_surgeon
+    sample = samples.fit.first(IMAGES)
+    return lambda weights, channels: score(weights, channels, sample, progress)
