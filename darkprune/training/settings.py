@@ -243,7 +243,7 @@ class DistillSettings(RunSettings):
     taps: str | None = setting(
         None, "the teacher's layers whose maps are compared, with weights", group=_COMPARED, metavar="L:W,…"
     )
-    attention_weight: float = setting(1.0, "factor on all these weights", group=_COMPARED, metavar="W")
+    attention_weight: float = setting(1.0, "factor on the term of the maps", group=_COMPARED, metavar="W")
     temperature: float | None = setting(None, "T of the class scores", group=_COMPARED, default_text="3")
     class_weight: float | None = setting(None, "of the soft class scores", group=_COMPARED, metavar="W")
     box_weight: float | None = setting(None, "of the soft boxes", group=_COMPARED, metavar="W")

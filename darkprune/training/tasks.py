@@ -114,7 +114,6 @@ def distil_network(
         chosen = choose_taps(original, divide(original, settings.groups), settings.preset)
     terms, labelled = terms_of(settings), settings.unlabelled is None
     taps = match_taps(chosen, original, graph, plan)
-    taps = tuple(replace(tap, weight=tap.weight * settings.attention_weight) for tap in taps)
     if terms.maps == "features":
         taps = with_channels(taps, original, graph, plan)
 

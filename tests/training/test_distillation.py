@@ -391,6 +391,11 @@ def test_the_term_of_the_maps_begins_as_large_as_the_other(preset: str, labelled
         assert maps == pytest.approx(float(hard.value.detach()) / 3, rel=1e-4)
     else:
         assert maps == pytest.approx(found["soft_class"] + found["soft_box"], rel=1e-4)
+    # a weight comes on top
+    half, _, _ = objective(replace(PRESETS[preset], maps_weight=0.5), labelled)
+    half.pairs = distilled.pairs
+    parts = half.compute(student(images, half.taps), batch, 3, half.teach(images)).parts
+    assert float(parts[1]) / 3 == pytest.approx(maps / 2, rel=1e-4)
     # the factor stays, also in a resumed run
     other = fresh_network(tiny_graph(), 5).eval()
     output = other(images, distilled.taps)

@@ -101,7 +101,7 @@ class DistillationObjective(Objective):
         if self._scale is None:
             sizes = torch.stack([others.detach(), maps.detach()]).tolist()
             self._scale = self._share(sizes[0] / sizes[1] if sizes[1] > _TINY else 1.0)
-        maps = maps * self._scale
+        maps = maps * (self._scale * terms.maps_weight)
         value = maps + classes + boxes
         if hard is not None:
             value = value + terms.hard_weight * hard.value

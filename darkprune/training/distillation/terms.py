@@ -17,8 +17,9 @@ class LossTerms:
         maps: `attention`: where maps are active, the squared distance of unit vectors over the positions (Chu et al.
             2023, eq. 5); `attention-mean`: its mean over the positions (the authors' program); `features`: the maps
             themselves, channel by channel, each normalised to mean 0 and variance 1 (Cao et al. 2022).
+        maps_weight: factor on the term of the maps.
         balanced: scale the term of the maps so that it begins as large as the loss against labels; without labels, as
-            the soft targets.
+            the soft targets; `maps_weight` comes on top.
         classes: `scores`: divergence of the class scores, mean over the priors of a scale, summed over scales;
             `all`: of objectness and class scores together, summed over priors, times T² (the authors' program);
             `objectness`: of objectness and, times the teacher's, of class probabilities, summed over priors.
@@ -33,6 +34,7 @@ class LossTerms:
     """
 
     maps: Literal["attention", "attention-mean", "features"] = "attention"
+    maps_weight: float = 1.0
     balanced: bool = False
     classes: Literal["scores", "all", "objectness"] = "scores"
     temperature: float = 3.0
@@ -59,4 +61,4 @@ def terms_of(settings: DistillSettings) -> LossTerms:
     """Returns a preset with what the user sets instead."""
     names = ("temperature", "class_weight", "box_weight", "box_threshold", "hard_weight")
     given = {name: value for name in names if (value := getattr(settings, name)) is not None}
-    return replace(PRESETS[settings.preset], **given)
+    return replace(PRESETS[settings.preset], maps_weight=settings.attention_weight, **given)
