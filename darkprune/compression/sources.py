@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -137,8 +136,6 @@ class Drawn(FileSource):
         """
         if self.path.is_dir():
             return
-        for left in self.path.parent.glob(f".{self.path.name}.partial-*"):  # of a process that was killed
-            shutil.rmtree(left, ignore_errors=True)
         step = track(progress, "drawing", self.count, "scene")
         with result_folder(self.path, []) as folder:
             for number in range(self.count):

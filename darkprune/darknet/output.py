@@ -1,4 +1,8 @@
-"""Writing results so that nothing is ever half-written, and nothing of the user's is lost."""
+"""Writing results so that nothing is ever half-written, and nothing of the user's is lost.
+
+What is in the making lies beside its place under a hidden name, and holds nothing that is not elsewhere too: a process
+that is killed at any moment leaves the old state or the new one, and the next that writes there removes what it left.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,14 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from darkprune.errors import OutputError
+
+PARTIAL = ".partial-"  #: in the hidden name of what is in the making
 
 
 @contextmanager
@@ -19,7 +25,7 @@ def result_folder(target: Path, inputs: Sequence[Path], overwrite: bool = False)
     """Gives a folder to fill, which takes the target's place as a whole when the block ends well.
 
     It is made beside the target, synchronised and renamed; a failure or Ctrl-C removes it and leaves the target as it
-    was. With `overwrite`, files of an earlier target that the new one does not have are carried over.
+    was. With `overwrite`, what an earlier target has and the new one has not is carried over, at any depth.
 
     Args:
         target: the folder to be.
@@ -36,7 +42,9 @@ def result_folder(target: Path, inputs: Sequence[Path], overwrite: bool = False)
     check_folder(target, inputs, overwrite)
     with _explained(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
+        remove_leftovers(target)
+        partial = Path(tempfile.mkdtemp(prefix=f".{target.name}{PARTIAL}", dir=target.parent))
+        mark = _marked(partial)
     try:
         with _explained(target):
             os.chmod(partial, 0o777 & ~_umask())
@@ -47,7 +55,8 @@ def result_folder(target: Path, inputs: Sequence[Path], overwrite: bool = False)
             _put_in_place(partial, target)
             _sync(target.parent)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        _remove_tree(partial)
+        os.close(mark)
 
 
 def check_folder(target: Path, inputs: Sequence[Path], overwrite: bool) -> None:
@@ -92,7 +101,9 @@ def atomic_file(path: Path, inputs: Sequence[Path] = (), overwrite: bool = False
     with _explained(path):
         _check_file(path, inputs, overwrite)
         path.parent.mkdir(parents=True, exist_ok=True)
-        number, name = tempfile.mkstemp(prefix=f".{path.name}.partial-", dir=path.parent)
+        remove_leftovers(path)
+        number, name = tempfile.mkstemp(prefix=f".{path.name}{PARTIAL}", dir=path.parent)
+        _lock(number)
     try:
         with _explained(path):
             os.chmod(name, 0o666 & ~_umask())
@@ -128,8 +139,9 @@ def checked_file(path: Path, inputs: Sequence[Path] = (), overwrite: bool = Fals
     with _explained(path):
         _check_file(path, inputs, overwrite)
         path.parent.mkdir(parents=True, exist_ok=True)
-        room = tempfile.TemporaryDirectory(prefix=f".{path.name}.partial-", dir=path.parent)
-    with room:
+        remove_leftovers(path)
+        room = tempfile.TemporaryDirectory(prefix=f".{path.name}{PARTIAL}", dir=path.parent)
+    with room, _held(Path(room.name)):
         yield Path(room.name) / path.name
         # the file that names the other comes last
         parts = sorted(Path(room.name).iterdir(), key=lambda part: part.name == path.name)
@@ -150,22 +162,119 @@ def _check_file(path: Path, inputs: Sequence[Path], overwrite: bool) -> None:
         raise OutputError(f"{path}: exists; give --overwrite to replace it")
 
 
-def _put_in_place(partial: Path, target: Path) -> None:
-    """Puts a folder in another's place at one stroke; what only the other has is carried over.
+def remove_leftovers(target: Path) -> None:
+    """Removes what processes that were killed left beside a file or folder; what others are at work on stays.
 
-    A run that is killed leaves one of the two there, and perhaps a hidden folder beside it.
+    Args:
+        target: the file or folder that they were to write.
     """
+    start = f".{target.name}{PARTIAL}"
+    with suppress(OSError), os.scandir(target.parent) as entries:
+        for entry in [entry for entry in entries if entry.name.startswith(start)]:
+            with suppress(OSError):
+                number = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+                try:
+                    if not _lock(number):
+                        continue
+                    if entry.is_dir(follow_symlinks=False):
+                        _remove_tree(Path(entry.path))
+                    else:
+                        os.unlink(entry.path)
+                finally:
+                    os.close(number)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    number = _marked(folder)
+    try:
+        yield
+    finally:
+        os.close(number)
+
+
+def _marked(folder: Path) -> int:
+    """Marks a folder as one that this process is at work on; returns what is to be closed at the end."""
+    number = os.open(folder, os.O_RDONLY)
+    _lock(number)
+    return number
+
+
+def _lock(number: int) -> bool:
+    """Locks an open file or folder; returns whether no other process has it. Where there are no locks, nobody has."""
+    try:
+        import fcntl
+
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:
+        return True
+    except OSError as error:
+        return error.errno not in (errno.EWOULDBLOCK, errno.EACCES)
+    return True
+
+
+def _remove_tree(path: Path) -> None:
+    """Removes a folder of darkprune's, as far as that is possible; write protection inside it is no obstacle."""
+
+    def retry(function: Callable[[str], object], name: str, _: object) -> None:
+        place = Path(name).parent
+        if place.is_relative_to(path):
+            with suppress(OSError):
+                os.chmod(place, 0o700)
+                function(name)
+
+    shutil.rmtree(path, onerror=retry)
+
+
+def _put_in_place(partial: Path, target: Path) -> None:
+    """Puts a folder in another's place at one stroke; what only the other has is carried over before."""
     if not target.exists() or not any(target.iterdir()):
         os.rename(partial, target)  # an empty folder gives way
         return
-    for entry in target.iterdir():
-        if not os.path.lexists(partial / entry.name) and (entry.is_symlink() or not entry.is_dir()):
-            with suppress(OSError):  # without hard links it is moved afterwards
-                os.link(entry, partial / entry.name, follow_symlinks=False)
+    _carry_over(target, partial)
     _exchange(partial, target)
-    for entry in partial.iterdir():
-        if not os.path.lexists(target / entry.name):
-            os.rename(entry, target / entry.name)
+
+
+def _carry_over(old: Path, new: Path) -> None:
+    """Gives a folder what another one has and it has not, as hard links: nothing is away at any time.
+
+    Raises:
+        OutputError: something can be carried over in no way; the old folder is as it was.
+    """
+    for entry in list(os.scandir(old)):
+        place = new / entry.name
+        there = os.path.lexists(place)
+        if not entry.is_dir(follow_symlinks=False):
+            if there and place.is_dir() and not place.is_symlink():
+                raise OutputError(f"{entry.path}: lies where a folder is to be written; move it away")
+            if not there:
+                _link(entry.path, place)
+            continue
+        if os.path.ismount(entry.path):
+            raise OutputError(f"{entry.path}: is a mount point, which cannot be carried over; choose another -o")
+        if there and (place.is_symlink() or not place.is_dir()):
+            raise OutputError(f"{entry.path}: is a folder where a file is to be written; move it away")
+        if not there:
+            place.mkdir()
+        _carry_over(Path(entry.path), place)
+        if not there:
+            shutil.copystat(entry.path, place)
+            found = entry.stat(follow_symlinks=False)
+            with suppress(OSError):  # only root may give folders away
+                os.chown(place, found.st_uid, found.st_gid)
+
+
+def _link(source: str, place: Path) -> None:
+    """Makes a hard link, or a copy where that is not possible."""
+    try:
+        os.link(source, place, follow_symlinks=False)
+    except OSError:
+        if os.path.islink(source):
+            os.symlink(os.readlink(source), place)
+        elif os.path.isfile(source):
+            shutil.copy2(source, place)
+        else:
+            raise
 
 
 def _exchange(first: Path, second: Path) -> None:

@@ -7,13 +7,13 @@ has changed (settings, content of what it reads, the program's version, a file t
 from __future__ import annotations
 
 import shlex
-import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
+from darkprune.darknet.output import remove_leftovers
 from darkprune.errors import DarkpruneError, OutputError
 from darkprune.progress import Progress, say, silent
 from darkprune.runs.digests import digest_of_file
@@ -224,8 +224,8 @@ def _do(stage: Stage, status: Status, records: RecordFile, progress: Progress) -
     if earlier is not None and status.resume and stage.state is not None and not spent:
         # killed outright: what counts is the time up to the state that is left
         spent = max(0.0, stage.state.stat().st_mtime - earlier.started)
-    if not status.resume:
-        _remove_partial(stage)
+    if stage.output is not None:
+        remove_leftovers(stage.output)
     began = time.time()
     command = (*stage.command, "--resume") if status.resume and stage.command else stage.command
     record = Record(origin=status.origin, done=False, command=command, started=began, seconds=spent)
@@ -242,17 +242,6 @@ def _do(stage: Stage, status: Status, records: RecordFile, progress: Progress) -
     outputs = {path_text(path, folder): digest_of_file(path) for path in stage.files}
     seconds = spent + time.time() - began
     records.keep(stage.name, replace(record, done=True, outputs=outputs, result=result, seconds=seconds))
-
-
-def _remove_partial(stage: Stage) -> None:
-    """Removes what a process that was killed left beside the output; the output itself may hold files of the user's."""
-    if stage.output is None:
-        return
-    for path in stage.output.parent.glob(f".{stage.output.name}.partial-*"):
-        try:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-        except OSError as error:
-            raise OutputError(f"{error.filename}: cannot be removed ({error.strerror})") from None
 
 
 def _difference(then: Origin, now: Origin) -> str:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -331,6 +331,111 @@ def test_failed_exchange_leaves_the_old_state(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(OutputError, match="Input/output error"), result_folder(out, [], overwrite=True) as folder:
         (folder / "result").write_text("new")
     assert tree(tmp_path) == {"out": b"", "out/result": b"old"}
+
+
+@pytest.fixture
+def earlier(tmp_path: Path) -> Path:
+    """A result with the user's own things in it."""
+    out = tmp_path / "out"
+    (out / "runs" / "deep").mkdir(parents=True)
+    (out / "runtime").mkdir()
+    for name in ("result", "runs/deep/log", "runs/a", "runtime/mine", "runtime/theirs"):
+        (out / name).write_text(f"old {name}")
+    (out / "runs" / "link").symlink_to("nowhere")
+    return out
+
+
+def replaced(out: Path) -> None:
+    with result_folder(out, [], overwrite=True) as folder:
+        (folder / "result").write_text("new")
+        (folder / "runtime").mkdir()
+        (folder / "runtime" / "theirs").write_text("new")
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_what_the_user_has_is_carried_over_at_any_depth(
+    links: bool, earlier: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not links:
+        monkeypatch.setattr(output.os, "link", lambda *_, **__: (_ for _ in ()).throw(OSError(errno.EPERM, "no")))
+    (earlier / "runs" / "deep").chmod(0o555)
+    replaced(earlier)
+    assert (earlier / "runs" / "deep").stat().st_mode & 0o777 == 0o555
+    (earlier / "runs" / "deep").chmod(0o755)
+    assert (earlier / "result").read_text() == (earlier / "runtime" / "theirs").read_text() == "new"
+    for name in ("runs/deep/log", "runs/a", "runtime/mine"):
+        assert (earlier / name).read_text() == f"old {name}"
+    assert os.readlink(earlier / "runs" / "link") == "nowhere"
+    assert [path.name for path in earlier.parent.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("trouble", [KeyboardInterrupt, OSError(errno.EACCES, "Permission denied")])
+def test_nothing_is_lost_where_it_cannot_be_carried_over(
+    trouble: Any, earlier: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, calls = tree(earlier.parent), list[str]()
+
+    link = os.link
+
+    def fail(source: str, place: Path, **options: Any) -> None:
+        calls.append(source)
+        if len(calls) > 2:
+            raise trouble
+        link(source, place, **options)
+
+    monkeypatch.setattr(output.os, "link", fail)
+    monkeypatch.setattr(output.shutil, "copy2", fail)
+    monkeypatch.setattr(output.os, "symlink", fail)
+    with pytest.raises(OutputError if isinstance(trouble, OSError) else trouble):
+        replaced(earlier)
+    assert tree(earlier.parent) == before
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_a_folder_never_gives_way_to_a_file(kind: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    if kind == "folder":
+        (out / "result").mkdir()
+        (out / "result" / "mine").write_text("mine")
+    else:
+        (out / "runtime").write_text("mine")
+    before = tree(tmp_path)
+    with pytest.raises(OutputError, match="move it away"):
+        replaced(out)
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+def test_a_mount_point_in_a_result_stays(earlier: Path) -> None:
+    mount = earlier / "disk"
+    mount.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "tmpfs", mount], check=False, capture_output=True).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        (mount / "mine").write_text("mine")
+        before = tree(earlier.parent)
+        with pytest.raises(OutputError, match="is a mount point"):
+            replaced(earlier)
+        assert tree(earlier.parent) == before
+    finally:
+        subprocess.run(["umount", mount], check=True)
+
+
+def test_leftovers_of_killed_processes_are_removed_and_only_those(tmp_path: Path) -> None:
+    (tmp_path / ".out.partial-dead" / "part").mkdir(parents=True)
+    mode = tmp_path.stat().st_mode
+    (tmp_path / ".out.json.partial-dead").write_text("{")
+    (tmp_path / ".other.partial-dead").write_text("another's")
+    with result_folder(tmp_path / "out", []) as first:
+        (first / "result").write_text("first")
+        with suppress(RuntimeError), result_folder(tmp_path / "out", []):  # another one at the same time
+            raise RuntimeError
+        assert (first / "result").exists()
+    with atomic_file(tmp_path / "out.json") as file:
+        file.write(b"{}")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".other.partial-dead", "out", "out.json"]
+    assert tmp_path.stat().st_mode == mode
 
 
 SLOW = """
