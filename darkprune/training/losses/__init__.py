@@ -7,7 +7,8 @@ from darkprune.graph.graph import Graph, Layer
 from darkprune.layers.heads import GaussianYolo, Region, Yolo
 from darkprune.training.losses.base import PARTS, DetectionLoss, HeadLoss
 from darkprune.training.losses.gaussian import GaussianLoss, GaussianSettings
-from darkprune.training.losses.region import RegionLoss, RegionSettings
+from darkprune.training.losses.region import RegionLoss, read_region
+from darkprune.training.losses.settings import read_head
 from darkprune.training.losses.truths import Truths, make_truths
 from darkprune.training.losses.yolo import YoloLoss, YoloSettings
 
@@ -23,9 +24,9 @@ def loss_of(graph: Graph, layer: Layer) -> DetectionLoss:
     """
     options = graph.options(layer)
     if isinstance(layer.kind, Yolo):
-        return YoloLoss(layer.kind, YoloSettings.read(options, layer.kind.classes))
+        return YoloLoss(layer.kind, read_head(YoloSettings, options, layer.kind.classes))
     if isinstance(layer.kind, GaussianYolo):
-        return GaussianLoss(layer.kind, GaussianSettings.read(options, layer.kind.classes))
+        return GaussianLoss(layer.kind, read_head(GaussianSettings, options, layer.kind.classes))
     if isinstance(layer.kind, Region):
-        return RegionLoss(layer.kind, RegionSettings.read(options))
+        return RegionLoss(layer.kind, read_region(options))
     raise TrainingError(f"{graph.cfg.source}:{layer.line}: [{layer.name}] cannot be trained here")

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from darkprune.darknet.options import Options
 from darkprune.layers.heads import AnchorLayout, GaussianYolo
 from darkprune.training.losses.base import (
     Deltas,
@@ -21,9 +19,6 @@ from darkprune.training.losses.base import (
 from darkprune.training.losses.boxes import best_iou, overlap, overlap_gradient
 from darkprune.training.losses.settings import LIKELY, HeadSettings, limited
 from darkprune.training.losses.truths import Assignment, Matches, Truths, match
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 _LAYOUT = AnchorLayout.of("Gaussian_yolo", 0)
 BOX, SPREAD, OBJECTNESS = _LAYOUT.box, _LAYOUT.spread, _LAYOUT.objectness
@@ -38,11 +33,6 @@ class GaussianSettings(HeadSettings):
     """The training keys of a [Gaussian_yolo] head."""
 
     uc_normalizer: float = 1.0
-
-    @classmethod
-    def read(cls, options: Options, classes: int, **own: Any) -> Self:
-        """See `HeadSettings.read`."""
-        return super().read(options, classes, uc_normalizer=options.float("uc_normalizer", 1.0), **own)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ from darkprune.darknet.options import Options
 from darkprune.layers.heads import Region
 from darkprune.training.losses.base import Deltas, DetectionLoss, refuse_map, sums_of_squares, vector
 from darkprune.training.losses.boxes import best_iou, iou
+from darkprune.training.losses.settings import read_keys
 from darkprune.training.losses.truths import Truths
 
 WARM_UP = 12_800  #: images during which every box is drawn to its anchor
@@ -33,30 +34,19 @@ class RegionSettings:
     class_scale: float = 1.0
     max: int = 200
 
-    @classmethod
-    def read(cls, options: Options) -> RegionSettings:
-        """Reads them with darknet's defaults (`parse_region`).
 
-        Raises:
-            CfgError: a hierarchy of classes, or more coordinates than a box has.
-        """
-        refuse_map(options)
-        if options.text("tree"):
-            raise options.error("a hierarchy of classes (tree=) cannot be trained here", "tree")
-        if options.int("coords", 4) != 4:
-            raise options.error("only coords=4 can be trained", "coords")
-        return cls(
-            thresh=options.float("thresh", 0.5),
-            classfix=options.int("classfix"),
-            rescore=options.flag("rescore"),
-            bias_match=options.flag("bias_match"),
-            focal_loss=options.flag("focal_loss"),
-            coord_scale=options.float("coord_scale", 1.0),
-            object_scale=options.float("object_scale", 1.0),
-            noobject_scale=options.float("noobject_scale", 1.0),
-            class_scale=options.float("class_scale", 1.0),
-            max=options.positive("max", 200),
-        )
+def read_region(options: Options) -> RegionSettings:
+    """Reads the training keys of a head (`parse_region`).
+
+    Raises:
+        CfgError: a hierarchy of classes, or more coordinates than a box has.
+    """
+    refuse_map(options)
+    if options.text("tree"):
+        raise options.error("a hierarchy of classes (tree=) cannot be trained here", "tree")
+    if options.int("coords", 4) != 4:
+        raise options.error("only coords=4 can be trained", "coords")
+    return read_keys(RegionSettings, options, max=options.positive("max", 200))
 
 
 class _Predictions(NamedTuple):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Literal, TypeVar, cast
 
 from torch import Tensor
 
@@ -11,10 +12,9 @@ from darkprune.darknet.options import Options
 from darkprune.training.losses.base import refuse_map
 from darkprune.training.losses.boxes import OverlapKind
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
 BoxLoss = Literal["mse", "iou", "giou", "diou", "ciou"]
+_T = TypeVar("_T")
+_Head = TypeVar("_Head", bound="HeadSettings")
 LIKELY = 0.25  #: a cell that gives no class this much has to learn "no object", however well its box fits
 
 
@@ -37,43 +37,51 @@ class HeadSettings:
     class_weights: tuple[float, ...] | None = None
     max: int = 200
 
-    @classmethod
-    def read(cls, options: Options, classes: int, **own: Any) -> Self:
-        """Reads them with darknet's defaults (`parse_yolo`, `parse_gaussian_yolo`).
-
-        Args:
-            options: the head's section.
-            classes: of the head.
-            own: keys that only one kind of head has.
-
-        Raises:
-            CfgError: a value that cannot be trained with.
-        """
-        refuse_map(options)
-        limit = options.float("max_delta") if options.has("max_delta") else None
-        return cls(
-            iou_loss=_box_loss_of(options),
-            iou_normalizer=options.float("iou_normalizer", 0.75),
-            obj_normalizer=options.float("obj_normalizer", 1.0),
-            cls_normalizer=options.float("cls_normalizer", 1.0),
-            delta_normalizer=options.float("delta_normalizer", 1.0),
-            iou_thresh=options.float("iou_thresh", 1.0),
-            iou_thresh_kind=_thresh_kind_of(options),
-            ignore_thresh=options.float("ignore_thresh", 0.5),
-            truth_thresh=options.float("truth_thresh", 1.0),
-            label_smooth_eps=options.float("label_smooth_eps"),
-            objectness_smooth=options.flag("objectness_smooth"),
-            max_delta=limit,
-            class_weights=_class_weights(options, classes, limit),
-            max=options.positive("max", 200),
-            **own,
-        )
-
     def weight_of(self, classes: Tensor, like: Tensor) -> Tensor:
         """Returns the weight of each object by its class: (n,) -> (n,)."""
         if self.class_weights is None:
             return like.new_ones(len(classes))
         return like.new_tensor(self.class_weights)[classes]
+
+
+def read_keys(kind: type[_T], options: Options, **special: object) -> _T:
+    """Reads a settings class whose fields are named as the cfg's keys, and have darknet's defaults.
+
+    Args:
+        kind: a dataclass with fields of type bool, int and float.
+        options: the section.
+        special: values of fields that are read otherwise.
+    """
+    values = dict(special)
+    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+        if field.name in values:
+            continue
+        if isinstance(field.default, bool):
+            values[field.name] = options.flag(field.name, field.default)
+        elif isinstance(field.default, int):
+            values[field.name] = options.int(field.name, field.default)
+        elif isinstance(field.default, float):
+            values[field.name] = options.float(field.name, field.default)
+    return kind(**values)
+
+
+def read_head(kind: type[_Head], options: Options, classes: int) -> _Head:
+    """Reads the training keys of a head (`parse_yolo`, `parse_gaussian_yolo`).
+
+    Raises:
+        CfgError: a value that cannot be trained with.
+    """
+    refuse_map(options)
+    limit = options.float("max_delta") if options.has("max_delta") else None
+    return read_keys(
+        kind,
+        options,
+        iou_loss=_box_loss_of(options),
+        iou_thresh_kind=_thresh_kind_of(options),
+        max_delta=limit,
+        class_weights=_class_weights(options, classes, limit),
+        max=options.positive("max", 200),
+    )
 
 
 def limited(wanted: Tensor, limit: float | None) -> Tensor:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from darkprune.darknet.options import Options
 from darkprune.layers.heads import Yolo
 from darkprune.training.losses.base import (
     Deltas,
@@ -21,9 +20,6 @@ from darkprune.training.losses.boxes import best_iou, iou, overlap, overlap_grad
 from darkprune.training.losses.settings import LIKELY, HeadSettings, limited
 from darkprune.training.losses.truths import Assignment, Matches, Truths, match
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
 
 @dataclass(frozen=True)
 class YoloSettings(HeadSettings):
@@ -31,17 +27,6 @@ class YoloSettings(HeadSettings):
 
     focal_loss: bool = False
     show_details: bool = True
-
-    @classmethod
-    def read(cls, options: Options, classes: int, **own: Any) -> Self:
-        """See `HeadSettings.read`."""
-        return super().read(
-            options,
-            classes,
-            focal_loss=options.flag("focal_loss"),
-            show_details=options.flag("show_details", True),
-            **own,
-        )
 
 
 class _Cells(NamedTuple):
