@@ -12,7 +12,7 @@ from darkprune.api.pair import Pair
 from darkprune.darknet.output import atomic_file
 from darkprune.data.dataset import Dataset
 from darkprune.data.image_files import images_of
-from darkprune.data.reading import read_dataset
+from darkprune.data.labelled import open_labelled
 from darkprune.data.samples import Samples, read_samples
 from darkprune.errors import OutputError, UsageError
 from darkprune.evaluation.control import control_networks
@@ -94,7 +94,7 @@ class CliffResult:
         cfg, weights: the unpruned network.
         runner: program that ran the networks.
         outputs: table and picture.
-        warnings: what was left out.
+        warnings: what was left out, and what is wrong with the labelled images.
     """
 
     sweep: Sweep
@@ -158,7 +158,7 @@ def cliff(pair: Pair, output: PathLike, settings: CliffSettings, *, progress: Pr
         weights=pair.weights_file,
         runner=work.runner,
         outputs=tuple(folder / name for name in names),
-        warnings=() if can_draw() else (NO_PICTURE,),
+        warnings=(*work.warnings, *(() if can_draw() else (NO_PICTURE,))),
     )
 
 
@@ -174,6 +174,7 @@ class _Work:
         runner: program that runs the networks.
         original: the unpruned network in it.
         origin: what all points have in common.
+        warnings: what is wrong with the labelled images.
     """
 
     pair: Pair
@@ -185,6 +186,7 @@ class _Work:
     runner: str
     original: LoadedNetwork
     origin: Origin
+    warnings: tuple[str, ...] = ()
 
     @classmethod
     def begin(cls, pair: Pair, settings: CliffSettings, progress: Progress) -> _Work:
@@ -196,12 +198,14 @@ class _Work:
             most = images_needed(settings.recover, graph)
             samples = read_samples(Path(settings.images or ""), graph, most=most)
         dataset = None
+        warnings: tuple[str, ...] = ()
         if settings.data is None:
             held_out = samples.held_out.paths if samples else images_of(Path(settings.images or ""))
             paths = held_out[: settings.limit or MOST_IMAGES]
         else:
-            dataset = read_dataset(settings.data, settings.split, settings.names)
-            dataset = replace(dataset, images=dataset.images[: settings.limit])
+            labelled = open_labelled(settings.data, settings.split, settings.names, heads_of(graph)[-1].classes)
+            dataset = replace(labelled.dataset, images=labelled.dataset.images[: settings.limit])
+            warnings = labelled.warnings
             paths = tuple(record.path for record in dataset.images)
         runner, original = load_with_any(graph, pair.weights_file, settings.runner, taps=False, order=FAST_FIRST)
         decided = {
@@ -222,6 +226,7 @@ class _Work:
             settings=settings,
             progress=progress,
             dataset=dataset,
+            warnings=warnings,
             paths=paths,
             samples=samples,
             runner=runner,

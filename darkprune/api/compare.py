@@ -39,7 +39,7 @@ class CompareResult:
         missing: cells of other shares that are not done yet.
         runner: program that measured.
         outputs: table and pictures.
-        warnings: what was left out.
+        warnings: what was left out, and what is wrong with the labelled images.
     """
 
     rows: tuple[Row, ...]
@@ -78,7 +78,7 @@ def compare(
     axes = settings.methods, settings.budgets, settings.recoveries, settings.seeds, settings.sparsities
     cells = grid(*axes)
     mine = share(cells, settings.cell) if settings.cell else cells
-    setup, images = prepare(pair.cfg, pair.weights_file, Path(output), settings, cells)
+    setup, images, warnings = prepare(pair.cfg, pair.weights_file, Path(output), settings, cells)
     is_earlier(setup)  # refuses a folder of somebody else before a lock is put there
     with reporting(progress) as report, locked(setup.folder, shared=settings.cell is not None):
         goes_on = is_earlier(setup)
@@ -106,7 +106,7 @@ def compare(
         missing=0,
         runner=setup.runner,
         outputs=tuple(outputs),
-        warnings=() if _can_draw() else (NO_PICTURES,),
+        warnings=(*warnings, *(() if _can_draw() else (NO_PICTURES,))),
     )
 
 

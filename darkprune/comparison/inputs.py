@@ -15,6 +15,7 @@ from darkprune.comparison.setup import Setup
 from darkprune.darknet.output import atomic_file
 from darkprune.data.dataset import Dataset
 from darkprune.data.image_files import images_of
+from darkprune.data.labelled import open_labelled
 from darkprune.data.reading import read_dataset
 from darkprune.errors import DataError, UsageError
 from darkprune.evaluation.of_graph import heads_of
@@ -52,7 +53,7 @@ class Images:
 
 def prepare(
     cfg: Path, weights: Path, folder: Path, settings: CompareSettings, cells: Sequence[Cell]
-) -> tuple[Setup, Images | None]:
+) -> tuple[Setup, Images | None, tuple[str, ...]]:
     """Checks what all cells have in common; nothing is written.
 
     Args:
@@ -62,7 +63,7 @@ def prepare(
         cells: all of them.
 
     Returns:
-        What the cells start from, and the unlabelled images where any are looked at.
+        What the cells start from; the unlabelled images where any are looked at; what is wrong with the labelled ones.
 
     Raises:
         UsageError: a budget that cannot be read; a cell needs images that are not given, or trains on those that are
@@ -71,12 +72,13 @@ def prepare(
     """
     images = _images_for(settings, folder, cells)
     graph = read_graph(cfg)
-    heads_of(graph)  # without one there is nothing to measure
+    classes = heads_of(graph)[-1].classes
     for cell in cells:
         parse_amount(settings.budget_of, cell.budget, totals(graph))
     runner, _ = load_with_any(graph, weights, settings.runner, taps=False, order=FAST_FIRST)
     inputs = {"cfg": file_input(cfg), "weights": file_input(weights)}
-    valid = read_dataset(settings.data or "", settings.split, settings.names)
+    labelled = open_labelled(settings.data or "", settings.split, settings.names, classes)
+    valid = labelled.dataset
     inputs["valid"] = Input(str(valid.source), digest_of_labels(valid))
     train = _training_labels(settings, valid, cells)
     if train is not None:
@@ -95,7 +97,7 @@ def prepare(
         runner=runner,
         inputs=inputs,
     )
-    return setup, images
+    return setup, images, labelled.warnings
 
 
 def _training_labels(settings: CompareSettings, valid: Dataset, cells: Sequence[Cell]) -> Dataset | None:

@@ -14,7 +14,9 @@ from darkprune.data import read_dataset
 from darkprune.data.class_names import names_file
 from darkprune.data.dataset import Dataset
 from darkprune.data.image_files import divide_images, images_of
+from darkprune.data.labelled import open_labelled
 from darkprune.errors import DataError, UsageError
+from darkprune.evaluation.of_graph import heads_of
 from darkprune.graph.graph import Graph
 from darkprune.runs.stages import FileSource
 
@@ -42,6 +44,7 @@ class Available:
         detector: whether the network has detection heads.
         torch: whether torch is there, without which nothing can be scored on images or trained.
         class_names: names for the result, where any are known.
+        warnings: what is wrong with the labelled images.
     """
 
     train: Labelled | None = None
@@ -58,6 +61,7 @@ class Available:
     detector: bool = True
     torch: bool = True
     class_names: FileSource | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def learns_enough(self) -> bool:
@@ -97,6 +101,12 @@ def find_available(settings: CompressSettings, graph: Graph, folder: Path) -> Av
     train = read_dataset(settings.data, "train", settings.names) if settings.data and detector else None
     path, measured = _valid(settings, train)
     labelled, valid = _labelled(settings, path)
+    classes = heads_of(graph)[-1].classes if detector else 0
+    checked = [(settings.data, "train")] if train is not None else []
+    checked += [(path, "valid")] if path is not None else []
+    warnings = dict.fromkeys(
+        text for data, split in checked for text in open_labelled(data or "", split, settings.names, classes).warnings
+    )
     inputs = folder / FOLDER
     found = Available(
         train=labelled,
@@ -108,6 +118,7 @@ def find_available(settings: CompressSettings, graph: Graph, folder: Path) -> Av
         detector=detector,
         torch=torch,
         class_names=_class_names(settings, graph, train, inputs),
+        warnings=tuple(warnings),
     )
     if detector and (settings.images or train is not None):
         return _with_images(found, settings, train, inputs)

@@ -89,7 +89,7 @@ class NetworkFigures:
 
 def advice_for(run: Compression) -> list[str]:
     """Returns what to expect, before anything is done."""
-    available, found = run.available, []
+    available, found = run.available, list(run.available.warnings)
     if run.only_input_size:
         found.append(ONLY_INPUT_SIZE.format(run.smaller[-1].net.input.w, run.smaller[-1].net.input.h))
     elif available.drawn:
