@@ -44,7 +44,7 @@ ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "selection": (("darkprune/selection",), ("tests/surgery", "tests/cli/test_surgery.py")),
     "decoding": (
         ("darkprune/evaluation/heads.py", "darkprune/evaluation/nms.py", "darkprune/evaluation/boxes.py"),
-        ("tests/evaluation", "tests/export/test_export_detections.py"),
+        ("tests/evaluation", "tests/engines/test_export_detections.py"),
     ),
     "losses": (("darkprune/training/losses",), ("tests/training",)),
 }

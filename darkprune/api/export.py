@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from darkprune.api.pair import Network, Pair, on_disk
+from darkprune.api.origin import files_of, names_of, original_of, plan_hash
+from darkprune.api.pair import Network, on_disk
 from darkprune.darknet.output import checked_file
-from darkprune.data.class_names import class_names
 from darkprune.data.labelled import open_labelled
 from darkprune.errors import UsageError
 from darkprune.evaluation.of_graph import heads_of
@@ -22,11 +21,10 @@ from darkprune.onnx.nodes.outputs import FORMS, Suppression
 from darkprune.onnx.options import Calibration, ExportOptions, LeftOut, Precision
 from darkprune.progress import Progress, reporting
 from darkprune.runners.exported import PrecisionCost, export_and_compare, precision_cost
-from darkprune.runs.digests import digest_of_file
 from darkprune.settings import PathLike, setting
-from darkprune.surgery.plan_file import read_plan
-from darkprune.surgery.surgery import Surgery
-from darkprune.targets import targets
+from darkprune.targets import target, targets
+from darkprune.tensorrt.plan import tensorrt_rtx
+from darkprune.tensorrt.plans import PlannedNetwork, Plans, compare_plans
 
 _SUPPRESSION = "suppression inside the file (--outputs nms, efficientnms)"
 
@@ -35,6 +33,7 @@ _SUPPRESSION = "suppression inside the file (--outputs nms, efficientnms)"
 class PrecisionSettings:
     """What `export` and `write_kit` have in common about lower precisions."""
 
+    fp32: bool = setting(False, "single precision, where the target would get half", group="precision")
     fp16: bool = setting(False, "half precision", group="precision", exclusive="precision")
     int8: bool = setting(False, "8-bit integers; needs --calibrate", group="precision", exclusive="precision")
     calibrate: PathLike | None = setting(
@@ -50,16 +49,24 @@ class PrecisionSettings:
         """Checks the values."""
         if self.fp16 and self.int8:
             raise UsageError("--fp16 does not go with --int8")
+        if self.fp32 and (self.fp16 or self.int8):
+            raise UsageError("--fp32 does not go with --fp16 or --int8")
         if self.int8 and not self.calibrate:
             raise UsageError("--int8 needs --calibrate DIR: a folder of images like those to come")
         for part in self.leave_out:
             if part not in ("", "none", "first", "heads") and not (part.isascii() and part.isdigit() and len(part) < 9):
                 raise UsageError(f"--leave-out {part[:60]}: give first, heads, layer numbers, or none")
 
+    def precision(self, default: str) -> str:
+        """Returns fp32, fp16 or int8: what was asked for, else the default."""
+        asked = {"fp32": self.fp32, "fp16": self.fp16, "int8": self.int8}
+        return next((name for name, given in asked.items() if given), default)
+
     @property
-    def precision(self) -> str:
-        """fp32, fp16 or int8."""
-        return "fp16" if self.fp16 else "int8" if self.int8 else "fp32"
+    def left_out(self) -> LeftOut:
+        """Layers that are not quantised."""
+        layers = frozenset(int(part) for part in self.leave_out if part.isdigit())
+        return LeftOut("first" in self.leave_out, "heads" in self.leave_out, layers)
 
     def calibration(self, cache: Path | None = None) -> Calibration | None:
         """Returns how ranges are measured; None without images.
@@ -72,10 +79,8 @@ class PrecisionSettings:
         """
         if self.calibrate is None:
             return None
-        layers = frozenset(int(part) for part in self.leave_out if part.isdigit())
-        left_out = LeftOut("first" in self.leave_out, "heads" in self.leave_out, layers)
         images = calibration_files(Path(self.calibrate), max(1, self.calibration_images))
-        return Calibration(images, self.calibration_method, left_out, cache)
+        return Calibration(images, self.calibration_method, self.left_out, cache)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +107,13 @@ class ExportSettings(PrecisionSettings):
     image: tuple[str, ...] = setting(
         (), "an image to compare with (default: noise)", group="checks", metavar="F", repeated=True
     )
+    check: str | None = setting(
+        None,
+        "tensorrt: parse and plan with TensorRT for RTX, on the processor",
+        group="checks",
+        choices=("tensorrt", "none"),
+        default_text="tensorrt, where darkprune[rtx] is installed and the target has TensorRT",
+    )
     data: PathLike | None = setting(
         None, "labelled images: measure what --fp16 or --int8 costs", group="checks", metavar="F"
     )
@@ -114,17 +126,29 @@ class ExportSettings(PrecisionSettings):
             raise UsageError("--calibrate is for --int8, or for --calibration-cache F")
         if self.calibration_cache and not self.calibrate:
             raise UsageError("--calibration-cache needs --calibrate DIR: a folder of images like those to come")
-        if self.data and self.precision == "fp32":
+        if self.data and self.file_precision == "fp32":
             raise UsageError("--data measures what a lower precision costs: give --fp16 or --int8 too")
         if self.data and self.outputs != "heads":
             raise UsageError(f"--data measures files with raw heads, not --outputs {self.outputs}")
-        if self.keep_fp32 and not self.fp16:
+        if self.keep_fp32 and self.file_precision != "fp16":
             raise UsageError("--keep-fp32 goes with --fp16; for INT8 there is --leave-out")
         if not (0 <= self.thresh <= 1 and 0 <= self.nms <= 1 and self.most > 0):
             raise UsageError("--thresh and --nms are 0 to 1, --most is 1 or more")
         text = str(self.batch)
         if text != "dynamic" and not (text.isascii() and text.isdigit() and len(text) < 9):
             raise UsageError(f"--batch {text[:40]}: give a number of images, or dynamic")
+
+    @property
+    def file_precision(self) -> str:
+        """What the file is written in."""
+        return self.precision(target(self.target).default_precision)
+
+    @property
+    def planned(self) -> bool:
+        """Whether TensorRT for RTX plans the file."""
+        if self.check is not None:
+            return self.check == "tensorrt"
+        return bool(target(self.target).tensorrt) and not self.static and tensorrt_rtx() is not None
 
     @property
     def images_per_call(self) -> int | None:
@@ -142,6 +166,7 @@ class ExportResult:
         agreement: how far its outputs are off from those of the pair in another program.
         accuracy: what a lower precision costs, where labelled images were given.
         data_warnings: what is wrong with these images.
+        plans: what TensorRT for RTX plans for it, where it was asked.
     """
 
     onnx: Path
@@ -149,11 +174,12 @@ class ExportResult:
     agreement: Agreement
     accuracy: PrecisionCost | None = None
     data_warnings: tuple[str, ...] = ()
+    plans: Plans | None = None
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a user should know of the file."""
-        return (*self.file.remarks, *self.data_warnings)
+        return (*self.file.remarks, *self.data_warnings, *(self.plans.warnings if self.plans is not None else ()))
 
     def to_json(self) -> dict[str, Any]:
         """Returns the result as JSON values."""
@@ -172,6 +198,7 @@ class ExportResult:
             "operators": file.operators,
             **self.agreement.to_json(),
             "remarks": list(self.warnings),
+            "plans": None if self.plans is None else self.plans.to_json(),
             "accuracy": None if self.accuracy is None else {**asdict(self.accuracy), "text": self.accuracy.text},
         }
 
@@ -205,7 +232,7 @@ def export(
         plan_hash=plan_hash(network),
     )
     images = None if settings.static else [Path(image) for image in settings.image]
-    accuracy = None
+    accuracy, plans, warnings = None, None, tuple[str, ...]()
     with ExitStack() as stack:
         report = stack.enter_context(reporting(progress))
         pair = stack.enter_context(on_disk(network))
@@ -218,34 +245,11 @@ def export(
         if settings.calibration_cache is not None:
             place = checked_file(Path(settings.calibration_cache), [*inputs, output], settings.overwrite)
             cache = stack.enter_context(place)
-        precision = Precision(settings.precision, settings.keep_fp32, settings.calibration(cache))
+        precision = Precision(settings.file_precision, settings.keep_fp32, settings.calibration(cache))
         file, agreement = export_and_compare(graph, weights, options, precision, path, images, report)
         if labelled is not None:
-            accuracy = precision_cost(file, graph, weights, labelled.dataset, report)
-    return ExportResult(output, file, agreement, accuracy, labelled.warnings if labelled is not None else ())
-
-
-def files_of(network: Network) -> list[Path]:
-    """Returns cfg and weights of a pair, or of the original of a surgery: files that no output may replace."""
-    if isinstance(network, Pair):
-        return [network.cfg, network.weights_file]
-    return [Path(network.original.graph.cfg.source), network.original.path]
-
-
-def names_of(network: Network, given: PathLike | None) -> tuple[str, ...]:
-    """Returns the class names in a given file, else those that belong to the network; nothing where there are none."""
-    graph = network.graph if isinstance(network, Pair) else network.original.graph
-    return class_names(None if given is None else str(given), graph)
-
-
-def plan_hash(network: Network) -> str:
-    """Returns the hash of the plan that a network was pruned by; empty where it was not.
-
-    A pair's plan lies beside it, unless the cfg is that of the plan's original.
-    """
-    if isinstance(network, Surgery):
-        return sha256(network.plan.dumps().encode()).hexdigest()
-    path = network.cfg.with_name("plan.json")
-    if not path.is_file() or read_plan(path).cfg_sha256 == digest_of_file(network.cfg):
-        return ""
-    return digest_of_file(path)
+            accuracy, warnings = precision_cost(file, graph, weights, labelled.dataset, report), labelled.warnings
+        if settings.planned:
+            planned = PlannedNetwork(graph, options, precision.name, settings.left_out)
+            plans = compare_plans(planned, path, original_of(network, settings.size), report)
+    return ExportResult(output, file, agreement, accuracy, warnings, plans)

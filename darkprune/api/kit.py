@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from darkprune.api.export import ExportResult, PrecisionSettings, files_of, names_of, plan_hash
+from darkprune.api.export import ExportResult, PrecisionSettings
+from darkprune.api.origin import files_of, names_of, original_of, plan_hash
 from darkprune.api.pair import Network, on_disk
 from darkprune.darknet.output import check_folder
 from darkprune.errors import ExportError, UsageError
@@ -22,6 +23,8 @@ from darkprune.progress import Progress, reporting
 from darkprune.runners.exported import export_and_compare
 from darkprune.settings import PathLike, setting
 from darkprune.targets import Target, target, targets
+from darkprune.tensorrt.plan import tensorrt_rtx
+from darkprune.tensorrt.plans import PlannedNetwork, compare_plans
 
 BOARDS = tuple(name for name, place in targets().items() if place.tensorrt)
 
@@ -38,9 +41,14 @@ class KitSettings(PrecisionSettings):
     opset: int | None = setting(None, "ONNX opset (default 13, or what the target reads)")
     thresh: float = setting(0.25, "lowest score of a detection")
     nms: float = setting(0.45, "overlap threshold")
-    fp32: bool = setting(False, "single precision (default: half where the board has it)", group="precision")
     deepstream: bool = setting(True, "write what DeepStream needs")
     static: bool = setting(False, "run nothing here")
+    check: str | None = setting(
+        None,
+        "tensorrt: parse and plan with TensorRT for RTX, on the processor",
+        choices=("tensorrt", "none"),
+        default_text="tensorrt, where darkprune[rtx] is installed",
+    )
     overwrite: bool = setting(False, "replace an earlier kit; an engine in it stays")
 
     def __post_init__(self) -> None:
@@ -48,10 +56,13 @@ class KitSettings(PrecisionSettings):
         super().__post_init__()
         if not self.target:
             raise UsageError(f"--target: name the board: {', '.join(BOARDS)}")
-        if self.fp32 and (self.fp16 or self.int8):
-            raise UsageError("--fp32 does not go with --fp16 or --int8")
         if self.calibrate and not self.int8:
             raise UsageError("--calibrate is for --int8")
+
+    @property
+    def planned(self) -> bool:
+        """Whether TensorRT for RTX plans the network."""
+        return self.check == "tensorrt" or (self.check is None and not self.static and tensorrt_rtx() is not None)
 
 
 @dataclass(frozen=True)
@@ -131,6 +142,13 @@ def write_kit(
                 parts = replace(parts, deepstream_onnx=path)
             except ExportError as error:
                 remarks.append(f"no ONNX file for DeepStream: {error}")
+        plans = None
+        if settings.planned:
+            # a cache says nothing about an engine of TensorRT 11, which takes INT8 from the file; FP16 is next to it
+            how = "fp16" if wanted == "int8" and in_file == "fp32" else wanted
+            planned = PlannedNetwork(graph, options, how, settings.left_out)
+            written_so = parts.onnx if how == in_file else None
+            plans = compare_plans(planned, written_so, original_of(network, settings.size), report)
         description = describe(
             graph,
             names,
@@ -145,7 +163,8 @@ def write_kit(
             output, parts, description, place, reference=not settings.static, overwrite=settings.overwrite
         )
     sizes = {name: (output / name).stat().st_size for name in written.files}
-    made = ExportResult(output / ONNX_NAME, file, agreement)
+    made = ExportResult(output / ONNX_NAME, file, agreement, plans=plans)
+    remarks += plans.warnings if plans is not None else ()
     return KitResult(output, place.name, wanted, sizes, made, (*remarks, *written.remarks))
 
 
@@ -156,9 +175,7 @@ def _precisions(settings: KitSettings, place: Target) -> tuple[str, str]:
     says. INT8 comes from Q/DQ pairs in the file; where every TensorRT is older than 10, from a calibration cache: it
     leaves TensorRT the choice of FP16 for a layer that is faster so, and DeepStream reads it too.
     """
-    wanted = settings.precision
-    if wanted == "fp32" and not settings.fp32 and "fp16" in place.precisions:
-        wanted = "fp16"
+    wanted = settings.precision("fp16" if "fp16" in place.precisions else "fp32")
     if wanted not in place.precisions:
         choices = ", ".join(place.precisions)
         raise ExportError(f"{place.name} does not compute in {wanted.upper()}; choose one of {choices}")

@@ -22,7 +22,7 @@ from darkprune import targets
 from darkprune.cli.main import main
 from darkprune.kit.board.runtime.command import MODULES
 
-sys.path.append(str(Path(__file__).parents[1] / "export"))
+sys.path.append(str(Path(__file__).parents[1] / "engines"))
 from fake_cudart import FakeCudart
 from fake_tensorrt import FakeTensorRT
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from conftest import network
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
 from darkprune.errors import ExportError
 from darkprune.onnx.read import read_model, sizes_of, varint
+from tests.engines.models import network
 
 
 def test_everything_but_large_values(tmp_path: Path) -> None:

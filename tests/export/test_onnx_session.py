@@ -12,11 +12,11 @@ import cv2
 import numpy as np
 import onnx
 import pytest
-from conftest import OUTPUTS, SIZE, network
 from onnx import TensorProto, helper
 
 from darkprune.errors import RunnerError
 from darkprune.onnx.session import OnnxSession, is_installed, silenced
+from tests.engines.models import OUTPUTS, SIZE, network
 
 
 def test_runs_what_was_asked_for() -> None:

@@ -19,7 +19,7 @@ from darkprune.kit.board.runtime.command import MODULES
 from darkprune.runners.base import PREFERRED, RUNNERS, get_runner, load_with_any
 from darkprune.runners.onnxruntime_runner import in_parts, layer_of, tensors_of_heads
 
-sys.path.append(str(Path(__file__).parents[1] / "export"))
+sys.path.append(str(Path(__file__).parents[1] / "engines"))
 from fake_cudart import FakeCudart
 from fake_tensorrt import FakeTensorRT
 

@@ -12,6 +12,7 @@ from darkprune.api.pair import load
 from darkprune.cli.console import add_json, add_pair, megabytes, print_json, print_table, warn
 from darkprune.cli.flags import add_flags, read_flags
 from darkprune.targets import target
+from darkprune.tensorrt.plans import Plans
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -47,6 +48,24 @@ def agreement_line(result: ExportResult) -> str:
     return f"onnxruntime agrees with {agreement.program}: {off}"
 
 
+def print_plans(plans: Plans | None) -> None:
+    """Prints what TensorRT for RTX plans for a network, beside what it is compared with."""
+    if plans is None:
+        return
+    plan = plans.network
+    if plan.skipped:
+        print(f"\nnot planned: {plan.skipped}")
+        return
+    named = {"original": "before pruning", "rounded": f"rounded up to {plans.multiple}", "fp16": "in FP16"}
+    rows = [("this network", plan), *((named[name], other) for name, other in plans.others.items())]
+    what = f"TensorRT for RTX {plan.version}, {plan.precision.upper()}"
+    print(f"\n{what}: parsed and built on the processor, never run")
+    print_table(
+        ("", "kernels", "copies", "MB written per image"),
+        [(name, len(p.kernels), p.copies, f"{p.bytes_written / 1e6:.1f}") for name, p in rows],
+    )
+
+
 def _print(result: ExportResult) -> None:
     file = result.file
     rows = [
@@ -59,6 +78,7 @@ def _print(result: ExportResult) -> None:
     boards = target(file.facts["target"]).boards
     print(f"for {boards}: opset {file.opset}, IR {file.ir}, {file.facts['precision'].upper()}")
     print(agreement_line(result))
+    print_plans(result.plans)
     print(f"\nwritten: {result.onnx} ({megabytes(file.bytes)})")
     if result.accuracy is not None:
         print(f"{file.facts['precision'].upper()}: {result.accuracy.text}")

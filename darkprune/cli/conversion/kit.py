@@ -7,7 +7,7 @@ from argparse import ArgumentParser, Namespace
 from darkprune.api.kit import KitResult, KitSettings, write_kit
 from darkprune.api.pair import load
 from darkprune.cli.console import add_json, add_pair, megabytes, print_json, print_table, warn
-from darkprune.cli.conversion.export import agreement_line
+from darkprune.cli.conversion.export import agreement_line, print_plans
 from darkprune.cli.flags import add_flags, read_flags
 from darkprune.targets import target
 
@@ -44,6 +44,7 @@ def _print(result: KitResult) -> None:
         f"the file is {file.facts['precision'].upper()}, the engine will be {result.precision.upper()}"
     )
     print(agreement_line(result.onnx))
+    print_plans(result.onnx.plans)
     print(f"\nwritten: {result.kit}")
     print(f"next: copy {result.kit} to the board and run there: python3 build_engine.py")
 

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from conftest import GENERATIONS, OUTPUTS, SIZE, Machine, build, network
+from conftest import GENERATIONS, Machine, build
 
 from darkprune.errors import ExportError, OutputError, RunnerError
 from darkprune.tensorrt.run import Engine, compare_engine
+from tests.engines.models import OUTPUTS, SIZE, network
 
 Make = Callable[..., Path]
 

@@ -6,13 +6,13 @@ import hypothesis.strategies as st
 import numpy as np
 import onnx
 import pytest
-from conftest import network
 from hypothesis import given, settings
 from onnx import TensorProto, helper, numpy_helper
 
 from darkprune.errors import ExportError
 from darkprune.targets import target, targets
 from darkprune.tensorrt.operators import check_model, file_precision, operator_facts, tensor_types
+from tests.engines.models import network
 
 FACTS = operator_facts()
 TABLES = FACTS["tables"]

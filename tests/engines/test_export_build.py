@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import GENERATIONS, SIZE, Machine
+from conftest import GENERATIONS, Machine
 
 from darkprune.kit.board.runtime import RuntimeFailure
 from darkprune.kit.board.runtime.build import BuildOptions, BuildResult, build
@@ -17,6 +17,7 @@ from darkprune.kit.board.runtime.cuda import Cuda
 from darkprune.kit.board.runtime.dialects import Dialect11, Dialect82, Dialect84, Dialect85, choose
 from darkprune.kit.board.runtime.files import sha256_of, write_atomic
 from darkprune.kit.board.runtime.session import NamedSession
+from tests.engines.models import SIZE
 
 MiB = 1 << 20
 Make = Callable[..., Path]

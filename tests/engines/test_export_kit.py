@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from conftest import CLASSES, HEADS, OUTPUTS, SIZE, description, network, write_kit
+from conftest import write_kit
 from onnx import helper
 
 from darkprune.errors import ExportError, OutputError
@@ -26,6 +26,7 @@ from darkprune.kit.board.runtime.compare import load_reference
 from darkprune.kit.board.runtime.model import load_model
 from darkprune.kit.schema import describe
 from darkprune.kit.writer import WrittenKit
+from tests.engines.models import CLASSES, HEADS, OUTPUTS, SIZE, description, network
 
 Make = Callable[..., Path]
 TARGETS = ("jetson-nano", "tx2", "xavier", "orin", "thor", "workstation", "rtx")

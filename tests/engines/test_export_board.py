@@ -14,12 +14,13 @@ import cv2
 import numpy as np
 import onnxruntime
 import pytest
-from conftest import GENERATIONS, HEADS, OUTPUTS, SIZE, Machine, description, write_kit
+from conftest import GENERATIONS, Machine, write_kit
 
 from darkprune.data import images
 from darkprune.evaluation import heads as evaluation_heads
 from darkprune.evaluation import nms as evaluation_nms
 from darkprune.kit.board.runtime.sources import Camera, csi_pipeline
+from tests.engines.models import HEADS, OUTPUTS, SIZE, description
 
 Make = Callable[..., Path]
 Run = Callable[..., tuple[int, str, str]]

@@ -1,0 +1,154 @@
+"""Plans of TensorRT for RTX side by side: of a file, of the network before pruning, of rounded widths, of FP16."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from darkprune.darknet.weights import Header
+from darkprune.graph.graph import Graph
+from darkprune.graph.stats import totals
+from darkprune.graph.weights import NetworkWeights
+from darkprune.onnx.file import write_onnx
+from darkprune.onnx.model import build_onnx
+from darkprune.onnx.options import ExportOptions, LeftOut
+from darkprune.onnx.precision import to_half
+from darkprune.onnx.quantize import quantize_onnx, write_model
+from darkprune.progress import Progress, silent, track
+from darkprune.targets import target
+from darkprune.tensorrt.operators import tensor_types
+from darkprune.tensorrt.plan import EnginePlan, plan_file
+from darkprune.tensorrt.widths import rounded_up
+
+_MB = 1e6
+
+
+@dataclass(frozen=True)
+class Plans:
+    """What TensorRT for RTX plans for a network, on a processor and without running it.
+
+    Attributes:
+        network: the network's plan.
+        others: by name: `original` before pruning, `rounded` with its widths rounded up to what the target wants,
+            `fp16` where the network's is INT8.
+        multiple: what `rounded` is rounded to.
+    """
+
+    network: EnginePlan
+    others: Mapping[str, EnginePlan]
+    multiple: int = 8
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the plans say against the file."""
+        found, rounded, half = [], self.others.get("rounded"), self.others.get("fp16")
+        if rounded is not None and _saves(rounded, self.network):
+            found.append(
+                f"widths that are no multiples of {self.multiple} are padded: {_figures(self.network)}; rounded up to "
+                f"multiples it would be {_figures(rounded)}: prune with --target, or --round-to {self.multiple}"
+            )
+        if half is not None and half.bytes_written < self.network.bytes_written:
+            found.append(
+                f"INT8: {_figures(self.network)}; in FP16 it would be {_figures(half)}: take FP16 unless INT8 is "
+                "measured to be faster"
+            )
+        return tuple(found)
+
+    def to_json(self) -> dict[str, object]:
+        """Returns the figures as JSON values."""
+        return {"network": self.network.to_json(), **{name: plan.to_json() for name, plan in self.others.items()}}
+
+
+def _saves(plan: EnginePlan, other: EnginePlan) -> bool:
+    fewer = len(plan.kernels) < len(other.kernels) or plan.bytes_written < other.bytes_written
+    return fewer and plan.bytes_written <= 1.02 * other.bytes_written
+
+
+def _figures(plan: EnginePlan) -> str:
+    return f"{len(plan.kernels)} kernels write {plan.bytes_written / _MB:.1f} MB per image"
+
+
+@dataclass(frozen=True)
+class PlannedNetwork:
+    """A network, and the form in which it is planned.
+
+    Attributes:
+        graph: the network.
+        options: what its file is made for.
+        precision: what the engine will compute in.
+        left_out: layers that stay in higher precision in INT8.
+    """
+
+    graph: Graph
+    options: ExportOptions
+    precision: str
+    left_out: LeftOut
+
+    def plan(self) -> EnginePlan:
+        """Plans it with weights of no meaning, on which a plan does not depend.
+
+        Raises:
+            ExportError: options that do not fit it, or TensorRT for RTX refuses its file.
+        """
+        options = replace(self.options, names=(), plan_hash="")
+        with TemporaryDirectory(prefix="darkprune-") as folder:
+            path, weights = Path(folder) / "network.onnx", Path(folder) / "any.weights"
+            _write_any(self.graph, weights)
+            with NetworkWeights(self.graph, weights) as pair:
+                network = build_onnx(pair, options)
+                if self.precision == "int8":
+                    types = tensor_types(network.model.graph)
+                    ranges = {name: (-1.0, 1.0) for name, kind in types.items() if kind == "FP32"}
+                    place = target(options.target)
+                    write_model(quantize_onnx(network, self.graph, ranges, self.left_out, place), path)
+                else:
+                    write_onnx(to_half(network) if self.precision == "fp16" else network, path)
+            return plan_file(path)
+
+
+def compare_plans(
+    network: PlannedNetwork, path: Path | None = None, original: Graph | None = None, progress: Progress = silent
+) -> Plans:
+    """Plans a network, and what it is to be compared with.
+
+    Args:
+        network: what is planned.
+        path: its file, where that is written in its precision.
+        original: the network before pruning, where it is at hand.
+        progress: gets an event per plan.
+
+    Raises:
+        ExportError: TensorRT for RTX refuses the file.
+    """
+    multiple, wanted = target(network.options.target).round_to, dict[str, PlannedNetwork]()
+    if original is not None:
+        wanted["original"] = replace(network, graph=original)
+    rounded = rounded_up(network.graph, multiple) if network.options.plan_hash else None
+    if rounded is not None and rounded is not network.graph:
+        wanted["rounded"] = replace(network, graph=rounded)
+    if network.precision == "int8":
+        wanted["fp16"] = replace(network, precision="fp16")
+    step = track(progress, "planning with TensorRT for RTX", 1 + len(wanted), "plan")
+    plan = plan_file(path) if path is not None else network.plan()
+    step()
+    others = {}
+    for name, other in wanted.items() if plan.kernels else ():
+        others[name] = other.plan()
+        step()
+    return Plans(plan, others, multiple)
+
+
+def _write_any(graph: Graph, path: Path) -> None:
+    """Writes a weights file of one value throughout: positive, as variances have to be."""
+    header = Header()
+    left = (totals(graph, header.size).bytes - header.size) // 4
+    block = np.full(1 << 18, 0.1, "<f4")
+    with path.open("wb") as file:
+        file.write(header.encode())
+        while left > 0:
+            file.write(block[:left].data)
+            left -= len(block)
