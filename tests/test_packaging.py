@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[1]
 #: what an import is called -> the distribution that brings it
 DISTRIBUTION = {"cv2": "opencv-python-headless", "faster_coco_eval": "faster-coco-eval"}
 #: installed by other means
-NOT_DECLARED = {"tensorrt", "typing_extensions"}  # the latter comes with torch
+NOT_DECLARED = {"tensorrt", "typing_extensions", "_typeshed"}  # comes with torch; for type checkers only
 
 
 def _files(folder: Path, pattern: str = "*") -> list[Path]:
@@ -83,10 +83,10 @@ def test_the_extra_that_an_error_names_brings_the_module() -> None:
 
 
 def test_all_is_every_extra_for_use_that_is_free() -> None:
-    """Without what the tests need, and without NVIDIA's proprietary wheels, which a user chooses."""
+    """Without what tests and documents need, and without NVIDIA's proprietary wheels, which a user chooses."""
     extras = _project()["optional-dependencies"]
     (entry,) = extras["all"]
-    assert set(re.fullmatch(r"darkprune\[(.*)\]", entry)[1].split(",")) == set(extras) - {"all", "rtx", "test"}  # type: ignore[index]
+    assert set(re.fullmatch(r"darkprune\[(.*)\]", entry)[1].split(",")) == set(extras) - {"all", "docs", "rtx", "test"}  # type: ignore[index]
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ import torch
 
 from darkprune.graph.weights import open_pair
 from darkprune.network import Network, load_weights
-from darkprune.network.modules import base
 from darkprune.runners.opencv_runner import OpenCvRunner
 from tests.assets import ABSENT
 
@@ -27,8 +26,7 @@ READABLE = [folder for folder in CHECKPOINTS if folder.name != "yolo-fastest-1.1
 
 
 @pytest.mark.parametrize("folder", READABLE, ids=lambda folder: folder.name)
-def test_opencv_agrees_layer_by_layer(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(base, "BN_EPSILON", 1e-6)  # OpenCV's
+def test_opencv_agrees_layer_by_layer(folder: Path) -> None:
     (cfg,), (path,) = folder.glob("*.cfg"), folder.glob("*.weights")
     with open_pair(cfg, path) as weights:
         network = Network(weights.graph, channels_last=True).eval()
