@@ -37,7 +37,7 @@ class Timing:
         cfg, weights: its files.
         graph: the network as it was run.
         latency: per run.
-        layers_ms: milliseconds by layer index; None where the program does not tell.
+        layers_ms: milliseconds by layer index; None where the program does not measure it.
     """
 
     cfg: str
@@ -60,7 +60,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Gain:
-    """What the network with fewer operations saves; all are fractions but the first.
+    """Savings of the network with fewer operations; all are fractions but the first.
 
     Attributes:
         speed_up: median over the runs of the larger network's time divided by the smaller one's.
@@ -87,7 +87,7 @@ class BenchResult:
     Attributes:
         runner: the program that ran them.
         networks: in the order in which they were given.
-        gain: what the smaller of two saves.
+        gain: savings of the smaller of two.
     """
 
     runner: str
@@ -110,7 +110,7 @@ def bench(
     """Times a network on random images, or two networks in turn, so that a machine's drift meets both alike.
 
     Args:
-        network: what is timed.
+        network: a detector.
         settings: how; by default 50 runs of one image.
         against: a second network.
         progress: gets events.

@@ -42,7 +42,7 @@ def evaluate(
     """Measures the mean average precision of a network, as `darknet detector map` does, and COCO's.
 
     Args:
-        network: what is evaluated.
+        network: the detector.
         data: labelled images: a .data file, a list, a Pascal VOC folder, COCO JSON, a folder of images/ and labels/.
         settings: how; by default on the split `valid`.
         progress: gets events.

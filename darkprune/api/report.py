@@ -191,7 +191,7 @@ def _measure(
     """Measures what can be measured; a report is written even where the networks cannot be run.
 
     Returns:
-        The measurements, and what is wrong with the images.
+        The measurements, and problems of the images.
     """
     if not networks:
         return Measurements(), ()
@@ -222,7 +222,7 @@ def _measure(
 
 
 def _dataset(settings: ReportSettings, graph: Graph) -> tuple[Dataset | None, tuple[str, ...]]:
-    """Returns the labelled images, if some are given, and what is wrong with them."""
+    """Returns the labelled images, if some are given, and their problems."""
     if settings.data is None:
         return None, ()
     labelled = open_labelled(settings.data, settings.split, settings.names, heads_of(graph)[-1].classes)

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from darkprune.errors import DataError
-from darkprune.training.records.log import column, read_log
+from darkprune.training.records.log import NO_CURVE, read_curves
 from darkprune.training.sparsity.gamma_figure import quantile
 from darkprune.training.sparsity.gammas import GammaRecord, read_gammas
 
@@ -48,8 +48,7 @@ def draw_sparsity(runs: Mapping[str, Path], save: Callable[[str, bytes], None]) 
 
 
 def _draw_map(axes: Axes, name: str, log: Path, colour: str) -> None:
-    rows = read_log(log) if log.is_file() else []
-    steps, values = column(rows, "map50") if rows and "map50" in rows[0] else ([], [])
+    steps, values = (read_curves(log) if log.is_file() else {}).get("map50", NO_CURVE)
     if steps:
         axes.plot(steps, [100 * value for value in values], "o-", markersize=3, color=colour, label=name)
 

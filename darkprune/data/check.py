@@ -1,4 +1,4 @@
-"""Finds what is wrong with a data set before any time is spent on it."""
+"""Checks of a data set, before any time is spent on it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def check_dataset(
     workers: int = 4,
     progress: Progress = silent,
 ) -> list[DataProblem]:
-    """Lists what is wrong with a set.
+    """Lists the problems of a set.
 
     Args:
         dataset: the set.
@@ -120,7 +120,7 @@ def check_objects(objects: Objects, file: Path, classes: int | None, image: str 
 
 
 def _check_image(record: ImageRecord, classes: int | None, decode: bool) -> tuple[list[DataProblem], set[int]]:
-    """Returns what is wrong with an image and its labels, and the class numbers in them."""
+    """Returns the problems of an image and its labels, and its class numbers."""
     reading: LabelReading = record.labels.read()
     problems = [*reading.problems, *check_objects(reading.objects, record.labels.file, classes, record.path.name)]
     problems.sort(key=lambda problem: problem.line or 0)

@@ -21,7 +21,7 @@ def read_names(path: Path) -> tuple[tuple[str, ...], list[DataProblem]]:
     """Reads a names file: line i is the name of class i.
 
     Returns:
-        The names, and what is odd about the file.
+        The names, and problems of the file.
 
     Raises:
         DataError: it cannot be read or is empty.

@@ -24,8 +24,8 @@ class DataProblem:
     Attributes:
         file: the file to look into.
         line: 1-based line, None where the file has none or the whole file is meant.
-        message: what is wrong and what comes of it, on one line.
-        kind: what is concerned, for counting: a list of images, the names, a missing label file, a label line, a class
+        message: the problem and its consequence, on one line.
+        kind: of the problem, for counting: a list of images, the names, a missing label file, a label line, a class
             number, an image.
     """
 
@@ -44,7 +44,7 @@ class Objects:
     """The labelled objects of one image.
 
     Attributes:
-        boxes: (n, 4) float32, cx, cy, w, h relative to the image, as the file says them (not clipped).
+        boxes: (n, 4) float32, cx, cy, w, h relative to the image, as written in the file (not clipped).
         classes: (n,) int64, not checked against any network.
         difficult: (n,) bool; neither missed nor found objects of this kind count (VOC `difficult`, COCO `iscrowd`).
         lines: (n,) int64, 1-based line in the label file, 0 where the form has no lines.
@@ -93,7 +93,7 @@ def join_objects(first: Objects, second: Objects) -> Objects:
 
 @dataclass(frozen=True, eq=False)
 class LabelReading:
-    """What reading one image's labels gave: the usable objects, and what was wrong."""
+    """The usable objects of one image, and the problems of its label file."""
 
     objects: Objects
     problems: tuple[DataProblem, ...] = ()
@@ -120,7 +120,7 @@ class StoredLabels:
     reading: LabelReading
 
     def read(self) -> LabelReading:
-        """Returns what was stored."""
+        """Returns the stored labels."""
         return self.reading
 
 
@@ -140,7 +140,7 @@ class ImageRecord:
     height: int | None = None
 
     def objects(self) -> Objects:
-        """Reads the labels and drops what is wrong with them (`check_dataset` tells)."""
+        """Reads the labels without their problems (`check_dataset` lists those)."""
         return self.labels.read().objects
 
 
@@ -152,7 +152,7 @@ class Dataset:
         name: a short name for tables and errors.
         class_names: the name of class i at position i; may be empty where no names are known.
         images: in the order of the list.
-        problems: what was found wrong while the set was recognised.
+        problems: found while the set was recognised.
         source: the file or folder that it was read from.
         form: what it was taken for ("Pascal VOC"), for messages.
         has_splits: whether the form tells training and validation images apart; else every split is the whole set.

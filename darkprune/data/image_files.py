@@ -80,7 +80,7 @@ class Listed(NamedTuple):
     Attributes:
         base: folder that the path is relative to.
         text: the path, as it leads to the image.
-        odd: how it differs from the line as it stands; a key of `_ODD`, or empty.
+        odd: kind of difference to the line in the list, a key of `_ODD`; empty if none.
     """
 
     base: Path
@@ -105,7 +105,7 @@ def find_listed(text: str, bases: Sequence[Path]) -> Listed:
         bases: folders that a relative path may be relative to.
 
     Returns:
-        The first path that exists, else the line as it stands.
+        The first path that exists, else the line itself.
     """
     stripped = text.strip()
     slashed = stripped.replace("\\", "/")

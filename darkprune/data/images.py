@@ -24,7 +24,7 @@ MAX_IMAGE_BYTES = 1 << 30
 MAX_PIXELS = 1 << 27
 LETTERBOX_FILL = np.float32(0.5)
 _SENSOR_BITS = (8, 10, 12, 14)  #: cameras with fewer than 16 bits keep their values in the lower ones
-_GREY = 128  #: with which OpenCV fills what is missing of a JPEG
+_GREY = 128  #: OpenCV fills missing parts of a JPEG with it
 
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # errors are raised; nothing is printed beside
 
@@ -46,7 +46,7 @@ def read_image(path: Path, channels: int = 3) -> Pixels:
 
 
 def check_image(path: Path) -> str | None:
-    """Decodes an image file and returns what is odd about it.
+    """Decodes an image file and returns a problem that does not prevent that; None if there is none.
 
     Raises:
         DataError: as `read_image`.
@@ -65,7 +65,7 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def _decode(path: Path, channels: int) -> tuple[Pixels, str | None]:
-    """Returns an image, and what is odd about its file."""
+    """Returns an image, and a problem of its file that did not prevent decoding."""
     if channels not in (1, 3):
         raise DataError(f"{path}: an image has 1 or 3 channels, but the network's input has {channels}")
     data = read_file(path, MAX_IMAGE_BYTES, "an image")

@@ -21,7 +21,7 @@ class Labelled:
 
     Attributes:
         dataset: the images.
-        warnings: what is wrong with some of them.
+        warnings: problems of some of them.
     """
 
     dataset: Dataset

@@ -59,7 +59,7 @@ def load_image(
 
     Args:
         path: the image file.
-        shape: what the network takes.
+        shape: input of the network.
         out: (c, h, w) to write to, if any.
         view: what of the decoded image is to be seen; all of it without.
 
@@ -80,7 +80,7 @@ def batch_of(frames: Sequence[Pixels], shape: InputShape) -> Batch:
 
     Args:
         frames: (h, w, c) uint8 each, RGB or grey as the network takes.
-        shape: what the network takes.
+        shape: input of the network.
     """
     images = np.empty((len(frames), shape.channels, shape.height, shape.width), np.float32)
     fit = letterbox if shape.letterbox else resize
@@ -104,7 +104,7 @@ def load_batches(
 
     Args:
         paths: image files.
-        shape: what the network takes.
+        shape: input of the network.
         batch: images per batch; the last may have fewer, and so has any with unreadable images (even none).
         workers: threads; by default one per core, at most 16.
         ahead: batches that are prepared while one is in use; bounds the memory.

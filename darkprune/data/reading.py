@@ -28,10 +28,10 @@ def read_dataset(path: Path | str, split: str = "valid", names: Path | str | Non
             Pascal VOC, COCO, images with darknet labels, or one with a .data or YAML file.
         split: `train`, `valid`, or a name that the form knows (a key of the .data file, a VOC image set). A list or a
             JSON file is one split, so that it does not matter there.
-        names: a names file that gives the order of the classes, in place of what the form has.
+        names: a names file that gives the order of the classes, in place of the form's own.
 
     Returns:
-        The set; `Dataset.problems` and `check_dataset` say what is wrong inside it.
+        The set; `check_dataset` lists its problems.
 
     Raises:
         DataError: the form is not known, or the set cannot be read at all: it points nowhere, is empty, is not text…

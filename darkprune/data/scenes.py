@@ -168,10 +168,10 @@ def _bar(random: np.random.Generator, size: int) -> Mask:
 
 
 def _paint(random: np.random.Generator, image: Image, mask: Mask) -> None:
-    """Fills a mask with a shaded colour that differs from what is behind it."""
-    behind = image[mask > 0].mean(axis=0) if (mask > 0).any() else np.full(3, 128.0)
+    """Fills a mask with a shaded colour that differs from the background."""
+    background = image[mask > 0].mean(axis=0) if (mask > 0).any() else np.full(3, 128.0)
     colour = random.uniform(0, 255, 3)
-    while np.abs(colour - behind).max() < 60:
+    while np.abs(colour - background).max() < 60:
         colour = random.uniform(0, 255, 3)
     shade = np.linspace(random.uniform(0.75, 1), random.uniform(0.75, 1), image.shape[0])[:, None, None]
     alpha = mask[..., None] / 255.0

@@ -15,7 +15,7 @@ def read_lines(path: Path, limit: int, what: str) -> list[str]:
     """Reads a text file as lines without their ends (LF, CRLF or CR).
 
     Bytes that are not UTF-8 stay as they are (surrogate escapes), so that odd file names still open. UTF-16 is read
-    where a byte order mark says so.
+    where there is a byte order mark.
 
     Raises:
         DataError: it cannot be read, is larger than `limit` bytes, or is binary.

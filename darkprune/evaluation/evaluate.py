@@ -1,4 +1,4 @@
-"""Evaluation: what a network finds on a labelled set, scored."""
+"""Evaluation of a network on a labelled set."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ HeadKind = Literal["yolo", "Gaussian_yolo", "region"]
 
 @dataclass(frozen=True)
 class Head:
-    """What decoding has to know of a detection layer.
+    """A detection layer, as decoding needs it.
 
     Attributes:
         kind: the section's name.

@@ -1,4 +1,4 @@
-"""What evaluation needs to know of a network, read off its graph."""
+"""Heads and input of a network, as evaluation needs them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def heads_of(graph: Graph) -> tuple[Head, ...]:
 
 
 def input_shape(graph: Graph) -> InputShape:
-    """Returns what the network takes."""
+    """Returns the input of a network."""
     net = graph.net
     return InputShape(net.input.w, net.input.h, net.input.c, net.letter_box)
 

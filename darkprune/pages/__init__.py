@@ -1,1 +1,1 @@
-"""Pages for people: a network drawn, a run told in one HTML file."""
+"""HTML pages: the structure of a network, and the report about a run."""

@@ -38,7 +38,7 @@ class Missing:
     """A section that the page does not have.
 
     Attributes:
-        what: what is missing.
+        what: the missing part.
         how: the command that makes it, or the reason.
     """
 

@@ -1,6 +1,6 @@
-"""HTML and SVG as trees of the standard library: what is well-formed and escaped by construction.
+"""HTML and SVG as trees of the standard library, so that they are well-formed and escaped by construction.
 
-Class names, file names and cfg text come from strangers. They only ever enter as text or attribute values of a tree,
+Class names, file names and cfg text may come from anybody. They only enter as text or attribute values of a tree,
 which the serialiser escapes; nothing is pasted into markup.
 """
 
@@ -16,7 +16,7 @@ from darkprune import __version__
 
 Node: TypeAlias = "Element | str | int | float | Iterable[Node] | None"
 MOST_TEXT = 4000  #: characters of one piece of text
-#: the page may load nothing and run nothing, whatever a stranger's file makes of it
+#: the page loads and runs nothing, whatever is in the files that it shows
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
@@ -44,7 +44,7 @@ def _value(value: str | float) -> str:
 
 
 def clean(text: str) -> str:
-    """Takes out what no page may hold (control characters), and the end of what is too long."""
+    """Replaces control characters, and cuts text that is too long."""
     shown = "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text[:MOST_TEXT])
     return f"{shown}…" if len(text) > MOST_TEXT else shown
 

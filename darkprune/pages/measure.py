@@ -86,7 +86,7 @@ class ImageAttention:
 
     Attributes:
         name: of the image.
-        picture: what the networks are given, JPEG.
+        picture: input of the networks, JPEG.
         taps: per compared layer.
     """
 
@@ -105,7 +105,7 @@ class Measurements:
         seconds: of every timed run, per network.
         samples: images with boxes.
         attention: per image.
-        problems: what is missing -> why.
+        problems: missing part -> reason.
     """
 
     runner: str = ""

@@ -40,7 +40,7 @@ def network_page(structure: Structure) -> bytes:
 
 
 def network_sections(structure: Structure) -> list[Element]:
-    """Returns what is drawn of a structure, for the network's own page and for reports."""
+    """Returns the drawings and tables of a structure."""
     return [
         tag("h2", "At a glance"),
         tag("div", draw_overview(structure), class_="scroll", tabindex="0"),
@@ -139,7 +139,7 @@ def explanation(structure: Structure) -> str:
     """Says how to read the overview."""
     text = "Every bar is a layer: channels upwards, multiply-adds downwards."
     if structure.slim:
-        text += " Dark is what stays, pale what was there before."
+        text += " Dark: after. Pale: before."
     if structure.channels.coupled_sets:
         text += " Dots on one line are convolutions that keep the same channels."
     more = len(structure.channels.coupled_sets) - MOST_SETS
@@ -161,9 +161,9 @@ def _layers_table(structure: Structure) -> Element:
     gutter = Gutter(structure.graph)
     makers = structure.channels.producers
     most = max((structure.graph[index].output.c for index in makers), default=1)
-    dearest = max((layer.macs for layer in structure.graph), default=1) or 1
+    most_macs = max((layer.macs for layer in structure.graph), default=1) or 1
     starts = {group.first for group in structure.groups}
-    rows = [_row(structure, layer, gutter, most, dearest, layer.index in starts) for layer in structure.graph]
+    rows = [_row(structure, layer, gutter, most, most_macs, layer.index in starts) for layer in structure.graph]
     width = "channels, before → after" if structure.slim else "channels"
     head = ("", "layer", "", "kind", "detail", "reads", "map", width, "", "params", "MACs", "")
     numbers = {1, 8, 9, 10}
@@ -172,14 +172,14 @@ def _layers_table(structure: Structure) -> Element:
     return tag("div", whole, class_="scroll tall", tabindex="0")
 
 
-def _row(structure: Structure, layer: Layer, gutter: Gutter, most: int, dearest: int, starts: bool) -> Element:
+def _row(structure: Structure, layer: Layer, gutter: Gutter, most: int, most_macs: int, starts: bool) -> Element:
     number = structure.group_numbers[layer.index]
     after = structure.after(layer)
     gone = structure.slim is not None and after is None
     shown = after or layer
     group = None if number is None else structure.groups[number].name
     reads = ", ".join("input" if source < 0 else str(source) for source in layer.sources)
-    share = f"--part:{100 * shown.macs / dearest:.1f}%" if shown.macs else None
+    share = f"--part:{100 * shown.macs / most_macs:.1f}%" if shown.macs else None
     styles = {"first": starts, "gone": gone, f"g{(number or 0) % 8}": number is not None}
     return tag(
         "tr",

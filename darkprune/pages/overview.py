@@ -13,7 +13,7 @@ _WIDE = 1200.0
 _LEFT = 34.0
 _TOP = 20.0
 _HIGH = 120.0  #: of the widest layer
-_WORK = 46.0  #: of the dearest layer, downwards
+_WORK = 46.0  #: of the layer with the most operations, downwards
 MOST_SETS = 24  #: coupled sets that get a line
 
 
@@ -26,7 +26,7 @@ def draw_overview(structure: Structure) -> Element:
     bands = base + _WORK + 8
     height = bands + 22 + 13 * len(sets)
     most = max((layer.output.c for layer in layers), default=1) or 1
-    dearest = max((layer.macs for layer in layers), default=1) or 1
+    most_macs = max((layer.macs for layer in layers), default=1) or 1
 
     def bar(layer: Layer, value: float, style: str, down: bool = False) -> Element | None:
         tall = value * (_WORK if down else _HIGH)
@@ -46,8 +46,8 @@ def draw_overview(structure: Structure) -> Element:
                 tag("title", _describe(structure, layer)),
                 bar(layer, layer.output.c / most, "was") if structure.slim else None,
                 bar(layer, after.output.c / most if after else 0, "is"),
-                bar(layer, layer.macs / dearest, "was", down=True) if structure.slim else None,
-                bar(layer, after.macs / dearest if after else 0, "is", down=True),
+                bar(layer, layer.macs / most_macs, "was", down=True) if structure.slim else None,
+                bar(layer, after.macs / most_macs if after else 0, "is", down=True),
                 class_=None if number is None else f"g{number % 8}",
             )
         )
@@ -75,17 +75,17 @@ def _describe(structure: Structure, layer: Layer) -> str:
 
 
 def _scales(structure: Structure, pitch: float) -> Iterator[Element]:
-    """Writes the size of the maps where it changes, as far as there is room."""
-    last, room = "", 0.0
+    """Writes the size of the maps where it changes, where there is space."""
+    last, free_from = "", 0.0
     for layer in structure.graph:
         scale = f"{layer.output.w}×{layer.output.h}" if layer.output.is_map and layer.output.h > 1 else last
         if scale == last:
             continue
         x, last = _LEFT + layer.index * pitch, scale
         yield tag("path", d=f"M{x:g} {_TOP - 6:g}V{_TOP + _HIGH:g}", class_="axis")
-        if x >= room:
+        if x >= free_from:
             yield tag("text", scale, x=x + 2, y=_TOP - 8)
-            room = x + 7.0 * len(scale)
+            free_from = x + 7.0 * len(scale)
 
 
 def _bands(structure: Structure, pitch: float, y: float) -> Iterator[Element]:

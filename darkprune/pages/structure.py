@@ -1,4 +1,4 @@
-"""What a network's drawing shows: its layers, groups and couplings, and what a slimmer network has in their place."""
+"""The structure of a network for drawing: layers, groups and couplings, beside those of a slimmer network."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from darkprune.surgery.units import check_units
 
 @dataclass(frozen=True)
 class Slim:
-    """A network that another was cut to.
+    """The result of cutting a network.
 
     Attributes:
         graph: the slim network.
@@ -38,7 +38,7 @@ class Structure:
     Attributes:
         graph: the network, before pruning.
         groups: its division.
-        slim: what it became, if that is shown.
+        slim: the result of cutting it, if that is shown.
     """
 
     graph: Graph
@@ -62,7 +62,7 @@ class Structure:
         return tuple(_letters(number) for number in range(len(self.channels.coupled_sets)))
 
     def after(self, layer: Layer) -> Layer | None:
-        """Returns what the slim network has in a layer's place; None where it is gone, or nothing is compared."""
+        """Returns the layer of the slim network that corresponds to a layer; None where there is none."""
         if self.slim is None or layer.index not in self.slim.number:
             return None
         return self.slim.graph[self.slim.number[layer.index]]
@@ -82,7 +82,7 @@ class Structure:
 
 
 def read_slim(graph: Graph, path: Path) -> Slim:
-    """Reads what a network was cut to.
+    """Reads the result of cutting a network.
 
     Args:
         graph: the original.
@@ -114,7 +114,7 @@ def slim_of_plan(graph: Graph, plan: Plan) -> Slim:
 
 
 def pair_graphs(graph: Graph, slim: Graph, plan: Plan | None) -> Slim:
-    """Finds for every layer of a network what a slim one has in its place.
+    """Finds the corresponding layers of two networks.
 
     Args:
         graph, slim: the networks.
@@ -133,7 +133,7 @@ def pair_graphs(graph: Graph, slim: Graph, plan: Plan | None) -> Slim:
         if slim[place].name != graph[index].name:
             raise GraphError(
                 f"{names}: layer {index} is {graph[index].name} in one and {slim[place].name} in the other; "
-                "give the network that was cut and what it was cut to"
+                "give a network and the result of cutting it"
             )
     return Slim(slim, {index: place for place, index in enumerate(kept)})
 

@@ -57,7 +57,7 @@ def lay_lanes(graph: Graph) -> tuple[Lane, ...]:
 
 
 class Gutter:
-    """Draws, row by row, what passes beside the layers."""
+    """Draws the connections beside the layers, row by row."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
@@ -93,7 +93,7 @@ class Gutter:
         return out + into + through
 
 
-#: the layers' signs and what they stand for; they have to be told apart without colour
+#: the layers' signs and their meaning; they differ in shape, not only in colour
 SIGNS = {
     "convolution": "convolution",
     "grouped": "depthwise or grouped",

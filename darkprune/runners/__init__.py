@@ -1,1 +1,1 @@
-"""Programs that run a Darknet pair: each behind one interface, imported only when asked for."""
+"""Programs that run networks, all through one interface; each is imported when it is first used."""

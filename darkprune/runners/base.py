@@ -1,4 +1,4 @@
-"""The one interface to programs that run a network, and the choice among those at hand."""
+"""The interface to programs that run a network, and the choice among those that are installed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class LoadedNetwork(ABC):
     """A network that is ready to run.
 
     Attributes:
-        graph: what was loaded.
+        graph: of the network.
     """
 
     graph: Graph
@@ -44,7 +44,7 @@ class LoadedNetwork(ABC):
             images: a batch.
 
         Returns:
-            Layer index -> milliseconds; None where the program does not tell.
+            Layer index -> milliseconds; None where the program does not measure it.
         """
         return None
 
@@ -75,7 +75,7 @@ class Runner(ABC):
         """Loads a pair.
 
         Args:
-            graph: the network; its text is what is loaded.
+            graph: the network; the program loads its text.
             weights: its weights file.
             taps: whether `outputs` will be asked for; without it the program may fuse layers to be faster.
 

@@ -115,7 +115,7 @@ def write_heads(
         With `taps` the layers, with the tensors' names.
 
     Raises:
-        ExportError: a layer that ONNX cannot say.
+        ExportError: a layer that ONNX has no operators for.
     """
     with NetworkWeights(graph, weights) as pair:
         network = build_onnx(pair, ExportOptions(target=target, batch=batch))

@@ -12,7 +12,7 @@ import pytest
 from darkprune.errors import TrainingError
 from darkprune.training.records.board import Board
 from darkprune.training.records.curves import draw_curves, save_figure
-from darkprune.training.records.log import Log, column, read_log
+from darkprune.training.records.log import Log, read_curves, read_rows
 from darkprune.training.sparsity.gamma_figure import gamma_figure
 from darkprune.training.sparsity.gammas import GammaRecord, read_gammas
 
@@ -26,14 +26,14 @@ def test_rows_behind_the_state_are_cut_off(tmp_path: Path) -> None:
     log.close()
     with path.open("a") as file:
         file.write("6,0.")  # a row that was being written
-    assert [row["step"] for row in read_log(path)] == ["1", "2", "3", "4", "5"]
+    assert [row["step"] for row in read_rows(path)] == ["1", "2", "3", "4", "5"]
     log = Log(path, ("loss", "map50"), 3)
     log.add(4, {"loss": 9.0})
     log.close()
-    rows = read_log(path)
-    assert [row["step"] for row in rows] == ["1", "2", "3", "4"]
-    assert column(rows, "loss") == ([1, 2, 3, 4], [0.3333333, 0.6666667, 1.0, 9.0])
-    assert column(rows, "map50") == ([], [])
+    curves = read_curves(path)
+    assert list(curves["loss"].steps) == [1, 2, 3, 4]
+    assert list(curves["loss"].values) == [0.3333333, 0.6666667, 1.0, 9.0]
+    assert not curves["map50"].values
 
 
 def test_other_columns_are_not_mixed(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_other_columns_are_not_mixed(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="other columns"):
         Log(path, ("loss", "more"), 1)
     path.write_text("something else\n")
-    assert read_log(path) == []
+    assert read_curves(path) == {}
 
 
 def test_curves_are_pictures(tmp_path: Path) -> None:

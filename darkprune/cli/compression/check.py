@@ -1,4 +1,4 @@
-"""`darkprune check`: what is wrong with a data set, before any time is spent on it."""
+"""`darkprune check`: lists the problems of a data set."""
 
 from __future__ import annotations
 

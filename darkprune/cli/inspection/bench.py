@@ -1,4 +1,4 @@
-"""`darkprune bench`: how fast a pair runs, and what pruning gained."""
+"""`darkprune bench`: latency of a pair, or of two in turn."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _print(result: BenchResult) -> None:
             f"{100 * gain.time_saved:.1f} % of the time"
         )
         if gain.share is not None:
-            print(f"{100 * gain.share:.0f} % of what the operations promised became time")
+            print(f"{100 * gain.share:.0f} % of the saved operations became saved time")
 
 
 def _print_layers(timing: Timing, most: int) -> None:
@@ -84,7 +84,7 @@ def _print_layers(timing: Timing, most: int) -> None:
 
 
 def _has_odd_width(layer: Layer) -> bool:
-    """Tells whether vector units handle a convolution's width badly; the image's channels are nobody's choice."""
+    """Tells whether vector units handle a convolution's width badly; the channels of the image do not count."""
     if not isinstance(layer.kind, Convolutional) or layer.inputs[0].c <= 4:
         return False
     return layer.output.c % 8 != 0 or layer.inputs[0].c % 8 != 0

@@ -101,7 +101,7 @@ def read_coco(path: Path, names: Path | None = None, has_splits: bool = False) -
 
 
 class _Reader:
-    """Reads the parts of a document and collects what is wrong with them.
+    """Reads the parts of a document and collects their problems.
 
     Attributes:
         problems: so far.

@@ -54,7 +54,7 @@ class DataFile:
     spaced: dict[str, str]
 
     def find(self, key: str) -> tuple[Path, DataProblem | None]:
-        """Returns the file that a key names, and what is odd about that.
+        """Returns the file that a key names, and a problem with that, if any.
 
         Raises:
             DataError: the key points nowhere.
@@ -133,7 +133,7 @@ def records_of_list(
         difficult: paths from which the label files of difficult objects follow, line by line (`difficult=` in .data).
 
     Returns:
-        The images, and what is odd about the list.
+        The images, and the problems of the list.
 
     Raises:
         DataError: the list cannot be read or is empty, or the list of difficult objects has another length.

@@ -2,7 +2,7 @@
 
 darknet reads them as a stream of numbers, five at a time, whatever the lines (`read_boxes`): several objects on a line
 are several objects, and one number too many or too few shifts all that follow. What other tools write into such files
-(a score behind the box, a polygon, class `0.0`) is read here as it was meant, and reported.
+(a score after the box, a polygon, class `0.0`) is read here as it was meant, and reported.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class DarknetLabels:
 
 
 def read_label_file(path: Path) -> LabelReading:
-    """Reads the objects of a label file; what is odd about it is reported.
+    """Reads the objects of a label file, and reports its problems.
 
     Like darknet it stops at a line that holds something else than numbers.
     """
@@ -96,7 +96,7 @@ class _Other(NamedTuple):
     Attributes:
         rows: objects in it.
         kind: of the problem.
-        problem: what is wrong with it; empty if nothing.
+        problem: in words; empty if there is none.
     """
 
     rows: Sequence[Row] = ()

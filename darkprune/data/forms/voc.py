@@ -1,7 +1,7 @@
 """Pascal VOC: Annotations/*.xml, ImageSets/Main/*.txt, JPEGImages/.
 
 Boxes become relative as in darknet's `voc_label.py`: centre = (min + max)/2 − 1, size = max − min, over the image's
-size. The XML is read with expat directly: it gives line numbers, and a document type, which is the door to entity
+size. The XML is read with expat directly: it gives line numbers, and a document type, which would allow entity
 expansion, is refused where it starts.
 """
 
@@ -282,7 +282,7 @@ def _parse(file: Path) -> _Annotation:
 
 
 class _RefusedError(Exception):
-    """The document is well-formed so far but not what an annotation may be."""
+    """The document may be well-formed, but is no annotation."""
 
 
 class _Collector:

@@ -17,7 +17,7 @@ from darkprune.pages.context import MOST_DRAWN, Missing, ReportContext, Section,
 from darkprune.pages.markup import Node, table, tag
 from darkprune.runs.json_file import JsonValue
 from darkprune.training.records.curves import PERCENT, curves_figure
-from darkprune.training.records.log import column, read_log
+from darkprune.training.records.log import FIRST, NO_CURVE, read_curves
 
 #: columns of a log that are about speed
 _SPEED = ("step", "images_per_s", "wait")
@@ -43,12 +43,12 @@ def curves(context: ReportContext) -> Section | Missing:
 
 
 def _training(context: ReportContext, training: TrainingFolder, diagram: str | None) -> list[Node]:
-    rows = read_log(training.log)
-    if not rows:
+    curves = read_curves(training.log)
+    if not curves:
         return [tag("h3", training.name), tag("p", "log.csv has no complete row yet.")]
-    facts = [f"{rows[-1]['step']} steps"]
+    facts = [f"{curves[FIRST].steps[-1]} steps"]
     for name in PERCENT:
-        steps, values = column(rows, name)
+        steps, values = curves.get(name, NO_CURVE)
         if values:
             best = max(range(len(values)), key=values.__getitem__)
             facts.append(
@@ -56,10 +56,10 @@ def _training(context: ReportContext, training: TrainingFolder, diagram: str | N
             )
     nodes: list[Node] = [tag("h3", training.name), tag("p", "; ".join(facts))]
     if diagram is not None:
-        names = [name for name in rows[0] if name not in _SPEED]
+        names = [name for name in curves if name not in _SPEED]
         names = sorted(names, key=lambda name: (name != "loss", name not in PERCENT, name == "rate"))[:MOST_CURVES]
         alt = f"curves of {training.name}: {', '.join(names)}"
-        nodes.append(context.diagrams.add(diagram, partial(curves_figure, rows, names), alt))
+        nodes.append(context.diagrams.add(diagram, partial(curves_figure, curves, names), alt))
     return nodes
 
 

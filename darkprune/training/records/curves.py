@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from darkprune.darknet.output import atomic_file
-from darkprune.training.records.log import column, read_log
+from darkprune.training.records.log import Curve, read_curves
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,35 +32,34 @@ def draw_curves(log: Path, target: Path, columns: Sequence[str]) -> None:
     Raises:
         OutputError: the picture cannot be written.
     """
-    figure = curves_figure(read_log(log), columns)
+    figure = curves_figure(read_curves(log), columns)
     if figure is not None:
         save_figure(figure, target)
 
 
-def curves_figure(rows: Sequence[Mapping[str, str]], columns: Sequence[str]) -> Figure | None:
+def curves_figure(curves: Mapping[str, Curve], columns: Sequence[str]) -> Figure | None:
     """Draws a panel per column, two in a row: the values pale, their averages on top.
 
     Args:
-        rows: of a log.
+        curves: of a log, by column.
         columns: names; those without values are left out, fractions such as mAP are drawn in percent.
 
     Returns:
         The figure; None where matplotlib is not installed, or nothing is to be drawn.
     """
-    curves = [(name, *column(rows, name)) for name in columns]
-    curves = [(name, steps, values) for name, steps, values in curves if steps]
-    across = min(2, len(curves))
-    down = -(-len(curves) // max(1, across))
+    drawn = [(name, *curves[name]) for name in columns if name in curves and curves[name].steps]
+    across = min(2, len(drawn))
+    down = -(-len(drawn) // max(1, across))
     figure = new_figure(9 if across > 1 else 5, 0.3 + 1.75 * down)
-    if figure is None or not curves:
+    if figure is None or not drawn:
         return None
     panels = figure.subplots(down, across, squeeze=False, sharex=True)
-    for axis, (name, steps, values) in zip(panels.flat, curves, strict=False):
+    for axis, (name, steps, values) in zip(panels.flat, drawn, strict=False):
         _panel(axis, name, steps, values)
-    for axis in panels.flat[len(curves) :]:
+    for axis in panels.flat[len(drawn) :]:
         axis.set_visible(False)
     for place in range(across):
-        last = (len(curves) - 1 - place) // across
+        last = (len(drawn) - 1 - place) // across
         panels[last, place].set_xlabel("step")
         panels[last, place].tick_params(labelbottom=True)
     return figure

@@ -5,8 +5,12 @@ from __future__ import annotations
 import csv
 import math
 import os
-from collections.abc import Mapping, Sequence
+import re
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from darkprune.darknet.output import atomic_file
 from darkprune.errors import OutputError, TrainingError
@@ -14,6 +18,8 @@ from darkprune.training.records.board import Board
 
 FIRST = "step"
 MAX_FIELD = 64
+MAX_LINE = 1 << 16
+_STEP = re.compile(r"\d{1,18}", re.ASCII)
 
 
 class Log:
@@ -39,7 +45,7 @@ class Log:
         self.path = path
         self.columns = (FIRST, *columns)
         self._board = board
-        kept = [row for row in read_log(path) if int(row[FIRST]) <= keep] if keep and path.exists() else []
+        kept = [row for row in read_rows(path) if int(row[FIRST]) <= keep] if keep and path.exists() else []
         if kept and tuple(kept[0]) != self.columns:
             raise TrainingError(f"{path}: has other columns than this run would write; remove it to continue")
         lines = [",".join(self.columns), *(",".join(row.values()) for row in kept)]
@@ -78,32 +84,42 @@ class Log:
             raise OutputError(f"{self.path}: cannot be written ({error.strerror})") from None
 
 
-def read_log(path: Path) -> list[dict[str, str]]:
-    """Reads the complete rows of a table; the last one may have been cut off."""
+def read_rows(path: Path) -> Iterator[dict[str, str]]:
+    """Yields the complete rows of a table; the last one may have been cut off."""
     with path.open(encoding="utf-8", errors="replace", newline="") as file:
-        rows = [row for row in csv.reader(file) if row]
-    if not rows or not rows[0] or rows[0][0] != FIRST:
-        return []
-    names = rows[0]
-    return [
-        dict(zip(names, row, strict=True))
-        for row in rows[1:]
-        if len(row) == len(names) and row[0].isascii() and row[0].isdigit() and max(map(len, row)) <= MAX_FIELD
-    ]
+        rows = csv.reader(iter(lambda: file.readline(MAX_LINE), ""))
+        with suppress(csv.Error):  # what follows is no table
+            names = next(rows, [])
+            if names[:1] != [FIRST]:
+                return
+            for row in rows:
+                if len(row) == len(names) and max(map(len, row)) <= MAX_FIELD and _STEP.fullmatch(row[0]):
+                    yield dict(zip(names, row, strict=True))
 
 
-def column(rows: Sequence[Mapping[str, str]], name: str) -> tuple[list[int], list[float]]:
-    """Returns the steps and values of a column where it has values."""
-    steps, values = [], []
-    for row in rows:
-        try:
-            value = float(row.get(name) or "nan")
-        except ValueError:
-            continue
-        if math.isfinite(value):
-            steps.append(int(row[FIRST]))
-            values.append(value)
-    return steps, values
+class Curve(NamedTuple):
+    """The values of a column, and the steps that they belong to."""
+
+    steps: array[int]
+    values: array[float]
+
+
+NO_CURVE = Curve(array("q"), array("d"))
+
+
+def read_curves(path: Path) -> dict[str, Curve]:
+    """Reads the columns of a table with their finite values; nothing but these is kept in memory."""
+    curves: dict[str, Curve] = {}
+    for row in read_rows(path):
+        step = int(row[FIRST])
+        for name, text in row.items():
+            curve = curves.setdefault(name, Curve(array("q"), array("d")))
+            with suppress(ValueError):
+                value = float(text or "nan")
+                if math.isfinite(value):
+                    curve.steps.append(step)
+                    curve.values.append(value)
+    return curves
 
 
 def _cell(value: float | None) -> str:
