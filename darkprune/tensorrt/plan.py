@@ -37,8 +37,8 @@ _SYNCHRONISATION = frozenset({"signal", "wait"})  # between streams: no kernels
 _FUSED = re.compile(r"__myl_(\w+?)_myl\d+_\d+")
 #: parts of a fused kernel that move values without computing any: cast, concatenation, slice, shape, order, padding
 _MOVES = frozenset({"Cast", "Conc", "Slic", "Resh", "Tran", "Move", "Repl", "Pad"})
-#: parts of a change to INT8 and back: scale, limit, round
-_QUANTISATION = frozenset({"Mul", "Min", "Max", "Roun"})
+#: parts of a change to INT8 and back: scale, limit, round, cast
+_QUANTISATION = frozenset({"Mul", "Min", "Max", "Roun", "Cast"})
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Kernel:
     def is_quantisation(self) -> bool:
         """Whether it does nothing but change between INT8 and a higher precision."""
         types = {tensor.type for tensor in (*self.inputs, *self.outputs)}
-        return "Int8" in types and len(types) > 1 and bool(self.steps) and set(self.steps) <= _MOVES | _QUANTISATION
+        return "Int8" in types and len(types) > 1 and bool(self.steps) and set(self.steps) <= _QUANTISATION
 
     @property
     def is_convolution(self) -> bool:

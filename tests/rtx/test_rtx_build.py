@@ -1,0 +1,133 @@
+"""The board's own code on the real library: parser, options, profiles, progress, Ctrl-C, portable engines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+import darkprune as dp
+from darkprune.cli.main import main
+from darkprune.errors import ExportError, RunnerError
+from darkprune.kit.board.runtime import RuntimeFailure
+from darkprune.kit.board.runtime.build import BuildOptions, Serialized, serialize
+from darkprune.kit.board.runtime.command import import_tensorrt
+from darkprune.kit.board.runtime.dialects import DialectRtx, choose
+from darkprune.runners.base import get_runner
+from darkprune.tensorrt.plan import read_kernels
+from darkprune.tensorrt.run import has_gpu
+from tests.rtx.networks import FAMILY, needs_rtx, rtx
+
+pytestmark = needs_rtx
+no_gpu = pytest.mark.skipif(has_gpu(), reason="there is a GPU here")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with family.cfg, its weights and names, and FP16 files of a fixed and an open batch size."""
+    place = tmp_path_factory.mktemp("family")
+    (place / "family.cfg").write_text(FAMILY, encoding="utf-8")
+    (place / "family.names").write_text("a\nb\nc\n", encoding="utf-8")
+    dp.init(dp.load(place / "family.cfg"), place / "family.weights", dp.InitSettings(vary=True))
+    pair = dp.load(place / "family.cfg", place / "family.weights")
+    for name, batch in (("fixed", 1), ("open", "dynamic")):
+        settings = dp.ExportSettings(target="rtx", batch=batch, static=True)
+        assert dp.export(pair, place / f"{name}.onnx", settings).file.facts["precision"] == "fp16"
+    return place
+
+
+def built(path: Path, lines: list[str] | None = None, **options: object) -> Serialized:
+    told = [] if lines is None else lines
+    how = BuildOptions(**{"precision": "fp16", "file_precision": "fp16", **options})  # type: ignore[arg-type]
+    return serialize(rtx(), None, str(path), how, None, told.append, detailed=True)
+
+
+def test_the_module_is_found_and_recognised() -> None:
+    assert isinstance(choose(rtx()), DialectRtx)
+    assert import_tensorrt().__name__ in ("tensorrt", rtx().__name__)
+
+
+def test_options_reach_the_library(folder: Path) -> None:
+    lines: list[str] = []
+    result = built(folder / "fixed.onnx", lines, tf32=False, workspace_mb=512)
+    assert result.remarks == []
+    assert len(bytes(result.engine)) > 10_000
+    assert lines[0].endswith("steps")  # of its progress monitor
+    assert read_kernels(result.log.lines)
+    assert not result.log.errors
+
+
+def test_an_open_batch_size_needs_a_profile(folder: Path) -> None:
+    result = built(folder / "open.onnx", batch=(1, 2, 4))
+    text = "\n".join(result.log.lines)
+    assert "MinShape: [1,3,64,64], OptShape: [2,3,64,64], MaxShape: [4,3,64,64]" in text
+    with pytest.raises(RuntimeFailure, match="batch size is open, give --batch"):
+        built(folder / "open.onnx")
+    with pytest.raises(RuntimeFailure, match="fixed batch of 1"):
+        built(folder / "fixed.onnx", batch=(2, 2, 2))
+
+
+def test_timings_are_not_kept(folder: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "timings"
+    cache.write_bytes(b"damaged")
+    assert built(folder / "fixed.onnx", timing_cache=str(cache)).remarks == [
+        f"{cache}: not used, TensorRT for RTX keeps no timings"
+    ]
+    assert cache.read_bytes() == b"damaged"
+
+
+def test_compute_capabilities(folder: Path) -> None:
+    assert bytes(built(folder / "fixed.onnx", compute_capability=75).engine)
+    with pytest.raises(RuntimeFailure, match=r"compute capability 33: choose one of 120, .*75, 80"):
+        built(folder / "fixed.onnx", compute_capability=33)
+
+
+def test_precision_comes_from_the_file(folder: Path) -> None:
+    with pytest.raises(RuntimeFailure, match="takes the precision from the ONNX file, which is FP16"):
+        built(folder / "fixed.onnx", precision="int8")
+
+
+def test_ctrl_c_ends_a_build(folder: Path) -> None:
+    class Interrupting(list[str]):
+        def append(self, line: str) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        built(folder / "fixed.onnx", Interrupting())
+
+
+def test_the_parsers_own_words(tmp_path: Path) -> None:
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3]) for name in "xy")
+    node = helper.make_node("NoSuchOperator", ["x"], ["y"], domain="nowhere")
+    graph = helper.make_graph([node], "g", [x], [y])
+    opsets = [helper.make_opsetid("", 13), helper.make_opsetid("nowhere", 1)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets), str(tmp_path / "x.onnx"))
+    with pytest.raises(RuntimeFailure, match=r"x\.onnx: the ONNX parser refuses it: .*Plugin not found"):
+        built(tmp_path / "x.onnx", precision="fp32", file_precision="fp32")
+
+
+@no_gpu
+def test_an_engine_for_other_machines(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "tensorrt", None)
+    engine = tmp_path / "x.engine"
+    result = dp.build_engine(folder / "fixed.onnx", engine, dp.EngineSettings(compute_capability=75))
+    assert result.agreement.skipped == "built without a GPU, so it was not run"
+    facts = json.loads((tmp_path / "x.engine.json").read_text())
+    assert (facts["portable"], facts["gpu"]) == (True, "RTX GPUs of compute capability 7.5")
+    assert (facts["precision"], facts["tensorrt"]) == ("fp16", rtx().__version__)
+    assert any("FP16" in line for line in result.summary)
+    assert main(["engine", str(folder / "fixed.onnx"), "-o", str(engine), "--overwrite"]) == 0
+    out = capsys.readouterr().out
+    assert "TensorRT for RTX" in out
+    assert "for any RTX GPU from Ampere on" in out
+    settings = dp.EngineSettings(int8=True, calibration_cache=folder / "family.cfg")
+    with pytest.raises(ExportError, match="export it with --int8"):
+        dp.build_engine(folder / "fixed.onnx", tmp_path / "y.engine", settings)
+    graph = dp.load(folder / "family.cfg").graph
+    with pytest.raises(RunnerError, match=r"libcudart: not found|CUDA"):
+        get_runner("tensorrt").load(graph, engine)
