@@ -8,7 +8,9 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import signal
 import sys
+import threading
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from importlib import import_module
@@ -130,6 +132,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # γ on a terminal that has no Greek
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _interrupt)  # cleans up as Ctrl-C does
     try:
         return _run(given)
     except KeyboardInterrupt as stop:
@@ -151,6 +155,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(error, OSError):
             _mute()
         return 2 if isinstance(error, UsageError) else 1
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _run(given: list[str]) -> int:
