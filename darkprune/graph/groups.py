@@ -1,4 +1,4 @@
-"""Division of a network's layers into groups (METHODS §2.1)."""
+"""Division of a network's layers into groups."""
 
 from __future__ import annotations
 

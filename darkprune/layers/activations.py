@@ -91,7 +91,7 @@ def activate(name: str, x: Floats) -> Floats:
 
 
 def mean_under_normal(name: str, scale: Floats, shift: Floats) -> Floats:
-    """Computes E[f(scale·z + shift)] with z ~ N(0, 1), elementwise (METHODS §2.4); f(shift) where scale is 0.
+    """Computes E[f(scale·z + shift)] with z ~ N(0, 1), elementwise; f(shift) where scale is 0.
 
     Piecewise linear functions have a closed form; the others use Gauss-Hermite quadrature.
     """
@@ -112,7 +112,7 @@ def _mean_relu(scale: Floats, shift: Floats) -> Floats:
     return np.where(scale > 0, shift * cdf + scale * pdf, np.maximum(shift, 0))
 
 
-#: the β of a carrier channel, which holds the constant c = act(β) ≠ 0 (METHODS §2.4); relu6 is 0 on AlexeyAB's CPU
+#: the β of a carrier channel, which holds the constant c = act(β) ≠ 0; relu6 is 0 on AlexeyAB's CPU
 CARRIER_SHIFT: dict[str, float] = {
     name: 0.0 if name == "logistic" else 1.0
     for name in ("linear", "relu", "leaky", "revleaky", "relie", "logistic", "tanh", "mish", "swish", "gelu", "elu",

@@ -243,7 +243,7 @@ class ScaleChannels(Kind):
     def constant(self, inputs: Sequence[Floats], blob: BlobReader) -> Floats:
         """Constant x factor, where the factor is the constant (or mean) that its own branch gives.
 
-        The true factor depends on the image: exact only where the constant is 0 (METHODS §2.4).
+        The true factor depends on the image: exact only where the constant is 0.
         """
         factors, values = inputs  # with scale_wh one factor for all
         return activations.activate(self.activation, values * factors)

@@ -1,4 +1,4 @@
-"""How much each group loses (METHODS §2.2)."""
+"""How much each group loses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Budgets: what shall remain of a network, and the ratio that leaves it (METHODS §7)."""
+"""Budgets: what shall remain of a network, and the ratio that leaves it."""
 
 from __future__ import annotations
 

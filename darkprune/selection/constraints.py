@@ -1,4 +1,4 @@
-"""From a public mask to widths that can be: floors, `round_to`, equal blocks (METHODS §2.2, §2.3).
+"""From a public mask to widths that can be: floors, `round_to`, equal blocks.
 
 Channels are only ever given back, the dearest first, until floors, multiples and equal counts hold all at once; keeping
 everything always satisfies them, so the process ends.

@@ -1,4 +1,4 @@
-"""What pruning a group costs, measured, and the ratios that meet a budget at the least summed loss (METHODS §7).
+"""What pruning a group costs, measured, and the ratios that meet a budget at the least summed loss.
 
 A curve says for some ratios of one group, all others whole, which part of the network's ability is retained. What
 several groups retain is taken as the product of what each does alone, so that their losses −log(retained) add up.

@@ -1,4 +1,4 @@
-"""From a pair and settings to a plan: score, mark, merge, settle, carriers, in this fixed order (METHODS §2.2)."""
+"""From a pair and settings to a plan: score, mark, merge, settle, carriers, in this fixed order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How channels of a network vary together, estimated from the filters alone: similarity without images (METHODS §4).
+"""How channels of a network vary together, estimated from the filters alone: similarity without images.
 
 A batch-normalised channel is taken for normal before its activation, with mean β and deviation |γ|, and two channels of
 a layer for correlated as their filters are (the cosine between them, times the signs of γ). The activation makes of

@@ -1,4 +1,4 @@
-"""The last percent of a budget: single channels taken and given back where a ratio is too coarse (METHODS §7).
+"""The last percent of a budget: single channels taken and given back where a ratio is too coarse.
 
 With `round_to` one step of a ratio may cost more than a budget's tolerance. A step here concerns one *component*: an
 atom, or the atoms that equal blocks bind together. `settle` has the last word on every step, so that floors, multiples

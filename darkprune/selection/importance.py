@@ -1,4 +1,4 @@
-"""Scores of channels: how much a producing layer's output channel matters (METHODS §2.2).
+"""Scores of channels: how much a producing layer's output channel matters.
 
 A score is only compared within its *family*: |γ| of batch-normalised layers in one, norms of weights in another.
 """

@@ -1,4 +1,4 @@
-"""The second stage of [SIM]: a channel that another explains well is replaced by it (METHODS §4).
+"""The second stage of [SIM]: a channel that another explains well is replaced by it.
 
 Where y_i ≈ a·y_j + b, every consumer takes w_j ← w_j + a·w_i and Σ w_i·b, and i goes. a and b belong to a *tap*:
 the map that a consumer reads. Candidates are channels of one atom, which occur in the same producers and blocks, so

@@ -1,4 +1,4 @@
-"""Layer pruning within a budget: how many residual units have to go (METHODS §6, §7)."""
+"""Layer pruning within a budget: how many residual units have to go."""
 
 from __future__ import annotations
 

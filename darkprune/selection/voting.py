@@ -1,4 +1,4 @@
-"""Marks per group, and the public mask of coupled convolutions (METHODS §2.2, §2.3)."""
+"""Marks per group, and the public mask of coupled convolutions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a pruned network should compute, worked out without darkprune: the referee of the cut (METHODS §2.4).
+"""What a pruned network should compute, worked out without darkprune: the referee of the cut.
 
 Takes from a plan only which channels of which layers stay and which are carriers. From there on everything is derived
 anew: where a removed channel comes out at each layer, what constant it leaves there, and what its consumers make of it.

@@ -1,4 +1,4 @@
-"""Budgets: reading them, and meeting them within 1 % with multiples and floors (METHODS §7)."""
+"""Budgets: reading them, and meeting them within 1 % with multiples and floors."""
 
 from __future__ import annotations
 

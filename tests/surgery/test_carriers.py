@@ -1,4 +1,4 @@
-"""Carriers: where they are needed, which are chosen, what they look like in the file (METHODS §2.4)."""
+"""Carriers: where they are needed, which are chosen, what they look like in the file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which channels go: ranks and thresholds, public masks, allocations, groups (METHODS §2.1 to §2.3)."""
+"""Which channels go: ranks and thresholds, public masks, allocations, groups."""
 
 from __future__ import annotations
 

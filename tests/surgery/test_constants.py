@@ -1,4 +1,4 @@
-"""What removed channels leave behind: means, preimages, constants at every tap (METHODS §2.4)."""
+"""What removed channels leave behind: means, preimages, constants at every tap."""
 
 from __future__ import annotations
 

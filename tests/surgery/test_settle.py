@@ -1,4 +1,4 @@
-"""Widths that can be: floors, multiples, equal blocks (METHODS §2.2, §2.3)."""
+"""Widths that can be: floors, multiples, equal blocks."""
 
 from __future__ import annotations
 
