@@ -19,8 +19,8 @@ from darkprune.evaluation.control import control_networks
 from darkprune.evaluation.of_graph import heads_of
 from darkprune.graph.weights import NetworkWeights
 from darkprune.progress import Progress, reporting
-from darkprune.runners.base import FAST_FIRST, RUNNERS, LoadedNetwork, load_with_any
-from darkprune.runners.measure import DISTANCE, MAP, distance_to, map_of
+from darkprune.runners.base import FAST_FIRST, RUNNERS, load_with_any
+from darkprune.runners.measure import MAP, Measure, map_of, without_labels
 from darkprune.runs.digests import digest_of_images, digest_of_labels, plain
 from darkprune.runs.lock import locked
 from darkprune.runs.provenance import write_provenance
@@ -72,7 +72,7 @@ class CliffSettings(ChannelSettings):
             raise UsageError("--allocation explicit has a ratio per group; a sweep goes by one ratio")
         if self.data is None and self.images is None:
             raise UsageError(
-                "give --data F (labelled images: mAP) or --images DIR (unlabelled: distance of the outputs)"
+                "give --data F (labelled images: mAP) or --images DIR (unlabelled: agreement with the unpruned network)"
             )
         if self.looks_at_images and self.images is None:
             flag = f"--recover {self.recover}" if self.recover != "none" else f"--criterion {self.criterion}"
@@ -172,9 +172,9 @@ class _Work:
         paths: images that are measured on.
         samples: images that are scored and fitted on; None where none are.
         runner: program that runs the networks.
-        original: the unpruned network in it.
+        measure: gives one number for a network.
         origin: what all points have in common.
-        warnings: what is wrong with the labelled images.
+        warnings: what is wrong with the images.
     """
 
     pair: Pair
@@ -184,7 +184,7 @@ class _Work:
     paths: tuple[Path, ...]
     samples: Samples | None
     runner: str
-    original: LoadedNetwork
+    measure: Measure
     origin: Origin
     warnings: tuple[str, ...] = ()
 
@@ -208,8 +208,13 @@ class _Work:
             warnings = labelled.warnings
             paths = tuple(record.path for record in dataset.images)
         runner, original = load_with_any(graph, pair.weights_file, settings.runner, taps=False, order=FAST_FIRST)
+        if dataset is not None:
+            metric, measure = MAP, map_of(dataset, settings.batch)
+        else:
+            metric, measure, problem = without_labels(original, paths, settings.batch, progress)
+            warnings = (problem,) if problem else ()
         decided = {
-            "metric": DISTANCE if dataset is None else MAP,
+            "metric": metric,
             "runner": runner,
             "recover": settings.recover,
             "selection": Selection.of(settings).described(),
@@ -230,17 +235,15 @@ class _Work:
             paths=paths,
             samples=samples,
             runner=runner,
-            original=original,
+            measure=measure,
             origin=Origin("cliff", plain(decided), inputs),
         )
 
     def sweep(self, records: RecordFile) -> Sweep:
         """Measures what is not measured yet."""
         settings, pair = self.settings, self.pair
-        batch = settings.batch
-        measure = distance_to(self.original, self.paths, batch) if self.dataset is None else map_of(self.dataset, batch)
         bench = SweepBench(
-            records=records, origin=self.origin, runner=self.runner, measure=measure, progress=self.progress
+            records=records, origin=self.origin, runner=self.runner, measure=self.measure, progress=self.progress
         )
         selection = Selection.of(settings)
         with pair.open() as weights:

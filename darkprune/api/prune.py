@@ -318,7 +318,8 @@ class _Work:
             from darkprune.refit.recover import recover
 
             surgery, recovery = recover(surgery, samples, settings.recover, self._progress)
-        return compare(surgery, recovery, labelled, self._progress)
+        held_out = samples.held_out.paths if samples is not None else ()
+        return compare(surgery, recovery, labelled, held_out, self._progress)
 
     def _read_samples(self) -> Samples | None:
         settings = self._settings

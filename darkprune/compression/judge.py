@@ -7,11 +7,10 @@ from pathlib import Path
 
 from darkprune.compression.network import RunNetwork
 from darkprune.data.image_files import images_of
-from darkprune.errors import DataError
 from darkprune.graph.graph import Graph
 from darkprune.progress import Progress, say
 from darkprune.runners.base import FAST_FIRST, LoadedNetwork, load_with_any
-from darkprune.runners.measure import AGREEMENT, DISTANCE, Measure, agreement_with, distance_to
+from darkprune.runners.measure import Measure, without_labels
 
 
 class Judge:
@@ -43,13 +42,11 @@ class Judge:
         return {name: measure(_loaded(graph, weights), progress)}
 
     def _prepared(self, progress: Progress) -> tuple[str, Measure]:
-        paths = images_of(self._images)
         original = _loaded(self._original.pair().graph, self._original.weights)
-        try:
-            return AGREEMENT, agreement_with(original, paths, progress=progress)
-        except DataError as error:
-            say(progress, f"warning: {error}; compared by the distance of the outputs instead")
-            return DISTANCE, distance_to(original, paths)
+        metric, measure, problem = without_labels(original, images_of(self._images), progress=progress)
+        if problem:
+            say(progress, f"warning: {problem}")
+        return metric, measure
 
 
 def _loaded(graph: Graph, weights: Path) -> LoadedNetwork:

@@ -1,14 +1,13 @@
 """The control of a pruned network: the unpruned one at the input size with as many operations.
 
 Shrinking the input costs nothing, so pruning has to do better than that. Input sizes come in steps; at a number of
-operations between two of them the control is interpolated. It needs labels: the output distance does not compare
-networks of different input sizes well.
+operations between two of them the control is interpolated. It is measured by mAP or agreement: the output distance does
+not compare networks of different input sizes well.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -16,37 +15,6 @@ from darkprune.errors import DarkpruneError
 from darkprune.graph.graph import Graph, with_input_size
 
 STEP = 32  #: input sides are multiples of it, as the stride of most networks' coarsest head is
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One network in the comparison.
-
-    Attributes:
-        name: `original`, `pruned`, `recovered` or `control`.
-        width, height: of the input, in pixels.
-        macs: multiply-adds for one image.
-        distance: output distance to the original on held-out images; None where it was not measured or says nothing.
-        map50: mAP@0.5 as a fraction; None without labels.
-        control: mAP@0.5 of the control at as many operations; None without labels, and for the control itself.
-    """
-
-    name: str
-    width: int
-    height: int
-    macs: int
-    distance: float | None = None
-    map50: float | None = None
-    control: float | None = None
-
-    @classmethod
-    def of(cls, name: str, graph: Graph, distance: float | None = None, map50: float | None = None) -> Figure:
-        """Takes size and operations from a graph."""
-        return cls(name, graph.net.input.w, graph.net.input.h, graph.macs, distance, map50)
-
-    def to_json(self) -> dict[str, object]:
-        """Returns the fields."""
-        return asdict(self)
 
 
 def control_networks(graph: Graph, macs: Iterable[int]) -> list[Graph]:

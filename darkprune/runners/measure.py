@@ -7,6 +7,7 @@ from pathlib import Path
 
 from darkprune.data.dataset import Dataset
 from darkprune.data.samples import Sample
+from darkprune.errors import DataError
 from darkprune.evaluation.agreement import Agreement
 from darkprune.evaluation.detector import Detector, Loading
 from darkprune.evaluation.evaluate import evaluate_detector
@@ -57,3 +58,28 @@ def distance_to(original: LoadedNetwork, paths: Sequence[Path], batch: int = BAT
     heads_of(graph)  # without one there is nothing to measure
     distance = OutputDistance(original.head_maps, graph, Sample(tuple(paths), input_shape(graph), max(1, batch)))
     return lambda network, progress: distance.of(network.head_maps, input_shape(network.graph), progress)
+
+
+def without_labels(
+    original: LoadedNetwork, paths: Sequence[Path], batch: int = BATCH, progress: Progress = silent
+) -> tuple[str, Measure, str]:
+    """Chooses how networks are compared with their original without labels.
+
+    Args:
+        original: the network to compare with.
+        paths: images that were not used to make the others.
+        batch: images at a time.
+        progress: gets the events of the original's run.
+
+    Returns:
+        `agreement`, or `distance` where the original detects nothing in these images; what measures it; and in the
+        second case why.
+
+    Raises:
+        DataError: no image can be read.
+    """
+    try:
+        return AGREEMENT, agreement_with(original, paths, batch, progress), ""
+    except DataError as error:
+        problem = f"{error}; compared by the distance of the outputs instead"
+        return DISTANCE, distance_to(original, paths, batch), problem

@@ -1,76 +1,140 @@
-"""The result of pruning beside the original and its control: operations, output distance, mAP."""
+"""The result of pruning beside the original, and beside the original at a smaller input with as many operations."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from darkprune.data.dataset import Dataset
-from darkprune.evaluation.control import Figure, control_at, control_networks
+from darkprune.errors import DataError
+from darkprune.evaluation.control import control_at, control_networks
 from darkprune.graph.graph import Graph
 from darkprune.progress import Progress, silent
-from darkprune.runners.base import FAST_FIRST, load_with_any
-from darkprune.runners.measure import map_of
+from darkprune.runners.base import FAST_FIRST, LoadedNetwork, load_with_any
+from darkprune.runners.measure import Measure, agreement_with, map_of
 from darkprune.surgery.surgery import Surgery
 
 if TYPE_CHECKING:  # without images no torch is needed
     from darkprune.refit.recover import Recovery
 
+MOST_IMAGES = 32  #: held-out images that agreement is measured on: each of four networks runs on them
+
+
+@dataclass(frozen=True)
+class ComparedNetwork:
+    """One network in the comparison.
+
+    Attributes:
+        name: `original`, `pruned`, `recovered` or `control`.
+        width, height: of the input, in pixels.
+        macs: multiply-adds for one image.
+        distance: output distance to the original on held-out images; None where it was not measured.
+        map50: mAP@0.5 as a fraction; None without labels.
+        agreement: with what the original detects on held-out images; None with labels, and without images.
+        control: mAP@0.5 or agreement of the control at as many operations; None for the control itself.
+    """
+
+    name: str
+    width: int
+    height: int
+    macs: int
+    distance: float | None = None
+    map50: float | None = None
+    agreement: float | None = None
+    control: float | None = None
+
+    @classmethod
+    def of(cls, name: str, graph: Graph, distance: float | None = None) -> ComparedNetwork:
+        """Takes size and operations from a graph."""
+        return cls(name, graph.net.input.w, graph.net.input.h, graph.macs, distance)
+
+    @property
+    def quality(self) -> float | None:
+        """mAP@0.5 where there are labels, else the agreement."""
+        return self.agreement if self.map50 is None else self.map50
+
+    def to_json(self) -> dict[str, object]:
+        """Returns the fields."""
+        return dict(vars(self))
+
 
 def compare(
-    surgery: Surgery, recovery: Recovery | None, dataset: Dataset | None, progress: Progress = silent
+    surgery: Surgery,
+    recovery: Recovery | None,
+    dataset: Dataset | None,
+    held_out: Sequence[Path] = (),
+    progress: Progress = silent,
 ) -> Surgery:
-    """Compares a result with the original, and the original at a smaller input with as many operations.
+    """Compares a result with the original and its control, by mAP, or without labels by agreement.
 
     Args:
         surgery: what was cut, and repaired if it was.
         recovery: what was measured on unlabelled images.
-        dataset: labelled images, for mAP.
+        dataset: labelled images.
+        held_out: unlabelled images that nothing was fitted on; used without labels.
         progress: gets an event per batch of images.
 
     Returns:
         The surgery with the comparison among its findings, and a warning where the control is better.
     """
     original, slim = surgery.original, surgery.graph
-
-    def measured(name: str, weights: Path, graph: Graph) -> float | None:
-        if dataset is None:
-            return None
-        _, network = load_with_any(graph, weights, None, taps=False, order=FAST_FIRST)
-        return map_of(dataset, task=f"evaluating the {name} network")(network, progress)
-
-    weights = original.path
-    before = measured("original", weights, original.graph)
-    figures = [Figure.of("original", original.graph, 0.0 if recovery else None, before)]
-    last = "pruned"
+    measured = _measure(surgery, dataset, held_out[:MOST_IMAGES], progress)
+    first = ComparedNetwork.of("original", original.graph, 0.0 if recovery else None)
+    first = measured(first, original.path, original.graph)
+    networks, name = [first], "pruned"
     if recovery is not None and recovery.how != "none":
-        last = "recovered"
-        figures.append(Figure.of("pruned", slim, recovery.distance_before))
-    distance = recovery.distance_after if recovery else None
+        name = "recovered"
+        networks.append(ComparedNetwork.of("pruned", slim, recovery.distance_before))
     with surgery.temporary_weights() as path:
-        result = Figure.of(last, slim, distance, measured(last, path, slim))
+        result = measured(ComparedNetwork.of(name, slim, recovery.distance_after if recovery else None), path, slim)
     _, *smaller = control_networks(original.graph, [slim.macs])
-    controls = [Figure.of("control", graph, None, measured("control", weights, graph)) for graph in smaller]
-    points = [(each.macs, each.map50) for each in (figures[0], *controls) if each.map50 is not None]
+    controls = [measured(ComparedNetwork.of("control", graph), original.path, graph) for graph in smaller]
+    points = [(each.macs, each.quality) for each in (first, *controls) if each.quality is not None]
     if smaller and points:
         result = replace(result, control=control_at(points, slim.macs))
-    figures += [result, *controls]
-    comparison = [figure.to_json() for figure in figures]
-    findings = {**surgery.findings, "comparison": comparison}
+    comparison = [network.to_json() for network in (*networks, result, *controls)]
     return replace(
         surgery,
-        findings={"recovery": None, "search": None, **findings},
+        findings={"recovery": None, "search": None, **surgery.findings, "comparison": comparison},
         warnings=(*surgery.warnings, *_warnings(result)),
     )
 
 
-def _warnings(result: Figure) -> list[str]:
-    """Says so where the control is better."""
-    if result.control is None or result.map50 is None or result.map50 > result.control:
+def _measure(
+    surgery: Surgery, dataset: Dataset | None, held_out: Sequence[Path], progress: Progress
+) -> Callable[[ComparedNetwork, Path, Graph], ComparedNetwork]:
+    """Returns what fills in the mAP or the agreement of a network, given its weights and its graph."""
+    original = surgery.original
+
+    def loaded(weights: Path, graph: Graph) -> LoadedNetwork:
+        return load_with_any(graph, weights, None, taps=False, order=FAST_FIRST)[1]
+
+    agreement: Measure | None = None
+    if dataset is None and held_out:
+        with suppress(DataError):  # where the original detects nothing the distance has to do
+            agreement = agreement_with(loaded(original.path, original.graph), held_out, progress=progress)
+
+    def measured(network: ComparedNetwork, weights: Path, graph: Graph) -> ComparedNetwork:
+        if dataset is not None:
+            value = map_of(dataset, task=f"evaluating the {network.name} network")(loaded(weights, graph), progress)
+            return replace(network, map50=value)
+        if agreement is not None:
+            return replace(network, agreement=agreement(loaded(weights, graph), progress))
+        return network
+
+    return measured
+
+
+def _warnings(result: ComparedNetwork) -> list[str]:
+    """Returns a warning where the control is better."""
+    if result.control is None or result.quality is None or result.quality > result.control:
         return []
+    what = "mAP" if result.map50 is not None else "agreement"
     return [
-        f"the unpruned network at a smaller input has {100 * result.control:.2f} % mAP at as many operations "
-        f"({result.macs / 1e9:.3f} G multiply-adds), this result {100 * result.map50:.2f} %: take the smaller input, "
+        f"the unpruned network at a smaller input has {100 * result.control:.2f} % {what} at as many operations "
+        f"({result.macs / 1e9:.3f} G multiply-adds), this result {100 * result.quality:.2f} %: take the smaller input, "
         "or train on"
     ]

@@ -8,13 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from darkprune.darknet.output import atomic_file
-from darkprune.runners.measure import MAP
+from darkprune.runners.measure import AGREEMENT, DISTANCE, MAP
 from darkprune.sweep.points import Sweep, SweepCurve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _Points = Sequence[tuple[float, float]]
+LABELS = {
+    MAP: "mAP@0.5, %",
+    AGREEMENT: "agreement with the unpruned network, %",
+    DISTANCE: "distance to the unpruned outputs",
+}
 
 
 def can_draw() -> bool:
@@ -35,7 +40,7 @@ def draw_sweep(folder: Path, sweep: Sweep, name: str) -> list[str]:
     """
     from matplotlib.figure import Figure  # no pyplot: no window system is looked for
 
-    percent = 100 if sweep.metric == MAP else 1
+    percent = 1 if sweep.metric == DISTANCE else 100
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.add_subplot()
     axes.margins(x=0.1, y=0.1)
@@ -56,7 +61,7 @@ def draw_sweep(folder: Path, sweep: Sweep, name: str) -> list[str]:
         ends = by_ratio[fall.from_ratio], by_ratio[fall.to_ratio]
         axes.axvspan(*ends, alpha=0.15, color="gray", label="cliff, pruned")
     axes.set(xlabel="operations removed, % (numbers: ratio)", title=name)
-    axes.set_ylabel("mAP@0.5, %" if percent == 100 else "distance to the unpruned outputs")
+    axes.set_ylabel(LABELS[sweep.metric])
     axes.grid(alpha=0.3)
     axes.legend()
     for kind, metadata in (("png", None), ("svg", {"Date": None})):

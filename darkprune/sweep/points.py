@@ -9,7 +9,7 @@ from pathlib import Path
 
 from darkprune.errors import OutputError
 from darkprune.evaluation.control import control_at
-from darkprune.runners.measure import MAP
+from darkprune.runners.measure import DISTANCE
 from darkprune.runs.digests import plain
 from darkprune.runs.json_file import JsonValue
 from darkprune.runs.record import Origin, Record
@@ -29,7 +29,7 @@ class Point:
         width, height: of the input, in pixels.
         params: stored floats.
         macs: multiply-adds for one image.
-        value: mAP@0.5 (a fraction), or the distance to the unpruned network's outputs.
+        value: mAP@0.5 or agreement (fractions), or the distance to the unpruned network's outputs.
     """
 
     kind: str
@@ -134,7 +134,7 @@ class Sweep:
     """Everything that was measured.
 
     Attributes:
-        metric: `mAP@0.5` (more is better) or `distance` (less is).
+        metric: `mAP@0.5` or `agreement` (more is better), or `distance` (less is).
         pruned: without recovery.
         recovered: the same networks after recovery, if there was any.
         controls: the unpruned network, its own size first.
@@ -245,7 +245,7 @@ def _differing(found: Origin, sweep: Origin) -> Iterable[str]:
 
 
 def _curve(points: Sequence[Point], controls: Sequence[Point], metric: str) -> SweepCurve:
-    sign, base = 1 if metric == MAP else -1, controls[0]
+    sign, base = -1 if metric == DISTANCE else 1, controls[0]
     sizes = [(float(point.macs), point.value) for point in controls]
     compared = []
     for point in points:

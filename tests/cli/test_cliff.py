@@ -13,9 +13,11 @@ import pytest
 from darkprune.api import cliff
 from darkprune.cli.main import main
 from darkprune.darknet.cfg import parse_cfg
+from darkprune.data.scenes import write_scenes
 from darkprune.graph.fresh import write_fresh
 from darkprune.graph.graph import build_graph
-from darkprune.runners.measure import Measure
+from darkprune.runners.base import LoadedNetwork
+from darkprune.runners.measure import Measure, distance_to
 from darkprune.runs.lock import locked
 from darkprune.sweep import drawing
 from darkprune.sweep.points import Point, summarise
@@ -60,10 +62,9 @@ def test_sweep_resumes(
     out = tmp_path / "out"
     command = ["cliff", *pair, "--images", str(data), "-o", str(out), "--ratios", "0.5,0.25"]
     measured: list[tuple[int, int]] = []
-    whole = cliff.distance_to
 
-    def counting(*args: object) -> Measure:
-        measure = whole(*args)
+    def counting(original: LoadedNetwork, paths: tuple[Path, ...], batch: int, *_: object) -> tuple[str, Measure, str]:
+        measure = distance_to(original, paths, batch)
 
         def count(network, report) -> float:
             if len(measured) == 2 and not (tmp_path / "go on").exists():
@@ -71,9 +72,9 @@ def test_sweep_resumes(
             measured.append((network.graph.net.input.w, network.graph.params))
             return measure(network, report)
 
-        return count
+        return "distance", count, ""
 
-    monkeypatch.setattr(cliff, "distance_to", counting)
+    monkeypatch.setattr(cliff, "without_labels", counting)
     assert main(command) == 130
     assert "2 networks are measured, and the same command goes on" in capsys.readouterr().err
     assert len(json.loads((out / "cliff.json").read_text())["points"]) == 2
@@ -102,6 +103,36 @@ def test_sweep_resumes(
     assert {row["kind"] for row in rows} == {"pruned", "control"}
     told = json.loads((out / "run.json").read_text())["commands"]
     assert [line.split()[-1] for line in told] == ["0.5,0.25", "--json", "0.25,0.5,0.7"]  # each once
+
+
+def test_agreement_compares_input_sizes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_scenes(tmp_path / "scenes", train=8, valid=2)
+    command = ["cliff", "builtin:scenes", "builtin:scenes", "--images", str(tmp_path / "scenes" / "train")]
+    command += ["-o", str(tmp_path / "out"), "--ratios", "0.05,0.6"]
+    assert main([*command, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["metric"] == "agreement"
+    assert found["unpruned"] > 0.99
+    slight, half = found["pruned"]
+    assert 0 <= half["value"] < slight["value"] < 1
+    assert 0.3 < slight["control"] < 1  # the unpruned network still finds most of it at a smaller input
+    assert main(command) == 0
+    assert "agreement: mAP@0.5 against what the unpruned network detects" in capsys.readouterr().out
+    assert main(["report", str(tmp_path / "out"), "--overwrite"]) == 0
+    assert "agreement over multiply-adds" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_without_detections_the_outputs_are_compared(
+    pair: tuple[str, str], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["cliff", *pair, "--images", str(data), "-o", str(tmp_path / "out"), "--ratios", "0.3", "--json"]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("darkprune.evaluation.agreement.CONFIDENT", 1.0)
+        assert main(command) == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["metric"] == "distance"
+    assert "finds nothing in 5 images" in shown.err
+    assert "compared by the distance of the outputs instead" in shown.err
 
 
 def test_other_settings_are_another_sweep(
@@ -190,9 +221,12 @@ def test_wrong_use(
 
 
 def test_recovered_beside_pruned(
-    pair: tuple[str, str], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    pair: tuple[str, str], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
 ) -> None:
     pytest.importorskip("torch")
+    monkeypatch.setattr(
+        cliff, "without_labels", lambda original, paths, *_: ("distance", distance_to(original, paths), "")
+    )
     images, out = str(data / "images"), tmp_path / "out"
     command = ["cliff", *pair, "--images", images, "-o", str(out), "--ratios", "0.2,0.4", "--recover", "lsq"]
     assert main([*command, "--criterion", "sensitivity", "--allocation", "global", "--json"]) == 0

@@ -8,7 +8,7 @@ from darkprune.api.cliff import CliffResult, CliffSettings, cliff
 from darkprune.api.pair import load
 from darkprune.cli.console import add_json, add_pair, count, print_json, print_table, warn
 from darkprune.cli.flags import add_flags, read_flags
-from darkprune.runners.measure import MAP
+from darkprune.runners.measure import AGREEMENT, DISTANCE
 from darkprune.sweep.points import Point, removed
 
 
@@ -36,10 +36,10 @@ def run(args: Namespace) -> int:
 
 def _print(result: CliffResult) -> None:
     sweep = result.sweep
-    is_map = sweep.metric == MAP
+    is_share = sweep.metric != DISTANCE
 
     def show(value: float | None) -> str:
-        return "-" if value is None else f"{100 * value:.2f}" if is_map else f"{value:.4f}"
+        return "-" if value is None else f"{100 * value:.2f}" if is_share else f"{value:.4f}"
 
     def sizes(point: Point) -> tuple[str, str, str]:
         return count(point.params), count(point.macs), f"{100 * removed(point, sweep.base):.1f} %"
@@ -58,7 +58,9 @@ def _print(result: CliffResult) -> None:
     controls = [(f"{each.width}x{each.height}", *sizes(each)[1:], show(each.value)) for each in sweep.controls]
     print_table(("input", "MACs", "removed", sweep.metric), controls)
     print(f"\n{result.images} images, {result.runner}")
-    if not is_map:
+    if sweep.metric == AGREEMENT:
+        print("agreement: mAP@0.5 against what the unpruned network detects with confidence")
+    if sweep.metric == DISTANCE:
         print("distance: 0 is the same output, 1 as far as none at all; maps of another size are interpolated, which")
         print("counts against the control")
     for kind, curve in (("pruned", sweep.pruned), ("recovered", sweep.recovered)):

@@ -94,6 +94,7 @@ def _print_measured(findings: Mapping[str, Any]) -> None:
 
 def _print_comparison(networks: Sequence[Mapping[str, Any]]) -> None:
     """Prints how original, slim network and control compare."""
+    measure, title = ("agreement", "agreement") if networks[0]["map50"] is None else ("map50", "mAP@0.5")
     print()
     rows = [
         (
@@ -101,8 +102,8 @@ def _print_comparison(networks: Sequence[Mapping[str, Any]]) -> None:
             f"{network['width']}x{network['height']}",
             count(network["macs"]),
             "-" if network["distance"] is None else f"{network['distance']:.4f}",
-            *("-" if network[key] is None else f"{100 * network[key]:.2f} %" for key in ("map50", "control")),
+            *("-" if value is None else f"{100 * value:.2f} %" for value in (network[measure], network["control"])),
         )
         for network in networks
     ]
-    print_table(("network", "input", "MACs", "output distance", "mAP@0.5", "control"), rows)
+    print_table(("network", "input", "MACs", "output distance", title, "control"), rows)

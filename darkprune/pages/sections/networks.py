@@ -124,7 +124,11 @@ def _comparison(cut: CutFolder) -> Node:
     lines = cut.report["comparison"].items
     if not lines:
         return None
-    columns = {"output distance": ("distance", "{:.4f}", 1), "mAP@0.5": ("map50", "{:.2f} %", 100)}
+    columns = {
+        "output distance": ("distance", "{:.4f}", 1),
+        "mAP@0.5": ("map50", "{:.2f} %", 100),
+        "agreement": ("agreement", "{:.2f} %", 100),
+    }
     measured: dict[str, list[str | None]] = {}
     for head, (key, form, factor) in columns.items():
         values = [line[key].number for line in lines]

@@ -70,9 +70,7 @@ def cliffs(context: ReportContext) -> Section | None:
         nodes.append(tag("h3", name))
         points, base = _sweep_points(record)
         if points and number < MOST_DRAWN:
-            by_map = _is_map(record)
-            label, factor = ("mAP@0.5, %", 100.0) if by_map else ("distance to the unpruned outputs", 1.0)
-            figure = partial(plots.tradeoff, points, base, label, factor)
+            figure = partial(plots.tradeoff, points, base, *_axis_of(record))
             alt = f"{record['metric'].text} over multiply-adds"
             nodes.append(context.diagrams.add(f"cliff_{number}", figure, alt))
         if record["pruned"]:
@@ -84,8 +82,12 @@ def cliffs(context: ReportContext) -> Section | None:
     return Section("cliff", "How far it can go", tuple(nodes)) if nodes else None
 
 
-def _is_map(record: JsonValue) -> bool:
-    return record["metric"].text != "distance"
+def _axis_of(record: JsonValue) -> tuple[str, float]:
+    """Returns the label of a sweep's values, and the factor that they are shown with."""
+    metric = record["metric"].text
+    if metric == "distance":
+        return "distance to the unpruned outputs", 1.0
+    return "agreement with the unpruned network, %" if metric == "agreement" else "mAP@0.5, %", 100.0
 
 
 def _sweep_points(record: JsonValue) -> tuple[list[tuple[str, float, float]], tuple[float, float]]:
@@ -101,11 +103,11 @@ def _sweep_points(record: JsonValue) -> tuple[list[tuple[str, float, float]], tu
 
 
 def _sweep_table(record: JsonValue) -> Node:
-    by_map = _is_map(record)
+    _, factor = _axis_of(record)
 
     def shown(row: JsonValue, key: str) -> str:
         value = row[key].number
-        return "" if value is None else f"{100 * value:.2f}" if by_map else f"{value:.4f}"
+        return "" if value is None else f"{factor * value:.2f}" if factor > 1 else f"{value:.4f}"
 
     recovered = {row["ratio"].number: row for row in record["recovered"].items}
     rows = [
