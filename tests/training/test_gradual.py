@@ -31,7 +31,7 @@ from darkprune.training.loop.distributed import Ranks
 from darkprune.training.loop.hooks import Hook
 from darkprune.training.loop.loop import Trainer
 from darkprune.training.recipe.recipe import read_recipe
-from darkprune.training.records.log import read_log
+from darkprune.training.records.log import read_rows
 from darkprune.training.settings import GradualSettings, RunSettings, TrainSettings
 from darkprune.training.sparsity.sparsity import Sparsity
 from tests.training.test_distributed import in_two_processes
@@ -206,7 +206,7 @@ def test_a_run_goes_on_across_cuts(data: Path, whole: tuple[Path, RunSettings], 
     for name in ("tiny_final.weights", "tiny_last.weights", "tiny_best.weights", "tiny.cfg"):
         assert (folder / name).read_bytes() == (uninterrupted / name).read_bytes(), name
     rows = [
-        [{k: v for k, v in row.items() if k not in ("images_per_s", "wait")} for row in read_log(f / "log.csv")]
+        [{k: v for k, v in row.items() if k not in ("images_per_s", "wait")} for row in read_rows(f / "log.csv")]
         for f in (folder, uninterrupted)
     ]
     assert rows[0] == rows[1]
@@ -219,7 +219,7 @@ def test_what_is_written_fits_together_and_shrinks(whole: tuple[Path, RunSetting
             graph = weights.graph
     first = tiny_graph()
     assert graph.macs < 0.65 * first.macs
-    sizes = [(float(row["macs"]), float(row["params"])) for row in read_log(folder / "log.csv")]
+    sizes = [(float(row["macs"]), float(row["params"])) for row in read_rows(folder / "log.csv")]
     assert [sizes[0], sizes[-1]] == [(first.macs, first.params), (graph.macs, graph.params)]
     assert sizes == sorted(sizes, reverse=True)
     assert len(set(sizes)) == 3

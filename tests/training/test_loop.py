@@ -19,7 +19,7 @@ from darkprune.training.loop import memory
 from darkprune.training.loop.memory import advice, is_out_of_memory
 from darkprune.training.loop.objective import DetectionObjective, Loss
 from darkprune.training.recipe.recipe import read_recipe
-from darkprune.training.records.log import column, read_log
+from darkprune.training.records.log import read_curves, read_rows
 from darkprune.training.records.progress import StatusLine
 from darkprune.training.settings import RunSettings
 from tests.training.tiny import CFG, fresh_network, make_trainer, tiny_graph, write_images
@@ -42,13 +42,13 @@ def test_it_learns(data: Path, tmp_path: Path) -> None:
     settings = RunSettings(iterations=60, lr=0.02, mosaic=False)
     trainer = make_trainer(tiny_graph(), data, tmp_path / "run", settings=settings, save_every=100, validate=True)
     outcome = trainer.run()
-    rows = read_log(tmp_path / "run" / "log.csv")
+    rows = list(read_rows(tmp_path / "run" / "log.csv"))
     assert len(rows) == 60
     losses = [float(row["loss"]) for row in rows]
     assert np.mean(losses[-5:]) < 0.4 * np.mean(losses[:5])
     assert outcome.best > 0
     assert outcome.images == 480
-    steps, values = column(rows, "map50")
+    steps, values = read_curves(tmp_path / "run" / "log.csv")["map50"]
     assert steps[-1] == 60
     assert max(values) == pytest.approx(outcome.best, rel=1e-5)
     names = {path.name for path in (tmp_path / "run").iterdir()}
@@ -68,7 +68,7 @@ def test_other_heads_learn_too(kind: str, data: Path, tmp_path: Path) -> None:
     text = CFG[: CFG.index("[yolo]")].replace("filters=14", f"filters={filters}") + f"[{kind}]\n{section}\n"
     settings = RunSettings(iterations=30, lr=0.005, mosaic=False, adam=True, policy="cosine")
     make_trainer(build_graph(parse_cfg(text, "x.cfg")), data, tmp_path, settings=settings, save_every=100).run()
-    losses = [float(row["loss"]) for row in read_log(tmp_path / "log.csv")]
+    losses = [float(row["loss"]) for row in read_rows(tmp_path / "log.csv")]
     assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
 
 

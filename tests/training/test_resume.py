@@ -21,7 +21,7 @@ from darkprune.training.loop.checkpoint import FORMAT, RunFolder
 from darkprune.training.loop.hooks import Hook
 from darkprune.training.loop.loop import Trainer
 from darkprune.training.recipe.recipe import read_recipe
-from darkprune.training.records.log import read_log
+from darkprune.training.records.log import read_rows
 from darkprune.training.settings import RunSettings, TrainSettings
 from darkprune.training.sparsity.sparsity import Sparsity
 from tests.training.tiny import fresh_network, make_trainer, tiny_graph, write_images
@@ -108,7 +108,7 @@ def check_same(folder: Path, whole: Path) -> None:
     assert torch.equal(ours["hooks"]["sparsity"]["history"]["counts"], theirs["hooks"]["sparsity"]["history"]["counts"])
     timed = ("images_per_s", "wait")
     rows = [
-        [{k: v for k, v in row.items() if k not in timed} for row in read_log(f / "log.csv")] for f in (folder, whole)
+        [{k: v for k, v in row.items() if k not in timed} for row in read_rows(f / "log.csv")] for f in (folder, whole)
     ]
     assert rows[0] == rows[1]
     assert len(rows[0]) == 8
