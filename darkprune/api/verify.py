@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import isfinite
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from darkprune.api.pair import Network, Pair, on_disk
-from darkprune.errors import PlanError, RunnerError
-from darkprune.graph.graph import Graph
+from darkprune.errors import DataError, PlanError, RunnerError
+from darkprune.graph.graph import Graph, read_graph
 from darkprune.graph.weights import NetworkWeights, TensorSource
+from darkprune.pages.contents import Contents, CutFolder, PairFiles, find_original, read_contents
 from darkprune.progress import Progress, reporting
-from darkprune.runners.base import RUNNERS
+from darkprune.runners.base import RUNNERS, load_with_any
 from darkprune.runners.verify import TOLERANCE, Difference, NumericCheck, check_numbers
 from darkprune.runs.digests import digest_of_file
+from darkprune.runs.json_file import JsonValue, find_json
 from darkprune.settings import PathLike, setting
 from darkprune.surgery.plan_file import read_plan
 from darkprune.surgery.replay import replay
 from darkprune.surgery.static_check import static_problems
 from darkprune.surgery.surgery import Surgery
+
+NOT_CHECKED = 3  #: exit status where nothing was run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,33 +39,86 @@ class VerifySettings:
     runner: str | None = setting(None, "program to run the networks in", choices=tuple(RUNNERS))
 
 
-@dataclass(frozen=True)
+Verdict = Literal["right", "wrong", "files right", "not compared", "not checked"]
+#: verdict -> what is said of it
+VERDICTS: dict[Verdict, str] = {
+    "right": "the cut is right",
+    "wrong": "THE CUT IS WRONG",
+    "files right": "the files are right; nothing was run",
+    "not compared": "widths and wiring are right; the weights were {changed}, so that numbers are not compared",
+    "not checked": "NOT CHECKED",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
 class VerifyResult:
     """What was found.
 
     Attributes:
         problems: what is wrong with the files; empty if nothing.
-        numbers: what running the networks showed; None where nothing was run.
-        skipped: why nothing was run.
+        numbers: what running the networks showed; None where they were not compared.
+        changed: what was done with the weights since the cut: `refitted`, `trained`; empty if nothing.
+        runner: program that ran the slim network; empty if none did.
+        refusals: programs that do not take it, and why.
+        skipped: why nothing was run; empty if something was.
+        static: only the files were to be compared.
     """
 
-    problems: tuple[str, ...]
-    numbers: NumericCheck | None
-    skipped: str | None = None
+    problems: tuple[str, ...] = ()
+    numbers: NumericCheck | None = None
+    changed: str = ""
+    runner: str = ""
+    refusals: tuple[str, ...] = ()
+    skipped: str = ""
+    static: bool = False
+
+    @property
+    def verdict(self) -> Verdict:
+        """The outcome in a word."""
+        if self.problems:
+            return "wrong"
+        if self.static:
+            return "files right"
+        if self.changed and self.runner:
+            return "not compared"
+        if self.numbers is None or self.numbers.worst_cut is None:
+            return "not checked"
+        return "right" if self.numbers.ok else "wrong"
 
     @property
     def ok(self) -> bool:
-        """Whether nothing wrong was found."""
-        return not self.problems and (self.numbers is None or self.numbers.ok)
+        """Whether what was to be checked is right."""
+        return self.verdict not in ("wrong", "not checked")
+
+    @property
+    def status(self) -> int:
+        """The exit status of `darkprune verify`: 0 right, 1 wrong, 3 not checked."""
+        return {"wrong": 1, "not checked": NOT_CHECKED}.get(self.verdict, 0)
+
+    def describe(self) -> str:
+        """Returns the verdict in words."""
+        if self.verdict == "not checked" and self.numbers is not None:
+            return f"{VERDICTS['not checked']}: runner {self.runner} shows no layer to compare"
+        if self.verdict == "not checked":
+            return f"{VERDICTS['not checked']}: {self.skipped}"
+        return VERDICTS[self.verdict].format(changed=self.changed)
 
     def to_json(self) -> dict[str, object]:
         """Returns the fields as JSON values."""
-        static = {"ok": not self.problems, "problems": list(self.problems)}
+        data: dict[str, object] = {
+            "ok": self.ok,
+            "verdict": self.verdict,
+            "static": {"ok": not self.problems, "problems": list(self.problems)},
+            "changed": self.changed or None,
+            "runner": self.runner or None,
+            "refusals": list(self.refusals),
+            "numeric": None,
+        }
         check = self.numbers
         if check is None:
-            return {"ok": self.ok, "static": static, "numeric": None, "skipped": self.skipped}
+            return {**data, "skipped": self.skipped or None}
         worst = check.worst_cut
-        numeric = {
+        data["numeric"] = {
             "ok": check.ok,
             "runner": check.runner,
             "images": check.images,
@@ -70,7 +128,7 @@ class VerifyResult:
             "compensation": [_difference_json(difference) for difference in check.compensation],
             "outputs": list(check.outputs),
         }
-        return {"ok": self.ok, "static": static, "numeric": numeric}
+        return data
 
 
 def verify(
@@ -82,59 +140,164 @@ def verify(
 ) -> VerifyResult:
     """Checks a slim network: its files, and its numbers against the original in an independent program.
 
+    Weights that were refitted or trained since the cut are meant to differ from it: then widths and wiring are
+    compared, and the network is loaded and run.
+
     Args:
         slim: the pruned network; for a pair on disk its plan lies beside it, or `settings.plan` names it.
-        original: the pair before; of a surgery it is known.
+        original: the pair before; of a surgery it is known, and of a pair where the report beside it names it.
         settings: what to run.
         progress: gets an event per network; by default a bar is shown.
 
     Raises:
-        PlanError: the plan cannot be read, or is for other files; no original is given.
+        PlanError: the plan cannot be read, or is for other files; the original is not known.
         WeightsError: a weights file does not fit its cfg.
         RunnerError: `settings.runner` does not take the network.
     """
     settings = settings or VerifySettings()
     with reporting(progress) as report, on_disk(slim) as pair:
         if isinstance(slim, Surgery):
-            return _check(slim, slim.base, pair, settings, report)
-        if original is None:
-            raise PlanError(f"{pair.cfg}: say what it was pruned from: verify(slim, original)")
+            changed = "refitted" if slim.recovered is not None else ""
+            return _check(slim, slim.base, pair, changed, settings, report)
+        record = find_json(pair.cfg.parent / "report.json")
+        original = original or _recorded_original(pair, record)
         with original.open() as weights:
-            surgery = _replayed(weights, pair, settings)
-            return _check(surgery, surgery.base if surgery else weights, pair, settings, report)
+            surgery, other = _replayed(weights, pair, settings)
+            base = surgery.base if surgery else weights
+            changed = "trained" if other else _how_changed(pair, weights, record)
+            return _check(surgery, base, pair, changed, settings, report)
 
 
-def _replayed(weights: NetworkWeights, slim: Pair, settings: VerifySettings) -> Surgery | None:
-    """Returns the surgery that the plan beside a slim pair describes; None where there is no plan."""
+def verify_run(
+    run: PathLike, settings: VerifySettings | None = None, *, progress: Progress | None = None
+) -> dict[str, VerifyResult]:
+    """Checks every pruned network in a run's folder.
+
+    Args:
+        run: a folder that `prune`, `train`, `distill` or `compress` wrote.
+        settings: what to run.
+        progress: gets an event per network; by default a bar is shown.
+
+    Returns:
+        Name of a result -> what was found.
+
+    Raises:
+        DataError: the folder holds no pruned network.
+    """
+    settings = settings or VerifySettings()
+    contents = read_contents(Path(run))
+    found: dict[str, VerifyResult] = {}
+    for name, pair, cut in _pruned_networks(contents):
+        original = _original_of(contents, cut)
+        if original is None:
+            found[name] = VerifyResult(skipped="the network that it was pruned from is not found")
+            continue
+        with_plan = replace(settings, plan=cut.pair.cfg.with_name("plan.json"))
+        found[name] = verify(Pair(pair.cfg, pair.weights), original, with_plan, progress=progress)
+    if not found:
+        raise DataError(f"{run}: holds no pruned network; give a folder that darkprune prune or compress wrote")
+    return found
+
+
+def _pruned_networks(contents: Contents) -> list[tuple[str, PairFiles, CutFolder]]:
+    """Lists the cuts, the training results with the widths of one of them, and the run's own result."""
+    pairs = [(training.name, training.pair) for training in contents.trainings if training.pair is not None]
+    if contents.slim is not None and contents.manifest:
+        pairs.append(("result", contents.slim))
+    networks = [(cut.name, cut.pair, cut) for cut in contents.cuts]
+    for name, pair in pairs:
+        graph = read_graph(pair.cfg)
+        for cut in reversed(contents.cuts):
+            if [layer.kind for layer in read_graph(cut.pair.cfg)] == [layer.kind for layer in graph]:
+                networks.append((name, pair, cut))
+                break
+    return networks
+
+
+def _original_of(contents: Contents, cut: CutFolder) -> Pair | None:
+    """Returns the pair that a cut was made of: at its recorded path, or as the run's original."""
+    try:
+        return _recorded_original(Pair(cut.pair.cfg), cut.report)
+    except PlanError:
+        original = find_original(contents)
+        return None if original is None else Pair(original.cfg, original.weights)
+
+
+def _recorded_original(slim: Pair, record: JsonValue | None) -> Pair:
+    """Returns the pair that the report beside a slim one names.
+
+    Raises:
+        PlanError: none is named, or it is not there any more.
+    """
+    inputs = JsonValue(None) if record is None else record["inputs"]
+    paths = [Path(inputs[kind]["path"].text) for kind in ("cfg", "weights")]
+    if not all(path.is_file() for path in paths):
+        raise PlanError(f"{slim.cfg}: give what it was pruned from: darkprune verify CFG WEIGHTS SLIM.cfg SLIM.weights")
+    return Pair(*paths)
+
+
+def _replayed(weights: NetworkWeights, slim: Pair, settings: VerifySettings) -> tuple[Surgery | None, bool]:
+    """Returns the surgery that the plan of a slim pair describes, and whether it was made for other weights.
+
+    There is none without a plan. A plan for other weights of the same network (such as sparsely trained ones) still
+    says which widths the slim one has.
+    """
     path = Path(settings.plan) if settings.plan else slim.cfg.parent / "plan.json"
     if settings.plan is None and not path.exists():
-        return None
-    hashes = digest_of_file(Path(weights.graph.cfg.source)), digest_of_file(weights.path)
-    return replay(weights, read_plan(path), hashes)
+        return None, False
+    plan, cfg = read_plan(path), digest_of_file(Path(weights.graph.cfg.source))
+    found = digest_of_file(weights.path)
+    with slim.open() as file:
+        trained = file.header.seen != weights.header.seen
+    other = trained and found != plan.weights_sha256
+    return replay(weights, plan, (cfg, None if other else found)), other
+
+
+def _how_changed(slim: Pair, original: NetworkWeights, record: JsonValue | None) -> str:
+    """Returns what was done with the slim weights since the cut, as far as files show it."""
+    if record is not None and record["outputs"]["weights"]["name"].text == slim.weights_file.name:
+        how = record["recovery"]["how"].text
+        return "" if how in ("", "none") else f"refitted ({how})"
+    with slim.open() as weights:
+        return "trained" if weights.header.seen != original.header.seen else ""
 
 
 def _check(
-    surgery: Surgery | None, base: TensorSource, slim: Pair, settings: VerifySettings, progress: Progress
+    surgery: Surgery | None,
+    base: TensorSource,
+    slim: Pair,
+    changed: str,
+    settings: VerifySettings,
+    progress: Progress,
 ) -> VerifyResult:
     report = slim.cfg.parent / "report.json"
     with slim.open() as weights:
         cut = surgery.cut if surgery else None
-        problems = tuple(static_problems(base, weights, cut, report if report.exists() else None))
+        beside = report if report.exists() else None
+        problems = tuple(static_problems(base, weights, cut, beside, trained=changed == "trained"))
+    found = VerifyResult(problems=problems, changed=changed, static=settings.static)
+    if problems:
+        return replace(found, skipped="the files are not what they should be")
     if settings.static:
-        return VerifyResult(problems, None, "--static was given")
+        return replace(found, skipped="--static was given")
     if surgery is None:
         reason = "there is no plan.json beside the slim cfg, so that it is not known which channels went; give --plan"
-        return VerifyResult(problems, None, reason)
-    if problems:
-        return VerifyResult(problems, None, "the files are not what they should be")
-    images = _images(settings.image, surgery.original.graph)
+        return replace(found, skipped=reason)
+    refusals: list[str] = []
     try:
-        numbers = check_numbers(surgery, slim.weights_file, images, settings.runner, progress)
+        images = _images(settings.image, slim.graph)
+        if changed:
+            runner, loaded = load_with_any(slim.graph, slim.weights_file, settings.runner, refusals=refusals)
+            maps = [values for image in images for values in loaded.outputs(image).values()]
+            if not all(np.isfinite(values).all() for values in maps):
+                return replace(found, problems=(f"{slim.weights}: its outputs in {runner} are not finite numbers",))
+            return replace(found, runner=runner, refusals=tuple(refusals))
+        numbers = check_numbers(surgery, slim.weights_file, images, settings.runner, progress, refusals)
     except RunnerError as error:
         if settings.runner:
             raise
-        return VerifyResult(problems, None, f"no program at hand runs this network: {error}")
-    return VerifyResult(problems, numbers)
+        return replace(found, skipped=f"no program at hand runs this network: {error}")
+    return replace(found, numbers=numbers, runner=numbers.runner, refusals=tuple(refusals))
 
 
 def _images(paths: tuple[str, ...], graph: Graph) -> list[NDArray[np.float32]]:

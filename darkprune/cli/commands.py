@@ -86,7 +86,7 @@ JOBS: Mapping[str, Mapping[str, Command]] = {
         "verify": Command(
             "inspection.verify",
             "check a pruned network against its original",
-            ("yolov4.cfg yolov4.weights slim/yolov4.cfg slim/yolov4.weights",),
+            ("yolov4.cfg yolov4.weights slim/yolov4.cfg slim/yolov4.weights", "slim/", "run/"),
         ),
         "detect": Command(
             "inspection.detect",

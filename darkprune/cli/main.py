@@ -1,6 +1,7 @@
 """The command line: argument tree, the one place where errors become messages, exit codes.
 
-0 done, 1 an error of the input (one line on stderr), 2 a wrong use of the command line, 130 interrupted.
+0 done, 1 an error of the input (one line on stderr), 2 a wrong use of the command line, 3 not checked (`verify`),
+130 interrupted.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ def _overview() -> str:
         lines += [f"{job}:", *(f"  {name:<{width}}  {command.summary}" for name, command in commands.items()), ""]
     lines += [
         "darkprune COMMAND --help explains a command, with examples.",
-        "Exit status: 0 done, 1 error, 2 wrong use.",
+        "Exit status: 0 done, 1 error, 2 wrong use, 3 not checked (verify).",
     ]
     return "\n".join(lines)
 
@@ -172,7 +173,10 @@ def _run(given: list[str]) -> int:
         return 2
     with made_by_command(shlex.join(["darkprune", *given])):
         status: int = args.run(args)
-    sys.stdout.flush()
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of the pipe has gone; the status stays
+        _mute()
     return status
 
 

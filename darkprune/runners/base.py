@@ -115,9 +115,23 @@ def get_runner(name: str) -> Runner:
 
 
 def load_with_any(
-    graph: Graph, weights: Path, name: str | None = None, *, taps: bool = True, order: Sequence[str] = PREFERRED
+    graph: Graph,
+    weights: Path,
+    name: str | None = None,
+    *,
+    taps: bool = True,
+    order: Sequence[str] = PREFERRED,
+    refusals: list[str] | None = None,
 ) -> tuple[str, LoadedNetwork]:
     """Loads a pair in the named runner, or in the first of an order that takes it.
+
+    Args:
+        graph: the network.
+        weights: its weights file.
+        name: the only runner that is tried; None tries all of `order`.
+        taps: see `Runner.load`.
+        order: of runners.
+        refusals: gets the reason of every runner that does not take the pair.
 
     Returns:
         The runner's name and the loaded network.
@@ -125,7 +139,7 @@ def load_with_any(
     Raises:
         RunnerError: none takes it; the message has each one's reason.
     """
-    reasons = []
+    reasons: list[str] = [] if refusals is None else refusals
     for candidate in [name] if name else order:
         try:
             return candidate, get_runner(candidate).load(graph, weights, taps=taps)

@@ -76,6 +76,7 @@ def check_numbers(
     images: Iterable[NDArray[np.float32]],
     runner: str | None = None,
     progress: Progress = silent,
+    refusals: list[str] | None = None,
 ) -> NumericCheck:
     """Runs the slim pair, the masked and the held original, and compares them layer by layer.
 
@@ -86,13 +87,14 @@ def check_numbers(
         images: (c, h, w), RGB, 0 to 1, of the network's size.
         runner: name of a runner; None takes the first that loads the pair.
         progress: gets an event per network.
+        refusals: gets the reason of every program that does not take the slim pair.
 
     Raises:
         RunnerError: no program at hand loads the pair.
     """
     images = list(images)
     step = track(progress, "verifying", 3, "network")
-    name, loaded = load_with_any(surgery.graph, slim, runner)
+    name, loaded = load_with_any(surgery.graph, slim, runner, refusals=refusals)
     found = [loaded.outputs(image) for image in images]
     step()
     results: list[list[Difference]] = []

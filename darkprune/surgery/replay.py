@@ -14,13 +14,13 @@ from darkprune.surgery.replaced_channels import check_similar, with_similar
 from darkprune.surgery.surgery import Surgery
 
 
-def replay(weights: NetworkWeights, plan: Plan, hashes: tuple[str, str]) -> Surgery:
+def replay(weights: NetworkWeights, plan: Plan, hashes: tuple[str, str | None]) -> Surgery:
     """Turns a plan into the surgery that it describes.
 
     Args:
         weights: the original pair.
         plan: the plan; what its groups lose is counted anew, in case it was changed by hand.
-        hashes: SHA-256 of the pair's cfg and weights.
+        hashes: SHA-256 of the pair's cfg and weights; None for weights that need not be those of the plan.
 
     Raises:
         PlanError: the plan was made for other files (says which), or is not consistent.
@@ -28,7 +28,7 @@ def replay(weights: NetworkWeights, plan: Plan, hashes: tuple[str, str]) -> Surg
     for kind, name, wanted, found in zip(
         ("cfg", "weights"), plan.names, (plan.cfg_sha256, plan.weights_sha256), hashes, strict=True
     ):
-        if wanted != found:
+        if found is not None and wanted != found:
             path = weights.graph.cfg.source if kind == "cfg" else weights.path
             raise PlanError(
                 f"{path}: the plan was made for another {kind} file ({name}, sha256 {wanted[:12]}…; this one has "

@@ -17,7 +17,7 @@ WIDTH_KEYS = frozenset({"filters", "groups", "output", "out_channels"})
 
 
 def static_problems(
-    original: TensorSource, slim: TensorSource, cut: Cut | None, report: Path | None = None
+    original: TensorSource, slim: TensorSource, cut: Cut | None, report: Path | None = None, *, trained: bool = False
 ) -> list[str]:
     """Compares two pairs as files.
 
@@ -26,17 +26,20 @@ def static_problems(
         slim: the pair after.
         cut: what the plan says; without it only widths may differ.
         report: the report beside the slim pair, for its hashes.
+        trained: the slim weights were trained since: input size, training keys and the count of images may differ.
 
     Returns:
         What is wrong; empty if nothing.
     """
     problems = _shape_problems(original.graph, slim.graph)
-    if cut is not None:
-        problems += _text_problems(slim_cfg(cut), slim.graph.cfg)
-    else:
+    if cut is None:
         problems += _unexplained_changes(original.graph.cfg, slim.graph.cfg)
+    elif trained:
+        problems = _wiring_problems(cut.slim, slim.graph)
+    else:
+        problems += _text_problems(slim_cfg(cut), slim.graph.cfg)
     problems += non_finite_tensors(slim)
-    if (original.header.seen, original.header.minor) != (slim.header.seen, slim.header.minor):
+    if not trained and (original.header.seen, original.header.minor) != (slim.header.seen, slim.header.minor):
         problems.append("the header of the slim weights differs from the original's")
     if report is not None:
         problems += _hash_problems(report, slim)
@@ -44,9 +47,18 @@ def static_problems(
 
 
 def output_layers(graph: Graph) -> tuple[int, ...]:
-    """Returns the layers whose values are the network's answer: what feeds its heads, else its outputs."""
+    """Returns the layers whose maps are the network's answer: what feeds its heads, else its outputs.
+
+    For an output without a map ([softmax] of a classifier) it is the map that it is made of.
+    """
     feeding = [head.sources[0] for head in graph.heads if head.sources[0] >= 0]
-    return tuple(dict.fromkeys(feeding)) or graph.outputs
+    return tuple(dict.fromkeys(feeding or [_map_of(graph, index) for index in graph.outputs]))
+
+
+def _map_of(graph: Graph, index: int) -> int:
+    while not graph[index].output.is_map and graph[index].sources and graph[index].sources[0] >= 0:
+        index = graph[index].sources[0]
+    return index
 
 
 def _shape_problems(original: Graph, slim: Graph) -> list[str]:
@@ -59,6 +71,17 @@ def _shape_problems(original: Graph, slim: Graph) -> list[str]:
         if not same_map or (is_output and before.output != after.output):
             problems.append(f"layer {before.index} ({before.name}) gives {after.output} instead of {before.output}")
     return problems
+
+
+def _wiring_problems(expected: Graph, found: Graph) -> list[str]:
+    """Lists the layers that are not what the plan makes of the original; the input size does not count."""
+    if len(expected) != len(found):
+        return [f"the layers differ: {len(found)} instead of {len(expected)}"]
+    return [
+        f"layer {have.index} ({have.name}): is not what the plan makes of the original"
+        for want, have in zip(expected, found, strict=True)
+        if (want.kind, want.sources) != (have.kind, have.sources)
+    ]
 
 
 def _text_problems(expected: Cfg, found: Cfg) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from darkprune.cli.main import main
+from darkprune.errors import RunnerError
 from darkprune.runs.digests import digest_of_file
 
 ROOT = Path(__file__).parents[2]
@@ -340,10 +341,99 @@ def test_verify_without_a_plan(small_pair: Any, out: Path, capsys: pytest.Captur
     run_json(capsys, "prune", *pair, "--ratio", "0.4", "-o", out)
     (out / "plan.json").rename(out.parent / "kept.json")
     slim = [out / "small.cfg", out / "small.weights"]
-    data = run_json(capsys, "verify", *pair, *slim)
-    assert data["ok"] is True
+    data = run_json(capsys, "verify", *pair, *slim, status=3)  # nothing was run: neither right nor wrong
+    assert (data["ok"], data["verdict"]) == (False, "not checked")
     assert "plan" in data["skipped"]
+    assert main(["verify", *pair, *map(str, slim)]) == 3
+    assert "NOT CHECKED: there is no plan.json" in capsys.readouterr().err
     assert run_json(capsys, "verify", *pair, *slim, "--plan", out.parent / "kept.json")["ok"] is True
+
+
+def test_verify_a_folder_or_a_pair_alone(small_pair: Any, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("cv2")
+    run_json(capsys, "prune", small_pair.cfg, small_pair.weights, "--ratio", "0.4", "-o", out)
+    data = run_json(capsys, "verify", out, "--runner", "opencv")  # the report names the original
+    assert (data["ok"], list(data["results"])) == (True, [out.name])
+    assert data["results"][out.name]["verdict"] == "right"
+    assert run_json(capsys, "verify", out / "small.cfg", out / "small.weights")["verdict"] == "right"
+    Path(small_pair.weights).rename(out.parent / "elsewhere")
+    assert run_json(capsys, "verify", out, status=3)["results"][out.name]["verdict"] == "not checked"
+    assert main(["verify", str(out / "small.cfg")]) == 1
+    assert main(["verify", *["x"] * 3]) == 2
+
+
+def test_verify_of_trained_weights(small_pair: Any, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They are meant to differ from the cut: widths and wiring count, and that the network runs."""
+    pytest.importorskip("cv2")
+    pair = [small_pair.cfg, small_pair.weights]
+    run_json(capsys, "prune", *pair, "--ratio", "0.4", "-o", out)
+    trained = out.parent / "trained"
+    trained.mkdir()
+    (trained / "small.cfg").write_bytes((out / "small.cfg").read_bytes())
+    data = bytearray((out / "small.weights").read_bytes())
+    data[12:20] = (6400).to_bytes(8, "little")  # images seen
+    data[-40:] = bytes(40)
+    (trained / "small_final.weights").write_bytes(data)
+    slim = [trained / "small.cfg", trained / "small_final.weights"]
+    plan = ["--plan", out / "plan.json"]
+    found = run_json(capsys, "verify", *pair, *slim, *plan, "--runner", "opencv")
+    assert (found["verdict"], found["changed"], found["runner"]) == ("not compared", "trained", "opencv")
+    assert main(["verify", *map(str, [*pair, *slim, *plan])]) == 0
+    assert "widths and wiring are right; the weights were trained, so that numbers are not" in capsys.readouterr().out
+    text = slim[0].read_text()
+    slim[0].write_text(text.replace("activation=mish", "activation=leaky"))
+    assert run_json(capsys, "verify", *pair, *slim, *plan, status=1)["verdict"] == "wrong"
+
+
+def test_verify_of_a_classifier(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("cv2")
+    layers = ["convolutional filters=16 size=3 pad=1 batch_normalize=1", "avgpool", "connected output=4", "softmax"]
+    text = "[net]\nwidth=16\nheight=16\nchannels=3\n"
+    for layer in layers:
+        name, *keys = layer.split()
+        text += "\n".join([f"[{name}]", *keys, ""])
+    (tmp_path / "c.cfg").write_text(text)
+    pair = [tmp_path / "c.cfg", tmp_path / "c.weights"]
+    run_json(capsys, "init", pair[0], "-o", pair[1], "--vary")
+    run_json(capsys, "prune", *pair, "--ratio", "0.3", "-o", tmp_path / "slim")
+    found = run_json(capsys, "verify", *pair, tmp_path / "slim" / "c.cfg", tmp_path / "slim" / "c.weights")
+    assert found["verdict"] == "right"
+    assert set(found["numeric"]["outputs"]) <= {entry["layer"] for entry in found["numeric"]["compensation"]}
+    assert main(["verify", str(tmp_path / "slim")]) == 0
+    assert capsys.readouterr().out.strip().splitlines()[-1].split()[0].isdigit()  # a row of the table
+
+
+def test_verify_names_the_program_that_refuses(
+    small_pair: Any, out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("cv2")
+    from darkprune.runners import base
+
+    class Refusing(base.Runner):
+        name = "refusing"
+
+        def load(self, graph: Any, weights: Path, *, taps: bool = True) -> base.LoadedNetwork:
+            raise RunnerError("refusing 1.0 cannot read it")
+
+    monkeypatch.setitem(base.RUNNERS, "refusing", (__name__, "Refusing"))
+    monkeypatch.setitem(globals(), "Refusing", Refusing)
+    monkeypatch.setitem(base.load_with_any.__kwdefaults__, "order", ("refusing", "opencv"))
+    run_json(capsys, "prune", small_pair.cfg, small_pair.weights, "--ratio", "0.4", "-o", out)
+    assert main(["verify", str(out)]) == 0
+    assert "warning: not taken as the referee: refusing 1.0 cannot read it" in capsys.readouterr().err
+
+
+def test_verify_keeps_its_status_when_the_pipe_closes(small_pair: Any, out: Path) -> None:
+    assert main(["prune", small_pair.cfg, small_pair.weights, "--ratio", "0.4", "-o", str(out)]) == 0
+    (out / "report.json").write_text("{}")
+    command = (
+        f"{sys.executable} -m darkprune verify {small_pair.cfg} {small_pair.weights} {out}/small.cfg "
+        f"{out}/small.weights --json --static | true"
+    )
+    found = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert found.returncode == 1
 
 
 # ---- as a user runs it

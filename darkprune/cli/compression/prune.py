@@ -35,5 +35,5 @@ def run(args: Namespace) -> int:
     if args.json:
         print_json(result.to_json())
         return 0
-    print_result(surgery.plan, result, (args.cfg, args.weights), recovered=settings.recover != "none")
+    print_result(surgery.plan, result, (args.cfg, args.weights))
     return 0

@@ -11,14 +11,13 @@ from darkprune.surgery.plan import Plan
 from darkprune.surgery.result import PruneResult
 
 
-def print_result(plan: Plan, result: PruneResult, pair: tuple[str, str], recovered: bool) -> None:
+def print_result(plan: Plan, result: PruneResult, pair: tuple[str, str]) -> None:
     """Prints what went and what is left, what was measured, warnings, and the command that comes next.
 
     Args:
         plan: what was decided.
         result: what was written.
         pair: the original's cfg and weights, as the user gave them.
-        recovered: whether the weights are meant to differ from those of the cut.
     """
     outputs = {kind: str(record.path) for kind, record in result.outputs.items()}
     _print_plan(plan, result)
@@ -29,9 +28,7 @@ def print_result(plan: Plan, result: PruneResult, pair: tuple[str, str], recover
     for message in result.warnings:
         warn(message)
     if "weights" in outputs:
-        # recovered weights are meant to differ from those of the cut: only widths and files can be checked
-        verify = ["darkprune", "verify", *(["--static"] if recovered else [])]
-        print("next: " + shlex.join([*verify, *pair, outputs["cfg"], outputs["weights"]]))
+        print("next: " + shlex.join(["darkprune", "verify", *pair, outputs["cfg"], outputs["weights"]]))
     else:
         replay_it = shlex.join(["darkprune", "prune", *pair, "--plan", outputs["plan"], "-o", "DIR"])
         print(f"next: read or edit the plan, then {replay_it}")
