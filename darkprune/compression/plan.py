@@ -129,12 +129,11 @@ class Compression:
 
     @cached_property
     def smaller(self) -> list[Graph]:
-        """The original at the smaller inputs that are a means to save operations, the last one within the budget.
+        """The original at smaller inputs, as far as they are a means to save operations; the last is within the budget.
 
-        There are none where the size shall stay, where the network is trained on labels, and where something else than
-        operations is to be saved.
+        There are none where the size shall stay, and where something else than operations is to be saved.
         """
-        fixed = self.settings.fixed_input or self.available.train is not None or not self.available.detector
+        fixed = self.settings.fixed_input or not self.available.detector
         if fixed or self.budget is None or self.budget.kind != "macs":
             return []
         found = []
@@ -145,10 +144,15 @@ class Compression:
         return []
 
     @property
+    def by_sizes(self) -> bool:
+        """Whether pruning is tried at several input sizes; with labels training decides more than the size does."""
+        return bool(self.smaller) and self.available.train is None
+
+    @property
     def only_input_size(self) -> bool:
         """Whether a smaller input is all that is done: without images that is the better bet."""
         blind = self.available.images is None or self.available.drawn
-        return blind and bool(self.smaller) and not {"prune", "recover"} & self.settings.stages.keys()
+        return blind and self.by_sizes and not {"prune", "recover"} & self.settings.stages.keys()
 
     @cached_property
     def judge(self) -> Judge:
@@ -241,8 +245,8 @@ class Compression:
             return
         resized = [RunNetwork.at_size(self.original, graph, self.folder / FOLDER) for graph in self.smaller]
         self.candidates.insert(0, resized[-1])
-        if self.only_input_size or images is None:
-            self.networks.append(resized[-1])
+        if not self.by_sizes or self.only_input_size or images is None:
+            self.networks.insert(1, resized[-1])
             return
         self.networks[1:1] = resized
         recovery: Recovery = "none"
@@ -273,7 +277,7 @@ class Compression:
             raise UsageError("[distill] learns from images: give some with --images DIR or --data F")
         student = self.candidates[-1]
         plan = FileSource("plan", self.folder / "pruned" / "plan.json")
-        if self.smaller:  # the best of several sizes learns
+        if self.by_sizes:  # the best of several sizes learns
             self._measure()
             student = self._put("chosen", self.folder / "chosen", None)
             plan = FileSource("plan", student.cfg.with_name("plan.json"))
@@ -306,7 +310,7 @@ class Compression:
             raise UsageError("[evaluate] needs images: give some with --images DIR, --data F or --valid F")
         for network, stage in zip(networks, found, strict=True):
             self._add(stage, cost_of_evaluation(count, self._share(network)))
-        if last and not self.smaller:
+        if last and not self.by_sizes:
             cost = cost_of_evaluation(count, 2 * self._share(self.candidates[-1]))
             self._add(stages.control(self, [data, *names], settings), cost)
 

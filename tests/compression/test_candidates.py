@@ -69,13 +69,20 @@ def test_many_sizes_are_spread(monkeypatch: pytest.MonkeyPatch) -> None:
         replace(IMAGES, target_macs=None, ratio=0.3),
         replace(IMAGES, target_macs=None, target_params=0.5),
         replace(IMAGES, target_macs=None, target_latency=0.5),
-        dp.CompressSettings(data="scenes/scenes.data", target_macs=0.5),
+        dp.CompressSettings(data="scenes/scenes.data", target_macs=0.5, fixed_input=True),
     ],
 )
 def test_the_input_size_stays(settings: dp.CompressSettings) -> None:
     found = names(planned(settings))
     assert not any(name.startswith(("prune: ", "evaluate: original at")) for name in found)
     assert "evaluate: control" in found
+
+
+def test_with_labels_the_control_is_a_candidate_too() -> None:
+    found = names(planned(dp.CompressSettings(data="scenes/scenes.data", target_macs=0.3, skip=("export",))))
+    assert [name for name in found if name.startswith("evaluate: original at")] == ["evaluate: original at 64x64"]
+    assert not any(name.startswith("prune: ") or name == "chosen" for name in found)
+    assert found[-3:] == ["evaluate: control", "result", "time"]
 
 
 def test_the_best_of_several_sizes_learns() -> None:
