@@ -23,7 +23,7 @@ gpu-id=0
 net-scale-factor=0.0039215697906911373
 model-color-format={colour}
 {network}
-model-engine-file=model_b1_gpu0_{precision}.engine
+model-engine-file={engine}_b1_gpu0_{precision}.engine
 {calibration}labelfile-path=../names.txt
 batch-size=1
 network-mode={mode}
@@ -48,24 +48,29 @@ topk=300
 
 
 def for_pair(description: KitDescription, workspace_mb: int) -> str:
-    """The configuration that lets DeepStream-Yolo read the .cfg and .weights themselves."""
+    """Returns the configuration with which DeepStream-Yolo reads the .cfg and .weights themselves."""
     network = f"custom-network-config={CFG_NAME}\nmodel-file={WEIGHTS_NAME}\nforce-implicit-batch-dim=0"
-    # Its tensors have names of their own, so a calibration cache made from the ONNX file says nothing about them.
-    return _fill(description, "DeepStream for the Darknet pair", network, workspace_mb, False)
+    # its tensors have names of their own, so a calibration cache made from the ONNX file says nothing about them
+    return _fill(description, "DeepStream for the Darknet pair", network, "model", workspace_mb, False)
 
 
 def for_onnx(description: KitDescription, workspace_mb: int, calibrated: bool) -> str:
-    """The configuration for an ONNX file of the `deepstream` output form."""
-    return _fill(description, "DeepStream for the ONNX file", f"onnx-file={ONNX_NAME}", workspace_mb, calibrated)
+    """Returns the configuration for an ONNX file of the `deepstream` output form."""
+    title = "DeepStream for the ONNX file"
+    return _fill(description, title, f"onnx-file={ONNX_NAME}", ONNX_NAME, workspace_mb, calibrated)
 
 
-def _fill(description: KitDescription, title: str, network: str, workspace_mb: int, calibrated: bool) -> str:
+def _fill(
+    description: KitDescription, title: str, network: str, engine: str, workspace_mb: int, calibrated: bool
+) -> str:
+    """Fills in the template; `engine` is the start of the name under which DeepStream keeps what it builds."""
     # INT8 without a table fails in DeepStream; FP16 is the next best
     precision = "fp16" if description.precision == "int8" and not calibrated else description.precision
     return _TEMPLATE.format(
         title=f"{title}: {description.name}",
         colour=0 if description.channels == 3 else 2,
         network=network,
+        engine=engine,
         precision=precision,
         calibration="int8-calib-file=../calibration.cache\n" if precision == "int8" else "",
         mode=_MODES[precision],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,8 @@ def export_pair(
     if how is not None:
         left_out = left_out_layers(pair.graph, how.left_out)
         batches = calibration_batches(_prepared(pair, how, progress), options.batch or 1)
-        ranges = measure_ranges(network, batches, how.method)
+        # on the network up to its heads: nothing behind them is quantised, and onnxruntime has no EfficientNMS
+        ranges = measure_ranges(build_onnx(pair, replace(options, outputs="heads")), batches, how.method)
         if how.cache is not None:
             how.cache.write_text(calibration_cache(network, scales(ranges), left_out, place), encoding="ascii")
         if precision.name == "int8":

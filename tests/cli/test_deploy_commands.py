@@ -186,6 +186,21 @@ class TestExport:
         made = run_json("export", *pair, "-o", out, *how[:3], "--overwrite")
         assert "left out: 0 (convolutional), 2 (convolutional)" in made["remarks"][-1]
 
+    @pytest.mark.parametrize("form", ["boxes", "deepstream", "nms", "efficientnms"])
+    def test_int8_of_every_form_is_calibrated_before_its_heads(
+        self, run_json: Run, pair: list[str], pictures: Path, tmp_path: Path, form: str
+    ) -> None:
+        how = ["--int8", "--calibrate", pictures, "--target", "orin", "--leave-out", "none"]
+        run_json("export", *pair, "-o", tmp_path / "heads.onnx", *how)
+        made = run_json("export", *pair, "-o", tmp_path / "x.onnx", *how, "--outputs", form)
+        assert made["precision"] == "int8"
+
+        def steps(name: str) -> dict[str, bytes]:
+            tensors = onnx.load(str(tmp_path / name)).graph.initializer
+            return {tensor.name: tensor.raw_data for tensor in tensors if tensor.name.endswith("_scale")}
+
+        assert steps("x.onnx") == steps("heads.onnx") != {}
+
     def test_without_a_reference(
         self, run_json: Run, pair: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

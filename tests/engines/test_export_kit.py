@@ -159,6 +159,7 @@ def test_deepstream_of_the_pair(kit: WrittenKit) -> None:
     ):
         assert f"\n{line}\n" in text
     assert "onnx-file" not in text
+    assert "\nmodel-engine-file=model_b1_gpu0_fp32.engine\n" in text
     assert "config_infer_darknet.txt" in (kit.folder / "README.md").read_text()
 
 
@@ -198,6 +199,7 @@ def test_deepstream_of_the_onnx_file(tmp_path: Path, onnx_file: Make) -> None:
     ):
         assert f"\n{line}\n" in text
     assert "model-file" not in text
+    assert "\nmodel-engine-file=model-deepstream.onnx_b1_gpu0_int8.engine\n" in text  # not the pair's
     assert (report.folder / "calibration.cache").read_bytes() == b"ranges"
     with pytest.raises(ExportError, match="DeepStream-Yolo reads one output"):
         write_kit(tmp_path / "other", onnx_file(), description(), "xavier", deepstream_onnx=onnx_file())

@@ -18,8 +18,9 @@ def _upsample(writer: LayerWriter[Upsample]) -> LayerOutput:
         return _downsample(writer, tensor, -stride)
     if stride > 1:
         scales = writer.builder.constant(f"scales/{stride}", np.array([1, 1, stride, stride], np.float32))
-        # the region of interest may be left out from opset 13 on
-        region = "" if writer.builder.opset >= 13 else writer.builder.constant("no_region", np.zeros(0, np.float32))
+        # the region of interest, of no effect here, may be left out from opset 13 on; parsers warn of an empty one
+        whole = np.array([0, 0, 0, 0, 1, 1, 1, 1], np.float32)
+        region = "" if writer.builder.opset >= 13 else writer.builder.constant("whole_region", whole)
         tensor = writer.node(
             "Resize",
             [tensor, region, scales],
