@@ -205,7 +205,7 @@ def test_every_step_is_an_event() -> None:
         ("training", 25, 100, "step"),
     ]
     assert events[-1].details == (
-        "loss 3 obj 1  mAP@0.5 41.20 %  epoch 2.5  rate 0.001  4.0 img/s wait 10 %  |γ| small"
+        "loss 3  mAP@0.5 41.20 %  |γ| small  4.0 img/s wait 10 %  epoch 2.5  obj 1  rate 0.001"
     )
     line.update(26, {"loss": 4.0}, speed, [])
     assert events[-1].details.startswith("loss 3.1 ")  # smoothed as darknet does

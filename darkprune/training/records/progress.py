@@ -38,13 +38,14 @@ class StatusLine:
         """
         smooth = {name: self._smoothed(name, value) for name, value in {**figures, **speed}.items() if name != "rate"}
         losses = [f"{_SHORT.get(name, name)} {smooth[name]:.3g}" for name in figures if name not in _HIDDEN]
-        parts = [
-            " ".join(losses),
+        parts = [  # the most important first: a terminal shows as much as fits
+            losses[0],
             self.quality,
-            f"epoch {step / self._epoch_steps:.1f}",
-            f"rate {speed['rate']:.2g}",
-            f"{smooth['images_per_s']:.1f} img/s wait {100 * smooth['wait']:.0f} %",
             *more,
+            f"{smooth['images_per_s']:.1f} img/s wait {100 * smooth['wait']:.0f} %",
+            f"epoch {step / self._epoch_steps:.1f}",
+            *losses[1:],
+            f"rate {speed['rate']:.2g}",
         ]
         self._at(step, details="  ".join(part for part in parts if part))
 

@@ -18,7 +18,6 @@ import math
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -73,7 +72,7 @@ class Sparsity(Hook):
         self.layers: tuple[SparseLayer, ...] = ()
         self._take(network)
         rates = [recipe.schedule.at(step, recipe.seed) for step in range(1, recipe.steps + 1)]
-        self._steered = SteeredS(rates, self.switch_step, float(self._level()))
+        self._steered = [SteeredS(rates, self.switch_step, level) for level in self._levels()]
 
     def use(self, network: Network, cut: Cut | None = None) -> None:
         """Continues with a slim network: spared channels that are still there stay spared."""
@@ -90,19 +89,17 @@ class Sparsity(Hook):
         self._free = [layer.free.to(device) for layer in self.layers]
         self._figures: dict[str, float] = {}
 
-    @property
-    def s(self) -> float:
-        """Weight of Σ|γ| at the next step."""
-        return self.settings.s if isinstance(self.settings.s, float) else self._steered.s
+    def s_of(self, layer: SparseLayer) -> float:
+        """Returns the weight of a layer's |γ| at the next step."""
+        return self.settings.s if isinstance(self.settings.s, float) else self._steered[layer.group].s
 
     def weights(self) -> list[Tensor]:
         """Returns the weight of every channel's |γ|: s, 0.01·s or 0; (c,) for each layer."""
-        if self._spared is None:
-            return [free * self.s for free in self._free]
-        return [
-            free * torch.where(spared, self.s * KEPT_SHARE, self.s)
-            for free, spared in zip(self._free, self._spared, strict=True)
-        ]
+        found = []
+        for number, (layer, free) in enumerate(zip(self.layers, self._free, strict=True)):
+            weight = free * self.s_of(layer)
+            found.append(weight if self._spared is None else weight * torch.where(self._spared[number], KEPT_SHARE, 1))
+        return found
 
     @torch.no_grad()
     def after_step(self, step: int, rate: float) -> None:
@@ -114,34 +111,35 @@ class Sparsity(Hook):
             if gamma.requires_grad:
                 gamma.copy_(gamma.sign() * (gamma.abs() - rate * weight).clamp_(min=0))
         self._figures = {}
-        self._steered.update(step, self.figures()["gamma_at_ratio"])
+        for steered, level in zip(self._steered, self._levels(), strict=True):
+            steered.update(step, level)
 
     def after_epoch(self, epoch: int) -> None:
         """Records the distribution of |γ|, and chooses anew where asked to."""
         if self.settings.reselect and self._spared is not None:
             self._select()
-        self.history = self.history.with_epoch(epoch, self._by_group())
+        self.history = self.history.with_epoch(epoch, [part.float().cpu().numpy() for part in self._by_group()])
         if self.folder is not None:
             self.history.write(self.folder.folder / "gamma.npz")
 
     def figures(self) -> dict[str, float]:
-        """Returns s·Σ|γ|, mean |γ|, the share that is negligible, |γ| at the ratio, and s."""
+        """Returns s·Σ|γ|, mean |γ|, the share that is negligible, the largest |γ| at the ratio, and the largest s."""
         if not self._figures:
             sizes = torch.cat([size for _, size in self._sizes()])
             penalty = torch.stack(
                 [(w * self._gamma(layer).abs()).sum() for layer, w in zip(self.layers, self.weights(), strict=True)]
             ).sum()
             small = (sizes < NEGLIGIBLE).to(sizes.dtype).mean()
-            values = torch.stack([penalty, sizes.mean(), small, self._level()]).tolist()
-            self._figures = dict(zip(self.columns, [*values, self.s], strict=True))
+            values = [*torch.stack([penalty, sizes.mean(), small]).tolist(), max(self._levels())]
+            self._figures = dict(zip(self.columns, [*values, max(map(self.s_of, self.layers))], strict=True))
         return self._figures
 
     def status(self) -> str:
         """Returns the share that is negligible, and how large |γ| still is where the ratio would cut."""
         found, ratio = self.figures(), self.settings.target_ratio
         return (
-            f"|γ|<{NEGLIGIBLE:g}: {100 * found['gamma_small']:.0f} of {100 * ratio:.0f} % wanted, "
-            f"at {100 * ratio:.0f} %: {found['gamma_at_ratio']:.3g}, s {self.s:.2g}"
+            f"|γ|<{NEGLIGIBLE:g}: {100 * found['gamma_small']:.0f} of {100 * ratio:.0f} %, "
+            f"there {found['gamma_at_ratio']:.2g}, s {found['s']:.2g}"
         )
 
     def draw(self) -> None:
@@ -154,14 +152,15 @@ class Sparsity(Hook):
     def state_dict(self) -> State:
         """Returns the channels that are spared, the state of s, and the histograms."""
         history = {"epochs": self.history.epochs.tolist(), "counts": torch.from_numpy(self.history.counts)}
-        return {"spared": self._spared, "steered": self._steered.state_dict(), "history": history}
+        return {"spared": self._spared, "steered": [each.state_dict() for each in self._steered], "history": history}
 
     def load_state_dict(self, state: State) -> None:
         """Restores them."""
         device = self._free[0].device
         spared = state["spared"]
         self._spared = None if spared is None else [each.to(device) for each in spared]
-        self._steered.load_state_dict(state["steered"])
+        for steered, stored in zip(self._steered, state["steered"], strict=True):
+            steered.load_state_dict(stored)
         epochs, counts = np.array(state["history"]["epochs"], np.int64), state["history"]["counts"].numpy()
         self.history = replace(self.history, epochs=epochs, counts=counts)
 
@@ -172,11 +171,13 @@ class Sparsity(Hook):
         """Returns every layer's |γ| of the channels that may be pruned."""
         return [(layer, self._gamma(layer).abs()[free]) for layer, free in zip(self.layers, self._free, strict=True)]
 
-    def _level(self) -> Tensor:
-        """Returns the |γ| up to which the asked-for ratio would remove channels: a scalar."""
-        sizes = torch.cat([size for _, size in self._sizes()])
-        rank = min(len(sizes), max(1, math.floor(self.settings.target_ratio * len(sizes) + 0.5)))
-        return sizes.kthvalue(rank).values
+    def _levels(self) -> list[float]:
+        """Returns for every group the |γ| up to which the asked-for ratio would remove its channels."""
+        found = []
+        for sizes in self._by_group():
+            rank = min(len(sizes), max(1, math.floor(self.settings.target_ratio * len(sizes) + 0.5)))
+            found.append(float(sizes.kthvalue(rank).values) if len(sizes) else 0.0)
+        return found
 
     def _select(self) -> None:
         """Chooses the channels with the largest |γ| over all layers; of equal ones the first."""
@@ -194,8 +195,9 @@ class Sparsity(Hook):
             self._spared.append(mask)
             start += count
 
-    def _by_group(self) -> list[npt.NDArray[np.float32]]:
-        parts: list[list[Tensor]] = [[] for _ in self.history.groups]
+    def _by_group(self) -> list[Tensor]:
+        """Returns every group's |γ| of the channels that may be pruned."""
+        parts: list[list[Tensor]] = [[] for _ in self._groups]
         for layer, size in self._sizes():
             parts[layer.group].append(size)
-        return [torch.cat(part).float().cpu().numpy() if part else np.zeros(0, np.float32) for part in parts]
+        return [torch.cat(part) if part else torch.zeros(0) for part in parts]

@@ -1,9 +1,9 @@
 """The weight s of the penalty, steered so that enough γ vanish in time.
 
 A proximal step of rate·s makes every penalised |γ| smaller, the loss pulls some of them back. What s means depends on
-the scale of the loss (darknet's losses are sums over cells), so that one number does not fit all networks. `SteeredS`
-measures how fast the |γ| that the asked-for ratio would just remove falls, and chooses s so that it arrives at zero at
-the switch.
+the scale of the loss (darknet's losses are sums over cells), so that one number does not fit all networks, nor all
+groups of one. `SteeredS` measures how fast the |γ| that the asked-for ratio would just remove falls, and chooses s so
+that it arrives at zero at the switch.
 """
 
 from __future__ import annotations
