@@ -26,25 +26,25 @@ if TYPE_CHECKING:
     from darkprune.api.compare import compare as compare
     from darkprune.api.compress import CompressResult as CompressResult
     from darkprune.api.compress import compress as compress
+    from darkprune.api.conversion.engine import EngineResult as EngineResult
+    from darkprune.api.conversion.engine import EngineSettings as EngineSettings
+    from darkprune.api.conversion.engine import build_engine as build_engine
+    from darkprune.api.conversion.export import ExportResult as ExportResult
+    from darkprune.api.conversion.export import ExportSettings as ExportSettings
+    from darkprune.api.conversion.export import export as export
+    from darkprune.api.conversion.kit import KitResult as KitResult
+    from darkprune.api.conversion.kit import KitSettings as KitSettings
+    from darkprune.api.conversion.kit import write_kit as write_kit
     from darkprune.api.detect import DetectResult as DetectResult
     from darkprune.api.detect import DetectSettings as DetectSettings
     from darkprune.api.detect import FoundObject as FoundObject
     from darkprune.api.detect import ImageObjects as ImageObjects
     from darkprune.api.detect import detect as detect
-    from darkprune.api.engine import EngineResult as EngineResult
-    from darkprune.api.engine import EngineSettings as EngineSettings
-    from darkprune.api.engine import build_engine as build_engine
     from darkprune.api.evaluate import EvaluateSettings as EvaluateSettings
     from darkprune.api.evaluate import evaluate as evaluate
-    from darkprune.api.export import ExportResult as ExportResult
-    from darkprune.api.export import ExportSettings as ExportSettings
-    from darkprune.api.export import export as export
     from darkprune.api.init import InitResult as InitResult
     from darkprune.api.init import InitSettings as InitSettings
     from darkprune.api.init import init as init
-    from darkprune.api.kit import KitResult as KitResult
-    from darkprune.api.kit import KitSettings as KitSettings
-    from darkprune.api.kit import write_kit as write_kit
     from darkprune.api.pair import Pair as Pair
     from darkprune.api.pair import load as load
     from darkprune.api.prune import PruneSettings as PruneSettings
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from darkprune.compression.settings import CompressSettings as CompressSettings
     from darkprune.compression.summary import NetworkFigures as NetworkFigures
     from darkprune.errors import DarkpruneError as DarkpruneError
-    from darkprune.evaluation.results import EvaluateResult as EvaluateResult
+    from darkprune.evaluation.metrics.results import EvaluateResult as EvaluateResult
     from darkprune.progress import Progress as Progress
     from darkprune.progress import ProgressEvent as ProgressEvent
     from darkprune.surgery.plan import Plan as Plan
@@ -87,18 +87,18 @@ _HOME = {
     "DetectResult": "darkprune.api.detect",
     "DetectSettings": "darkprune.api.detect",
     "DistillSettings": "darkprune.training.settings",
-    "EngineResult": "darkprune.api.engine",
-    "EngineSettings": "darkprune.api.engine",
-    "EvaluateResult": "darkprune.evaluation.results",
+    "EngineResult": "darkprune.api.conversion.engine",
+    "EngineSettings": "darkprune.api.conversion.engine",
+    "EvaluateResult": "darkprune.evaluation.metrics.results",
     "EvaluateSettings": "darkprune.api.evaluate",
-    "ExportResult": "darkprune.api.export",
-    "ExportSettings": "darkprune.api.export",
+    "ExportResult": "darkprune.api.conversion.export",
+    "ExportSettings": "darkprune.api.conversion.export",
     "FoundObject": "darkprune.api.detect",
     "ImageObjects": "darkprune.api.detect",
     "InitResult": "darkprune.api.init",
     "InitSettings": "darkprune.api.init",
-    "KitResult": "darkprune.api.kit",
-    "KitSettings": "darkprune.api.kit",
+    "KitResult": "darkprune.api.conversion.kit",
+    "KitSettings": "darkprune.api.conversion.kit",
     "NetworkFigures": "darkprune.compression.summary",
     "Pair": "darkprune.api.pair",
     "Plan": "darkprune.surgery.plan",
@@ -114,20 +114,20 @@ _HOME = {
     "VerifyResult": "darkprune.api.verify",
     "VerifySettings": "darkprune.api.verify",
     "bench": "darkprune.api.bench",
-    "build_engine": "darkprune.api.engine",
+    "build_engine": "darkprune.api.conversion.engine",
     "cliff": "darkprune.api.cliff",
     "compare": "darkprune.api.compare",
     "compress": "darkprune.api.compress",
     "detect": "darkprune.api.detect",
     "distill": "darkprune.api.train",
     "evaluate": "darkprune.api.evaluate",
-    "export": "darkprune.api.export",
+    "export": "darkprune.api.conversion.export",
     "init": "darkprune.api.init",
     "load": "darkprune.api.pair",
     "report": "darkprune.api.report",
     "train": "darkprune.api.train",
     "verify": "darkprune.api.verify",
-    "write_kit": "darkprune.api.kit",
+    "write_kit": "darkprune.api.conversion.kit",
     "prune": "darkprune.api.prune",
 }
 __all__ = sorted(_HOME)

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from darkprune.data import read_dataset
-from darkprune.evaluation.average_precision import average_precisions
 from darkprune.evaluation.detector import Detector, find_objects
 from darkprune.evaluation.evaluate import truths_of
-from darkprune.evaluation.matching import Truths, match
+from darkprune.evaluation.metrics.average_precision import average_precisions
+from darkprune.evaluation.metrics.matching import Truths, match
 from darkprune.evaluation.nms import Detections
 from darkprune.evaluation.of_graph import heads_of
 from darkprune.graph.graph import read_graph

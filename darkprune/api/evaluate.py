@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from darkprune.api.pair import Network, on_disk
 from darkprune.data.dataset import DataProblem
 from darkprune.data.labelled import open_labelled
-from darkprune.evaluation.average_precision import Scoring
 from darkprune.evaluation.detector import Detector, Loading
 from darkprune.evaluation.evaluate import evaluate_detector
+from darkprune.evaluation.metrics.average_precision import Scoring
+from darkprune.evaluation.metrics.results import EvaluateResult
 from darkprune.evaluation.of_graph import heads_of
-from darkprune.evaluation.results import EvaluateResult
 from darkprune.graph.graph import resized
 from darkprune.progress import Progress, reporting
 from darkprune.runners.base import FAST_FIRST, RUNNERS, load_with_any

@@ -15,9 +15,9 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
+from darkprune.api.conversion.export import ExportSettings
+from darkprune.api.conversion.kit import KitSettings
 from darkprune.api.evaluate import EvaluateSettings
-from darkprune.api.export import ExportSettings
-from darkprune.api.kit import KitSettings
 from darkprune.api.prune import PruneSettings
 from darkprune.compression import stages
 from darkprune.compression.available import FOLDER, Available

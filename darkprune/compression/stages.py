@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from darkprune.api.conversion.export import ExportSettings
+from darkprune.api.conversion.kit import KitSettings
 from darkprune.api.evaluate import EvaluateSettings
-from darkprune.api.export import ExportSettings
-from darkprune.api.kit import KitSettings
 from darkprune.api.prune import PruneSettings
 from darkprune.compression import work
 from darkprune.compression.defaults import WITHOUT_EFFECT

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from darkprune.api.conversion.export import ExportSettings, export
+from darkprune.api.conversion.kit import KitSettings, write_kit
 from darkprune.api.evaluate import EvaluateSettings, evaluate
-from darkprune.api.export import ExportSettings, export
-from darkprune.api.kit import KitSettings, write_kit
 from darkprune.api.prune import PruneSettings, prune
 from darkprune.api.train import distill, train
 from darkprune.compression.network import RunNetwork
@@ -162,14 +162,14 @@ def put_best(
 def export_network(
     network: RunNetwork, output: Path, settings: ExportSettings, resume: bool, progress: Progress
 ) -> Mapping[str, object]:
-    """Writes an ONNX file, see `darkprune.api.export`."""
+    """Writes an ONNX file, see `darkprune.api.conversion.export`."""
     return _figures(export(network.pair(), output, replace(settings, overwrite=True), progress=progress), progress)
 
 
 def write_kit_of(
     network: RunNetwork, output: Path, settings: KitSettings, resume: bool, progress: Progress
 ) -> Mapping[str, object]:
-    """Writes a kit, see `darkprune.api.kit`."""
+    """Writes a kit, see `darkprune.api.conversion.kit`."""
     return _figures(write_kit(network.pair(), output, replace(settings, overwrite=True), progress=progress), progress)
 
 

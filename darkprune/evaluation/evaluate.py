@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from darkprune.data.dataset import Dataset
 from darkprune.errors import DataError
-from darkprune.evaluation.average_precision import DARKNET, Scoring
-from darkprune.evaluation.coco_metrics import coco_figures, evaluator_name
 from darkprune.evaluation.detector import PLAIN, Detector, Found, Loading, find_objects
-from darkprune.evaluation.matching import Truths, make_truths
-from darkprune.evaluation.results import EvaluateResult, summarise
+from darkprune.evaluation.metrics.average_precision import DARKNET, Scoring
+from darkprune.evaluation.metrics.coco_metrics import coco_figures, evaluator_name
+from darkprune.evaluation.metrics.matching import Truths, make_truths
+from darkprune.evaluation.metrics.results import EvaluateResult, summarise
 from darkprune.progress import Progress, silent
 
 

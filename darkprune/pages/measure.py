@@ -17,8 +17,8 @@ from darkprune.errors import DataError, RunnerError, TrainingError
 from darkprune.evaluation.detector import Detector, find_objects
 from darkprune.evaluation.drawing import draw
 from darkprune.evaluation.evaluate import evaluate_detector
+from darkprune.evaluation.metrics.results import EvaluateResult
 from darkprune.evaluation.of_graph import input_shape
-from darkprune.evaluation.results import EvaluateResult
 from darkprune.graph.graph import Graph
 from darkprune.graph.groups import PruneGroup
 from darkprune.progress import Progress, silent

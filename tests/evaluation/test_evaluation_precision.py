@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from darkprune.data.dataset import make_objects
 from darkprune.errors import DarkpruneError
-from darkprune.evaluation import coco_metrics
-from darkprune.evaluation.average_precision import Scoring, average_precision, average_precisions, count_at
-from darkprune.evaluation.coco_metrics import coco_figures
-from darkprune.evaluation.matching import Truths, make_truths, match
+from darkprune.evaluation.metrics import coco_metrics
+from darkprune.evaluation.metrics.average_precision import Scoring, average_precision, average_precisions, count_at
+from darkprune.evaluation.metrics.coco_metrics import coco_figures
+from darkprune.evaluation.metrics.matching import Truths, make_truths, match
+from darkprune.evaluation.metrics.results import summarise
 from darkprune.evaluation.nms import Detections
-from darkprune.evaluation.results import summarise
 
 F = np.float32
 

@@ -13,10 +13,10 @@ import pytest
 from darkprune.data import read_dataset
 from darkprune.data.loading import InputShape
 from darkprune.errors import DataError, GraphError, UsageError
-from darkprune.evaluation.average_precision import Scoring
 from darkprune.evaluation.detector import Detector, Loading
 from darkprune.evaluation.evaluate import evaluate_detector
 from darkprune.evaluation.heads import Head
+from darkprune.evaluation.metrics.average_precision import Scoring
 from darkprune.evaluation.of_graph import heads_of, input_shape, read_tree
 from darkprune.graph.graph import read_graph
 from darkprune.progress import ProgressEvent

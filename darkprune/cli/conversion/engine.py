@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from darkprune.api.engine import EngineResult, EngineSettings, build_engine
+from darkprune.api.conversion.engine import EngineResult, EngineSettings, build_engine
 from darkprune.cli.console import add_json, megabytes, print_json, warn
 from darkprune.cli.flags import add_flags, read_flags
 

@@ -7,7 +7,7 @@ from argparse import ArgumentParser, Namespace
 
 import numpy as np
 
-from darkprune.api.export import ExportResult, ExportSettings, export
+from darkprune.api.conversion.export import ExportResult, ExportSettings, export
 from darkprune.api.pair import load
 from darkprune.cli.console import add_json, add_pair, megabytes, print_json, print_table, warn
 from darkprune.cli.flags import add_flags, read_flags

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from darkprune.api.kit import KitResult, KitSettings, write_kit
+from darkprune.api.conversion.kit import KitResult, KitSettings, write_kit
 from darkprune.api.pair import load
 from darkprune.cli.console import add_json, add_pair, megabytes, print_json, print_table, warn
 from darkprune.cli.conversion.export import agreement_line, print_plans

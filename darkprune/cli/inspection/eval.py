@@ -8,7 +8,7 @@ from darkprune.api.evaluate import EvaluateSettings, evaluate
 from darkprune.api.pair import load
 from darkprune.cli.console import add_json, add_pair, print_json, print_table, warn
 from darkprune.cli.flags import add_flags, read_flags
-from darkprune.evaluation.results import EvaluateResult
+from darkprune.evaluation.metrics.results import EvaluateResult
 
 
 def configure(parser: ArgumentParser) -> None:

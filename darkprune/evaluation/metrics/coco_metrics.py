@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from darkprune.errors import DarkpruneError
-from darkprune.evaluation.matching import Truths
+from darkprune.evaluation.metrics.matching import Truths
 from darkprune.evaluation.nms import Detections
 
 

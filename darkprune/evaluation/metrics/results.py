@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from darkprune.evaluation.average_precision import DARKNET, Scoring, average_precisions, count_at
-from darkprune.evaluation.coco_metrics import CocoFigures
-from darkprune.evaluation.matching import Truths, match
+from darkprune.evaluation.metrics.average_precision import DARKNET, Scoring, average_precisions, count_at
+from darkprune.evaluation.metrics.coco_metrics import CocoFigures
+from darkprune.evaluation.metrics.matching import Truths, match
 from darkprune.evaluation.nms import Detections
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from darkprune.api.export import ExportResult, PrecisionSettings
+from darkprune.api.conversion.export import ExportResult, PrecisionSettings
 from darkprune.api.origin import files_of, names_of, original_of, plan_hash
 from darkprune.api.pair import Network, on_disk
 from darkprune.darknet.output import check_folder

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from darkprune.errors import UsageError
-from darkprune.evaluation.matching import Matches, Truths
+from darkprune.evaluation.metrics.matching import Matches, Truths
 from darkprune.evaluation.nms import Detections
 
 POINTS = (0, 11, 101)

@@ -1,0 +1,1 @@
+"""Functions for the board: ONNX files, TensorRT engines, kits."""

@@ -1,0 +1,1 @@
+"""Figures of detections against labels: matching, average precision, COCO's figures."""
