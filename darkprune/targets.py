@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from darkprune.errors import ExportError
+from darkprune.json_types import JsonMapping
 
 PRECISIONS = ("fp32", "fp16", "int8")
 
@@ -81,7 +81,7 @@ def target(name: str) -> Target:
         raise ExportError(f"target {name!r}: unknown, choose one of {', '.join(targets())}") from None
 
 
-def _target(name: str, row: Mapping[str, Any], generations: Mapping[str, Any]) -> Target:
+def _target(name: str, row: JsonMapping, generations: JsonMapping) -> Target:
     parsers = [generations[generation] for generation in row["tensorrt"]] or [row]
     return Target(
         name=name,

@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from darkprune.api.pair import Pair, load
 from darkprune.api.prune import refuse_early
@@ -19,6 +18,7 @@ from darkprune.compression.settings import CompressSettings
 from darkprune.compression.summary import NetworkFigures, advice_for, figures_of, verdict_on
 from darkprune.darknet.output import check_folder
 from darkprune.errors import UsageError
+from darkprune.json_types import JsonMapping, JsonObject
 from darkprune.progress import Progress, reporting, say
 from darkprune.runs.digests import digest_of_file
 from darkprune.runs.lock import locked
@@ -47,7 +47,7 @@ class CompressResult:
     outputs: tuple[Path, ...]
     advice: tuple[str, ...]
     warnings: tuple[str, ...]
-    stages: Mapping[str, Mapping[str, Any]]
+    stages: Mapping[str, JsonMapping]
 
     @property
     def pair(self) -> Pair:
@@ -64,7 +64,7 @@ class CompressResult:
         """mAP@0.5 of the result; None where it was not measured."""
         return self.figures.map50
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Returns the result as JSON values."""
         return {
             "run": str(self.run),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from darkprune.api.pair import Pair
 from darkprune.darknet.output import atomic_file
 from darkprune.errors import UsageError
 from darkprune.graph.classes import with_classes
 from darkprune.graph.fresh import write_fresh
+from darkprune.json_types import JsonObject
 from darkprune.settings import PathLike, setting
 
 
@@ -51,7 +51,7 @@ class InitResult:
     cfg: Path | None = None
     warnings: tuple[str, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Returns the fields as JSON values."""
         cfg = None if self.cfg is None else str(self.cfg)
         return {**asdict(self), "weights": str(self.weights), "cfg": cfg, "warnings": list(self.warnings)}

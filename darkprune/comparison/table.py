@@ -7,11 +7,11 @@ import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from statistics import fmean, stdev
-from typing import Any
 
 from darkprune.comparison.cells import Cell
 from darkprune.comparison.paper import PaperRow
 from darkprune.evaluation.control import control_at
+from darkprune.json_types import JsonObject
 from darkprune.runs.record import Record
 
 
@@ -67,7 +67,7 @@ class Row:
         """Whether it is better than the unpruned network at a smaller input; None where that is not known."""
         return None if self.map50 is None or self.control is None else self.map50 > self.control
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Returns the fields, floats rounded to what was measured."""
         data = {**asdict(self), "beats_control": self.beats_control}
         return {key: round(value, 6) if isinstance(value, float) else value for key, value in data.items()}
@@ -155,7 +155,7 @@ def _by(cells: Iterable[Cell], key: Callable[[Cell], object]) -> list[list[Cell]
     return list(groups.values())
 
 
-def _figures(records: Sequence[Record], ms: Mapping[str, float]) -> dict[str, Any]:
+def _figures(records: Sequence[Record], ms: Mapping[str, float]) -> JsonObject:
     results = [record.result for record in records]
     means = {name: fmean(result[name] for result in results) for name in ("params", "macs", "bytes", "map50")}
     size = {name: results[0][name] for name in ("width", "height")}

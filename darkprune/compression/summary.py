@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from darkprune.compression.defaults import FEWEST_UNLABELLED
 from darkprune.compression.network import RunNetwork
 from darkprune.evaluation.control import control_at
 from darkprune.graph.stats import totals
+from darkprune.json_types import JsonMapping, JsonObject
 from darkprune.runners.measure import AGREEMENT, DISTANCE
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class NetworkFigures:
             return f"{100 * self.agreement:.1f} % agreement"
         return f"output distance {self.distance:.3f}"
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Returns the fields."""
         return asdict(self)
 
@@ -176,11 +177,11 @@ def _loss(run: Compression, network: RunNetwork) -> float:
     return float(measured[DISTANCE]) if measured.get(DISTANCE) is not None else math.inf
 
 
-def _measured(run: Compression, network: RunNetwork) -> Mapping[str, Any]:
+def _measured(run: Compression, network: RunNetwork) -> JsonMapping:
     return _result_of(run, f"evaluate: {network.name}")
 
 
-def _result_of(run: Compression, stage: str) -> Mapping[str, Any]:
+def _result_of(run: Compression, stage: str) -> JsonMapping:
     record = run.records.records.get(stage)
     return record.result if record is not None and record.done else {}
 

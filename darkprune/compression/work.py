@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from darkprune.compression.network import RunNetwork
 from darkprune.compression.summary import best_of
 from darkprune.darknet.output import atomic_file
 from darkprune.evaluation.control import control_at, control_networks
+from darkprune.json_types import JsonMapping
 from darkprune.progress import Progress, say
 from darkprune.runners.base import load_with_any
 from darkprune.runners.measure import AGREEMENT
@@ -103,7 +104,7 @@ def measure_control(
         size = f"{graph.net.input.w}x{graph.net.input.h}"
         known = run.records.records.get("evaluate: original") if not points else None
         if known is not None and known.done:
-            found: Mapping[str, Any] = known.result
+            found: JsonMapping = known.result
         elif run.available.valid is not None:
             data = run.available.valid.path
             found = evaluate(run.original.pair(), data, replace(settings, size=size), progress=progress).to_json()

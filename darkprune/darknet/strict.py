@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
-from typing import Any
 
 from darkprune.darknet.cfg import Cfg, excerpt
 from darkprune.darknet.options import atoi
+from darkprune.json_types import JsonObject
 
 _LINE = re.compile(r"^\[(?P<section>.+)\]|^[ \t]*(?P<key>[^#= \t]+)[ \t]*=[ \t]*(?P<value>[^#]+)")
 _NUMERAL = re.compile(r"[-.0-9]+")
@@ -208,8 +208,8 @@ def _deformation(section: _Section) -> Iterator[StrictProblem]:
 
 
 @cache
-def _facts() -> dict[str, Any]:
-    facts: dict[str, Any] = json.loads(files("darkprune.darknet").joinpath("strict_keys.json").read_text("ascii"))
+def _facts() -> JsonObject:
+    facts: JsonObject = json.loads(files("darkprune.darknet").joinpath("strict_keys.json").read_text("ascii"))
     return facts
 
 

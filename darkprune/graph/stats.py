@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from darkprune.graph.graph import Graph, Layer
 from darkprune.graph.weights import weights_bytes
+from darkprune.json_types import JsonObject
 from darkprune.layers.convolution import Convolutional
 
 
@@ -28,7 +28,7 @@ class Totals:
     bflops: float
     bytes: int
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Returns what reports hold."""
         return {
             "params": self.params,
@@ -46,7 +46,7 @@ def totals(graph: Graph, header_size: int = 20) -> Totals:
     )
 
 
-def layer_json(layer: Layer) -> dict[str, Any]:
+def layer_json(layer: Layer) -> JsonObject:
     """Returns one row of `info --json`."""
     out = layer.output
     return {

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
+from typing import ClassVar, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -268,6 +268,7 @@ COMMON_KEYS = frozenset(
 )
 
 K = TypeVar("K", bound=type[Kind])
+T = TypeVar("T")
 
 
 def register(kind: K) -> K:
@@ -279,7 +280,7 @@ def register(kind: K) -> K:
     return kind
 
 
-def one(inputs: Sequence[Any]) -> Any:
+def one(inputs: Sequence[T]) -> T:
     """Returns the only input of a layer that has one."""
     (only,) = inputs
     return only

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from darkprune.json_types import JsonObject
 from darkprune.progress import Progress, silent, track
 from darkprune.runners.base import LoadedNetwork
 
@@ -43,7 +43,7 @@ class Latency:
         images = batch * 1e3 / median
         return cls(len(times), batch, median, p90, p99, float(times.min()), images, 2 * macs * images)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Returns the figures, in milliseconds where they are times."""
         return {
             "runs": self.runs,

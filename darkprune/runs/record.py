@@ -20,11 +20,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 from darkprune import __version__
 from darkprune.darknet.output import result_folder
 from darkprune.errors import DarkpruneError
+from darkprune.json_types import JsonMapping
 from darkprune.runs.digests import digest_of_file, plain
 from darkprune.runs.json_file import JsonValue, encode_json, find_json, write_json
 
@@ -88,7 +88,7 @@ class Record:
 
     origin: Origin
     done: bool = True
-    result: Mapping[str, Any] = field(default_factory=dict)
+    result: JsonMapping = field(default_factory=dict)
     outputs: Mapping[str, str] = field(default_factory=dict)
     command: tuple[str, ...] = ()
     started: float = 0.0

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from importlib.resources import files
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from darkprune.errors import PlanError, UsageError
+from darkprune.json_types import JsonObject
 
 Allocation = Literal["uniform", "proportional", "global", "sensitivity", "explicit"]
 ALLOCATIONS: tuple[str, ...] = get_args(Allocation)
@@ -69,7 +70,7 @@ def preset_widths(name: str, layers: int) -> dict[int, int]:
     Raises:
         PlanError: the preset belongs to a network of another depth.
     """
-    data: dict[str, Any] = json.loads(
+    data: JsonObject = json.loads(
         files("darkprune.selection").joinpath(WIDTH_PRESETS[name]).read_text(encoding="utf-8")
     )
     if layers != data["layers"]:

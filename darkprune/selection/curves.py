@@ -11,10 +11,10 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import Any
 
 import numpy as np
 
+from darkprune.json_types import JsonObject
 from darkprune.layers.base import Floats
 from darkprune.selection.budget import HIGHEST
 
@@ -65,7 +65,7 @@ class Curves:
     unpruned: Mapping[str, float]
     curves: tuple[Curve, ...]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Returns the curves for a report."""
         curves = [
             {"group": c.group, "channels": c.channels, "ratios": c.ratios, "retained": c.retained, "left": dict(c.left)}

@@ -6,14 +6,15 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 
 from darkprune import __version__
 from darkprune.errors import PlanError
 from darkprune.graph.channels import BoolArray, ChannelMap
-from darkprune.layers.base import Floats
+from darkprune.json_types import JsonMapping, JsonObject
+from darkprune.layers.base import Floats, Indices
 from darkprune.surgery.replaced_channels import Tap
 from darkprune.surgery.units import Unit
 
@@ -46,13 +47,13 @@ class GroupResult:
     marked: int
     removed: int
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Returns the fields as JSON, the range as `layers`."""
         data = asdict(self)
         return {"name": data.pop("name"), "layers": [data.pop("first"), data.pop("last")], **data}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> GroupResult:
+    def from_json(cls, data: JsonMapping) -> GroupResult:
         """Reads what `to_json` gives.
 
         Raises:
@@ -84,18 +85,18 @@ class Plan:
     cfg_sha256: str
     weights_sha256: str
     names: tuple[str, str]
-    settings: Mapping[str, Any]
+    settings: JsonMapping
     groups: tuple[GroupResult, ...]
     layers: Mapping[int, tuple[int, tuple[int, ...], tuple[int, ...]]]
     measured: Mapping[int, Floats] = field(default_factory=dict)
     units: tuple[Unit, ...] = ()
     similar: Mapping[int, Tap] = field(default_factory=dict)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Returns the plan as JSON; kept channels as ranges (`0-12,14,16-63`)."""
         layers = {}
         for index, (channels, keep, carriers) in sorted(self.layers.items()):
-            entry: dict[str, Any] = {"channels": channels, "kept": len(keep), "keep": _to_ranges(keep)}
+            entry: JsonObject = {"channels": channels, "kept": len(keep), "keep": _to_ranges(keep)}
             if carriers:
                 entry["carriers"] = _to_ranges(carriers)
             if index in self.measured:
@@ -166,7 +167,7 @@ class Plan:
         check_splits(channels, keep)
         return keep, carriers
 
-    def _classes_of(self, channels: ChannelMap, index: int, width: int) -> Any:
+    def _classes_of(self, channels: ChannelMap, index: int, width: int) -> Indices:
         if index not in channels.producers:
             raise PlanError(f"plan: layer {index} makes no channels of its own; leave it out of the plan")
         classes = channels.of_layer[index]
@@ -206,7 +207,7 @@ def make_layers(
     return layers
 
 
-def finite(value: Any) -> float:
+def finite(value: str | float) -> float:
     """Returns a number of a JSON text.
 
     Raises:

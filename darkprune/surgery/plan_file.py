@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from darkprune.errors import PlanError
+from darkprune.json_types import JsonMapping
 from darkprune.layers.base import Floats
 from darkprune.surgery.plan import COMPENSATIONS, FORMAT, GroupResult, Plan, finite
 from darkprune.surgery.replaced_channels import Tap
@@ -58,7 +57,7 @@ def parse_plan(raw: bytes | str, source: str = "plan") -> Plan:
         raise PlanError(f"{source}: is not a plan of darkprune ({type(error).__name__}: {str(error)[:80]})") from None
 
 
-def _from_json(data: Mapping[str, Any]) -> Plan:
+def _from_json(data: JsonMapping) -> Plan:
     if data["format"] != FORMAT:
         raise ValueError(f"format is {str(data['format'])[:40]!r}, not {FORMAT!r}")
     layers, measured = {}, {}
@@ -91,7 +90,7 @@ def _from_json(data: Mapping[str, Any]) -> Plan:
     )
 
 
-def _constants(layer: int, values: Any) -> Floats:
+def _constants(layer: int, values: object) -> Floats:
     constants = np.array(values, np.float64)
     if constants.ndim != 1 or not np.isfinite(constants).all():
         raise ValueError(f"layer {layer}: constants are not numbers")

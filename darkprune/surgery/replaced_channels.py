@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +18,7 @@ from darkprune.errors import PlanError
 from darkprune.graph.channels import BoolArray
 from darkprune.graph.graph import Graph, Layer
 from darkprune.graph.weights import TensorSource
+from darkprune.json_types import JsonMapping, JsonObject
 from darkprune.layers.base import Floats, Indices
 from darkprune.layers.convolution import Convolutional
 from darkprune.surgery.apply import Constants, Cut
@@ -41,7 +41,7 @@ class Tap:
     offset: Floats
     correlation: Floats
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Returns what a plan holds."""
         numbers = {"a": self.gain, "b": self.offset, "correlation": self.correlation}
         return {
@@ -51,7 +51,7 @@ class Tap:
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Tap:
+    def from_json(cls, data: JsonMapping) -> Tap:
         """Reads what a plan holds.
 
         Raises:

@@ -7,12 +7,12 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from darkprune import __version__
 from darkprune.graph.stats import Totals, totals
+from darkprune.json_types import JsonMapping, JsonObject
 from darkprune.processes import in_background
 from darkprune.progress import Progress, silent
 from darkprune.runs.digests import digest_of_file
@@ -71,9 +71,9 @@ class PruneResult:
     before: Totals
     after: Totals
     groups: tuple[GroupResult, ...]
-    stages: tuple[Mapping[str, Any], ...]
-    compensation: Mapping[str, Any]
-    findings: Mapping[str, Any]
+    stages: tuple[JsonMapping, ...]
+    compensation: JsonMapping
+    findings: JsonMapping
     warnings: tuple[str, ...]
     inputs: Mapping[str, FileRecord]
     outputs: Mapping[str, FileRecord]
@@ -109,12 +109,12 @@ class PruneResult:
             outputs=outputs,
         )
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Returns what `prune --json` prints."""
         outputs = {kind: str(record.path) for kind, record in self.outputs.items()}
         return {**self._figures(), "outputs": outputs, "warnings": list(self.warnings)}
 
-    def report(self) -> dict[str, Any]:
+    def report(self) -> JsonObject:
         """Returns the content of report.json."""
         inputs = {
             kind: {"name": record.path.name, "path": os.path.abspath(record.path), "sha256": record.sha256}
@@ -140,7 +140,7 @@ class PruneResult:
         outputs = {kind: replace(record, path=folder / record.path.name) for kind, record in self.outputs.items()}
         return replace(self, outputs=outputs)
 
-    def _figures(self) -> dict[str, Any]:
+    def _figures(self) -> JsonObject:
         return {
             "before": self.before.to_json(),
             "after": self.after.to_json(),
@@ -187,11 +187,11 @@ def write_result(
     return surgery, result
 
 
-def _stages(surgery: Surgery) -> list[dict[str, Any]]:
+def _stages(surgery: Surgery) -> list[JsonObject]:
     """Lists what each stage removed, and what was left after it."""
     units, similar = surgery.plan.units, surgery.plan.similar
     cut, size = surgery.cut, surgery.original.header.size
-    stages: list[dict[str, Any]] = []
+    stages: list[JsonObject] = []
     if units:
         graph = surgery.reduced.graph
         stages.append(

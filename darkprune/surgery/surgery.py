@@ -5,17 +5,18 @@ from __future__ import annotations
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from darkprune.darknet.output import result_folder
 from darkprune.graph.graph import Graph
 from darkprune.graph.stats import Totals, totals
 from darkprune.graph.weights import NetworkWeights, TensorSource
+from darkprune.json_types import JsonMapping
 from darkprune.progress import Progress, reporting, silent
 from darkprune.settings import PathLike
 from darkprune.surgery.apply import Constants, Cut, constants_of, write_slim
@@ -58,7 +59,7 @@ class Surgery:
     plan: Plan
     cut: Cut
     warnings: tuple[str, ...] = ()
-    findings: Mapping[str, Any] = field(default_factory=dict)
+    findings: JsonMapping = field(default_factory=dict)
     recovered: ScratchFile | None = None
     result: PruneResult | None = None
 

@@ -7,16 +7,16 @@ reads its `from`, which has the same shape: no width changes (see `darkprune.sur
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 
 from darkprune.errors import PlanError, UsageError
 from darkprune.graph.graph import Graph, Layer
 from darkprune.graph.weights import TensorSource
+from darkprune.json_types import JsonMapping, JsonObject
 from darkprune.layers.activations import FUNCTIONS, activate
 from darkprune.layers.convolution import Convolutional
 from darkprune.layers.merge import Shortcut
@@ -45,12 +45,12 @@ class Unit:
     def __contains__(self, layer: object) -> bool:
         return isinstance(layer, int) and self.first <= layer <= self.last
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Returns what a plan holds."""
         return {"layers": [self.first, self.last], "score": self.score if math.isfinite(self.score) else None}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Unit:
+    def from_json(cls, data: JsonMapping) -> Unit:
         """Reads what a plan holds; whether it is a unit of the network is checked by `check_units`."""
         first, last = (int(number) for number in data["layers"])
         score = data.get("score")

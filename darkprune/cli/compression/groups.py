@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from collections import Counter
-from typing import Any
 
 from darkprune.cli.console import add_json, print_json, print_table, warn
 from darkprune.graph.channels import ChannelMap, map_channels
 from darkprune.graph.graph import Graph, read_graph
 from darkprune.graph.groups import PRESETS, PruneGroup, divide
+from darkprune.json_types import JsonObject
 from darkprune.zoo import resolve
 
 
@@ -41,7 +41,7 @@ def run(args: Namespace) -> int:
     return 0
 
 
-def _group(graph: Graph, channels: ChannelMap, group: PruneGroup) -> dict[str, Any]:
+def _group(graph: Graph, channels: ChannelMap, group: PruneGroup) -> JsonObject:
     layers = [graph[index] for index in channels.producers if index in group]
     free = sum(int(channels.free[channels.of_layer[layer.index]].sum()) for layer in layers)
     scales = list(dict.fromkeys(f"{layer.output.h}x{layer.output.w}" for layer in layers if layer.output.h > 1))
@@ -55,7 +55,7 @@ def _group(graph: Graph, channels: ChannelMap, group: PruneGroup) -> dict[str, A
     }
 
 
-def _pins(channels: ChannelMap) -> list[dict[str, Any]]:
+def _pins(channels: ChannelMap) -> list[JsonObject]:
     """Lists for each producing layer with pinned channels how many there are and why."""
     pins = []
     for index in channels.producers:
@@ -67,7 +67,7 @@ def _pins(channels: ChannelMap) -> list[dict[str, Any]]:
 
 
 def _print(
-    channels: ChannelMap, groups: list[dict[str, Any]], splits: list[dict[str, Any]], pins: list[dict[str, Any]]
+    channels: ChannelMap, groups: list[JsonObject], splits: list[JsonObject], pins: list[JsonObject]
 ) -> None:
     rows = [
         (

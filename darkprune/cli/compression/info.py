@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
-from typing import Any
 
 from darkprune.cli.console import add_json, add_pair, count, megabytes, print_json, print_table, warn
 from darkprune.darknet.output import atomic_file
@@ -13,6 +12,7 @@ from darkprune.graph.graph import Graph, read_graph
 from darkprune.graph.groups import PRESETS, divide
 from darkprune.graph.stats import layer_detail, layer_json, totals
 from darkprune.graph.weights import NetworkWeights, non_finite_tensors
+from darkprune.json_types import JsonObject
 from darkprune.zoo import resolve
 
 
@@ -33,7 +33,7 @@ def run(args: Namespace) -> int:
     if args.against and not args.html:
         raise UsageError("--against is drawn beside the network: give --html F as well")
     graph = read_graph(resolve(args.cfg))
-    header: dict[str, Any] | None = None
+    header: JsonObject | None = None
     size = 20
     bad: list[str] = []
     if args.weights:
@@ -73,7 +73,7 @@ def _draw(args: Namespace, graph: Graph) -> None:
         file.write(page)
 
 
-def _strict(graph: Graph) -> list[dict[str, Any]]:
+def _strict(graph: Graph) -> list[JsonObject]:
     from darkprune.darknet.strict import strict_problems
 
     return [
@@ -83,11 +83,11 @@ def _strict(graph: Graph) -> list[dict[str, Any]]:
 
 
 def _to_json(
-    graph: Graph, header: dict[str, Any] | None, size: int, bad: list[str], strict: list[dict[str, Any]] | None
-) -> dict[str, Any]:
+    graph: Graph, header: JsonObject | None, size: int, bad: list[str], strict: list[JsonObject] | None
+) -> JsonObject:
     total = totals(graph, size)
     shape = graph.net.input
-    data: dict[str, Any] = {
+    data: JsonObject = {
         "cfg": graph.cfg.source,
         "input": [shape.c, shape.h, shape.w],
         "layers": [layer_json(layer) for layer in graph],
@@ -104,7 +104,7 @@ def _to_json(
     return data
 
 
-def _print(graph: Graph, header: dict[str, Any] | None, size: int, strict: list[dict[str, Any]] | None) -> None:
+def _print(graph: Graph, header: JsonObject | None, size: int, strict: list[JsonObject] | None) -> None:
     rows = []
     for layer in graph:
         reads = ",".join(map(str, layer.sources)) if layer.sources != (layer.index - 1,) else ""

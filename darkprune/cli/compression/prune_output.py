@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from darkprune.cli.console import count, print_table, print_totals, warn
+from darkprune.json_types import JsonMapping
 from darkprune.surgery.plan import Plan
 from darkprune.surgery.result import PruneResult
 
@@ -61,7 +61,7 @@ def _print_plan(plan: Plan, result: PruneResult) -> None:
             print(_describe_stage(stage))
 
 
-def _describe_stage(stage: Mapping[str, Any]) -> str:
+def _describe_stage(stage: JsonMapping) -> str:
     """Describes what a stage removed."""
     left = f"{count(stage['after']['params'])} parameters and {count(stage['after']['macs'])} MACs are left"
     if stage["stage"] == "units":
@@ -75,7 +75,7 @@ def _describe_stage(stage: Mapping[str, Any]) -> str:
     )
 
 
-def _print_measured(findings: Mapping[str, Any]) -> None:
+def _print_measured(findings: JsonMapping) -> None:
     """Prints what was measured for the decision."""
     if "curves" in findings:
         curves = findings["curves"]
@@ -89,7 +89,7 @@ def _print_measured(findings: Mapping[str, Any]) -> None:
         )
 
 
-def _print_comparison(networks: Sequence[Mapping[str, Any]]) -> None:
+def _print_comparison(networks: Sequence[JsonMapping]) -> None:
     """Prints how original, slim network and control compare."""
     measure, title = ("agreement", "agreement") if networks[0]["map50"] is None else ("map50", "mAP@0.5")
     print()

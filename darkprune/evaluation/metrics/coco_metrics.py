@@ -6,7 +6,6 @@ import contextlib
 import importlib
 import io
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +13,7 @@ import numpy.typing as npt
 from darkprune.errors import DarkpruneError
 from darkprune.evaluation.metrics.matching import Truths
 from darkprune.evaluation.nms import Detections
+from darkprune.json_types import JsonObject
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def coco_figures(
     )
 
 
-def _run(name: str, document: dict[str, Any], results: npt.NDArray[np.float64]) -> list[float]:
+def _run(name: str, document: JsonObject, results: npt.NDArray[np.float64]) -> list[float]:
     if name == "faster_coco_eval":
         module = importlib.import_module("faster_coco_eval")
         truth = module.COCO(document)
@@ -113,7 +113,7 @@ def _pixels(boxes: npt.NDArray[np.float32], size: npt.NDArray[np.int64]) -> npt.
     return np.concatenate([boxes[:, :2].astype(np.float64) * scale - extent / 2, extent], axis=1)
 
 
-def _ground_truth(truths: Truths, sizes: npt.NDArray[np.int64], classes: int) -> dict[str, Any]:
+def _ground_truth(truths: Truths, sizes: npt.NDArray[np.int64], classes: int) -> JsonObject:
     boxes = _pixels(truths.boxes, sizes[truths.image])
     annotations = [
         {
