@@ -21,7 +21,10 @@ def one_line(text: str, limit: int = MOST_CHARACTERS) -> str:
 
 
 class DarkpruneError(Exception):
-    """Base of all errors caused by input; `str(error)` is one line."""
+    """Base of all errors caused by input; `str(error)` is one line, whatever the input put into it."""
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
 
 class UsageError(DarkpruneError):

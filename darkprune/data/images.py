@@ -26,7 +26,8 @@ LETTERBOX_FILL = np.float32(0.5)
 _SENSOR_BITS = (8, 10, 12, 14)  #: cameras with fewer than 16 bits keep their values in the lower ones
 _GREY = 128  #: OpenCV fills missing parts of a JPEG with it
 
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # errors are raised; nothing is printed beside
+# silent: errors are raised, nothing is printed beside; where the function stands changed with OpenCV 4.12
+getattr(cv2.utils, "logging", cv2).setLogLevel(0)
 
 
 def read_image(path: Path, channels: int = 3) -> Pixels:

@@ -11,7 +11,7 @@ import numpy as np
 
 from darkprune.darknet.cfg import Cfg, Section, read_cfg
 from darkprune.darknet.options import INT_MAX, Options
-from darkprune.errors import CfgError, GraphError, UsageError
+from darkprune.errors import CfgError, GraphError, UsageError, one_line
 from darkprune.layers import INPUT, KINDS, Blob, Feature, Kind, Net
 from darkprune.layers.convolution import Convolutional
 from darkprune.layers.heads import Head
@@ -209,7 +209,7 @@ def build_graph(cfg: Cfg) -> Graph:
         raise CfgError(f"{cfg.source}: has no layer after [{first.name}]")
     if not any(layer.inputs and layer.inputs[0].h > 1 and layer.inputs[0].w > 1 for layer in layers):
         warnings.append("no layer reads a map larger than 1x1: darknet stops with a division by zero on such networks")
-    return Graph(cfg, net, tuple(layers), tuple(warnings))
+    return Graph(cfg, net, tuple(layers), tuple(map(one_line, warnings)))
 
 
 def with_input_size(graph: Graph, width: int, height: int) -> Graph:
@@ -270,11 +270,12 @@ def _build_layer(cfg: Cfg, number: int, section: Section, net: Net, before: list
     kind = kind_class.read(options)
     sources, references = kind.sources(index), kind.references(index)
     where = f"{cfg.source}:{section.line}: layer {index} ({kind.names[0]})"
-    for source in (*sources, *references):
-        first = INPUT if source == index - 1 else 0
+    for source, may_be_input in (*((source, True) for source in sources), *((source, False) for source in references)):
+        first = INPUT if may_be_input and source == index - 1 else 0
         if not first <= source < index:
             problem = "reads itself" if source == index else f"refers to layer {source}"
-            raise GraphError(f"{where} {problem}; it can only refer to layers 0 to {index - 1}")
+            layers = f"it can only refer to layers 0 to {index - 1}" if index else "there is no layer before it"
+            raise GraphError(f"{where} {problem}; {layers}")
     try:
         inputs = tuple(
             _seen(net, before, source, behind=kind.follows and position == 0) for position, source in enumerate(sources)

@@ -115,7 +115,7 @@ def read_facts(model: onnx.ModelProto, source: str) -> dict[str, Any]:
         raise ExportError(f"{source}: was not written by darkprune export, so nothing is known about its heads")
     try:
         return {key: json.loads(value) if value[:1] in ("[", "{") else value for key, value in facts.items()}
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ExportError(f"{source}: its metadata are damaged; export it again") from None
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from darkprune.darknet.cfg import parse_cfg
 from darkprune.darknet.input import read_file
-from darkprune.errors import DataError
+from darkprune.errors import DataError, GraphError
 from darkprune.graph.fresh import write_fresh
 from darkprune.graph.graph import Graph, build_graph
 from darkprune.graph.weights import NetworkWeights
@@ -26,6 +26,18 @@ def one_convolution(width: int, height: int, filters: int = 2) -> Graph:
 @pytest.mark.parametrize(("width", "height", "stops"), [(1, 1, True), (2, 1, True), (1, 2, True), (2, 2, False)])
 def test_a_network_without_a_map_of_some_size_is_warned_of(width: int, height: int, stops: bool) -> None:
     assert any(STOPS in warning for warning in one_convolution(width, height).warnings) == stops
+
+
+def test_the_first_layer_has_no_weights_to_share() -> None:
+    text = "[net]\nwidth=8\nheight=8\nchannels=3\n[convolutional]\nfilters=3\nshare_index=-1\n"
+    with pytest.raises(GraphError, match=r"layer 0 \(convolutional\) refers to layer -1; there is no layer before it"):
+        build_graph(parse_cfg(text))
+
+
+def test_warnings_show_no_control_characters() -> None:
+    text = "[net]\nwidth=8\nheight=8\nchannels=3\n[convolutional]\nfilters=3\nactivation=lea\x1bky\n"
+    (warning,) = build_graph(parse_cfg(text)).warnings
+    assert "'lea?ky'" in warning
 
 
 @pytest.mark.parametrize("vary", [False, True])

@@ -23,7 +23,7 @@ def load_model(folder: str) -> Dict[str, Any]:
     path = os.path.join(folder, NAME)
     try:
         model = json.loads(read_bytes(path).decode("utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RuntimeFailure("{}: not JSON ({}), copy the kit again".format(path, error)) from None
     if not isinstance(model, dict) or model.get("format") != FORMAT:
         raise RuntimeFailure("{}: not of format {}, copy the whole kit again".format(path, FORMAT))
