@@ -22,7 +22,7 @@ def fuzz(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 def test_nothing_escapes(tmp_path: Path) -> None:
-    done = fuzz("--seconds", 120, "-o", tmp_path / "escaped")
+    done = fuzz("--seconds", 90, "-o", tmp_path / "escaped")
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\nrun tools/fuzz.py with -o to keep these inputs"
 
 

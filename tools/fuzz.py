@@ -29,7 +29,8 @@ from fuzz_readers import READERS, Reader
 
 from darkprune.errors import MOST_CHARACTERS, DarkpruneError
 
-SECONDS, MEMORY = 10, 1 << 30  #: what one input may take: time, bytes
+SECONDS, MEMORY = 10, 1 << 30  #: what one input may take: processor time, bytes
+WAIT = 60  #: seconds that one input may take on a busy machine
 
 
 @dataclass(frozen=True)
@@ -109,13 +110,14 @@ def _watch(inputs: Inputs, first: int, found: Callable[[str, bytes], None]) -> i
                     found(kind, inputs.input_of(number))
                 continue
             done, status = os.waitpid(child, os.WNOHANG)
-            late = not done and time.monotonic() - began > SECONDS
+            late = not done and time.monotonic() - began > WAIT
             if late:
                 os.kill(child, signal.SIGKILL)
                 os.waitpid(child, 0)
                 found("HANG", inputs.input_of(number))
             elif done and os.waitstatus_to_exitcode(status) < 0:
-                found(signal.Signals(-os.waitstatus_to_exitcode(status)).name, inputs.input_of(number))
+                name = signal.Signals(-os.waitstatus_to_exitcode(status)).name
+                found("HANG" if name == "SIGPROF" else name, inputs.input_of(number))
             if late or done:
                 return number + 1
             time.sleep(0.01)
@@ -127,12 +129,12 @@ def _work(inputs: Inputs, first: int, reports: int) -> None:
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
     resource.setrlimit(resource.RLIMIT_DATA, (used + MEMORY, used + MEMORY))
     number = first
-    with suppress(BaseException), tempfile.TemporaryDirectory(prefix="fuzz-") as name:
+    with suppress(BaseException):
         while inputs.has(number):
             os.write(reports, b"%d\n" % number)
-            folder = Path(name, str(number))
-            folder.mkdir()
-            kind = escape_of(inputs.reader, inputs.input_of(number), folder)
+            with tempfile.TemporaryDirectory(prefix="fuzz-") as name:
+                signal.setitimer(signal.ITIMER_PROF, SECONDS)
+                kind = escape_of(inputs.reader, inputs.input_of(number), Path(name))
             if kind:
                 os.write(reports, f"{number} {kind}\n".encode())
             number += 1

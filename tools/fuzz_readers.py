@@ -123,9 +123,9 @@ def _read_image(path: Path) -> Iterable[str]:
 
 
 def _read_log(path: Path) -> Iterable[str]:
-    from darkprune.training.records.log import read_log
+    from darkprune.training.records.log import read_curves
 
-    read_log(path)
+    read_curves(path)
     return ()
 
 
