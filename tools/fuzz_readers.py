@@ -207,8 +207,7 @@ def _weights() -> bytes:
 
 
 def _plan() -> bytes:
-    from darkprune.api.pair import Pair
-    from darkprune.api.prune import PruneSettings, prune
+    from darkprune import Pair, PruneSettings, prune
 
     with tempfile.TemporaryDirectory() as name:
         cfg, weights = Path(name, "x.cfg"), Path(name, "x.weights")
@@ -229,8 +228,7 @@ def _state() -> bytes:
 
 
 def _onnx() -> bytes:
-    from darkprune.api.export import ExportSettings, export
-    from darkprune.api.pair import Pair
+    from darkprune import ExportSettings, Pair, export
 
     with tempfile.TemporaryDirectory() as name:
         cfg, weights, out = Path(name, "x.cfg"), Path(name, "x.weights"), Path(name, "x.onnx")
