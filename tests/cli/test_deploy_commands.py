@@ -29,8 +29,6 @@ from fake_tensorrt import FakeTensorRT
 from tests.assets import CHECKPOINTS, IMAGES, needs_assets
 
 REAL = "yolo-fastest-1.1_coco"
-_TABLE = Path(targets.__file__).with_name("tensorrt") / "tensorrt_versions.json"
-VERSIONS = json.loads(_TABLE.read_text(encoding="utf-8"))
 
 TINY = """[net]
 width=64
@@ -125,7 +123,7 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Run:
 def tensorrt(monkeypatch: pytest.MonkeyPatch) -> FakeTensorRT:
     """TensorRT 10.3 on a pretended GPU."""
     cudart = FakeCudart("Orin")
-    fake = FakeTensorRT("10.3", VERSIONS["generations"]["10.3"], cudart)
+    fake = FakeTensorRT("10.3", cudart)
     monkeypatch.setitem(sys.modules, "tensorrt", fake)
 
     real = ctypes.CDLL

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from typing import Any
 
 import pytest
 from fake_cudart import FakeCudart
-from fake_tensorrt import FakeTensorRT
+from fake_tensorrt import TABLE, FakeTensorRT
 
 from darkprune import targets
 from darkprune.kit.board.runtime.build import BuildOptions
@@ -22,7 +21,6 @@ from darkprune.kit.writer import KitParts, WrittenKit, write_folder
 from darkprune.tensorrt import engine
 from tests.engines.models import save
 
-TABLE = json.loads((Path(targets.__file__).parent / "tensorrt" / "tensorrt_versions.json").read_text(encoding="utf-8"))
 GENERATIONS = tuple(TABLE["generations"])
 
 
@@ -47,7 +45,7 @@ class Machine:
 
     def install(self, generation: str, gpu: str = "Fake GPU", **speed: bool) -> FakeTensorRT:
         self.cudart = FakeCudart(gpu)
-        self.trt = FakeTensorRT(generation, TABLE["generations"][generation], self.cudart, **speed)
+        self.trt = FakeTensorRT(generation, self.cudart, **speed)
         self._patch.setitem(sys.modules, "tensorrt", self.trt)
         self._own_process = ctypes.CDLL(None, use_errno=True)
         self._patch.setattr(ctypes, "CDLL", self._load)

@@ -10,11 +10,14 @@ import enum
 import json
 import types
 import weakref
+from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
 
+#: the names that each generation has, with their sources
+TABLE = json.loads(Path(__file__).with_name("tensorrt_versions.json").read_text(encoding="utf-8"))
 VERSIONS = {
     "8.2": "8.2.1.8",
     "8.4": "8.4.1.5",
@@ -57,11 +60,11 @@ class Memory(bytes):
 class FakeTensorRT(types.ModuleType):
     """The module; `calls` is the record, the other attributes that start with an underscore steer it."""
 
-    def __init__(self, generation, table, cudart, fast_fp16=True, fast_int8=True):
+    def __init__(self, generation, cudart, fast_fp16=True, fast_int8=True):
         types.ModuleType.__init__(self, "tensorrt")
         self.__version__ = VERSIONS[generation]
         self._generation = tuple(int(part) for part in generation.split("."))
-        self._table = table
+        self._table = table = TABLE["generations"][generation]
         self._cudart = cudart
         self._calls = []
         self._refuse_build = ""

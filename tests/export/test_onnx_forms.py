@@ -138,6 +138,12 @@ def test_the_plugin_has_the_attributes_that_tensorrt_reads(tmp_path: Path) -> No
         "plugin_version": b"1", "score_threshold": pytest.approx(0.3), "iou_threshold": pytest.approx(0.4),
         "max_output_boxes": 20, "background_class": -1, "score_activation": 0, "box_coding": 0,
     }  # fmt: skip
+    # what the creator in libnvinfer_plugin.so of tensorrt 8.5.3.1 lists (getFieldNames): one value each
+    real, whole = onnx.AttributeProto.FLOAT, onnx.AttributeProto.INT
+    assert {item.name: item.type for item in node.attribute if item.name != "plugin_version"} == {
+        "score_threshold": real, "iou_threshold": real,
+        "max_output_boxes": whole, "background_class": whole, "score_activation": whole, "box_coding": whole,
+    }  # fmt: skip
     shapes = {o.name: [d.dim_value for d in o.type.tensor_type.shape.dim] for o in model.graph.output}
     assert shapes == {"num_dets": [1, 1], "det_boxes": [1, 20, 4], "det_scores": [1, 20], "det_classes": [1, 20]}
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from darkprune import targets
 from darkprune.cli.main import main
 from darkprune.errors import RunnerError
 from darkprune.graph.graph import Graph, read_graph, with_input_size
@@ -23,8 +22,6 @@ sys.path.append(str(Path(__file__).parents[1] / "engines"))
 from fake_cudart import FakeCudart
 from fake_tensorrt import FakeTensorRT
 
-_TABLE = Path(targets.__file__).with_name("tensorrt") / "tensorrt_versions.json"
-VERSIONS = json.loads(_TABLE.read_text(encoding="utf-8"))
 CFG = """[net]
 width=64
 height=32
@@ -178,7 +175,7 @@ class TestTensorRt:
     @pytest.fixture
     def fake(self, monkeypatch: pytest.MonkeyPatch) -> FakeCudart:
         cudart = FakeCudart("Orin")
-        monkeypatch.setitem(sys.modules, "tensorrt", FakeTensorRT("10.3", VERSIONS["generations"]["10.3"], cudart))
+        monkeypatch.setitem(sys.modules, "tensorrt", FakeTensorRT("10.3", cudart))
 
         def load(name: str, *rest: object, **more: object) -> FakeCudart:
             if "libcudart" not in str(name):

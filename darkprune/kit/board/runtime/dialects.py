@@ -1,8 +1,7 @@
 """What differs between the generations of TensorRT's Python module: one small class each.
 
-A dialect is chosen by what the module has, never by its version string. Which generation has which name is kept as
-data in darkprune (`tensorrt/tensorrt_versions.json`), and the tests run every dialect against a fake that has exactly
-those names.
+A dialect is chosen by what the module has, never by its version string. Tests run each against a fake that has
+exactly the names of a generation.
 
 | dialect | generations | scratch memory | network flag | precision | tensors of an engine |
 |---|---|---|---|---|---|
