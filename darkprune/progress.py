@@ -116,7 +116,7 @@ def reporting(progress: Progress | None) -> Iterator[Progress]:
 
 
 def _seen() -> bool:
-    """Tells whether a person sees what is shown: a terminal that can redraw a line, or a notebook."""
+    """Returns whether a person sees what is shown: a terminal that can redraw a line, or a notebook."""
     if "ipykernel" in sys.modules:
         return True
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"

@@ -175,7 +175,7 @@ def from_mapping(kind: type[_T], values: Mapping[str, object], where: str = "set
         given: fields that are taken as they are.
 
     Raises:
-        UsageError: a name that there is not (says the nearest), or a value of another type.
+        UsageError: a name that there is not (names the nearest), or a value of another type.
     """
     fields = declared(kind)
     by_flag = {entry.flag: entry for entry in fields.values()}
@@ -242,7 +242,7 @@ def words_of(settings: object, leave_out: Collection[str] = ()) -> list[str]:
 
 
 def nearest(word: str, known: Iterable[str], otherwise: str = "there are") -> str:
-    """Says what a word may have been meant for, or what there is."""
+    """Returns what a word may have been meant for, or what there is."""
     import difflib  # only errors need it
 
     names = list(known)

@@ -30,9 +30,9 @@ class Target:
         precisions: of `PRECISIONS`, those that the hardware computes fast.
         dynamic_batch: whether the batch size may be left open.
         nms_cap: most boxes that the EfficientNMS plugin considers; 0 where there is no such plugin.
-        workspace_mb: MiB that a build may use for scratch memory unless told otherwise.
+        workspace_mb: MiB that a build may use for scratch memory unless set otherwise.
         jetson: whether the engine is built on the board, from a kit.
-        default_precision: what an ONNX file is written in unless told otherwise.
+        default_precision: what an ONNX file is written in unless set otherwise.
         lacks: operators that its parser reads but that it cannot run.
         opset: lowest and highest ONNX opset that every generation reads.
         ir: highest ONNX IR version that every generation reads.

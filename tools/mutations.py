@@ -116,7 +116,7 @@ def _walk(node: ast.AST, function: int) -> Iterator[tuple[ast.stmt | ast.expr, i
 
 
 def _is_first(node: ast.Subscript) -> bool:
-    """Tells whether the first element is taken; where there is only one, the last is the same."""
+    """Returns whether the first element is taken; where there is only one, the last is the same."""
     return isinstance(node.slice, ast.Constant) and node.slice.value == 0 and isinstance(node.slice.value, int)
 
 
@@ -194,7 +194,7 @@ def _other_values(value: object) -> tuple[object, ...]:
 
 
 def _has_text(node: ast.BinOp | ast.AugAssign) -> bool:
-    """Tells whether text is put together, or inserted into a pattern."""
+    """Returns whether text is put together, or inserted into a pattern."""
     parts = (node.left, node.right) if isinstance(node, ast.BinOp) else (node.value,)
     return any(
         isinstance(part, ast.JoinedStr) or (isinstance(part, ast.Constant) and isinstance(part.value, str | bytes))

@@ -73,7 +73,7 @@ def evaluate(
 
 
 def skipped(problems: tuple[DataProblem, ...], images: int) -> Iterable[str]:
-    """Says which images could not be read.
+    """Returns which images could not be read.
 
     Args:
         problems: these images.

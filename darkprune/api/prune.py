@@ -40,7 +40,7 @@ if TYPE_CHECKING:  # torch, and the evaluation, are imported only where images o
 _AMOUNT = "how much to remove"
 _IMAGES = "images"
 _MEASURING = "measuring"
-_TARGET = "what shall remain: a fraction (0.65) or a value"
+_TARGET = "what to keep: a fraction (0.65) or a value"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,16 +55,16 @@ class Amount:
     target_macs: str | float | None = setting(None, f"{_TARGET} (multiply-adds, 12G)", group=_AMOUNT, metavar="V")
     target_size: str | float | None = setting(None, f"{_TARGET} (weights file, 90MB)", group=_AMOUNT, metavar="V")
     target_latency: str | float | None = setting(
-        None, "what shall remain of the time, measured on --runner: milliseconds (12ms) or a fraction (0.6)",
+        None, "what to keep of the time, measured on --runner: milliseconds (12ms) or a fraction (0.6)",
         group=_AMOUNT, metavar="MS|F",
     )  # fmt: skip
 
     def has_budget(self) -> bool:
-        """Tells whether parameters, operations or bytes are asked for."""
+        """Returns whether parameters, operations or bytes are asked for."""
         return any(getattr(self, f"target_{kind}") is not None for kind in UNITS)
 
     def budget(self, graph: Graph) -> Budget | None:
-        """Returns what shall remain; None where that is not given in parameters, operations or bytes.
+        """Returns what to keep; None where that is not given in parameters, operations or bytes.
 
         Raises:
             UsageError: it cannot be read, or is not below the network.
@@ -127,7 +127,7 @@ class PruneSettings(ChannelSettings, Amount):
         return Selection.of(self, ratio=self.ratio or 0.0, ratios=self.ratios, preset=self.preset)
 
     def looks_at_images(self) -> bool:
-        """Tells whether scores, candidates or a recovery need images."""
+        """Returns whether scores, candidates or a recovery need images."""
         return self.criterion in IMAGE_CRITERIA or self.recover != "none" or self.candidates is not None
 
     def _check_amount(self) -> None:

@@ -21,7 +21,7 @@ class Amount:
     """How much is to go; one of the attributes is set.
 
     Attributes:
-        budget: what shall remain.
+        budget: what to keep.
         ratio: fraction of the channels that goes.
         ratios: fraction per group.
         preset: name of a published setting.
@@ -61,7 +61,7 @@ def parse_amount(kind: str, text: str, before: Totals) -> Amount:
 
     Args:
         kind: what a number is about: a kind of budget, or `channels`.
-        text: what shall remain (`0.6`, `12G`), the ratio of each group (`0.1:0.25:0.96`), or a preset's name.
+        text: what to keep (`0.6`, `12G`), the ratio of each group (`0.1:0.25:0.96`), or a preset's name.
         before: the unpruned network's.
 
     Raises:

@@ -35,7 +35,7 @@ class Cell:
 
     Attributes:
         method: a name that `method_of` knows.
-        budget: what shall remain, as the user wrote it.
+        budget: what to keep, as the user wrote it.
         recovery: of `RECOVERIES`, or several of them joined by `+`.
         seed: of the images that are fitted on, the candidates, the training.
         sparsity: how the network was trained before it is pruned.
@@ -118,7 +118,7 @@ def grid(
     """Returns all cells, budget by budget; where nothing is random, one stands for all seeds.
 
     Raises:
-        UsageError: a method, recovery or sparsity that there is not (says the nearest), or two that do not go together.
+        UsageError: an unknown method, recovery or sparsity (names the nearest), or two that do not go together.
     """
     for sparsity in sparsities:
         if sparsity not in SPARSITIES:

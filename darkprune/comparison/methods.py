@@ -135,7 +135,7 @@ def method_of(name: str) -> Method:
     """Returns a method; `layer+NAME` is layer pruning as far as the budget allows, the rest by channels.
 
     Raises:
-        UsageError: no such method (says the nearest).
+        UsageError: no such method (names the nearest).
     """
     channels = name.removeprefix(FIRST_LAYERS)
     known = METHODS.get(channels)

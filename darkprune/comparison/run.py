@@ -42,7 +42,7 @@ _Item = TypeVar("_Item")
 
 
 def is_earlier(setup: Setup) -> bool:
-    """Tells whether the folder holds an earlier comparison of this network, which goes on.
+    """Returns whether the folder holds an earlier comparison of this network, which goes on.
 
     Raises:
         OutputError: it holds something else, or a comparison of another network and `overwrite` is not set.

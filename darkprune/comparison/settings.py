@@ -43,7 +43,7 @@ class CompareSettings(TrainingKeys):
     )
     budgets: tuple[str, ...] = setting(
         ("0.8", "0.6", "0.4"),
-        "what shall remain: fractions, or values with units; or a ratio per group (0.1:0.25:0.96), or a published "
+        "what to keep: fractions, or values with units; or a ratio per group (0.1:0.25:0.96), or a published "
         f"setting ({', '.join(PRESETS)}), which other methods meet at equal size",
         group=_WHAT, metavar="B1,B2,…",
     )  # fmt: skip

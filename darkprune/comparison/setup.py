@@ -77,12 +77,12 @@ class Setup:
         return self.folder / "cells" / f"{name}.json"
 
     def looks(self, cell: Cell) -> bool:
-        """Tells whether a cut looks at images: it has to, or it can and there are some."""
+        """Returns whether a cut looks at images: it has to, or it can and there are some."""
         method = method_of(cell.method)
         return method.images or (self.images is not None and method.settings.similarity > 0)
 
     def reads_labels(self, cell: Cell) -> bool:
-        """Tells whether a cut reads labelled training images: it has to, or it can and there are some."""
+        """Returns whether a cut reads labelled training images: it has to, or it can and there are some."""
         method = method_of(cell.method)
         return method.labels or (method.searches and "train" in self.inputs)
 

@@ -152,7 +152,7 @@ def _data(setup: Setup) -> str:
 
 
 def _remaining(graph: Graph, weights: Path, amount: Amount, kind: str, limits: Selection) -> dict[str, object]:
-    """Returns what shall remain, as training takes it: a fraction of the channels, the operations or the parameters."""
+    """Returns what to keep, as training takes it: a fraction of the channels, the operations or the parameters."""
     if amount.ratio:
         return {"prune_to": 1 - amount.ratio, "prune_of": "channels"}
     with NetworkWeights(graph, weights) as opened:

@@ -4,7 +4,7 @@
 |---|---|
 | labels | sparse training → pruning → least-squares recovery → distillation → mAP → ONNX or kit |
 | images | at several input sizes: pruning and recovery; the best by agreement → label-free distillation → ONNX or kit |
-| the pair alone | a smaller input; pruning and recovery on drawn scenes where the input size shall stay |
+| the pair alone | a smaller input; pruning and recovery on drawn scenes where the input size is fixed |
 """
 
 from __future__ import annotations
@@ -124,14 +124,14 @@ class Compression:
 
     @cached_property
     def budget(self) -> Budget | None:
-        """What shall remain; None where that is not given in parameters, operations or bytes."""
+        """What to keep; None where that is not given in parameters, operations or bytes."""
         return self.prune_settings.budget(self.graph)
 
     @cached_property
     def smaller(self) -> list[Graph]:
         """The original at smaller inputs, as far as they are a means to save operations; the last is within the budget.
 
-        There are none where the size shall stay, and where something else than operations is to be saved.
+        There are none where the size is fixed, and where something else than operations is to be saved.
         """
         fixed = self.settings.fixed_input or not self.available.detector
         if fixed or self.budget is None or self.budget.kind != "macs":

@@ -58,11 +58,11 @@ class CompressSettings:
     )
     images: PathLike | None = setting(None, "images without labels: a folder or a list", group=_GIVEN, metavar="DIR")
     names: PathLike | None = setting(None, "names of the classes, in order", group=_GIVEN, metavar="F")
-    target_macs: str | float | None = setting(None, "what shall remain: 0.5 or 12G", exclusive="amount", metavar="V")
-    target_params: str | float | None = setting(None, "what shall remain: 0.5 or 24M", exclusive="amount", metavar="V")
-    target_size: str | float | None = setting(None, "what shall remain: 0.5 or 90MB", exclusive="amount", metavar="V")
+    target_macs: str | float | None = setting(None, "what to keep: 0.5 or 12G", exclusive="amount", metavar="V")
+    target_params: str | float | None = setting(None, "what to keep: 0.5 or 24M", exclusive="amount", metavar="V")
+    target_size: str | float | None = setting(None, "what to keep: 0.5 or 90MB", exclusive="amount", metavar="V")
     target_latency: str | float | None = setting(
-        None, "what shall remain of the time on [prune] runner, opencv if none: 0.5 or 12ms", exclusive="amount",
+        None, "what to keep of the time on [prune] runner, opencv if none: 0.5 or 12ms", exclusive="amount",
         metavar="V",
     )  # fmt: skip
     ratio: float | None = setting(None, "fraction of the channels to remove instead", exclusive="amount", metavar="P")
@@ -97,7 +97,7 @@ class CompressSettings:
             raise UsageError("--skip prune: a run without pruning is darkprune train, distill or export by itself")
         if not {*self.amount(), *self.stages.get("prune", {})} & {*AMOUNTS, "units", "unit_ratio", "similarity"}:
             raise UsageError(
-                "say how much shall remain with --target-macs 0.5, --target-params 24M or --target-size 90MB, or how "
+                "say how much to keep with --target-macs 0.5, --target-params 24M or --target-size 90MB, or how "
                 "much to remove with --ratio 0.4"
             )
 
@@ -120,7 +120,7 @@ class CompressSettings:
             given: what the run decides; it wins over what the user sets.
 
         Raises:
-            UsageError: a setting that there is not (says the nearest), or one with a wrong value.
+            UsageError: a setting that there is not (names the nearest), or one with a wrong value.
         """
         fields = declared(kind)
         by_flag = {entry.flag: name for name, entry in fields.items()}

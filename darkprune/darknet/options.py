@@ -53,7 +53,7 @@ class Options:
         return default if option is None or option.value is None else option.value
 
     def has(self, key: str) -> bool:
-        """Tells whether the section gives the key a value."""
+        """Returns whether the section gives the key a value."""
         self.asked.add(key)
         return self.section.find(key) is not None
 

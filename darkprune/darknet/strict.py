@@ -131,7 +131,7 @@ def _section_problems(section: _Section, first: bool) -> Iterator[StrictProblem]
 
 
 def _value_problem(keys: _Keys, key: str, value: str) -> str | None:
-    """Says what is wrong with one line of a section that is known."""
+    """Returns what is wrong with one line of a section that is known."""
     if key.startswith(";"):
         return f"';' starts no comment there: {excerpt(key)} is an unknown key"
     if _NUMERAL.fullmatch(value) and not _representable(value):
@@ -161,7 +161,7 @@ def _representable(value: str) -> bool:
 
 
 def _unused(net: _Section, key: str) -> str | None:
-    """Says why a known key of [net] is not read: its policy or solver is not chosen."""
+    """Returns why a known key of [net] is not read: its policy or solver is not chosen."""
     conditions = _facts()["net_conditions"]
     if key in conditions["adam"]:
         return None if net.number("adam", 0) else f"{key} is used with adam=1 only"

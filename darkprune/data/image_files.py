@@ -19,12 +19,12 @@ HELD_OUT = 64  #: most unlabelled images that are kept to measure on
 
 
 def is_image(path: Path | str) -> bool:
-    """Tells by its suffix whether a file is an image."""
+    """Returns whether, by its suffix, a file is an image."""
     return os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES
 
 
 def is_list(path: Path) -> bool:
-    """Tells by its suffix whether a file is a list of images."""
+    """Returns whether, by its suffix, a file is a list of images."""
     return path.suffix.lower() in (".txt", ".list")
 
 

@@ -31,7 +31,7 @@ def stored_size(data: bytes) -> Size | None:
 
 
 def truncation(data: bytes) -> str | None:
-    """Tells how an image file is cut short, by the ends of JPEG, PNG, BMP and WebP files; None for a whole one."""
+    """Returns how an image file is cut short, by the ends of JPEG, PNG, BMP and WebP files; None for a whole one."""
     if data.startswith(b"\xff\xd8"):
         return None if _jpeg_ends(data) else "is a truncated JPEG (no end-of-image marker)"
     if data.startswith(b"\x89PNG\r\n\x1a\n"):

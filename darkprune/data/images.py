@@ -93,7 +93,7 @@ def _decode(path: Path, channels: int) -> tuple[Pixels, str | None]:
 
 
 def _is_filled(pixels: npt.NDArray[np.generic]) -> bool:
-    """Tells whether more is missing of a JPEG than its last bytes: a sixteenth of its rows, all grey, at the bottom."""
+    """Returns whether a JPEG lacks more than its last bytes: a sixteenth of its rows, all grey, at the bottom."""
     rows = max(17, pixels.shape[0] // 16)
     return rows < pixels.shape[0] and bool((pixels[-rows:] == _GREY).all())
 

@@ -62,7 +62,7 @@ def open_labelled(
 
 
 def _counted(record: ImageRecord, classes: int) -> bool:
-    """Tells whether an image has an object that counts."""
+    """Returns whether an image has an object that counts."""
     objects = record.objects()
     return bool(((objects.classes >= 0) & (objects.classes < classes) & ~objects.difficult).any())
 

@@ -137,7 +137,7 @@ def _overlap(boxes: Boxes, kind: str, beta: float, threshold: np.float32) -> _Ov
 
 
 def _survivors(group: npt.NDArray[np.int64], overlap: _Overlap) -> npt.NDArray[np.bool_]:
-    """Tells which boxes, sorted by group and then by falling score, survive."""
+    """Returns which boxes, sorted by group and then by falling score, survive."""
     keep = np.ones(len(group), np.bool_)
     for low, high, pairs in _stretches(group):
         if pairs > _MAX_PAIRS:

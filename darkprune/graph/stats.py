@@ -61,7 +61,7 @@ def layer_json(layer: Layer) -> JsonObject:
 
 
 def layer_detail(layer: Layer) -> str:
-    """Says what a convolution does: taps, stride, blocks, activation, normalisation; nothing of other kinds."""
+    """Returns what a convolution does: taps, stride, blocks, activation, normalisation; nothing of other kinds."""
     kind = layer.kind
     if not isinstance(kind, Convolutional):
         return ""

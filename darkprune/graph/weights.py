@@ -205,7 +205,7 @@ def _is_transposed(header: Header, blob: Blob) -> bool:
 
 
 def _explain(graph: Graph, file: WeightsFile) -> str:
-    """Says which layer does not fit, and what may have happened."""
+    """Returns which layer does not fit, and what may have happened."""
     place = f"{file.path}: {file.size} bytes, but {graph.cfg.source} needs {file.expected_size}"
     hint = _hint(graph, file)
     if file.size > file.expected_size:

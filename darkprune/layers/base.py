@@ -218,15 +218,15 @@ class Kind(ABC):
         return 0.0
 
     def is_depthwise(self, inputs: Sequence[Feature]) -> bool:
-        """Tells whether every input channel has filters of its own."""
+        """Returns whether every input channel has filters of its own."""
         return False
 
     def is_dense(self, inputs: Sequence[Feature]) -> bool:
-        """Tells whether channels are made as weighted sums over input channels."""
+        """Returns whether channels are made as weighted sums over input channels."""
         return False
 
     def trouble(self, inputs: Sequence[Feature], output: Feature) -> str | None:
-        """Says what AlexeyAB's program would do wrong with this layer (abort, read junk), if it would."""
+        """Returns what AlexeyAB's program would do wrong with this layer (abort, read junk), if it would."""
         return None
 
     def seen_behind(self, output: Feature) -> Feature:

@@ -184,11 +184,11 @@ class Convolutional(Kind):
         return () if self.share_index is None else (absolute(self.share_index, index),)
 
     def is_depthwise(self, inputs: Sequence[Feature]) -> bool:
-        """Tells whether groups = input channels; of one channel every convolution is dense."""
+        """Returns whether groups = input channels; of one channel every convolution is dense."""
         return self.geometry.groups == inputs[0].c > 1
 
     def is_dense(self, inputs: Sequence[Feature]) -> bool:
-        """Tells whether it is not depthwise: grouped convolutions sum over the channels of their block."""
+        """Returns whether it is not depthwise: grouped convolutions sum over the channels of their block."""
         return not self.is_depthwise(inputs)
 
     def output(self, inputs: Sequence[Feature]) -> Feature:

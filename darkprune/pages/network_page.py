@@ -136,7 +136,7 @@ def _listed(numbers: Iterable[int]) -> str:
 
 
 def explanation(structure: Structure) -> str:
-    """Says how to read the overview."""
+    """Returns how to read the overview."""
     text = "Every bar is a layer: channels upwards, multiply-adds downwards."
     if structure.slim:
         text += " Dark: after. Pale: before."

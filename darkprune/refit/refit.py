@@ -109,7 +109,7 @@ def refit(
 
 
 def refittable(network: Network, layer: Layer) -> bool:
-    """Tells whether a layer can be refitted: a convolution with weights of its own, but not the first one.
+    """Returns whether a layer can be refitted: a convolution with weights of its own, but not the first one.
 
     Shared weights serve several layers, and binary ones cannot take any value.
     """

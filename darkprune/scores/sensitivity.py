@@ -222,7 +222,7 @@ class _Gates:
 
 
 def is_dense(layer: Layer) -> bool:
-    """Tells whether a layer mixes the channels that it reads: only there a removed channel's weights go."""
+    """Returns whether a layer mixes the channels that it reads: only there a removed channel's weights go."""
     return layer.is_dense and layer.inputs[0].is_map
 
 
@@ -243,7 +243,7 @@ def class_macs(channels: ChannelMap) -> Floats:
 
 
 def leaves_own(layer: Layer) -> bool:
-    """Tells whether the mean after a layer does not follow from the means before: all but layers that pass it on."""
+    """Returns whether the mean after a layer does not follow from the means before: all but layers that pass it on."""
     if layer.name in ("route", "upsample", "dropout", "avgpool", "local_avgpool", "reorg", "reorg3d", "empty"):
         return False
     return layer.name != "shortcut" or getattr(layer.kind, "activation", "linear") != "linear"

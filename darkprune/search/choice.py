@@ -41,7 +41,7 @@ def choose(
     Args:
         weights: the original pair.
         selection: how to choose; with a budget its ratio is found here.
-        goal: what shall remain; candidates, rounds and minutes count only with images and a budget.
+        goal: what to keep; candidates, rounds and minutes count only with images and a budget.
         samples: unlabelled images, which a criterion of `IMAGE_CRITERIA`, candidates, rounds and a search need.
         by_unit: scores residual units, where some are to go; not with candidates and rounds.
         adjust: changes the ranking or the selection before the decision: adds measured curves, or finds the ratio.

@@ -1,4 +1,4 @@
-"""The goal of a search: what shall remain, and how much is tried for it."""
+"""The goal of a search: what to keep, and how much is tried for it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Goal:
     """What a plan has to reach, and how much is tried for it.
 
     Attributes:
-        budget: what shall remain; None: the selection's ratio is the goal.
+        budget: what to keep; None: the selection's ratio is the goal.
         recover: the recovery that will follow, which scores and trials anticipate.
         candidates: number of EagleEye's random allocations; 0: none, the selection's own allocation is taken.
         rounds: number of times that channels are scored on the way to the budget.

@@ -1,4 +1,4 @@
-"""Budgets: what shall remain of a network, and the ratio that leaves it."""
+"""Budgets: what to keep of a network, and the ratio that leaves it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NUMBER = re.compile(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*|%)")
 
 @dataclass(frozen=True)
 class Budget:
-    """What shall remain.
+    """What to keep of a network.
 
     Attributes:
         kind: `params`, `macs` or `size`.
@@ -71,7 +71,7 @@ def nearest_ratio(budget: Budget, measure: Callable[[float], Totals], before: To
     """Finds the ratio that comes nearest to a budget, by bisection.
 
     Args:
-        budget: what shall remain.
+        budget: what to keep.
         measure: totals of the network pruned by a ratio; falling in the ratio.
         before: totals of the original.
 
@@ -119,7 +119,7 @@ def unreachable(budget: Budget, left: float, least: Mapping[str, float]) -> str:
     """Says that a budget is below what can be reached, and what stands in the way.
 
     Args:
-        budget: what shall remain.
+        budget: what to keep.
         left: the least that can.
         least: flag -> the least that could if it asked for nothing, and those before it neither.
     """

@@ -58,7 +58,7 @@ def finish(
         keep: per class, what merging decided.
         priority: per class how dear it is; infinite for what may not go.
         limits: floors and multiples.
-        budget: what shall remain.
+        budget: what to keep.
         measure: what a mask, once settled, leaves of it.
 
     Returns:

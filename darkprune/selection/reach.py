@@ -19,7 +19,7 @@ def within_budget(ranking: Ranking, settings: Selection, budget: Budget) -> Sele
     Args:
         ranking: from `rank`.
         settings: allocation `uniform`, `global`, `proportional`, or `sensitivity` with curves in the ranking.
-        budget: what shall remain.
+        budget: what to keep.
 
     Raises:
         PlanError: no ratio comes down to the budget; says the nearest, and what stands in the way.
@@ -59,7 +59,7 @@ def refuse_unreachable(weights: NetworkWeights, settings: Selection, budget: Bud
     Args:
         weights: the original pair.
         settings: floors, multiples, excluded layers and units are used.
-        budget: what shall remain.
+        budget: what to keep.
 
     Raises:
         PlanError: no choice of channels meets it; says the nearest, and which floor stands in the way.

@@ -83,7 +83,7 @@ class Selection(ChannelSettings):
         ratio: fraction of channels to remove, for all allocations but `explicit`.
         ratios: one per group, for `explicit`; for `sensitivity` what the curves gave, empty until then.
         preset: a published setting, which brings groups and ratios (or widths) with it.
-        budget: what shall remain: single channels are taken and given back until it does; the ratio comes close
+        budget: what to keep: single channels are taken and given back until it does; the ratio comes close
             before, see `within_budget`.
     """
 

@@ -59,7 +59,7 @@ def _median(values: Floats) -> float | None:
 
 
 def floor_warnings(layers: Sequence[int]) -> list[str]:
-    """Says which layers the floor kept from losing what was asked."""
+    """Returns which layers the floor kept from losing what was asked."""
     if not layers:
         return []
     shown = ", ".join(map(str, layers[:8])) + (" …" if len(layers) > 8 else "")

@@ -15,7 +15,7 @@ def units_within(weights: TensorSource, budget: Budget, by_unit: UnitScorer = sc
 
     Args:
         weights: the original pair.
-        budget: what shall remain.
+        budget: what to keep.
         by_unit: scores the units; those of lowest score go first.
 
     Raises:

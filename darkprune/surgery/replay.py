@@ -23,7 +23,7 @@ def replay(weights: NetworkWeights, plan: Plan, hashes: tuple[str, str | None]) 
         hashes: SHA-256 of the pair's cfg and weights; None for weights that need not be those of the plan.
 
     Raises:
-        PlanError: the plan was made for other files (says which), or is not consistent.
+        PlanError: the plan was made for other files (names it), or is not consistent.
     """
     for kind, name, wanted, found in zip(
         ("cfg", "weights"), plan.names, (plan.cfg_sha256, plan.weights_sha256), hashes, strict=True

@@ -94,7 +94,7 @@ def _is_unit(graph: Graph, shortcut: Layer, pointed_at: dict[int, int]) -> bool:
 
 
 def _scores(layer: Layer) -> bool:
-    """Tells whether a layer has γ that score its unit."""
+    """Returns whether a layer has γ that score its unit."""
     return layer.name == "convolutional" and layer.is_normalised
 
 

@@ -69,7 +69,7 @@ class GradualSettings:
     """Pruning inside a training run, see `darkprune.training.gradual`."""
 
     prune_to: float | None = setting(
-        None, "what shall remain of the network, as a fraction (0.5): slimmer step by step, while it learns",
+        None, "what to keep of the network, as a fraction (0.5): slimmer step by step, while it learns",
         group=_PRUNING, metavar="F",
     )  # fmt: skip
     prune_of: Literal["macs", "params", "channels"] = setting("macs", "of which quantity", group=_PRUNING)
@@ -102,7 +102,7 @@ class GradualSettings:
         if self.prune_to is None:
             _refuse_without(self, "--prune-to F", GradualSettings, but="groups")
         elif not 0 < self.prune_to < 1:
-            raise UsageError(f"--prune-to {self.prune_to:g}: say what shall remain, as a fraction such as 0.5")
+            raise UsageError(f"--prune-to {self.prune_to:g}: say what to keep, as a fraction such as 0.5")
         _require_positive(self, "prune_every")
         start = self.prune_from
         if start is not None and not (start >= 0 and math.isfinite(start)):

@@ -377,7 +377,7 @@ def test_frozen_layers_stay_as_they_are(place: Path) -> None:
     ("words", "message"),
     [
         (["--prune-from", "1"], "belongs to --prune-to"),
-        (["--prune-to", "2"], "what shall remain"),
+        (["--prune-to", "2"], "what to keep"),
         (["--prune-to", "0.5", "--prune-every", "0"], "larger than 0"),
         (["--prune-to", "0.5", "--prune-from", "-1"], "must not be negative"),
         (["--prune-to", "0.5", "--prune-from", "3", "--prune-until", "2"], "must be after"),

@@ -84,7 +84,7 @@ def _print_layers(timing: Timing, most: int) -> None:
 
 
 def _has_odd_width(layer: Layer) -> bool:
-    """Tells whether vector units handle a convolution's width badly; the channels of the image do not count."""
+    """Returns whether vector units handle a convolution's width badly; the channels of the image do not count."""
     if not isinstance(layer.kind, Convolutional) or layer.inputs[0].c <= 4:
         return False
     return layer.output.c % 8 != 0 or layer.inputs[0].c % 8 != 0

@@ -25,7 +25,7 @@ Value = str | list[str] | dict[str, str]
 
 
 def is_ultralytics(path: Path) -> bool:
-    """Tells whether a file is the YAML of a data set: it names training or validation images."""
+    """Returns whether a file is the YAML of a data set: it names training or validation images."""
     try:
         found = read_yaml(path)
     except DataError:

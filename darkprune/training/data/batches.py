@@ -234,7 +234,7 @@ def _order(seed: int, epoch: int, images: int) -> npt.NDArray[np.int64]:
 
 
 def died(error: RuntimeError) -> bool:
-    """Tells whether an error means that a worker has died; torch raises it anywhere, from a signal handler."""
+    """Returns whether an error means that a worker has died; torch raises it anywhere, from a signal handler."""
     return "DataLoader worker" in str(error)
 
 

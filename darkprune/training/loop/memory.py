@@ -65,7 +65,7 @@ def free_memory(device: torch.device) -> int | None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tells whether an error means that memory ran out, on a device or on the CPU."""
+    """Returns whether an error means that memory ran out, on a device or on the CPU."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     text = str(error)

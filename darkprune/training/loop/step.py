@@ -201,7 +201,7 @@ class Stepper:
         return loss.parts
 
     def _gradients_finite(self) -> bool:
-        """Tells whether all gradients are finite; with fp16 the scaler skips steps that overflow."""
+        """Returns whether all gradients are finite; with fp16 the scaler skips steps that overflow."""
         if self.scaler is not None:
             return True
         norms = torch._foreach_norm(list(gradients(self.network)))

@@ -19,7 +19,7 @@ Floats = npt.NDArray[np.float32]
 
 
 class Measure(Protocol):
-    """Says how good a network is, as a fraction: more is better.
+    """Returns how good a network is, as a fraction: more is better.
 
     Attributes:
         column: name in the log.

@@ -138,7 +138,7 @@ def watch(trt: Any, config: Any, say: Any) -> "Watcher":
 
 
 class Watcher:
-    """Says every now and then that the build goes on; a context manager."""
+    """Reports now and then that the build is still running; a context manager."""
 
     def __init__(self, say: Any, every: float = _HEARTBEAT_SECONDS) -> None:
         self.interrupted = False
