@@ -17,6 +17,7 @@ from darkprune.graph.graph import Graph, Layer
 from darkprune.layers import INPUT
 from darkprune.network import LayerModule, Network
 from darkprune.network.loading import batches_for
+from darkprune.network.modules.convolution import Convolution
 
 MEMORY = 2 << 30  #: bytes of maps that are kept between two layers
 
@@ -44,6 +45,7 @@ class Walk:
         self._memory = memory
         self._reached = 0  # the layer before which `_kept` holds the maps
         self._kept: list[Maps] | None = None
+        self._renewed: list[Maps] = []
         graph = network.graph
         self._last_use = {source: layer.index for layer in graph for source in layer.sources}
 
@@ -52,23 +54,52 @@ class Walk:
 
         Each call must name the same or a later layer than the call before, and be iterated to its end.
         """
-        keep = self._size(index) <= self._memory
+        keep = index if self._fits(index) else None
+        for number, maps in self._run_to(index):
+            self._keep(keep, number, maps)
+            yield maps
+        self._end(keep)
+
+    def through(self, index: int) -> Iterator[tuple[Maps, Tensor]]:
+        """Yields, batch by batch, the maps before convolution `index` and its sums; the next call names a later layer.
+
+        The sums are overwritten afterwards.
+        """
+        layer, module = self.network.graph[index], self._module(index)
+        assert isinstance(module, Convolution)
+        keep = next((end for end in (index + 1, index) if self._fits(end)), None)
+        for number, maps in self._run_to(index):
+            with torch.no_grad():
+                sums = module.sums(self.input_of(layer, maps))
+            yield maps, sums
+            if keep == index + 1:
+                with torch.no_grad():
+                    self._pass(layer, maps, module.activated(sums))
+            self._keep(keep, number, maps)
+        self._end(keep)
+
+    def _run_to(self, index: int) -> Iterator[tuple[int, Maps]]:
+        """Yields the number of each batch and its maps before a layer."""
         start, kept = self._reached, self._kept
         images = batches_for(self.network, self.sample)
         batches = iter(kept) if kept is not None else ({INPUT: batch} for batch in images)
-        renewed: list[Maps] = []
         for number, maps in enumerate(batches):
             now = dict(maps)
             with torch.no_grad():  # not around the yield: the mode would reach the caller
                 for layer in self.network.graph.layers[start:index]:
                     self._run(layer, now)
-            if keep and kept is not None:
-                kept[number] = now  # in place: two copies would be twice the memory
-            elif keep:
-                renewed.append(now)
-            yield now
-        if keep:
-            self._reached, self._kept = index, kept if kept is not None else renewed
+            yield number, now
+
+    def _keep(self, end: int | None, number: int, maps: Maps) -> None:
+        if end is not None and self._kept is not None:
+            self._kept[number] = maps  # in place: two copies would be twice the memory
+        elif end is not None:
+            self._renewed.append(maps)
+
+    def _end(self, end: int | None) -> None:
+        if end is not None:
+            self._reached, self._kept = end, self._renewed if self._kept is None else self._kept
+        self._renewed = []
 
     def input_of(self, layer: Layer, maps: Maps, number: int = 0) -> Tensor:
         """Returns one of a layer's inputs, from the maps before it."""
@@ -82,15 +113,20 @@ class Walk:
         used = layer.index in self._last_use
         if used or not (module.is_head or module.is_loss):
             inputs = [self.input_of(layer, maps, number) for number in range(len(layer.sources))]
-            output = module(*inputs)
-            if used:
-                maps[layer.index] = output
+            self._pass(layer, maps, module(*inputs))
+        else:
+            self._pass(layer, maps)
+
+    def _pass(self, layer: Layer, maps: Maps, output: Tensor | None = None) -> None:
+        """Puts the output of a layer among the maps, and drops those that no later layer reads."""
+        if output is not None:
+            maps[layer.index] = output
         for source in {*layer.sources, layer.index}:
             if self._last_use.get(source, -1) <= layer.index:
                 maps.pop(source, None)
 
-    def _size(self, index: int) -> int:
-        return len(self.sample) * live_bytes(self.network.graph, index)
+    def _fits(self, index: int) -> bool:
+        return len(self.sample) * live_bytes(self.network.graph, index) <= self._memory
 
     def _module(self, index: int) -> LayerModule:
         module = self.network.layers[index]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from darkprune.network.modules.convolution import Convolution
+from darkprune.network.windows import Scratch, windows
 
 RIDGE = 1e-3  #: of the mean diagonal of the inputs' covariance
 CHUNK_BYTES = 64 << 20  #: of gathered windows at a time
+ROWS = 128  #: of a matrix that are summed at a time
 OPERATIONS = 2e11  #: multiply-adds that one layer's equations may cost; above it positions are sampled
 
 
@@ -21,13 +22,13 @@ class NormalEquations:
     64 bits.
     """
 
-    def __init__(self, module: Convolution, sites: int, seed: int = 0) -> None:
+    def __init__(self, module: Convolution, sites: int, scratch: Scratch | None = None) -> None:
         """Allocates the sums.
 
         Args:
             module: the convolution.
-            sites: positions of all images together that will be added.
-            seed: of the choice of positions, where not all are taken.
+            sites: positions of all images together that will be added; where that are too many, some are drawn.
+            scratch: memory for temporary results; its own without.
         """
         kernel = module.kernel()
         self._module = module
@@ -36,7 +37,8 @@ class NormalEquations:
         device = kernel.device
         per_site = module.groups * self._columns * (self._columns + outputs)
         self._share = min(1.0, max(OPERATIONS / (per_site * sites), 4 * self._columns / sites))
-        self._generator = torch.Generator().manual_seed(seed)
+        self._generator = torch.Generator().manual_seed(0)
+        self._scratch = scratch or Scratch()
         self._shift: tuple[Tensor, Tensor] | None = None
         shape = (module.groups, self._columns)
         self._gram = torch.zeros(*shape, self._columns, dtype=torch.float64, device=device)
@@ -56,37 +58,36 @@ class NormalEquations:
         per_image = 4 * self._module.groups * self._columns * target.shape[-2] * target.shape[-1]
         step = max(1, CHUNK_BYTES // per_image)
         for first in range(0, len(x), step):
-            rows = self._windows(x[first : first + step], target.shape[-2:])  # (groups, columns, positions)
-            wanted = target[first : first + step].transpose(0, 1).flatten(1)
+            part = slice(first, first + step)
+            wanted = target[part].transpose(0, 1).flatten(1)
             wanted = wanted.reshape(self._module.groups, -1, wanted.shape[-1])  # (groups, outputs, positions)
-            counts = None if weights is None else weights[first : first + step].flatten()
+            counts = None if weights is None else weights[part].flatten()
+            chosen = None
             if self._share < 1:
                 positions = wanted.shape[-1]
                 chosen = torch.randperm(positions, generator=self._generator)[: max(1, round(positions * self._share))]
                 chosen = chosen.to(x.device)
-                rows, wanted = rows[..., chosen], wanted[..., chosen]
+                wanted = wanted[..., chosen]
                 counts = None if counts is None else counts[chosen]
+            rows = windows(self._module, x[part], chosen, self._scratch)
             self._add(rows, wanted, counts)
 
     def _add(self, rows: Tensor, wanted: Tensor, counts: Tensor | None) -> None:
         if self._shift is None:
             self._shift = rows.mean(-1, keepdim=True), wanted.mean(-1, keepdim=True)
-        rows, wanted = rows - self._shift[0], wanted - self._shift[1]
-        weighted = rows if counts is None else rows * counts
-        self._gram += weighted @ rows.mT
+        wanted = wanted - self._shift[1]
+        rows = torch.sub(rows, self._shift[0], out=self._scratch.take("centred", *rows.shape, like=rows))
+        weighted = rows
+        if counts is not None:
+            weighted = torch.mul(rows, counts, out=self._scratch.take("weighted", *rows.shape, like=rows))
+        product = self._scratch.take("product", *self._gram.shape, like=rows)
+        torch.bmm(weighted, rows.mT, out=product)
+        for part in range(0, self._columns, ROWS):  # in parts: mixing 32 and 64 bits is slow, a copy in 64 bits large
+            self._gram[:, part : part + ROWS] += product[:, part : part + ROWS].double()
         self._cross += weighted @ wanted.mT
         self._inputs += weighted.sum(-1)
         self._targets += (wanted if counts is None else wanted * counts).sum(-1)
         self._count += rows.shape[-1] if counts is None else float(counts.sum(dtype=torch.float64))
-
-    def _windows(self, x: Tensor, size: torch.Size) -> Tensor:
-        """Gathers the windows: (b, c, h, w) -> (groups, columns, b·positions)."""
-        module, groups = self._module, self._module.groups
-        if module.size == 1 and not module.padding:
-            seen = x[:, :, :: module.stride[0], :: module.stride[1]][:, :, : size[0], : size[1]].flatten(2)
-        else:
-            seen = functional.unfold(x, module.size, module.dilation, module.padding, module.stride)
-        return seen.transpose(0, 1).reshape(groups, self._columns, -1)
 
     def covariance(self) -> Tensor:
         """Returns the inner products of the centred windows over all positions: (groups, columns, columns)."""

@@ -22,6 +22,7 @@ from darkprune.layers.merge import Shortcut
 from darkprune.network import Network
 from darkprune.network.modules.convolution import Convolution
 from darkprune.network.walk import MEMORY, Maps, Walk
+from darkprune.network.windows import Scratch
 from darkprune.progress import Progress, silent, track
 from darkprune.refit.effects import PositionWeights, convolution_of, slope_of
 from darkprune.refit.least_squares import RIDGE, NormalEquations
@@ -149,7 +150,7 @@ class _Refit:
         self._networks, self._positions, self._settings = networks, positions, settings
         self._original = Walk(networks.original, sample, settings.memory)
         self._slim = Walk(networks.slim, sample, settings.memory)
-        self._images = len(sample)
+        self._images, self._scratch = len(sample), Scratch()
 
     @torch.no_grad()
     def refit(self, layer: Layer) -> None:
@@ -173,11 +174,11 @@ class _Refit:
         shortcut = stream_of(self._networks.slim.graph, layer) if self._settings.stream else None
         slope = slope_of(module)
         correctable = (slope.abs() > SMALLEST_SLOPE).view(-1, 1, 1)
-        equations = NormalEquations(module, self._images * layer.output.h * layer.output.w)
-        both = zip(self._original.before(twin.index), self._slim.before(layer.index), strict=True)
-        for batch, (original_maps, slim_maps) in enumerate(both):
+        equations = NormalEquations(module, self._images * layer.output.h * layer.output.w, self._scratch)
+        both = zip(self._original.through(twin.index), self._slim.before(layer.index), strict=True)
+        for batch, ((original_maps, wanted), slim_maps) in enumerate(both):
             x = self._slim.input_of(layer, slim_maps)
-            missing = _sums(reference, self._original.input_of(twin, original_maps))[:, kept] - _sums(module, x)
+            missing = _less_mean(reference, wanted)[:, kept] - _less_mean(module, module.sums(x))
             if shortcut is not None:
                 lost = self._lost_of_stream(shortcut, original_maps, slim_maps)
                 missing += torch.where(correctable, lost / slope.view(-1, 1, 1), 0.0)
@@ -196,8 +197,6 @@ def _sum_of_inputs(shortcut: Layer, maps: Maps) -> Tensor:
     return torch.stack([maps[source] for source in shortcut.sources if source in maps]).sum(0)
 
 
-def _sums(module: Convolution, x: Tensor) -> Tensor:
-    """Computes a convolution's sums, minus the mean that batch normalisation subtracts, or plus the bias."""
-    if module.has_batch_norm:
-        return module.convolve(x, module.kernel(), None) - module.rolling_mean.view(-1, 1, 1)
-    return module.convolve(x, module.kernel(), module.biases)
+def _less_mean(module: Convolution, sums: Tensor) -> Tensor:
+    """Returns a convolution's sums, minus the mean that batch normalisation subtracts."""
+    return sums - module.rolling_mean.view(-1, 1, 1) if module.has_batch_norm else sums

@@ -23,7 +23,6 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from darkprune.data.samples import Sample
 from darkprune.errors import PlanError
@@ -34,6 +33,7 @@ from darkprune.layers.base import Indices
 from darkprune.network import Network
 from darkprune.network.loading import load_network
 from darkprune.network.modules.convolution import Convolution
+from darkprune.network.windows import Scratch, shifted
 from darkprune.progress import Progress, silent
 from darkprune.refit.effects import convolutions, measure_effects
 from darkprune.refit.least_squares import RIDGE
@@ -101,7 +101,8 @@ def _consumers(
 @contextmanager
 def _collecting_inputs(network: Network) -> Iterator[dict[int, _Inputs]]:
     """Collects the inputs of all dense convolutions that the network runs within the block."""
-    inputs = {layer.index: _Inputs(module) for layer, module in _dense(network)}
+    scratch = Scratch()
+    inputs = {layer.index: _Inputs(module, scratch) for layer, module in _dense(network)}
     hooks = [
         network.layers[index].register_forward_pre_hook(lambda module, maps, index=index: inputs[index].add(maps[0]))
         for index in inputs
@@ -116,8 +117,8 @@ def _collecting_inputs(network: Network) -> Iterator[dict[int, _Inputs]]:
 class _Inputs:
     """Covariance of a convolution's inputs: between the channels of each block, and between taps."""
 
-    def __init__(self, module: Convolution) -> None:
-        self._module = module
+    def __init__(self, module: Convolution, scratch: Scratch) -> None:
+        self._module, self._scratch = module, scratch
         kernel = module.owner.kernel()
         groups, channels, device = module.groups, kernel.shape[1], kernel.device
         self._count = 0
@@ -137,10 +138,12 @@ class _Inputs:
         self._gram += rows @ rows.mT
         self._count += rows.shape[2]
         if module.size > 1:
-            planes = x.flatten(0, 1)[:, None]
-            windows = functional.unfold(planes, module.size, module.dilation, module.padding, module.stride)
-            windows = windows.transpose(0, 1).flatten(1)
-            self._taps += windows @ windows.T
+            parts = shifted(module, module.padded(x).flatten(0, 1))
+            taps = self._scratch.take("taps", len(parts), *parts[0].shape, like=x)
+            for tap, part in enumerate(parts):
+                taps[tap] = part
+            taps = taps.flatten(1)
+            self._taps += taps @ taps.T
 
     def inverse(self) -> Tensor:
         """Returns the inverse covariance, (groups, c/groups, c/groups), with the ridge of the refit."""

@@ -52,20 +52,36 @@ class Convolution(LayerModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, c, h, w) -> (b, n, out_h, out_w), before any blur."""
+        return self.activated(self.sums(x))
+
+    def sums(self, x: Tensor) -> Tensor:
+        """Computes what batch normalisation reads, or without it what the activation reads."""
+        owner = self.owner
+        return self.convolve(x, owner.kernel(), None if owner.has_batch_norm else owner.biases)
+
+    def activated(self, sums: Tensor) -> Tensor:
+        """Applies batch normalisation, if any, and the activation; may overwrite its argument."""
         owner = self.owner
         if not owner.has_batch_norm:
-            return self.activation(self.convolve(x, owner.kernel(), owner.biases))
-        y = self.convolve(x, owner.kernel(), None)
+            return self.activation(sums)
         # a sharing layer moves its owner's running statistics too, as darknet's shared arrays do
-        return self.activation(batch_normalise(owner, y, owner.training))
+        return self.activation(batch_normalise(owner, sums, owner.training))
 
     def convolve(self, x: Tensor, kernel: Tensor, biases: Tensor | None) -> Tensor:
-        """Convolves; a window that exceeds the padded map by less than a stride sees zeros there, as in darknet."""
-        reach = self.dilation * (self.size - 1) + 1
-        missing = [reach - length - 2 * self.padding for length in x.shape[-2:]]
-        if max(missing) > 0:
-            x = functional.pad(x, (0, max(0, missing[1]), 0, max(0, missing[0])))
+        """Convolves."""
+        if max(self._missing(x)) > 0:
+            return functional.conv2d(self.padded(x), kernel, biases, self.stride, 0, self.dilation, self.groups)
         return functional.conv2d(x, kernel, biases, self.stride, self.padding, self.dilation, self.groups)
+
+    def padded(self, x: Tensor) -> Tensor:
+        """Pads a map with the zeros that windows see; one that exceeds the padding sees zeros too, as in darknet."""
+        below, right = (self.padding + max(0, missing) for missing in self._missing(x))
+        return functional.pad(x, (self.padding, right, self.padding, below)) if below or right else x
+
+    def _missing(self, x: Tensor) -> tuple[int, int]:
+        """Returns by how many rows and columns the first window exceeds a padded map; at most 0 where it does not."""
+        reach = self.dilation * (self.size - 1) + 1
+        return reach - x.shape[-2] - 2 * self.padding, reach - x.shape[-1] - 2 * self.padding
 
     def kernel(self) -> Tensor:
         """Returns the weights as (n, c/groups, size, size)."""
