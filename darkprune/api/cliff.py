@@ -19,6 +19,7 @@ from darkprune.evaluation.control import control_networks
 from darkprune.evaluation.of_graph import heads_of
 from darkprune.graph.weights import NetworkWeights
 from darkprune.progress import Progress, reporting
+from darkprune.refit.solved_layers import SolvedLayers, solved_layers
 from darkprune.runners.base import FAST_FIRST, RUNNERS, load_with_any
 from darkprune.runners.measure import MAP, Measure, map_of, without_labels
 from darkprune.runs.digests import digest_of_images, digest_of_labels, plain
@@ -246,7 +247,7 @@ class _Work:
             records=records, origin=self.origin, runner=self.runner, measure=self.measure, progress=self.progress
         )
         selection = Selection.of(settings)
-        with pair.open() as weights:
+        with pair.open() as weights, solved_layers(records.path.parent / "recovered") as solved:
 
             @cache
             def ranking() -> Ranking:
@@ -255,13 +256,13 @@ class _Work:
             points = [
                 point
                 for ratio in sorted(set(settings.ratios))
-                for point in bench.pruned(ranking, replace(selection, ratio=ratio), pair.graph, self._recover())
+                for point in bench.pruned(ranking, replace(selection, ratio=ratio), pair.graph, self._recover(solved))
             ]
         macs = [point.macs for point in points]
         controls = [bench.control(network, pair.weights_file) for network in control_networks(pair.graph, macs)]
         return summarise([*controls, *points], str(self.origin.settings["metric"]))
 
-    def _recover(self) -> Recover | None:
+    def _recover(self, solved: SolvedLayers) -> Recover | None:
         """Returns what recovers a pruned network; None where nothing does."""
         samples, how = self.samples, self.settings.recover
         if samples is None or how == "none":
@@ -269,7 +270,7 @@ class _Work:
         from darkprune.refit.recover import recover_file
 
         def recover(surgery: Surgery, slim: Path) -> None:
-            recover_file(surgery, slim, samples, how, self.progress)
+            recover_file(surgery, slim, samples, how, self.progress, solved)
 
         return recover
 

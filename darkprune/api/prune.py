@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +17,7 @@ from darkprune.graph.stats import totals
 from darkprune.graph.weights import NetworkWeights, TensorSource
 from darkprune.processes import in_background
 from darkprune.progress import Progress, reporting
+from darkprune.refit.solved_layers import SolvedLayers, solved_layers
 from darkprune.runners.base import RUNNERS
 from darkprune.runs.digests import digest_of_file
 from darkprune.search.choice import choose
@@ -220,7 +222,8 @@ def prune(
         pair: the network; it is not changed.
         settings: how much is to go, which channels, and what is done about it.
         output: folder for the slim pair, plan.json and report.json (with `plan_only` the plan file); without it
-            nothing is written before `Surgery.save`.
+            nothing is written before `Surgery.save`. An interrupted refit leaves its layers in `OUTPUT.refit`, from
+            which the same call goes on.
         progress: gets the events; by default bars are shown.
 
     Returns:
@@ -234,8 +237,9 @@ def prune(
     inputs = [pair.cfg, pair.weights_file, *([Path(settings.plan)] if settings.plan else [])]
     if output is not None and not settings.plan_only:
         check_folder(Path(output), inputs, settings.overwrite)
-    with reporting(progress) as report:
-        work = _Work(pair, settings, report)
+    with reporting(progress) as report, ExitStack() as stack:
+        solved = stack.enter_context(solved_layers(Path(output))) if output is not None else None
+        work = _Work(pair, settings, report, solved)
         weights = pair.open()
         try:
             hashes = in_background(lambda: (digest_of_file(pair.cfg), digest_of_file(pair.weights_file)))
@@ -274,8 +278,8 @@ def _write_plan(surgery: Surgery, output: Path, inputs: Sequence[Path], overwrit
 class _Work:
     """One call of `prune`: what is read and measured on the way to a surgery."""
 
-    def __init__(self, pair: Pair, settings: PruneSettings, progress: Progress) -> None:
-        self._settings, self._graph, self._progress = settings, pair.graph, progress
+    def __init__(self, pair: Pair, settings: PruneSettings, progress: Progress, solved: SolvedLayers | None) -> None:
+        self._settings, self._graph, self._progress, self._solved = settings, pair.graph, progress, solved
         self._samples = self._read_samples()
         self._findings: dict[str, object] = {}
         self._measuring: list[str] = []
@@ -317,7 +321,7 @@ class _Work:
         if samples is not None:
             from darkprune.refit.recover import recover
 
-            surgery, recovery = recover(surgery, samples, settings.recover, self._progress)
+            surgery, recovery = recover(surgery, samples, settings.recover, self._progress, self._solved)
         held_out = samples.held_out.paths if samples is not None else ()
         return compare(surgery, recovery, labelled, held_out, self._progress)
 

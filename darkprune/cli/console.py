@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from darkprune.graph.stats import count as count
 from darkprune.graph.stats import megabytes as megabytes
 from darkprune.progress import Progress, ProgressEvent, reporting, silent
 
+LINE_SECONDS = 30.0  #: between two lines on where work stands, where stderr is no terminal
 INTERRUPTED = 130  #: exit status after Ctrl-C, where what was done stays
 
 
@@ -72,13 +74,25 @@ def warn(message: str) -> None:
     print(f"warning: {one_line(message)}", file=sys.stderr)
 
 
-@contextmanager
-def lines_and_bars() -> Iterator[Progress]:
-    """Shows progress: lines on stderr wherever that leads, bars where a person can see them."""
+class _Lines:
+    """Prints messages, and a line on where long work stands every now and then."""
 
-    def print_line(event: ProgressEvent) -> None:
+    def __init__(self) -> None:
+        self._printed = time.monotonic()
+
+    def __call__(self, event: ProgressEvent) -> None:
+        now = time.monotonic()
         if event.message:
             print(event.message, file=sys.stderr, flush=True)
+        elif now - self._printed >= LINE_SECONDS:
+            self._printed = now
+            total = f" of {event.total:g}" if event.total else ""
+            details = f" ({event.details})" if event.details else ""
+            print(f"{event.task}: {event.unit} {event.done:g}{total}{details}", file=sys.stderr, flush=True)
 
+
+@contextmanager
+def lines_and_bars() -> Iterator[Progress]:
+    """Shows progress: bars where a person can see them, elsewhere lines on stderr."""
     with reporting(None) as shown:
-        yield print_line if shown is silent else shown
+        yield _Lines() if shown is silent else shown

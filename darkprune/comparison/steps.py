@@ -25,6 +25,7 @@ from darkprune.graph.stats import totals
 from darkprune.graph.weights import NetworkWeights, TensorSource
 from darkprune.refit.recover import images_needed
 from darkprune.refit.recover import recover as recover_surgery
+from darkprune.refit.solved_layers import solved_layers
 from darkprune.runners.base import load_with_any
 from darkprune.runs.digests import digest_of_file
 from darkprune.runs.record import Record, StepError, fill_file, fill_folder
@@ -169,10 +170,10 @@ def _recover(setup: Setup, cell: Cell, out: Path) -> Mapping[str, object]:
         return {}
     cfg, path = setup.start(cell)
     samples = _samples(setup, cell, cell.repair, cell.seed)
-    with NetworkWeights(read_graph(cfg), path) as weights:
+    with NetworkWeights(read_graph(cfg), path) as weights, solved_layers(setup.pair_folder(cell)) as solved:
         plan = read_plan(source / setup.files.plan)
         surgery = replay(weights, plan, (digest_of_file(cfg), digest_of_file(path)))
-        surgery, done = recover_surgery(surgery, samples, cell.repair)
+        surgery, done = recover_surgery(surgery, samples, cell.repair, solved=solved)
         write_result(surgery, out)
         return done.to_json()
 

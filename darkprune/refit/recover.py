@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 
-from darkprune.data.samples import ENOUGH, Samples
+from darkprune.data.samples import ENOUGH, Sample, Samples
 from darkprune.errors import UsageError
 from darkprune.evaluation.output_distance import OutputDistance
 from darkprune.graph.graph import Graph
@@ -19,6 +20,9 @@ from darkprune.progress import Progress, silent
 from darkprune.refit.batch_norm import reestimate
 from darkprune.refit.effects import measure_effects
 from darkprune.refit.refit import AlignedNetworks, RefitSettings, refit
+from darkprune.refit.solved_layers import SolvedLayers
+from darkprune.runs.digests import digest_of_images, plain
+from darkprune.runs.record import Input, Origin, file_input
 from darkprune.surgery.removed_units import kept_layers
 from darkprune.surgery.surgery import ScratchFile, Surgery
 
@@ -88,7 +92,9 @@ def images_needed(how: str, graph: Graph) -> int:
     return max(ENOUGH, images_for(how, graph))
 
 
-def recover(surgery: Surgery, samples: Samples, how: str, progress: Progress = silent) -> tuple[Surgery, Recovery]:
+def recover(
+    surgery: Surgery, samples: Samples, how: str, progress: Progress = silent, solved: SolvedLayers | None = None
+) -> tuple[Surgery, Recovery]:
     """Recovers the slim weights of a surgery; see `recover_file`.
 
     Returns:
@@ -97,12 +103,19 @@ def recover(surgery: Surgery, samples: Samples, how: str, progress: Progress = s
     scratch = ScratchFile("slim.weights")
     with scratch.path.open("wb", buffering=0) as file:
         surgery.write_weights(file)
-    recovery = recover_file(surgery, scratch.path, samples, how, progress)
+    recovery = recover_file(surgery, scratch.path, samples, how, progress, solved)
     findings = {**surgery.findings, "recovery": recovery.to_json()}
     return replace(surgery, recovered=scratch, findings=findings), recovery
 
 
-def recover_file(surgery: Surgery, slim: Path, samples: Samples, how: str, progress: Progress = silent) -> Recovery:
+def recover_file(
+    surgery: Surgery,
+    slim: Path,
+    samples: Samples,
+    how: str,
+    progress: Progress = silent,
+    solved: SolvedLayers | None = None,
+) -> Recovery:
     """Recovers a slim weights file in place, and measures the output distance on held-out images.
 
     Args:
@@ -111,9 +124,11 @@ def recover_file(surgery: Surgery, slim: Path, samples: Samples, how: str, progr
         samples: unlabelled images.
         how: `lsq` (refit), `scale` (only one factor per input channel), `bn` (batch statistics) or `none` (measure).
         progress: gets the steps of each part of it.
+        solved: keeps the layers of a refit; those of an interrupted one are taken from it.
 
     Raises:
         UsageError: no such method.
+        OutputError: a layer cannot be kept.
     """
     if how not in METHODS:
         raise UsageError(f"no recovery '{how}'; there are {', '.join(METHODS)}")
@@ -127,8 +142,11 @@ def recover_file(surgery: Surgery, slim: Path, samples: Samples, how: str, progr
             changed = len(reestimate(networks.slim, fit, progress))
         else:
             lsq = how == "lsq"
+            settings = RefitSettings(scales=not lsq)
+            if solved is not None:
+                solved.begin(_origin(surgery, slim, fit, settings))
             positions = measure_effects(networks.original, fit, progress=progress).positions if lsq else None
-            changed = len(refit(networks, fit, positions, RefitSettings(scales=not lsq), progress))
+            changed = len(refit(networks, fit, positions, settings, progress, solved))
         after = distance.of(run_of(networks.slim), progress=progress)
         with slim.open("wb", buffering=0) as file:
             save_weights(networks.slim, file, original.header)
@@ -141,4 +159,20 @@ def recover_file(surgery: Surgery, slim: Path, samples: Samples, how: str, progr
         distance_before=before,
         distance_after=after,
         layers=changed,
+    )
+
+
+def _origin(surgery: Surgery, slim: Path, fit: Sample, settings: RefitSettings) -> Origin:
+    """Returns everything that decides the layers of a refit."""
+    original = surgery.original
+    return Origin(
+        "refit",
+        {**plain(settings), "views": len(fit), "shape": plain(fit.shape), "batch": fit.batch},
+        {
+            "cfg": file_input(Path(original.graph.cfg.source)),
+            "weights": file_input(original.path),
+            "slim": file_input(slim),
+            "plan": Input("", sha256(surgery.plan.dumps().encode()).hexdigest()),
+            "images": Input("", digest_of_images(fit.paths, content=True)),
+        },
     )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,9 +24,10 @@ from darkprune.network import Network
 from darkprune.network.modules.convolution import Convolution
 from darkprune.network.walk import MEMORY, Maps, Walk
 from darkprune.network.windows import Scratch
-from darkprune.progress import Progress, silent, track
+from darkprune.progress import Progress, say, silent, track
 from darkprune.refit.effects import PositionWeights, convolution_of, slope_of
 from darkprune.refit.least_squares import RIDGE, NormalEquations
+from darkprune.refit.solved_layers import SolvedLayers
 from darkprune.surgery.apply import Cut
 
 SMALLEST_SLOPE = 1e-4  #: a channel whose batch normalisation multiplies by less cannot correct a stream
@@ -85,6 +87,7 @@ def refit(
     positions: PositionWeights | None = None,
     settings: RefitSettings | None = None,
     progress: Progress = silent,
+    solved: SolvedLayers | None = None,
 ) -> list[int]:
     """Refits a slim network in place.
 
@@ -94,16 +97,28 @@ def refit(
         positions: weights of the positions of the original's maps; all equal without.
         settings: how.
         progress: gets a step per layer of the slim network.
+        solved: takes what each layer's new values are; those that it has already are not solved for again.
 
     Returns:
         The slim layers that were refitted.
     """
     work = _Refit(networks, sample, positions, settings or RefitSettings())
     step = track(progress, "refitting", len(networks.slim.graph), "layer")
-    changed = []
+    changed: list[int] = []
+    continues = False
     for layer in networks.slim.graph:
         if refittable(networks.slim, layer):
-            work.refit(layer)
+            known = solved.take(layer.index) if solved is not None else None
+            if known is not None:
+                work.restore(layer, known)
+                continues = True
+            else:
+                if continues:
+                    say(progress, f"the refit continues at layer {layer.index} of {len(networks.slim.graph)}")
+                    continues = False
+                work.refit(layer)
+                if solved is not None:
+                    solved.keep(layer.index, work.values(layer))
             changed.append(layer.index)
         step()
     return changed
@@ -155,8 +170,7 @@ class _Refit:
     @torch.no_grad()
     def refit(self, layer: Layer) -> None:
         """Refits a layer; those before it are done."""
-        module = self._networks.slim.layers[layer.index]
-        assert isinstance(module, Convolution)
+        module = self._module(layer)
         equations = self._equations(layer, module)
         solve = equations.solve_scales if self._settings.scales else equations.solve
         change, offset = solve(self._settings.ridge)
@@ -165,6 +179,27 @@ class _Refit:
             module.rolling_mean.sub_(offset)
         else:
             module.biases.add_(offset)
+
+    def values(self, layer: Layer) -> bytes:
+        """Returns what a refit changes of a layer: its weights, and its rolling mean or its biases."""
+        return b"".join(part.cpu().numpy().tobytes() for part in self._changed(layer))
+
+    @torch.no_grad()
+    def restore(self, layer: Layer, values: bytes) -> None:
+        """Gives a layer the values that `values` returned after its refit."""
+        left = np.frombuffer(values, np.float32)
+        for part in self._changed(layer):
+            new, left = left[: part.numel()], left[part.numel() :]
+            part.copy_(torch.from_numpy(new.copy()).view(part.shape))
+
+    def _changed(self, layer: Layer) -> tuple[Tensor, Tensor]:
+        module = self._module(layer)
+        return module.weights, module.rolling_mean if module.has_batch_norm else module.biases
+
+    def _module(self, layer: Layer) -> Convolution:
+        module = self._networks.slim.layers[layer.index]
+        assert isinstance(module, Convolution)
+        return module
 
     def _equations(self, layer: Layer, module: Convolution) -> NormalEquations:
         twin = self._networks.twin(layer)

@@ -7,7 +7,7 @@ from argparse import ArgumentParser, Namespace
 from darkprune.api.pair import load
 from darkprune.api.prune import PruneSettings, prune
 from darkprune.cli.compression.prune_output import print_result
-from darkprune.cli.console import add_json, add_pair, print_json
+from darkprune.cli.console import add_json, add_pair, lines_and_bars, print_json
 from darkprune.cli.flags import add_flags, read_flags
 
 
@@ -28,7 +28,8 @@ def configure(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """Prunes a pair, or plans to."""
     settings = read_flags(PruneSettings, args)
-    surgery = prune(load(args.cfg, args.weights), settings, output=args.output)
+    with lines_and_bars() as progress:
+        surgery = prune(load(args.cfg, args.weights), settings, output=args.output, progress=progress)
     surgery.close()
     result = surgery.result
     assert result is not None
