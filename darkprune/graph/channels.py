@@ -9,10 +9,13 @@ chosen, so that no choice ever has to be mended.
 
 from __future__ import annotations
 
+from array import array
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import repeat
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +26,8 @@ from darkprune.layers import INPUT
 from darkprune.layers.base import Indices, Labels
 
 BoolArray = NDArray[np.bool_]
-MAX_CHANNELS = 2**22  #: of all layers together; the largest published networks have some 200 thousand
+_Entry = TypeVar("_Entry")
+MAX_CHANNELS = 2**20  #: of all layers together; the largest published networks have some 200 thousand
 
 
 @dataclass(frozen=True)
@@ -97,43 +101,77 @@ class ChannelMap:
     @cached_property
     def coupled_sets(self) -> tuple[tuple[int, ...], ...]:
         """Sets of producing layers that share classes, as sorted tuples of two or more layers."""
-        members: dict[int, set[int]] = defaultdict(set)
-        for raw, layer in enumerate(self.producer.tolist()):
-            members[int(self.class_of[raw])].add(layer)
-        return tuple(sorted({tuple(sorted(layers)) for layers in members.values() if len(layers) > 1}))
-
-    @cached_property
-    def signatures(self) -> tuple[tuple[object, ...], ...]:
-        """Per class what it occurs in: producers, and blocks of splits. Equal signatures form an atom."""
-        parts: list[set[object]] = [set() for _ in range(self.count)]
-        for layer in self.producers:
-            for number in self.of_layer[layer].tolist():
-                parts[number].add(layer)
-        for which, split in enumerate(self.splits):
-            for block, row in enumerate(split.classes.tolist()):
-                for number in row:
-                    if number >= 0:
-                        parts[number].add((which, block))
-        return tuple(tuple(sorted(part, key=repr)) for part in parts)
+        members: _Lists[int] = _Lists(self.count)
+        starts = np.searchsorted(self.producer, self.producers[1:])
+        for layer, classes in zip(self.producers, np.split(self.class_of, starts), strict=False):
+            members.add(classes, layer)
+        return tuple(sorted(layers for layers in members.found().values() if len(layers) > 1))
 
     @cached_property
     def atoms(self) -> tuple[Indices, ...]:
-        """Maximal sets of free classes with one signature; every width is a sum of atoms' counts."""
-        groups: dict[tuple[object, ...], list[int]] = defaultdict(list)
-        for number, signature in enumerate(self.signatures):
-            if self.free[number]:
-                groups[signature].append(number)
-        return tuple(np.array(numbers) for numbers in groups.values())
+        """Maximal sets of free classes in the same producers and blocks; every width is a sum of their sizes."""
+        places: _Lists[object] = _Lists(self.count)
+        for layer in self.producers:
+            places.add(self.of_layer[layer], layer)
+        for which, split in enumerate(self.splits):
+            for block, row in enumerate(split.classes):
+                places.add(row[row >= 0], (which, block))
+        numbers = places.number_of[self.free]
+        order = np.argsort(numbers, kind="stable")
+        starts = np.flatnonzero(np.append(True, np.diff(numbers[order]) != 0)[: len(order)])
+        parts = np.split(np.flatnonzero(self.free)[order], starts[1:]) if len(order) else []
+        return tuple(sorted(parts, key=lambda part: int(part[0])))
+
+
+class _Lists(Generic[_Entry]):
+    """A list of entries per class; classes with equal lists share one, so that a channel costs a few bytes.
+
+    Attributes:
+        number_of: class -> number of its list; 0 is the empty one.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.number_of = np.zeros(count, np.int64)
+        self._nodes: list[tuple[int, _Entry]] = []  # list -> the list without its last entry, and that entry
+        self._longer: dict[tuple[int, _Entry], int] = {}
+
+    def add(self, classes: Indices, entry: _Entry) -> None:
+        """Appends an entry to the lists of some classes that do not have it yet."""
+        before = self.number_of[classes]
+        after = before.copy()
+        for number in distinct(before).tolist():
+            if entry not in self._entries(number):
+                key = (number, entry)
+                if key not in self._longer:
+                    self._nodes.append(key)
+                    self._longer[key] = len(self._nodes)
+                after[before == number] = self._longer[key]
+        self.number_of[classes] = after
+
+    def found(self) -> dict[int, tuple[_Entry, ...]]:
+        """Returns the distinct lists of the classes by their number."""
+        return {number: tuple(self._entries(number))[::-1] for number in distinct(self.number_of).tolist()}
+
+    def of_classes(self) -> tuple[tuple[_Entry, ...], ...]:
+        """Returns the list of every class."""
+        found = self.found()
+        return tuple(found[number] for number in self.number_of.tolist())
+
+    def _entries(self, number: int) -> Iterator[_Entry]:
+        """Yields the entries of a list, the last one first."""
+        while number:
+            number, entry = self._nodes[number - 1]
+            yield entry
 
 
 class _Builder:
     """Collects what the kinds say while the layers are walked through; a `ChannelRules`."""
 
     def __init__(self) -> None:
-        self.parent: list[int] = []
-        self.producer: list[int] = []
-        self.position: list[int] = []
-        self.pins: list[tuple[int, str]] = []
+        self.parent = array("q")  # a list of Python's numbers would take five times as much
+        self.producer = array("q")
+        self.position = array("q")
+        self.pins: list[tuple[Labels, str]] = []
         self.splits: list[tuple[int, Labels, int]] = []
         self.followed: list[Labels] = []
         self.references: tuple[Labels, ...] = ()
@@ -143,7 +181,7 @@ class _Builder:
     def new(self, count: int) -> Labels:
         first = len(self.parent)
         self.parent.extend(range(first, first + count))
-        self.producer.extend([self.layer] * count)
+        self.producer.extend(repeat(self.layer, count))
         self.position.extend(range(count))
         return np.arange(first, first + count)
 
@@ -167,7 +205,7 @@ class _Builder:
             self.parent[self.find(b)] = self.find(a)
 
     def pin(self, labels: Labels, reason: str) -> None:
-        self.pins.extend((label, reason) for label in labels.tolist())
+        self.pins.append((labels, reason))
 
     def equal_split(self, labels: Labels, blocks: int) -> None:
         if len(labels) % blocks:
@@ -224,12 +262,11 @@ def _finish(graph: Graph, builder: _Builder, labels: Sequence[Labels]) -> Channe
     number = np.concatenate([np.full(inputs, -1), rank[roots[inputs:]]])
     # a label united with the input's (a shortcut onto the image) is as fixed as the input
     with_input = np.isin(roots, roots[:inputs])
-    reasons: list[dict[str, None]] = [{} for _ in appeared]
-    for label, reason in builder.pins:
-        if number[label] >= 0:
-            reasons[number[label]].setdefault(reason)
-    for label in (np.flatnonzero(with_input[inputs:]) + inputs).tolist():
-        reasons[number[label]].setdefault("joined with the network's input")
+    reasons: _Lists[str] = _Lists(len(appeared))
+    for pinned, reason in builder.pins:
+        classes = number[pinned]
+        reasons.add(classes[classes >= 0], reason)
+    reasons.add(number[inputs:][with_input[inputs:]], "joined with the network's input")
     splits = [
         EqualSplit(layer, number[block].reshape(blocks, -1), graph[layer].name == "convolutional")
         for layer, block, blocks in builder.splits
@@ -242,13 +279,13 @@ def _finish(graph: Graph, builder: _Builder, labels: Sequence[Labels]) -> Channe
         np.array(builder.producer[inputs:], np.int64),
         np.array(builder.position[inputs:], np.int64),
         number[inputs:],
-        tuple(tuple(reason) for reason in reasons),
+        reasons.of_classes(),
         tuple(splits),
         frozenset(builder.producer[label] for part in builder.followed for label in part.tolist()) - {INPUT},
     )
 
 
-def _pin_overlaps(splits: Sequence[EqualSplit], reasons: Sequence[dict[str, None]]) -> None:
+def _pin_overlaps(splits: Sequence[EqualSplit], reasons: _Lists[str]) -> None:
     """Pins what is divided twice in ways of which neither refines the other."""
     blocks = [[frozenset(row) - {-1} for row in split.classes.tolist()] for split in splits]
     of_class: dict[int, list[tuple[int, int]]] = defaultdict(list)
@@ -269,8 +306,7 @@ def _pin_overlaps(splits: Sequence[EqualSplit], reasons: Sequence[dict[str, None
                         f"divided into blocks by layers {splits[first[0]].layer} and {splits[second[0]].layer}, "
                         "whose blocks overlap without nesting"
                     )
-                    for number in a | b:
-                        reasons[number].setdefault(reason)
+                    reasons.add(np.array(sorted(a | b)), reason)
 
 
 def distinct(values: Indices) -> Indices:

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from darkprune.darknet.input import read_file
 from darkprune.errors import PlanError
+from darkprune.graph.channels import MAX_CHANNELS
 from darkprune.json_types import JsonMapping
 from darkprune.layers.base import Floats
 from darkprune.surgery.plan import COMPENSATIONS, FORMAT, GroupResult, Plan, finite
@@ -24,16 +26,8 @@ def read_plan(path: Path) -> Plan:
     Raises:
         PlanError: it cannot be read, or is not a plan.
     """
-    try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_BYTES + 1)
-    except FileNotFoundError:
-        raise PlanError(f"{path}: no such file; write a plan with darkprune prune --plan-only") from None
-    except OSError as error:
-        raise PlanError(f"{path}: cannot be read ({error.strerror})") from None
-    if len(raw) > MAX_BYTES:
-        raise PlanError(f"{path}: larger than {MAX_BYTES >> 20} MiB; this is no plan")
-    return parse_plan(raw, str(path))
+    what = "a plan (darkprune prune --plan-only writes one)"
+    return parse_plan(read_file(path, MAX_BYTES, what, PlanError), str(path))
 
 
 def parse_plan(raw: bytes | str, source: str = "plan") -> Plan:
@@ -61,9 +55,11 @@ def _from_json(data: JsonMapping) -> Plan:
     if data["format"] != FORMAT:
         raise ValueError(f"format is {str(data['format'])[:40]!r}, not {FORMAT!r}")
     layers, measured = {}, {}
+    total = 0
     for name, entry in data["layers"].items():
         index, width = int(name), int(entry["channels"])
-        if not 0 < width <= 1 << 24:
+        total += width
+        if width < 1 or total > MAX_CHANNELS:  # before a range of a few bytes becomes as many numbers
             raise ValueError(f"layer {index}: channels={width}")
         keep, carriers = _from_ranges(entry["keep"], width), _from_ranges(entry.get("carriers", ""), width)
         layers[index] = (width, keep, carriers)

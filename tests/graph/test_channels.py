@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -346,3 +347,14 @@ def test_every_layer_has_one_label_per_channel() -> None:
             mine = found.producer == layer
             np.testing.assert_array_equal(found.class_of[mine], found.of_layer[layer])
             np.testing.assert_array_equal(found.position[mine], np.arange(mine.sum()))
+
+
+def test_a_channel_takes_a_few_bytes() -> None:
+    tracemalloc.start()
+    try:
+        found = channels(f"conv{1 << 18}", f"conv{1 << 18} groups={1 << 18}", "conv8")
+        assert [len(atom) for atom in found.atoms] == [1 << 18]
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 200 * found.count

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from darkprune.runs.digests import digest_of_file
 from darkprune.selection.decide import decide, rank
 from darkprune.selection.settings import Selection
 from darkprune.surgery.plan import Plan
-from darkprune.surgery.plan_file import read_plan
+from darkprune.surgery.plan_file import parse_plan, read_plan
 from darkprune.surgery.replay import replay
 
 from .cutting import make, opened, slim_of
@@ -187,7 +189,7 @@ def test_binary_missing_and_folder(tmp_path: Path) -> None:
         read_plan(tmp_path / "junk")
     with pytest.raises(PlanError, match="no such file"):
         read_plan(tmp_path / "none.json")
-    with pytest.raises(PlanError, match="cannot be read"):
+    with pytest.raises(PlanError, match="is a directory; expected a plan"):
         read_plan(tmp_path)
 
 
@@ -265,3 +267,22 @@ def test_plan_is_for_files_on_disk(tmp_path: Path) -> None:
         replay(pair, read_plan(tmp_path / "plan.json"), hashes)
         with pytest.raises(PlanError, match="take that file, or make a new plan"):
             replay(pair, read_plan(tmp_path / "plan.json"), hashes[::-1])
+
+
+def test_a_plan_takes_no_more_memory_than_its_network_could() -> None:
+    head = {"format": "darkprune-plan/1", "cfg": {}, "weights": {}, "groups": [], "settings": {}}
+    layers = {str(number): {"channels": 1 << 19, "keep": f"0-{(1 << 19) - 1}"} for number in range(500)}
+    tracemalloc.start()
+    try:
+        with pytest.raises(PlanError, match="layer 2: channels=524288"):
+            parse_plan(json.dumps({**head, "layers": layers}))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 200 << 20
+
+
+def test_a_pipe_is_no_plan(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "plan.json")
+    with pytest.raises(PlanError, match="is not a regular file; expected a plan"):
+        read_plan(tmp_path / "plan.json")
