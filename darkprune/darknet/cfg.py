@@ -169,7 +169,7 @@ def parse_cfg(text: str, source: str = "cfg") -> Cfg:
 
 
 def _replace_value(line: str, value: str) -> str:
-    """Puts a value after the first `=`, keeping the white space around the old one and a comment behind it."""
+    """Puts a value after the first `=`, keeping the white space around the old one and a comment after it."""
     head, equals, tail = line.partition("=")
     if not equals:
         body = line.rstrip(" \t\r\n")

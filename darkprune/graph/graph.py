@@ -278,7 +278,7 @@ def _build_layer(cfg: Cfg, number: int, section: Section, net: Net, before: list
             raise GraphError(f"{where} {problem}; {layers}")
     try:
         inputs = tuple(
-            _seen(net, before, source, behind=kind.follows and position == 0) for position, source in enumerate(sources)
+            _seen(net, before, source, after=kind.follows and position == 0) for position, source in enumerate(sources)
         )
         output = kind.output(inputs)
         blobs = kind.blobs(inputs, output)
@@ -294,12 +294,12 @@ def _build_layer(cfg: Cfg, number: int, section: Section, net: Net, before: list
     return Layer(index, number, section.line, kind, sources, references, inputs, output, blobs, stored)
 
 
-def _seen(net: Net, before: list[Layer], source: int, behind: bool) -> Feature:
-    """Returns a source's shape: behind an antialiased layer the blurred map, elsewhere the map before the blur."""
+def _seen(net: Net, before: list[Layer], source: int, after: bool) -> Feature:
+    """Returns a source's shape: after an antialiased layer the blurred map, elsewhere the map before the blur."""
     if source == INPUT:
         return net.input
     layer = before[source]
-    return layer.kind.seen_behind(layer.output) if behind else layer.output
+    return layer.kind.seen_after(layer.output) if after else layer.output
 
 
 def _check_sharing(where: str, kind: Convolutional, source: Feature, owner: Layer) -> None:

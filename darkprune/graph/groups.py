@@ -103,7 +103,7 @@ def _scale_cuts(graph: Graph, backbone_end: int) -> list[int]:
 
 
 def _neck_end(graph: Graph, backbone_end: int) -> int | None:
-    """Returns the neck's last layer, or None if there is nothing to divide behind the backbone."""
+    """Returns the neck's last layer, or None if there is nothing to divide after the backbone."""
     heads = [layer for layer in graph if isinstance(layer.kind, Final)]
     if heads:
         start = heads[0].index

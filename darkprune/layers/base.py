@@ -229,8 +229,8 @@ class Kind(ABC):
         """Returns what AlexeyAB's program would do wrong with this layer (abort, read junk), if it would."""
         return None
 
-    def seen_behind(self, output: Feature) -> Feature:
-        """Returns the map that the layer directly behind reads; another than `output` where a blur follows."""
+    def seen_after(self, output: Feature) -> Feature:
+        """Returns the map that the layer directly after it reads; another than `output` where a blur follows."""
         return output
 
     @abstractmethod
@@ -298,7 +298,7 @@ def require_map(feature: Feature, what: str) -> Feature:
 
 
 def blurred(output: Feature, antialiasing: int, stride_x: int, stride_y: int) -> Feature:
-    """Computes the map behind the fixed blur of `antialiasing`, which takes the layer's strides (3x3, or 2x2 for 2).
+    """Computes the map after the fixed blur of `antialiasing`, which takes the layer's strides (3x3, or 2x2 for 2).
 
     Raises:
         CfgError: see `bounded`.

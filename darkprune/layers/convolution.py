@@ -112,7 +112,7 @@ class Convolutional(Kind):
     """A convolution with optional batch normalisation, and an activation (logistic when none is given).
 
     Output: filters x ((h + 2·padding − size)/stride_y + 1) x (likewise). With `antialiasing` the convolution runs at
-    stride 1 and a fixed blur takes the stride; only the layer directly behind sees the blurred map.
+    stride 1 and a fixed blur takes the stride; only the layer directly after it sees the blurred map.
     """
 
     names = ("convolutional", "conv")
@@ -199,8 +199,8 @@ class Convolutional(Kind):
             ).output(inputs[0])
         return self.geometry.output(inputs[0])
 
-    def seen_behind(self, output: Feature) -> Feature:
-        """Computes the map that the next layer sees: behind the blur of `antialiasing`."""
+    def seen_after(self, output: Feature) -> Feature:
+        """Computes the map that the next layer sees: after the blur of `antialiasing`."""
         if not self.antialiasing:
             return output
         return blurred(output, self.antialiasing, self.geometry.stride_x, self.geometry.stride_y)

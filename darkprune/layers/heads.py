@@ -77,7 +77,7 @@ class Head(Final):
 
     def output(self, inputs: Sequence[Feature]) -> Feature:
         """Keeps the shape after checking the number of channels."""
-        source: Feature = require_map(one(inputs), f"[{self.names[0]}]")
+        source = require_map(one(inputs), f"[{self.names[0]}]")
         if source.c != self.channels:
             raise CfgError(
                 f"[{self.names[0]}] with classes={self.classes} needs {self.channels} channels, "
@@ -355,7 +355,7 @@ class Detection(Final):
     def output(self, inputs: Sequence[Feature]) -> Feature:
         """Keeps the number of values after checking it."""
         needed = self.side**2 * ((1 + self.coords) * self.num + self.classes)
-        source: Feature = one(inputs)
+        source = one(inputs)
         if source.outputs != needed:
             raise CfgError(f"[detection] needs {needed} inputs, but the layer before gives {source.outputs}")
         return Feature.flat(source.outputs)

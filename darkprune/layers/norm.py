@@ -85,6 +85,6 @@ class Normalization(Kind):
 
     def label(self, inputs: Sequence[Labels], output: Feature, rules: ChannelRules) -> Labels:
         """Pins: each channel is divided by its neighbours."""
-        source: Labels = one(inputs)
+        source = one(inputs)
         rules.pin(source, "normalised by its neighbour channels ([normalization])")
         return source

@@ -65,13 +65,11 @@ class Passing(Kind):
 
     def label(self, inputs: Sequence[Labels], output: Feature, rules: ChannelRules) -> Labels:
         """Passes the channels on."""
-        labels: Labels = one(inputs)
-        return labels
+        return one(inputs)
 
     def constant(self, inputs: Sequence[Floats], blob: BlobReader) -> Floats:
         """A constant map stays what it is."""
-        values: Floats = one(inputs)
-        return values
+        return one(inputs)
 
 
 @register
@@ -100,7 +98,7 @@ class MaxPool(Passing):
 
     def output(self, inputs: Sequence[Feature]) -> Feature:
         """Computes the map before the blur of `antialiasing`, as references to this layer see it."""
-        source: Feature = one(inputs)
+        source = one(inputs)
         if not self.depth:
             window = replace(self.window, stride_x=1, stride_y=1) if self.antialiasing else self.window
             return window.output(source, "the pooling")
@@ -109,8 +107,8 @@ class MaxPool(Passing):
             raise CfgError(f"out_channels={self.out_channels} exceeds the {source.c} input channels")
         return bounded(self.out_channels, source.h, source.w, "maxpool_depth")
 
-    def seen_behind(self, output: Feature) -> Feature:
-        """Computes the map that the next layer sees: behind the blur of `antialiasing`, which takes the strides."""
+    def seen_after(self, output: Feature) -> Feature:
+        """Computes the map that the next layer sees: after the blur of `antialiasing`, which takes the strides."""
         if not self.antialiasing:
             return output
         return blurred(output, self.antialiasing, self.window.stride_x, self.window.stride_y)
@@ -121,7 +119,7 @@ class MaxPool(Passing):
 
     def label(self, inputs: Sequence[Labels], output: Feature, rules: ChannelRules) -> Labels:
         """Passes the channels on; with `maxpool_depth` couples all that compete for one output channel."""
-        source: Labels = one(inputs)
+        source = one(inputs)
         if self.antialiasing:
             rules.pin(source, "blurred after the pooling (antialiasing)")
         if not self.depth:
@@ -137,7 +135,7 @@ class MaxPool(Passing):
 
     def constant(self, inputs: Sequence[Floats], blob: BlobReader) -> Floats:
         """The maximum of constants."""
-        values: Floats = one(inputs)
+        values = one(inputs)
         return np.asarray(values.reshape(-1, self.out_channels).max(axis=0)) if self.depth else values
 
     def widths(self, kept_in: int, kept_out: int) -> dict[str, int]:
@@ -186,5 +184,5 @@ class AvgPool(Passing):
 
     def output(self, inputs: Sequence[Feature]) -> Feature:
         """Computes the output map."""
-        source: Feature = require_map(one(inputs), "[avgpool]")
+        source = require_map(one(inputs), "[avgpool]")
         return Feature.map(source.c, 1, 1)

@@ -84,7 +84,7 @@ class Crnn(Recurrent):
 
     def output(self, inputs: Sequence[Feature]) -> Feature:
         """Returns the output convolution's map; each of the three keeps rows and columns."""
-        feature: Feature = require_map(one(inputs), "[crnn]")
+        feature = require_map(one(inputs), "[crnn]")
         for name, geometry, channels in self._parts(feature.c):
             out = geometry.output(feature._replace(c=channels), f"[crnn] {name[:-1]}")
         return out
@@ -152,7 +152,7 @@ class ConvLstm(Recurrent):
 
     def output(self, inputs: Sequence[Feature]) -> Feature:
         """Returns the map of its convolutions."""
-        feature: Feature = require_map(one(inputs), "[conv_lstm]")
+        feature = require_map(one(inputs), "[conv_lstm]")
         return self.geometry.output(feature, "[conv_lstm]")
 
     def trouble(self, inputs: Sequence[Feature], output: Feature) -> str | None:
@@ -289,5 +289,5 @@ class History(Recurrent):
 
     def output(self, inputs: Sequence[Feature]) -> Feature:
         """Returns history_size times the channels."""
-        source: Feature = require_map(one(inputs), "[history]")
+        source = require_map(one(inputs), "[history]")
         return bounded(source.c * self.history_size, source.h, source.w, "[history]")

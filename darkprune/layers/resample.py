@@ -46,14 +46,14 @@ class Upsample(Passing):
 
     def output(self, inputs: Sequence[Feature]) -> Feature:
         """Computes the output map."""
-        source: Feature = require_map(one(inputs), "[upsample]")
+        source = require_map(one(inputs), "[upsample]")
         if self.stride > 0:
             return bounded(source.c, source.h * self.stride, source.w * self.stride, "[upsample]")
         return bounded(source.c, source.h // -self.stride, source.w // -self.stride, "[upsample]")
 
     def constant(self, inputs: Sequence[Floats], blob: BlobReader) -> Floats:
         """Scales; a downsampling adds stride² cells."""
-        values: Floats = one(inputs)
+        values = one(inputs)
         return values * (self.scale if self.stride > 0 else self.scale * self.stride**2)
 
 
@@ -68,7 +68,7 @@ class _Moving(Kind):
 
     def output(self, inputs: Sequence[Feature]) -> Feature:
         """Computes the output map: c·s² x h/s x w/s, or the other way round."""
-        source: Feature = require_map(one(inputs), "a reorganisation")
+        source = require_map(one(inputs), "a reorganisation")
         s = self.stride
         if self.reverse:
             return bounded(source.c // (s * s), source.h * s, source.w * s, "the reorganisation")
@@ -76,7 +76,7 @@ class _Moving(Kind):
 
     def trouble(self, inputs: Sequence[Feature], output: Feature) -> str | None:
         """darknet does not check that the stride divides the map."""
-        source: Feature = one(inputs)
+        source = one(inputs)
         if not self.reverse and (source.h % self.stride or source.w % self.stride):
             return f"darknet misreads its rows: a stride of {self.stride} does not divide {source.w}x{source.h}"
         return None
@@ -95,12 +95,12 @@ class _Moving(Kind):
 
     def constant(self, inputs: Sequence[Floats], blob: BlobReader) -> Floats:
         """Moves the constants as the channels."""
-        values: Floats = one(inputs)
+        values = one(inputs)
         return np.asarray(values[self.origins(len(values))])
 
     def label(self, inputs: Sequence[Labels], output: Feature, rules: ChannelRules) -> Labels:
         """Couples the channels of a block and repeats the label wherever its cells go."""
-        source: Labels = one(inputs)
+        source = one(inputs)
         if not self.fits(len(source)):
             rules.pin(source, "read by a reorganisation that cuts channels apart")
             labels = rules.new(output.c)
@@ -164,7 +164,7 @@ class Reorg(_Moving):
 
     def output(self, inputs: Sequence[Feature]) -> Feature:
         """Computes the output map."""
-        source: Feature = one(inputs)
+        source = one(inputs)
         if source.is_map and source.c < self.stride**2:
             raise CfgError(
                 f"[reorg] with stride {self.stride} needs at least {self.stride**2} channels, not {source.c}"
@@ -194,7 +194,7 @@ class Reorg(_Moving):
 
     def constant(self, inputs: Sequence[Floats], blob: BlobReader) -> Floats:
         """Moves the constants; in reverse each output channel mixes a block, whose mean is its best constant."""
-        values: Floats = one(inputs)
+        values = one(inputs)
         if self.reverse:
             return np.asarray(values[self.blocks(len(values))].mean(axis=1))
         return super().constant(inputs, blob)
@@ -219,10 +219,10 @@ class Crop(Passing):
 
     def output(self, inputs: Sequence[Feature]) -> Feature:
         """Computes the output map."""
-        source: Feature = require_map(one(inputs), "[crop]")
+        source = require_map(one(inputs), "[crop]")
         return bounded(source.c, self.height, self.width, "[crop]")
 
     def constant(self, inputs: Sequence[Floats], blob: BlobReader) -> Floats:
         """Adjusts the value range as the layer does."""
-        values: Floats = one(inputs)
+        values = one(inputs)
         return values if self.noadjust else 2 * values - 1

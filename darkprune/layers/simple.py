@@ -48,8 +48,7 @@ class Dropout(Passing):
 
     def output(self, inputs: Sequence[Feature]) -> Feature:
         """Keeps the shape."""
-        feature: Feature = one(inputs)
-        return feature
+        return one(inputs)
 
 
 @register
@@ -68,8 +67,7 @@ class Empty(Passing):
 
     def output(self, inputs: Sequence[Feature]) -> Feature:
         """Keeps the shape."""
-        feature: Feature = one(inputs)
-        return feature
+        return one(inputs)
 
 
 @register
@@ -89,12 +87,11 @@ class Activation(Passing):
 
     def output(self, inputs: Sequence[Feature]) -> Feature:
         """Keeps the shape."""
-        feature: Feature = one(inputs)
-        return feature
+        return one(inputs)
 
     def label(self, inputs: Sequence[Labels], output: Feature, rules: ChannelRules) -> Labels:
         """Passes the channels on unless they are mixed."""
-        source: Labels = one(inputs)
+        source = one(inputs)
         if self.activation in activations.ACROSS_CHANNELS:
             rules.pin(source, f"activation {self.activation} mixes the channels of a pixel")
         return source
@@ -155,8 +152,8 @@ class Final(Kind):
         return Feature.flat(one(inputs).outputs)
 
     def label(self, inputs: Sequence[Labels], output: Feature, rules: ChannelRules) -> Labels:
-        """Pins the input; a layer behind sees the same channels."""
-        source: Labels = one(inputs)
+        """Pins the input; a layer after it sees the same channels."""
+        source = one(inputs)
         rules.pin(source, f"read by [{self.names[0]}]")
         return source[: output.c]
 
@@ -180,7 +177,7 @@ class Softmax(Final):
 
     def output(self, inputs: Sequence[Feature]) -> Feature:
         """Keeps the number of values, which the groups must divide."""
-        source: Feature = one(inputs)
+        source = one(inputs)
         if source.outputs % self.groups:
             raise CfgError(f"[softmax] groups={self.groups} does not divide {source.outputs} values")
         return Feature.flat(source.outputs)

@@ -119,7 +119,7 @@ class Network(nn.Module):
                 output = output.expand(len(images), *output.shape[1:])
             if module.in_place and module.training:
                 maps.update({source: output for source in layer.sources if source in maps})
-            previous = module.seen_behind(output)
+            previous = module.seen_after(output)
             if index in wanted:
                 shown[index] = previous
             if index == self._final:

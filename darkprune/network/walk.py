@@ -105,7 +105,7 @@ class Walk:
         """Returns one of a layer's inputs, from the maps before it."""
         source = layer.sources[number]
         if source == layer.index - 1 and source != INPUT:
-            return self._module(source).seen_behind(maps[source])
+            return self._module(source).seen_after(maps[source])
         return maps[source]
 
     def _run(self, layer: Layer, maps: Maps) -> None:

@@ -86,7 +86,7 @@ def export_pair(
     if how is not None:
         left_out = left_out_layers(pair.graph, how.left_out)
         batches = calibration_batches(_prepared(pair, how, progress), options.batch or 1)
-        # on the network up to its heads: nothing behind them is quantised, and onnxruntime has no EfficientNMS
+        # on the network up to its heads: nothing after them is quantised, and onnxruntime has no EfficientNMS
         ranges = measure_ranges(build_onnx(pair, replace(options, outputs="heads")), batches, how.method)
         if how.cache is not None:
             how.cache.write_text(calibration_cache(network, scales(ranges), left_out, place), encoding="ascii")

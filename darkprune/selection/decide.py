@@ -62,7 +62,7 @@ class Ranking:
 
 @dataclass(frozen=True)
 class _Choice:
-    """What the steps behind merging make of a mask.
+    """What the steps after merging make of a mask.
 
     Attributes:
         keep: per class, carriers included.

@@ -79,7 +79,7 @@ def _is_unit(graph: Graph, shortcut: Layer, pointed_at: dict[int, int]) -> bool:
     last, source = shortcut.index, shortcut.sources[1]
     if not 0 <= source < last - 1 or graph[source].output != shortcut.output or not graph.consumers[last]:
         return False
-    if getattr(graph[source].kind, "antialiasing", 0):  # the layer behind it would see the blurred map
+    if getattr(graph[source].kind, "antialiasing", 0):  # the layer after it would see the blurred map
         return False
     inside = range(source + 1, last)
     for index in inside:

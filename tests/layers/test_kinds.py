@@ -36,7 +36,7 @@ def test_shapes_bytes_and_operations_are_those_of_the_real_program(name: str) ->
     assert weights_bytes(built) == truth["bytes"]
     assert round(built.bflops, 3) == pytest.approx(truth["bflops"], abs=1.1e-3)
     for layer, (_, *expected) in zip(built, truth.get("layers", []), strict="layers" in truth):
-        assert [*layer.kind.seen_behind(layer.output)] == expected, layer
+        assert [*layer.kind.seen_after(layer.output)] == expected, layer
 
 
 def test_golden_networks_hold_every_section_name_that_darknet_accepts() -> None:

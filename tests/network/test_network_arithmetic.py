@@ -54,7 +54,7 @@ def test_shapes_are_those_of_the_graph(name: str, tmp_path: Path) -> None:
     with torch.inference_mode():
         taps = network(images_for(network.graph, batch=1), taps=range(len(network.graph))).taps
     for layer in network.graph:
-        shape = layer.kind.seen_behind(layer.output)
+        shape = layer.kind.seen_after(layer.output)
         expected = (shape.c, shape.h, shape.w) if shape.is_map else (shape.outputs,)
         assert tuple(taps[layer.index].shape) == (1, *expected), f"layer {layer.index} ({layer.name})"
 

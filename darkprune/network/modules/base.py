@@ -79,8 +79,8 @@ class LayerModule(nn.Module):
     def fuse(self) -> None:
         """Folds batch normalisation into the weights, for inference; a layer without any stays as it is."""
 
-    def seen_behind(self, output: Tensor) -> Tensor:
-        """Returns what the layer directly behind reads: `output`, or its blur."""
+    def seen_after(self, output: Tensor) -> Tensor:
+        """Returns what the layer directly after it reads: `output`, or its blur."""
         return output
 
 

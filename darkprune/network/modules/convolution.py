@@ -87,7 +87,7 @@ class Convolution(LayerModule):
         """Returns the weights as (n, c/groups, size, size)."""
         return self.weights.permute(3, 0, 1, 2) if self.flipped else self.weights
 
-    def seen_behind(self, output: Tensor) -> Tensor:
+    def seen_after(self, output: Tensor) -> Tensor:
         """Blurs."""
         return blur(output, self.antialiasing, self.blur_stride) if self.antialiasing else output
 

@@ -48,7 +48,7 @@ class MaxPooling(LayerModule):
             padded(x, self.window, self.stride, torch.finfo(x.dtype).min), self.window.size, self.stride
         )
 
-    def seen_behind(self, output: Tensor) -> Tensor:
+    def seen_after(self, output: Tensor) -> Tensor:
         """Blurs."""
         return blur(output, self.antialiasing, self.blur_stride) if self.antialiasing else output
 

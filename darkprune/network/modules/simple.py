@@ -117,7 +117,7 @@ class Loss(LayerModule):
 class Drop(LayerModule):
     """[dropout]: zeroes values with a probability and scales the others up; the identity at inference.
 
-    It works in its input's memory: in training, layers behind it that read its input see the dropped map too.
+    It works in its input's memory: in training, layers after it that read its input see the dropped map too.
     `dropblock=1` drops single values, as in darknet's CPU build.
     """
 

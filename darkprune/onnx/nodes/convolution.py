@@ -61,7 +61,7 @@ def blurred(writer: LayerWriter[Any], tensor: str, strides: tuple[int, int]) -> 
         dilations=[1, 1],
         group=channels,
     )
-    seen = writer.kind.seen_behind(writer.layer.output)
+    seen = writer.kind.seen_after(writer.layer.output)
     return replace(writer.map(tensor), blurred=LayerOutput(seen, as_map=filtered))
 
 

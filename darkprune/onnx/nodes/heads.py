@@ -172,7 +172,7 @@ def _region(parts: _Parts, kind: Region) -> tuple[str, str]:
     boxes = parts.around(parts.centre(offset, 1.0), half)
     objectness = parts.sigmoid(parts.objectness(), "objectness_sigmoid")
     classes = parts.classes()
-    if kind.softmax:  # before opset 13 a softmax runs over all axes behind its own: so over the last one
+    if kind.softmax:  # before opset 13 a softmax runs over all axes after its own: so over the last one
         last = writer.node("Softmax", [writer.transpose(classes, 0, 1, 3, 2, step="classes_last")], axis=3)
         classes = writer.transpose(last, 0, 1, 3, 2, step="classes_back")
     return boxes, writer.multiply(classes, objectness, "scores")

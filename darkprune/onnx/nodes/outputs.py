@@ -1,4 +1,4 @@
-"""The output forms of a file: what the tensors behind the heads are called and hold.
+"""The output forms of a file: what the tensors after the heads are called and hold.
 
 | form | tensors | boxes |
 |---|---|---|
