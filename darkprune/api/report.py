@@ -9,7 +9,7 @@ from pathlib import Path
 from darkprune.api.pair import Pair
 from darkprune.darknet.output import atomic_file, result_folder
 from darkprune.data.class_names import class_names
-from darkprune.data.dataset import Dataset
+from darkprune.data.dataset import Dataset, Objects
 from darkprune.data.image_files import images_of
 from darkprune.data.labelled import open_labelled
 from darkprune.errors import DarkpruneError, UsageError
@@ -25,6 +25,7 @@ from darkprune.progress import Progress, reporting
 from darkprune.runners.base import RUNNERS
 from darkprune.settings import PathLike, setting
 
+REPORT = "report.html"  #: in the run's folder, where no other file is asked for
 MOST_ATTENTION = 2  #: images with attention maps
 
 
@@ -115,7 +116,7 @@ def report(
     settings = settings or ReportSettings()
     folder = Path(run)
     contents = read_contents(folder)
-    page_file = Path(output) if output is not None else folder / "report.html"
+    page_file = Path(output) if output is not None else folder / REPORT
     if not settings.overwrite and page_file.exists():
         raise UsageError(f"{page_file}: exists; give --overwrite to replace it, or another -o")
     given = settings.original
@@ -205,11 +206,13 @@ def _measure(
         if settings.runner or settings.data:
             raise
         return Measurements(problems={"networks": str(error)}), warnings
+    evaluations, qualities = running.evaluate(dataset) if dataset is not None else ((), ())
     measured = Measurements(
         runner=running.runner,
-        evaluations=running.evaluate(dataset) if dataset is not None else (),
+        evaluations=evaluations,
+        qualities=qualities,
         seconds=running.time(settings.runs) if settings.runs else (),
-        samples=running.draw_samples(paths, names) if paths else (),
+        samples=running.draw_samples(paths, names, _labels_of(paths, dataset)) if paths else (),
     )
     if not paths or len(networks) < 2:
         return measured, warnings
@@ -227,6 +230,11 @@ def _dataset(settings: ReportSettings, graph: Graph) -> tuple[Dataset | None, tu
         return None, ()
     labelled = open_labelled(settings.data, settings.split, settings.names, heads_of(graph)[-1].classes)
     return replace(labelled.dataset, images=labelled.dataset.images[: settings.limit]), labelled.warnings
+
+
+def _labels_of(paths: Sequence[Path], dataset: Dataset | None) -> dict[Path, Objects]:
+    records = {record.path: record for record in dataset.images} if dataset is not None else {}
+    return {path: records[path].objects() for path in paths if path in records}
 
 
 def _sample_paths(settings: ReportSettings, dataset: Dataset | None) -> list[Path]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from io import BytesIO
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from darkprune.comparison.table import Row
+from darkprune.training.records.curves import render_figure
 
 #: told apart without colour too
 MARKERS = "osDv^P*Xh<>p"
@@ -36,9 +36,7 @@ def draw(rows: Sequence[Row], title: str, save: Save) -> list[str]:
     for name, one in (("curves", _draw_curve), ("ratio", _draw_ratio)):
         figure = _panels(rows, title, one)
         for kind in ("png", "svg"):
-            file = BytesIO()
-            figure.savefig(file, format=kind, dpi=130, metadata={"Date": None} if kind == "svg" else None)
-            save(f"{name}.{kind}", file.getvalue())
+            save(f"{name}.{kind}", render_figure(figure, kind))
             names.append(f"{name}.{kind}")
     return names
 

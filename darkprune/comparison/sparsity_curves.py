@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from darkprune.errors import DataError
+from darkprune.training.records.curves import render_figure
 from darkprune.training.records.log import NO_CURVE, read_curves
 from darkprune.training.sparsity.gamma_figure import quantile
 from darkprune.training.sparsity.gammas import GammaRecord, read_gammas
@@ -42,9 +42,7 @@ def draw_sparsity(runs: Mapping[str, Path], save: Callable[[str, bytes], None]) 
         if axes.get_legend_handles_labels()[0]:
             axes.legend(fontsize=8)
     for kind in ("png", "svg"):
-        file = BytesIO()
-        figure.savefig(file, format=kind, dpi=130, metadata={"Date": None} if kind == "svg" else None)
-        save(f"sparsity.{kind}", file.getvalue())
+        save(f"sparsity.{kind}", render_figure(figure, kind))
 
 
 def _draw_map(axes: Axes, name: str, log: Path, colour: str) -> None:

@@ -29,13 +29,16 @@ def pixel_boxes(boxes: NDArray[np.float32], width: int, height: int) -> NDArray[
     return np.asarray(np.clip(corners, 0, 1) * np.array([width, height, width, height]))
 
 
-def draw(image: NDArray[np.uint8], found: Detections, names: Sequence[str]) -> NDArray[np.uint8]:
+def draw(
+    image: NDArray[np.uint8], found: Detections, names: Sequence[str], scores: bool = True
+) -> NDArray[np.uint8]:
     """Draws boxes with names and scores.
 
     Args:
         image: (h, w, 3), BGR; not changed.
         found: detections of this image.
         names: of the classes; a missing one becomes its number.
+        scores: whether scores are written; labels have none.
     """
     canvas: NDArray[np.uint8] = image.copy()
     height, width = canvas.shape[:2]
@@ -51,7 +54,7 @@ def draw(image: NDArray[np.uint8], found: Detections, names: Sequence[str]) -> N
         left, top, *_ = corners[number]
         label = int(found.classes[number])
         name = names[label] if label < len(names) else str(label)
-        text = f"{_drawable(name)} {found.scores[number]:.2f}"
+        text = f"{_drawable(name)} {found.scores[number]:.2f}" if scores else _drawable(name)
         (text_width, text_height), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
         baseline = max(top - 3, text_height + 2)
         start = min(left, max(0, width - text_width))

@@ -13,6 +13,7 @@ from darkprune.pages.contents import Contents
 from darkprune.pages.markup import Node, picture, tag
 from darkprune.pages.measure import Measurements, NamedNetwork
 from darkprune.pages.structure import Structure
+from darkprune.training.records.curves import render_figure
 
 SMALL = 5.5  #: inches up to which a diagram can be read when it is shrunk to a telephone's width
 MOST_DRAWN = 6  #: diagrams of one kind: each takes a second, and nobody looks at a page of forty
@@ -73,10 +74,10 @@ class Diagrams:
         figure = draw()
         if figure is None:
             return None
-        vector = plots.render(figure, "svg")
+        vector = render_figure(figure, "svg")
         self.files[f"{name}.svg"] = vector
         figure.set_layout_engine("none")  # the layout is computed once: it takes half of the time
-        self.files[f"{name}.png"] = plots.render(figure, "png")
+        self.files[f"{name}.png"] = render_figure(figure, "png")
         inches = figure.get_figwidth()
         width = f"--wide:{inches * 92:.0f}px"
         kind = "plot scroll small" if inches <= SMALL else "plot scroll"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,17 +10,19 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from darkprune.data.dataset import Dataset
+from darkprune.data.dataset import Dataset, Objects
 from darkprune.data.images import Pixels, read_image
 from darkprune.data.loading import load_image
 from darkprune.errors import DataError, RunnerError, TrainingError
 from darkprune.evaluation.detector import Detector, find_objects
 from darkprune.evaluation.drawing import draw
-from darkprune.evaluation.evaluate import evaluate_detector
+from darkprune.evaluation.evaluate import evaluate_detector, truths_of
 from darkprune.evaluation.metrics.results import EvaluateResult
+from darkprune.evaluation.nms import Detections
 from darkprune.evaluation.of_graph import input_shape
 from darkprune.graph.graph import Graph
 from darkprune.graph.groups import PruneGroup
+from darkprune.pages.quality import Quality, quality_of
 from darkprune.progress import Progress, silent
 from darkprune.runners.base import FAST_FIRST, LoadedNetwork, load_with_any
 from darkprune.runners.timing import time_alternately
@@ -56,13 +58,26 @@ class Sample:
 
     Attributes:
         name: of the image.
-        pictures: a JPEG file per network.
-        found: number of objects per network.
+        pictures: what is shown of it, side by side: the labels (where there are any), then every network.
     """
 
     name: str
-    pictures: tuple[bytes, ...]
-    found: tuple[int, ...]
+    pictures: tuple[BoxPicture, ...]
+
+
+@dataclass(frozen=True)
+class BoxPicture:
+    """An image with boxes.
+
+    Attributes:
+        of: whose boxes they are: `labels`, or the name of a network.
+        objects: their number.
+        picture: a JPEG file.
+    """
+
+    of: str
+    objects: int
+    picture: bytes
 
 
 @dataclass(frozen=True)
@@ -102,6 +117,7 @@ class Measurements:
     Attributes:
         runner: the program that ran the networks.
         evaluations: mAP per network.
+        qualities: precision over recall and confusion per network.
         seconds: of every timed run, per network.
         samples: images with boxes.
         attention: per image.
@@ -110,6 +126,7 @@ class Measurements:
 
     runner: str = ""
     evaluations: tuple[EvaluateResult, ...] = ()
+    qualities: tuple[Quality, ...] = ()
     seconds: tuple[tuple[float, ...], ...] = ()
     samples: tuple[Sample, ...] = ()
     attention: tuple[ImageAttention, ...] = ()
@@ -143,13 +160,18 @@ class RunningNetworks:
         self.runner = str(runner)
         self._detectors = [Detector.of(loaded.graph, loaded.head_maps) for loaded in self._loaded]
 
-    def evaluate(self, dataset: Dataset) -> tuple[EvaluateResult, ...]:
-        """Measures mAP."""
-        each = zip(self.networks, self._detectors, strict=True)
-        return tuple(
-            evaluate_detector(detector, dataset, task=f"evaluating {network.name}", progress=self._progress)[0]
-            for network, detector in each
-        )
+    def evaluate(self, dataset: Dataset) -> tuple[tuple[EvaluateResult, ...], tuple[Quality, ...]]:
+        """Measures mAP, and compares detections with labels, per network."""
+        results, qualities = [], []
+        for network, detector in zip(self.networks, self._detectors, strict=True):
+            task = f"evaluating {network.name}"
+            result, found = evaluate_detector(detector, dataset, task=task, progress=self._progress)
+            classes = detector.heads[-1].classes
+            truths = truths_of(dataset, classes)
+            truths = truths.select(found.sizes[truths.image, 0] > 0)
+            results.append(result)
+            qualities.append(quality_of(found.detections, truths, classes, THRESHOLD))
+        return tuple(results), tuple(qualities)
 
     def time(self, runs: int) -> tuple[tuple[float, ...], ...]:
         """Times single images, the networks in turn; returns the seconds of every run per network."""
@@ -158,12 +180,15 @@ class RunningNetworks:
         images = [random.random((1, s.c, s.h, s.w), np.float32) for s in shapes]
         return tuple(map(tuple, time_alternately(self._loaded, images, runs, WARMUP, self._progress)))
 
-    def draw_samples(self, paths: Sequence[Path], names: Sequence[str]) -> tuple[Sample, ...]:
-        """Draws the boxes of all networks on images; images that cannot be read are left out.
+    def draw_samples(
+        self, paths: Sequence[Path], names: Sequence[str], labels: Mapping[Path, Objects]
+    ) -> tuple[Sample, ...]:
+        """Draws labels and the boxes of all networks on images; images that cannot be read are left out.
 
         Args:
             paths: image files.
             names: of the classes.
+            labels: of the images that have some.
         """
         each = [
             find_objects(detector, paths, threshold=THRESHOLD, progress=self._progress) for detector in self._detectors
@@ -173,9 +198,11 @@ class RunningNetworks:
             if any(not found.sizes[number, 0] for found in each):
                 continue
             image = _shrunk(np.asarray(cv2.cvtColor(read_image(path, 3), cv2.COLOR_RGB2BGR), np.uint8), SIDE)
-            here = [found.of_image(number) for found in each]
-            pictures = tuple(_jpeg(draw(image, boxes, names)) for boxes in here)
-            samples.append(Sample(path.name, pictures, tuple(map(len, here))))
+            pictures = [] if path not in labels else [_draw_labels(image, labels[path], names)]
+            for network, found in zip(self.networks, each, strict=True):
+                boxes = found.of_image(number)
+                pictures.append(BoxPicture(network.name, len(boxes), _jpeg(draw(image, boxes, names))))
+            samples.append(Sample(path.name, tuple(pictures)))
         return tuple(samples)
 
     def draw_attention(
@@ -199,6 +226,12 @@ class RunningNetworks:
         if not any(shown.taps for shown in found):
             raise RunnerError("no program at hand shows the maps that would be compared")
         return tuple(found)
+
+
+def _draw_labels(image: Pixels, objects: Objects, names: Sequence[str]) -> BoxPicture:
+    nothing = np.zeros(len(objects), np.int64)
+    boxes = Detections(nothing, objects.boxes, objects.classes, np.ones(len(objects), np.float32))
+    return BoxPicture("labels", len(objects), _jpeg(draw(image, boxes, names, scores=False)))
 
 
 def attention(features: NDArray[np.float32]) -> NDArray[np.float64]:

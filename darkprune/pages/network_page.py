@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
@@ -81,8 +81,14 @@ def totals_table(structure: Structure) -> Element:
     )
 
 
-def groups_table(structure: Structure) -> Element:
-    """Returns a row per group, with the widths of its convolutions added up."""
+def groups_table(structure: Structure, more: Mapping[str, Sequence[str]] | None = None) -> Element:
+    """Returns a row per group, with the widths of its convolutions added up.
+
+    Args:
+        structure: the network.
+        more: further columns: heading -> a cell per group.
+    """
+    more = more or {}
     rows: list[list[Node]] = []
     for number, group in enumerate(structure.groups):
         layers = structure.graph.layers[group.first : group.last + 1]
@@ -97,11 +103,12 @@ def groups_table(structure: Structure) -> Element:
                 *_before_after(structure, makers, lambda layer: layer.output.c),
                 *_before_after(structure, list(layers), lambda layer: layer.params),
                 *_before_after(structure, list(layers), lambda layer: layer.macs),
+                *(cells[number] for cells in more.values()),
             ]
         )
     names = ("channels", "parameters", "MACs")
     heads = [part for name in names for part in ((name, "after", "change") if structure.slim else (name,))]
-    return table(("group", "layers", "map sizes", "convolutions", *heads), rows, left=3)
+    return table(("group", "layers", "map sizes", "convolutions", *heads, *more), rows, left=3)
 
 
 def _before_after(structure: Structure, layers: list[Layer], measure: Callable[[Layer], int]) -> list[str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from darkprune.darknet.output import atomic_file
 from darkprune.runners.measure import AGREEMENT, DISTANCE, MAP
 from darkprune.sweep.points import Sweep, SweepCurve
+from darkprune.training.records.curves import render_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,9 +65,9 @@ def draw_sweep(folder: Path, sweep: Sweep, name: str) -> list[str]:
     axes.set_ylabel(LABELS[sweep.metric])
     axes.grid(alpha=0.3)
     axes.legend()
-    for kind, metadata in (("png", None), ("svg", {"Date": None})):
+    for kind in ("png", "svg"):
         with atomic_file(folder / f"cliff.{kind}", overwrite=True) as file:
-            figure.savefig(file, format=kind, dpi=150, metadata=metadata)
+            file.write(render_figure(figure, kind, 150))
     return ["cliff.png", "cliff.svg"]
 
 

@@ -19,6 +19,7 @@ class Page(HTMLParser):
         self.ids: list[str] = []
         self.links: list[str] = []
         self.texts: list[str] = []
+        self.tables: list[str] = []
         text = data.decode("utf-8")
         assert text.startswith("<!doctype html>")
         self.feed(text)
@@ -47,6 +48,8 @@ class Page(HTMLParser):
                 assert "url(" not in (value or "")
         if tag == "img":
             assert dict(attrs).get("alt"), "an image without a text for who does not see it"
+        if tag == "table":
+            self.tables.append("")
         if tag not in VOID:
             self.open.append(tag)
 
@@ -60,6 +63,8 @@ class Page(HTMLParser):
             assert "@import" not in data
         elif data.strip():
             self.texts.append(data.strip())
+            if "table" in self.open:
+                self.tables[-1] += f"{data.strip()}|"
 
     @property
     def text(self) -> str:

@@ -59,8 +59,8 @@ def test_a_pruned_pair_in_full(slim: Path, data: Path, capsys: pytest.CaptureFix
     assert out["problems"] == []
     assert out["report"] == str(slim / "report.html")
     assert out["sections"] == [
-        "Before and after", "mAP per class", "Sample images", "Latency", "Channels per layer and group", "Coupled sets",
-        "Batch-normalisation scales γ", "Spatial attention", "Commands and versions",
+        "Before and after", "mAP per class", "Precision, recall and confusion", "Sample images", "Latency", "Groups",
+        "Coupled sets", "Batch-normalisation scales γ", "Spatial attention", "Commands and versions",
     ]  # fmt: skip
     assert [entry["what"] for entry in out["lacking"]] == ["loss and mAP curves"]
     raw = Path(out["report"]).read_bytes()
@@ -69,9 +69,13 @@ def test_a_pruned_pair_in_full(slim: Path, data: Path, capsys: pytest.CaptureFix
     assert EVIL.encode() not in raw  # never as markup
     assert "b&lt;.png" in page.text
     names = {path.name for path in Path(out["plots"]).iterdir()}
-    assert {"classes.svg", "classes.png", "channels.svg", "gamma.png", "latency.svg"} <= names
+    assert {"classes.svg", "classes.png", "channels.svg", "gamma.png", "latency.svg", "confusion.svg"} <= names
+    assert page.tags["table"] == len(set(page.tables)), "a table twice"
+    assert page.text.count("labels: 2 objects") == 2
     assert (Path(out["plots"]) / "channels.png").read_bytes().startswith(b"\x89PNG")
-    assert page.tags["img"] >= 4 + 2 * 2  # diagrams, and two images by two networks
+    assert page.tags["img"] >= 4 + 2 * 3  # diagrams, and two images with labels and by two networks
+    at_a_glance, figures = raw.index(b'class="overview"'), raw.index(b'id="classes"')
+    assert at_a_glance < figures, "the channels before and after stand first"
 
 
 def test_figures_are_those_of_the_result_and_commands_are_told(

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from darkprune.api.compress import CompressPreview, CompressResult, compress, preview
+from darkprune.api.report import ReportSettings, report
 from darkprune.cli.console import (
     INTERRUPTED,
     add_json,
@@ -25,8 +26,11 @@ from darkprune.cli.flags import add_flags
 from darkprune.compression.defaults import STAGES
 from darkprune.compression.settings import CompressSettings, Tables, read_assignment, read_settings, settings_from
 from darkprune.compression.summary import NetworkFigures
-from darkprune.progress import duration
+from darkprune.errors import DarkpruneError
+from darkprune.progress import Progress, duration
 from darkprune.settings import declared
+
+MOST_REPORTED = 500  #: labelled images on which the report compares detections with labels
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -55,19 +59,38 @@ def run(args: Namespace) -> int:
     try:
         with lines_and_bars() as progress:
             result = compress(args.cfg, args.weights, settings, args.output, progress=progress)
+            page = _report(args, settings, progress)
     except KeyboardInterrupt:
         print("darkprune: stopped; the same command goes on from here", file=sys.stderr)
         return INTERRUPTED
     if args.json:
-        print_json(result.to_json())
+        print_json({**result.to_json(), "report": None if page is None else os.path.relpath(page)})
         return 0
     _print(result)
+    if page is not None:
+        print(f"report: {os.path.relpath(page)}")
     for line in result.warnings:
         warn(line)
-    print("next: " + shlex.join(["darkprune", "report", args.output]))
     pair = [os.path.relpath(path) for path in (result.cfg, result.weights)]
-    print("      " + shlex.join(["darkprune", "detect", *pair, "IMAGES", "-o", "boxes/"]))
+    print("next: " + shlex.join(["darkprune", "detect", *pair, "IMAGES", "-o", "boxes/"]))
     return 0
+
+
+def _report(args: Namespace, settings: CompressSettings, progress: Progress) -> Path | None:
+    """Writes the report; where it cannot be written the run is done all the same."""
+    data = settings.valid or settings.data
+    shown = ReportSettings(
+        data=data,
+        images=None if data else settings.images,
+        names=settings.names,
+        limit=MOST_REPORTED if data else None,
+        overwrite=True,
+    )
+    try:
+        return report(args.output, shown, progress=progress).report
+    except (DarkpruneError, OSError) as error:
+        warn(f"no report: {error}")
+        return None
 
 
 def _settings(args: Namespace) -> CompressSettings:

@@ -16,6 +16,7 @@ from darkprune.api.detect import detect
 from darkprune.api.evaluate import evaluate
 from darkprune.api.pair import Pair, load
 from darkprune.api.prune import PruneSettings, prune
+from darkprune.api.report import REPORT, ReportSettings, report
 from darkprune.api.train import distill, train
 from darkprune.api.verify import verify
 from darkprune.cli.console import add_json, count, megabytes, print_json, print_table
@@ -95,6 +96,7 @@ def run(args: Namespace) -> int:
         print("not measured: mAP@0.5:0.95, because faster-coco-eval is not installed (pip install '.[train]')")
     if not _has_torch():
         print("not distilled: PyTorch is not installed (pip install '.[train]'); with it more can be removed")
+    print(f"report: {folder / REPORT} (open it in a browser)")
     print(f"next: darkprune verify {CHECKPOINT} {CHECKPOINT} {slim.cfg} {folder / 'slim' / 'scenes.weights'}")
     return 0
 
@@ -144,6 +146,8 @@ def _stages(folder: Path, args: Namespace, tell: Callable[[str], None]) -> tuple
     for name, pair in (("before", network), ("after", slim)):
         show("detect", *_files(pair), images, "-o", folder / name)
         detect(pair, images, output=folder / name)
+    show("report", folder, "--data", data)
+    report(folder, ReportSettings(data=data, overwrite=True))
     return rows, slim
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ from darkprune.evaluation.metrics.matching import Matches, Truths
 from darkprune.evaluation.nms import Detections
 
 POINTS = (0, 11, 101)
+CURVE_POINTS = 101  #: recalls of a drawn curve
 
 
 @dataclass(frozen=True)
@@ -89,17 +91,40 @@ def average_precisions(
         points: 0 for the area under the falling envelope of precision over recall (VOC 2010 on), 11 for the mean over
             recalls 0, 0.1 … 1 (VOC 2007), 101 for recalls 0, 0.01 … 1 (COCO's curve at one IoU).
     """
-    counted = ~_ignored(matches, iou)
+    result = np.zeros(classes, np.float64)
+    for number, hit, total in _hits_by_class(detections, truths, matches, classes, iou):
+        result[number] = average_precision(hit, total, points)
+    return result
+
+
+def precision_curves(
+    detections: Detections, truths: Truths, matches: Matches, classes: int, iou: float = 0.5
+) -> dict[int, npt.NDArray[np.float64]]:
+    """Returns the falling envelope of precision at the recalls 0, 0.01 … 1, (101,), of every class that has objects.
+
+    Args:
+        detections, truths, matches, classes, iou: see `average_precisions`.
+    """
+    totals = _totals(truths, classes)
+    curves = {number: np.zeros(CURVE_POINTS) for number in np.flatnonzero(totals).tolist()}
+    for number, hit, total in _hits_by_class(detections, truths, matches, classes, iou):
+        recall, envelope = _envelope(hit, total)
+        curves[number] = _at_recalls(recall, envelope, CURVE_POINTS)
+    return curves
+
+
+def _hits_by_class(
+    detections: Detections, truths: Truths, matches: Matches, classes: int, iou: float
+) -> Iterator[tuple[int, npt.NDArray[np.bool_], int]]:
+    """Yields class, whether each of its detections by falling score is a true positive, and its number of objects."""
     order = np.lexsort((-detections.scores, detections.classes))  # stable: equal scores stay in darknet's order
-    order = order[counted[order]]
+    order = order[~_ignored(matches, iou)[order]]
     hit = np.zeros(len(order), np.bool_)
     hit[_first_matches(matches, order, iou)] = True
     totals = _totals(truths, classes)
-    result = np.zeros(classes, np.float64)
     edges = np.searchsorted(detections.classes[order], np.arange(classes + 1))
-    for number in np.flatnonzero((totals > 0) & (np.diff(edges) > 0)):
-        result[number] = average_precision(hit[edges[number] : edges[number + 1]], int(totals[number]), points)
-    return result
+    for number in np.flatnonzero((totals > 0) & (np.diff(edges) > 0)).tolist():
+        yield number, hit[edges[number] : edges[number + 1]], int(totals[number])
 
 
 def average_precision(hit: npt.NDArray[np.bool_], truths: int, points: int = 0) -> float:
@@ -110,14 +135,25 @@ def average_precision(hit: npt.NDArray[np.bool_], truths: int, points: int = 0) 
         truths: number of objects, at least 1.
         points: see `average_precisions`.
     """
-    true = np.cumsum(hit)
-    recall = true / truths
-    precision = true / np.arange(1, len(hit) + 1)
-    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    recall, envelope = _envelope(hit, truths)
     if points == 0:
         return float((np.diff(recall, prepend=0.0) * envelope).sum())
+    return float(_at_recalls(recall, envelope, points).sum() / points)
+
+
+def _envelope(hit: npt.NDArray[np.bool_], truths: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Returns recall after every detection, and the largest precision there or later."""
+    true = np.cumsum(hit)
+    precision = true / np.arange(1, len(hit) + 1)
+    return true / truths, np.maximum.accumulate(precision[::-1])[::-1]
+
+
+def _at_recalls(
+    recall: npt.NDArray[np.float64], envelope: npt.NDArray[np.float64], points: int
+) -> npt.NDArray[np.float64]:
+    """Returns the precision at equally spaced recalls from 0 to 1; 0 beyond the largest recall."""
     at = np.searchsorted(recall, np.arange(points) / (points - 1), side="left")
-    return float(np.append(envelope, 0.0)[at].sum() / points)
+    return np.append(envelope, 0.0)[at]
 
 
 def count_at(

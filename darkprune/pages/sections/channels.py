@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from darkprune.graph.groups import group_of
+from darkprune.graph.groups import PruneGroup, group_of
 from darkprune.graph.weights import NetworkWeights
 from darkprune.layers.convolution import Convolutional
 from darkprune.pages import plots
@@ -20,26 +20,40 @@ from darkprune.pages.plots import LayerWidth
 from darkprune.pages.structure import Structure
 
 
-def widths(context: ReportContext) -> Section | Missing:
-    """Shows the channels of every layer, and the settings of every group."""
+def at_a_glance(context: ReportContext) -> list[Node]:
+    """Returns the drawing of the channels of every layer, before and after."""
+    structure = context.structure
+    layers = _layer_widths(structure, context.contents.cut)
+    if not layers:
+        return []
+    alt, caption = "channels of every layer, before and after", "Pale: before. Dark: after. Colours are the groups."
+    diagram = context.diagrams.add("channels", partial(plots.channels, layers), alt, caption)  # a file in any case
+    if structure is None or structure.slim is None:
+        return [diagram]
+    return [
+        tag("div", draw_overview(structure), class_="scroll", tabindex="0"),
+        tag("p", explanation(structure), class_="soft"),
+    ]
+
+
+def groups(context: ReportContext) -> Section | Missing:
+    """Shows every group with its settings, and what is left of it."""
     cut, structure = context.contents.cut, context.structure
-    nodes: list[Node] = []
-    if structure is not None and structure.slim is not None:
-        nodes += [
-            tag("div", draw_overview(structure), class_="scroll", tabindex="0"),
-            tag("p", explanation(structure), class_="soft"),
-        ]
-    layers = _layer_widths(structure, cut)
-    if layers:
-        alt, caption = "channels of every layer, before and after", "Pale: before. Dark: after. Colours are the groups."
-        nodes.append(context.diagrams.add("channels", partial(plots.channels, layers), alt, caption))
-    if cut is not None and cut.plan.groups:
-        nodes.append(_group_settings(cut))
-    if structure is not None:
-        nodes.append(groups_table(structure))
-    if not nodes:
-        return Missing("channels per layer", f"darkprune prune CFG WEIGHTS --ratio 0.4 -o {context.contents.folder}")
-    return Section("channels", "Channels per layer and group", tuple(nodes))
+    if structure is None and (cut is None or not cut.plan.groups):
+        command = f"darkprune prune CFG WEIGHTS --ratio 0.4 -o {context.contents.folder}"
+        return Missing("channels per group", command)
+    if structure is None or cut is None:
+        whole = groups_table(structure) if structure is not None else _group_settings(cut) if cut else None
+        return Section("groups", "Groups", (whole,))
+    of_plan = [PruneGroup(group.name, group.first, group.last) for group in cut.plan.groups]
+    if of_plan != list(structure.groups):  # layers are counted without the units that were cut out
+        return Section("groups", "Groups", (groups_table(structure), _group_settings(cut) if of_plan else None))
+    chosen = {
+        "ratio": [f"{group.ratio:.3g}" for group in cut.plan.groups],
+        "threshold": [_number(group.threshold) for group in cut.plan.groups],
+        "median score": [_number(group.median) for group in cut.plan.groups],
+    }
+    return Section("groups", "Groups", (groups_table(structure, chosen), tag("p", _about(cut), class_="soft")))
 
 
 def _layer_widths(structure: Structure | None, cut: CutFolder | None) -> list[LayerWidth]:
@@ -72,8 +86,8 @@ def _group_settings(cut: CutFolder) -> Node:
             f"{group.first}–{group.last}",
             group.channels,
             f"{group.ratio:.3g}",
-            "" if group.threshold is None else f"{group.threshold:.4g}",
-            "" if group.median is None else f"{group.median:.4g}",
+            _number(group.threshold),
+            _number(group.median),
             group.marked,
             group.removed,
             f"{100 * group.removed / group.channels:.1f} %" if group.channels else "",
@@ -81,11 +95,17 @@ def _group_settings(cut: CutFolder) -> Node:
         for number, group in enumerate(cut.plan.groups)
     ]
     head = ("group", "layers", "prunable", "ratio", "threshold", "median score", "marked", "removed", "share")
+    return table(head, rows, left=2, caption=_about(cut))
+
+
+def _about(cut: CutFolder) -> str:
     settings = cut.plan.settings
-    about = ", ".join(
-        f"{key} {settings[key]}" for key in ("criterion", "allocation", "merge", "compensate") if key in settings
-    )
-    return table(head, rows, left=2, caption=f"settings of every group: {about}")
+    keys = [key for key in ("criterion", "allocation", "merge", "compensate") if key in settings]
+    return f"How they were cut: {', '.join(f'{key} {settings[key]}' for key in keys)}."
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
 
 
 def coupled(context: ReportContext) -> Section | Missing:

@@ -7,13 +7,17 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from darkprune.graph.stats import change, count, megabytes, totals
 from darkprune.pages import plots
 from darkprune.pages.contents import CutFolder
 from darkprune.pages.context import Missing, ReportContext, Section
 from darkprune.pages.markup import Node, table, tag
+from darkprune.pages.measure import THRESHOLD
 from darkprune.pages.plots import ClassPrecision
+from darkprune.pages.quality import IOU
+from darkprune.pages.sections.channels import at_a_glance
 from darkprune.pages.sections.results import warnings_of
 from darkprune.runs.json_file import JsonValue
 
@@ -39,6 +43,8 @@ _QUANTITIES: dict[str, tuple[str, Callable[[float], str]]] = {
 #: those that are shown large, with a shorter label
 _LARGE = {"params": "parameters", "macs": "multiply-adds", "bytes": "file"}
 
+MOST_CONFUSED = 24  #: classes of a drawn confusion matrix
+
 
 def outcome(context: ReportContext) -> Section | Missing:
     """Shows what was saved and what it cost."""
@@ -54,16 +60,15 @@ def outcome(context: ReportContext) -> Section | Missing:
         tag("div", tag("span", label), tag("b", shown), tag("span", detail))
         for label, shown, detail in (*saved, *_measured_facts(context))
     ]
-    whole = table(
-        ("", "before", "after", "change"),
-        [
-            (size.label, size.form(size.before), size.form(size.after), change(size.before, size.after))
-            for size in sizes
-        ],
-    )
+    rows = [
+        (size.label, size.form(size.before), size.form(size.after), change(size.before, size.after))
+        for size in sizes
+        if size.key not in _LARGE
+    ]
+    whole = tag("details", tag("summary", "further figures"), table(("", "before", "after", "change"), rows))
     cuts = context.contents.cuts
     compared = [_comparison(cut) for cut in cuts[-1:]]
-    nodes = (tag("div", facts, class_="facts"), whole, compared, warnings_of(cuts))
+    nodes = (tag("div", facts, class_="facts"), at_a_glance(context), compared, warnings_of(cuts), whole)
     return Section("outcome", "Before and after", nodes)
 
 
@@ -84,7 +89,9 @@ def _sizes(context: ReportContext) -> list[_Size]:
 
 def _measured_facts(context: ReportContext) -> list[tuple[str, str, str]]:
     facts = []
-    maps = [figures.map50 for figures in context.measured.evaluations] or _recorded_maps(context)
+    maps = [figures.map50 for figures in context.measured.evaluations]
+    if len(maps) < 2 or context.contents.manifest:  # a run of `compress` has measured on all images
+        maps = _recorded_maps(context) or maps
     if len(maps) == 2:
         facts.append(("mAP@0.5", f"{100 * (maps[1] - maps[0]):+.2f}", f"{100 * maps[0]:.2f} % → {100 * maps[1]:.2f} %"))
     medians = [1e3 * float(np.median(times)) for times in context.measured.seconds]
@@ -162,7 +169,7 @@ class _ClassTable(NamedTuple):
 
 def accuracy(context: ReportContext) -> Section | Missing:
     """Shows the average precision of every class."""
-    found = _measured_classes(context) or _recorded_classes(context.contents.manifest)
+    found = _recorded_classes(context.contents.manifest) or _measured_classes(context)
     if found is None:
         return Missing("mAP per class", context.command("--data F"))
     single = len(found.names) == 1
@@ -183,6 +190,53 @@ def accuracy(context: ReportContext) -> Section | Missing:
     if shown is not None:
         whole = tag("details", tag("summary", f"all {len(ordered)} classes as a table"), whole)
     return Section("classes", "mAP per class", (tag("p", found.about), shown, whole))
+
+
+def detections(context: ReportContext) -> Section | None:
+    """Shows precision over recall, and which classes are taken for which."""
+    found = context.measured.qualities
+    if not found:
+        return None
+    names = [network.name for network in context.networks]
+    classes = [row.name for row in context.measured.evaluations[0].per_class]
+    curves = {
+        name: (quality.curves, (quality.recall, quality.precision)) for name, quality in zip(names, found, strict=True)
+    }
+    reached = ", ".join(
+        f"{name} {100 * quality.precision:.1f} % and {100 * quality.recall:.1f} %"
+        for name, quality in zip(names, found, strict=True)
+    )
+    whole = sum(quality.confusion for quality in found)
+    chosen, left_out = _most_frequent(np.asarray(whole))
+    matrices = {name: quality.confusion[np.ix_(chosen, chosen)] for name, quality in zip(names, found, strict=True)}
+    labels = [*classes, "nothing"]
+    note = f" {left_out} classes with fewer objects are left out." if left_out else ""
+    images = f"{context.measured.evaluations[0].images} images"
+    nodes = (
+        tag("p", f"Detections with a score above {THRESHOLD:g} on {images}, precision and recall: {reached}."),
+        context.diagrams.add(
+            "precision_recall",
+            partial(plots.precision_recall, curves, classes),
+            "precision over recall of every network",
+            f"Precision over recall at an overlap of {IOU:g}, per class.",
+        ),
+        context.diagrams.add(
+            "confusion",
+            partial(plots.confusion, matrices, [labels[number] for number in chosen]),
+            "labelled classes over detected classes, of every network",
+            "Objects by labelled and detected class: the last column counts those that are missed, the last row "
+            f"detections where nothing is labelled.{note}",
+        ),
+    )
+    return Section("detections", "Precision, recall and confusion", nodes)
+
+
+def _most_frequent(matrix: NDArray[np.int64]) -> tuple[list[int], int]:
+    """Returns the rows of a confusion matrix that are drawn, "nothing" last, and how many others hold anything."""
+    last = len(matrix) - 1
+    sizes = (matrix.sum(axis=0) + matrix.sum(axis=1))[:last]
+    used = [number for number in np.argsort(-sizes, kind="stable").tolist() if sizes[number]]
+    return [*sorted(used[:MOST_CONFUSED]), last], max(0, len(used) - MOST_CONFUSED)
 
 
 def _measured_classes(context: ReportContext) -> _ClassTable | None:

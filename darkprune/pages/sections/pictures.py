@@ -15,22 +15,22 @@ def samples(context: ReportContext) -> Section | Missing:
     if not found:
         reason = context.measured.problems.get("networks")
         return Missing("sample images", reason or context.command("--images DIR"))
-    names = [network.name for network in context.networks]
     about = tag("p", f"Boxes with a score above {THRESHOLD:g}.", class_="soft")
-    images = tag("div", [_sample(sample, names) for sample in found], class_="samples")
+    wide = max(len(sample.pictures) for sample in found) > 2
+    images = tag("div", map(_sample, found), class_="samples wide" if wide else "samples")
     return Section("samples", "Sample images", (about, images))
 
 
-def _sample(sample: Sample, names: list[str]) -> Element:
+def _sample(sample: Sample) -> Element:
     figures = [
         tag(
             "figure",
-            picture(data, "jpeg", f"{sample.name}: boxes of {name}"),
-            tag("figcaption", f"{name}: {many} object{'' if many == 1 else 's'}"),
+            picture(shown.picture, "jpeg", f"{sample.name}: boxes of {shown.of}"),
+            tag("figcaption", f"{shown.of}: {shown.objects} object{'' if shown.objects == 1 else 's'}"),
         )
-        for name, data, many in zip(names, sample.pictures, sample.found, strict=True)
+        for shown in sample.pictures
     ]
-    return tag("figure", tag("figcaption", sample.name), tag("div", figures, class_="pair"))
+    return tag("figure", tag("figcaption", sample.name), tag("div", figures, class_="beside"))
 
 
 def attention(context: ReportContext) -> Section | Missing:

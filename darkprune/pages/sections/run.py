@@ -203,9 +203,13 @@ def _compared(line: JsonValue) -> list[Node]:
 def stages(context: ReportContext) -> Section | None:
     """Shows the stages of a `compress` run."""
     rows: list[list[Node]] = []
-    for name, stage in context.contents.manifest["stages"].fields.items():
-        settings = ", ".join(f"{key} {value.text}" for key, value in stage["settings"].fields.items())
-        seconds, result = stage["seconds"].number, stage["result"]["map50"].number
+    recorded = context.contents.manifest["stages"].fields
+    key, title = "map50", "mAP@0.5"
+    if not any(stage["result"]["map50"].number is not None for stage in recorded.values()):
+        key = title = "agreement"
+    for name, stage in recorded.items():
+        settings = ", ".join(f"{flag} {value.text}" for flag, value in stage["settings"].fields.items())
+        seconds, result = stage["seconds"].number, stage["result"][key].number
         rows.append(
             [
                 name,
@@ -217,7 +221,7 @@ def stages(context: ReportContext) -> Section | None:
         )
     if not rows:
         return None
-    return Section("stages", "Stages", (table(("stage", "settings", "done", "took", "mAP@0.5"), rows, left=2),))
+    return Section("stages", "Stages", (table(("stage", "settings", "done", "took", title), rows, left=2),))
 
 
 def commands(context: ReportContext) -> Section:

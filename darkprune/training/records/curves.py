@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,12 +43,15 @@ def curves_figure(curves: Mapping[str, Curve], columns: Sequence[str]) -> Figure
 
     Args:
         curves: of a log, by column.
-        columns: names; those without values are left out, fractions such as mAP are drawn in percent.
+        columns: names; those without values are left out, fractions such as mAP are drawn in percent. A single value
+            beside curves is left out too.
 
     Returns:
         The figure; None where matplotlib is not installed, or nothing is to be drawn.
     """
-    drawn = [(name, *curves[name]) for name in columns if name in curves and curves[name].steps]
+    most = max((len(curve.steps) for curve in curves.values()), default=0)
+    least = 2 if most > 1 else 1
+    drawn = [(name, *curves[name]) for name in columns if name in curves and len(curves[name].steps) >= least]
     across = min(2, len(drawn))
     down = -(-len(drawn) // max(1, across))
     figure = new_figure(9 if across > 1 else 5, 0.3 + 1.75 * down)
@@ -89,8 +93,19 @@ def _panel(axis: Axes, name: str, steps: Sequence[int], values: Sequence[float])
     axis.spines[["top", "right"]].set_visible(False)
     axis.ticklabel_format(axis="y", useOffset=False)
     if min(shown) > 0 and max(shown) > 20 * min(shown) and name in WIDE:
-        axis.set_yscale("log")
-        axis.autoscale(axis="y")
+        _scale_by_powers(axis)
+
+
+def _scale_by_powers(axis: Axes) -> None:
+    """Makes the upright axis logarithmic, with plain numbers at 1, 2 and 5 times the powers of ten."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_yscale("log")
+    axis.autoscale(axis="y")
+    low, high = axis.get_ylim()
+    axis.yaxis.set_major_locator(LogLocator(10, (1.0, 2.0, 5.0) if high < 300 * low else (1.0,), numticks=8))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _limits(values: Sequence[float]) -> tuple[float, float]:
@@ -107,10 +122,33 @@ def save_figure(figure: Figure, target: Path) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100)
     with atomic_file(target, overwrite=True) as file:
-        file.write(buffer.getvalue())
+        file.write(render_figure(figure, "png", 100))
+
+
+def render_figure(figure: Figure, kind: str, dpi: int = 130) -> bytes:
+    """Returns a figure as a file; the same figure always gives the same bytes.
+
+    Names of classes, files and runs are shown as they are: a dollar sign begins no formula, and what is no text (bytes
+    of a file name that are not UTF-8) becomes a question mark.
+
+    Args:
+        figure: what to draw.
+        kind: `svg` or `png`.
+        dpi: pixels per inch.
+    """
+    from matplotlib import rc_context
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        if isinstance(text, Text):
+            text.set_parse_math(False)
+            text.set_text(text.get_text().encode("utf-8", "replace").decode())
+    buffer = io.BytesIO()
+    with rc_context({"svg.hashsalt": "darkprune", "text.parse_math": False}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # the font may not have all letters of a name
+        figure.savefig(buffer, format=kind, dpi=dpi, metadata={"Date": None} if kind == "svg" else {})
+    return buffer.getvalue()
 
 
 def new_figure(width: float, height: float) -> Figure | None:
