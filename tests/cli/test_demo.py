@@ -35,7 +35,7 @@ def test_with_pytorch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert networks[1]["macs"] == networks[2]["macs"] < networks[0]["macs"]
     commands = shown_commands(err)
     assert [words[0] for words in commands] == [
-        "eval", "prune", "verify", "eval", "distill", "eval", "detect", "detect"
+        "eval", "prune", "verify", "eval", "distill", "eval", "detect", "detect", "report"
     ]  # fmt: skip
     for words in commands:
         build_parser(words[0]).parse_args(words)
@@ -52,6 +52,10 @@ def test_without_pytorch(tmp_path: Path, capsys: pytest.CaptureFixture[str], mon
     monkeypatch.setattr(demo, "find_spec", missing)
     assert main(["demo", "-o", str(tmp_path / "demo")]) == 0
     out = capsys.readouterr().out
-    assert [words[0] for words in shown_commands(out)] == ["eval", "prune", "verify", "eval", "detect", "detect"]
+    assert [words[0] for words in shown_commands(out)] == [
+        "eval", "prune", "verify", "eval", "detect", "detect", "report"
+    ]  # fmt: skip
+    assert f"report: {tmp_path / 'demo' / 'report.html'}" in out
+    assert (tmp_path / "demo" / "report.html").is_file()
     assert "not distilled: PyTorch is not installed (pip install '.[train]')" in out
     assert "before" in {path.name for path in (tmp_path / "demo").iterdir()}
