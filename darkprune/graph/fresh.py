@@ -12,6 +12,8 @@ from darkprune.graph.weights import NetworkWriter
 from darkprune.layers import Blob, Role
 from darkprune.layers.base import Floats
 
+PART = 1 << 20  #: numbers drawn at a time; how many does not change them
+
 
 def write_fresh(graph: Graph, file: BinaryIO, seed: int, vary: bool = False) -> int:
     """Writes random weights.
@@ -33,22 +35,26 @@ def write_fresh(graph: Graph, file: BinaryIO, seed: int, vary: bool = False) -> 
     writer = NetworkWriter(graph, file, Header())
     for layer in graph:
         for blob in layer.stored:
-            writer.write(layer, blob.name, _draw(random, layer, blob, vary).astype(np.float32))
+            row = blob.count // blob.shape[0]
+            rows = max(1, PART // row)
+            for first in range(0, blob.shape[0], rows):
+                shape = (min(rows, blob.shape[0] - first), *blob.shape[1:])
+                values = _draw(random, layer, blob, shape, vary)
+                writer.write(layer, blob.name, values.astype(np.float32, copy=False), first)
     writer.finish()
     return writer.size
 
 
-def _draw(random: np.random.Generator, layer: Layer, blob: Blob, vary: bool) -> Floats:
+def _draw(random: np.random.Generator, layer: Layer, blob: Blob, shape: tuple[int, ...], vary: bool) -> Floats:
+    """Draws some rows of a tensor."""
     name = blob.name.rsplit(".", 1)[-1]
-    if name == "scales":
-        return random.uniform(0.5, 1.5, blob.shape) if vary else np.ones(blob.shape)
-    if name == "rolling_variance":
-        return random.uniform(0.5, 1.5, blob.shape) if vary else np.ones(blob.shape)
+    if name in ("scales", "rolling_variance") or layer.name == "shortcut":
+        return random.uniform(0.5, 1.5, shape) if vary else np.ones(shape)
     if name in ("biases", "rolling_mean"):
-        return random.normal(0, 0.2, blob.shape) if vary else np.zeros(blob.shape)
-    if layer.name == "shortcut":
-        return random.uniform(0.5, 1.5, blob.shape) if vary else np.ones(blob.shape)
+        return random.normal(0, 0.2, shape) if vary else np.zeros(shape)
     if layer.name == "implicit":
-        return random.normal(0, 0.2, blob.shape)
+        return random.normal(0, 0.2, shape)
     fan_in = blob.count // next((axis.size for axis in blob.axes if axis.role is Role.OUT), blob.shape[0])
-    return np.asarray(random.standard_normal(blob.shape, np.float32) * np.float32(0.6 * np.sqrt(2 / fan_in)))
+    values = random.standard_normal(shape, np.float32)
+    values *= np.float32(0.6 * np.sqrt(2 / fan_in))
+    return np.asarray(values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,18 @@ def test_statistics_of_fresh_weights(vary: bool, tmp_path: Path) -> None:
         assert read[name].mean() == pytest.approx(0, abs=0.01)
         assert read[name].std() == pytest.approx(0.2 if vary else 0, abs=0.005)
     assert read["weights"].std() == pytest.approx(0.6 * np.sqrt(2 / 3), rel=0.015)  # 0.6 of He's; three inputs
+
+
+def test_fresh_weights_are_drawn_in_parts(tmp_path: Path) -> None:
+    text = "[net]\nwidth=64\nheight=64\nchannels=1\n[connected]\noutput=4096\n"
+    tracemalloc.start()
+    try:
+        with (tmp_path / "fresh.weights").open("wb") as file:
+            assert write_fresh(build_graph(parse_cfg(text)), file, 0) > 64 << 20
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 16 << 20
 
 
 def test_a_file_of_exactly_the_largest_size_is_read(tmp_path: Path) -> None:
