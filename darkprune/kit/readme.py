@@ -27,7 +27,8 @@ python3 bench.py
    numbers that onnxruntime computed where this kit was made. An engine works only on the board and JetPack that built
    it; `timing.cache` makes the next build faster. `--help` lists the options{calibrate}.
 2. `detect.py` takes a picture, a folder, a video, `csi:0` (camera connector) or `usb:0`. `--out DIR` writes pictures
-   with boxes, `--json FILE` all detections, `--thresh 0.4` keeps the surer ones, `--show` opens a window.
+   with boxes, `--json FILE` all detections, `--thresh 0.4` keeps the surer ones, `--show` opens a window. Results that
+   are there already are refused; `--overwrite` replaces them.
 3. `bench.py` prints the median, the 90th and the 99th percentile of the latency and images per second; `--layers 20`
    the slowest layers; `--image picture.jpg` the whole way from a picture to detections.{clocks}
 

@@ -199,6 +199,37 @@ def test_folders_and_videos(machine: Machine, run: Run, kit: Path, picture: Path
     assert sorted(path.name for path in (tmp_path / "frames").iterdir()) == [f"frame{i:06d}.jpg" for i in range(4)]
 
 
+def test_nothing_is_overwritten(machine: Machine, run: Run, kit: Path, picture: Path, tmp_path: Path) -> None:
+    machine.install("8.2")
+    run(kit / "build_engine.py")
+    folder, drawn, found = tmp_path / "pictures", tmp_path / "drawn", tmp_path / "found.json"
+    folder.mkdir()
+    for name in ("a.png", "a.jpg", "A.bmp"):
+        (folder / name).write_bytes(picture.read_bytes())
+    for out in (folder, folder / "..", tmp_path):
+        code, _, err = run(kit / "detect.py", folder, "--out", out, "--overwrite")
+        assert code == 1
+        assert "holds what is read; choose another --out" in err
+    assert run(kit / "detect.py", folder, "--out", drawn, "--json", found)[0] == 0
+    assert sorted(path.name for path in drawn.iterdir()) == ["A.jpg", "a.jpg.jpg", "a.png.jpg"]
+    for arguments in (["--out", drawn], ["--json", found]):
+        code, _, err = run(kit / "detect.py", folder, *arguments)
+        assert code == 1
+        assert "give --overwrite" in err
+    assert "give --overwrite" in run(kit / "bench.py", "--json", found)[2]
+    precious = tmp_path / "precious.jpg"
+    precious.write_text("mine")
+    (drawn / "A.jpg").unlink()
+    (drawn / "A.jpg").symlink_to(precious)
+    (drawn / "note").write_text("mine")
+    assert run(kit / "detect.py", folder, "--out", drawn, "--json", found, "--overwrite")[0] == 0
+    assert precious.read_text() == (drawn / "note").read_text() == "mine"
+    assert not (drawn / "A.jpg").is_symlink()
+    (tmp_path / "link").symlink_to(drawn)
+    assert "is not a folder" in run(kit / "detect.py", folder, "--out", tmp_path / "link", "--overwrite")[2]
+    assert all(path.read_bytes() == picture.read_bytes() for path in folder.iterdir())
+
+
 def test_the_camera_pipeline() -> None:
     assert csi_pipeline(1, Camera(1920, 1080, 25, 2)) == (
         "nvarguscamerasrc sensor-id=1 ! video/x-raw(memory:NVMM), width=(int)1920, height=(int)1080, "

@@ -17,7 +17,7 @@ from darkprune.kit.board.runtime import RuntimeFailure
 from darkprune.kit.board.runtime.command import open_kit_engine, run
 from darkprune.kit.board.runtime.compare import reference_input
 from darkprune.kit.board.runtime.detector import Detector
-from darkprune.kit.board.runtime.files import write_atomic
+from darkprune.kit.board.runtime.files import check_file, write_atomic
 from darkprune.kit.board.runtime.image import read_image
 from darkprune.kit.board.runtime.model import load_model
 
@@ -51,10 +51,13 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=1, metavar="N", help="for an engine with an open batch size")
     parser.add_argument("--image", metavar="FILE", help="measure the whole way from this picture to detections, too")
     parser.add_argument("--layers", type=int, default=0, metavar="N", help="show the N slowest layers")
-    parser.add_argument("--json", metavar="FILE")
+    parser.add_argument("--json", metavar="FILE", help="write the figures to a new file")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier file of --json")
     arguments = parser.parse_args()
     if arguments.runs < 1:
         raise RuntimeFailure("--runs {}: at least 1".format(arguments.runs))
+    if arguments.json:
+        check_file(arguments.json, arguments.overwrite)
 
     model = load_model(HERE)
     session = open_kit_engine(HERE, arguments.engine, model)

@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import time
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Set
 
 import cv2
 import numpy as np
@@ -17,7 +17,7 @@ from darkprune.kit.board.runtime import RuntimeFailure
 from darkprune.kit.board.runtime.command import open_kit_engine, run
 from darkprune.kit.board.runtime.detections import Detections
 from darkprune.kit.board.runtime.detector import Detector, as_json, lines
-from darkprune.kit.board.runtime.files import make_folder, write_atomic
+from darkprune.kit.board.runtime.files import check_file, make_folder, write_atomic
 from darkprune.kit.board.runtime.model import load_model
 from darkprune.kit.board.runtime.sources import Camera, frames
 
@@ -39,13 +39,25 @@ def draw(image: np.ndarray, found: Detections, names: List[str]) -> np.ndarray:
     return canvas
 
 
-def save_picture(folder: str, label: str, number: int, canvas: np.ndarray) -> None:
-    """Write an annotated picture; frames of a video are numbered."""
-    stem = os.path.splitext(os.path.basename(label))[0]
-    name = "{}.jpg".format(stem) if "#" not in label else "frame{:06d}.jpg".format(number)
-    path = os.path.join(folder, name)
-    if not cv2.imwrite(path, canvas):
-        raise RuntimeFailure("{}: cannot be written".format(path))
+def drawn_name(label: str, number: int, used: Set[str]) -> str:
+    """The name of an annotated picture, each one different; frames of a video are numbered."""
+    if "#" in label:
+        return "frame{:06d}.jpg".format(number)
+    base = os.path.basename(label)
+    name, count = os.path.splitext(base)[0] + ".jpg", 1
+    while name.lower() in used:  # a.png beside a.jpg; some file systems do not tell A from a
+        name = "{}{}.jpg".format(base, "" if count == 1 else ".{}".format(count))
+        count += 1
+    used.add(name.lower())
+    return name
+
+
+def save_picture(path: str, canvas: np.ndarray) -> None:
+    """Write an annotated picture as a whole."""
+    done, data = cv2.imencode(".jpg", canvas)
+    if not done:
+        raise RuntimeFailure("{}: OpenCV cannot write JPEG".format(path))
+    write_atomic(path, data.tobytes())
 
 
 def main() -> int:
@@ -55,8 +67,9 @@ def main() -> int:
     parser.add_argument("--engine", default="", metavar="FILE")
     parser.add_argument("--thresh", type=float, default=-1.0, help="smallest score, darknet's -thresh")
     parser.add_argument("--nms", type=float, default=-1.0, help="largest overlap")
-    parser.add_argument("--out", metavar="DIR", help="write annotated pictures there")
-    parser.add_argument("--json", metavar="FILE", help="write all detections there")
+    parser.add_argument("--out", metavar="DIR", help="write annotated pictures to a new folder")
+    parser.add_argument("--json", metavar="FILE", help="write all detections to a new file")
+    parser.add_argument("--overwrite", action="store_true", help="replace earlier results of --out and --json")
     parser.add_argument("--show", action="store_true", help="open a window; q ends")
     parser.add_argument("--limit", type=int, default=0, metavar="N", help="stop after N pictures")
     parser.add_argument("--size", default="1280x720", metavar="WxH", help="what to ask of a camera")
@@ -68,12 +81,15 @@ def main() -> int:
         raise RuntimeFailure("--size {}: write it as 1280x720".format(arguments.size))
     camera = Camera(int(width), int(height), arguments.fps, arguments.turn)
 
+    if arguments.json:
+        check_file(arguments.json, arguments.overwrite)
+    if arguments.out:
+        make_folder(arguments.out, arguments.source, arguments.overwrite)
     model = load_model(HERE)
     session = open_kit_engine(HERE, arguments.engine, model)
     detector = Detector(session, model, arguments.thresh, arguments.nms)
-    if arguments.out:
-        make_folder(arguments.out)
     results: List[Dict[str, Any]] = []
+    used: Set[str] = set()
     for number, (label, image) in enumerate(frames(arguments.source, camera, model["input"]["channels"])):
         started = time.perf_counter()
         found = detector.detect([image])[0]
@@ -84,7 +100,8 @@ def main() -> int:
         if arguments.json:
             results.append(as_json(found, model["names"], label))
         if arguments.out:
-            save_picture(arguments.out, label, number, draw(image, found, model["names"]))
+            path = os.path.join(arguments.out, drawn_name(label, number, used))
+            save_picture(path, draw(image, found, model["names"]))
         if arguments.show:
             cv2.imshow("darkprune", draw(image, found, model["names"]))
             if cv2.waitKey(1) & 0xFF == ord("q"):

@@ -33,6 +33,9 @@ def write_atomic(path: str, content: Any) -> None:
     temporary = ""
     try:
         handle, temporary = tempfile.mkstemp(prefix=os.path.basename(path) + ".", suffix=".part", dir=folder)
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
@@ -60,12 +63,35 @@ def sha256_of(path: str) -> str:
     return digest.hexdigest()
 
 
-def make_folder(path: str) -> None:
-    """Make a folder where there is none.
+def check_file(path: str, overwrite: bool) -> None:
+    """Refuse a file to be written that is there already.
 
     Raises:
-        RuntimeFailure: it cannot be made.
+        RuntimeFailure: it is a folder, or there and not to be replaced.
     """
+    if os.path.isdir(path):
+        raise RuntimeFailure("{}: is a folder; name a file".format(path))
+    if os.path.lexists(path) and not overwrite:
+        raise RuntimeFailure("{}: exists; give --overwrite to replace it".format(path))
+
+
+def make_folder(path: str, source: str, overwrite: bool) -> None:
+    """Make a folder for results.
+
+    Args:
+        path: of the folder.
+        source: what is read, which must not lie in it.
+        overwrite: whether it may hold files, which are replaced by results of the same name.
+
+    Raises:
+        RuntimeFailure: it is no folder, holds the source or other files, or cannot be made.
+    """
+    if os.path.islink(path) or (os.path.exists(path) and not os.path.isdir(path)):
+        raise RuntimeFailure("{}: exists and is not a folder; choose another --out".format(path))
+    if (os.path.realpath(source) + os.sep).startswith(os.path.join(os.path.realpath(path), "")):
+        raise RuntimeFailure("{}: holds what is read; choose another --out".format(path))
+    if os.path.isdir(path) and os.listdir(path) and not overwrite:
+        raise RuntimeFailure("{}: exists and is not empty; give --overwrite to replace pictures in it".format(path))
     try:
         if not os.path.isdir(path):
             os.makedirs(path)
