@@ -19,7 +19,7 @@ from darkprune.onnx.expect import expected_boxes
 from darkprune.onnx.network import OnnxNetwork
 from darkprune.onnx.nodes.layer_writer import layer_name
 from darkprune.onnx.nodes.outputs import Suppression
-from darkprune.onnx.read import facts_of_file, sizes_of
+from darkprune.onnx.read import facts_of_file, read_model, sizes_of
 from darkprune.onnx.session import OnnxSession
 from darkprune.onnx.suppression import suppression_fault
 
@@ -114,13 +114,13 @@ def verify_onnx(path: Path, graph: Graph, reference: Reference, images: Floats) 
     """
     facts = facts_of_file(path)
     allowed = TOLERANCE if facts["precision"] == "fp32" else float("inf")
+    with _opened(path, facts["outputs"]) as opened:
+        got = OnnxSession(opened, str(path), packed=False).run(images)
+    # only now, so that the weights are not in memory twice
     maps = [np.asarray(output) for output in reference(images)]
     if facts["outputs"] == "heads":
-        got = OnnxSession(path).run(images)
         return Agreement({name: deviation(got[name], want) for name, want in zip(got, maps, strict=True)}, allowed)
     boxes, scores = expected_boxes(graph, maps, pixels=facts["outputs"] == "deepstream")
-    with _opened(path, facts["outputs"]) as opened:
-        got = OnnxSession(opened).run(images)
     fault = ""
     if facts["outputs"] == "nms":
         fault = suppression_fault(got["detections"], got["boxes"], got["scores"], Suppression(**facts["limits"]))
@@ -150,19 +150,17 @@ def deviation(ours: Floats, theirs: Floats, least: float = 1e-30) -> float:
 
 @contextmanager
 def _opened(path: Path, form: str) -> Iterator[Path]:
-    """Gives a file that shows what is suppressed in it, and without the plugin, which onnxruntime does not have.
+    """Gives a file beside the other, with whose weights it runs.
 
-    It lies beside the other, where its weights are if they are not inside.
+    It shows what is suppressed in it, and lacks the plugin, which onnxruntime does not have.
     """
-    if form not in ("nms", "efficientnms"):
-        yield path
-        return
-    model = onnx.load(str(path), load_external_data=False)
+    model = read_model(path, mapped=True)
     if form == "efficientnms":
         model.graph.node.pop()
         del model.graph.output[:]
-    for name in ("boxes", "scores"):
-        model.graph.output.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+    if form in ("nms", "efficientnms"):
+        for name in ("boxes", "scores"):
+            model.graph.output.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
     with tempfile.NamedTemporaryFile(prefix=f".{path.stem}.", suffix=".onnx", dir=path.parent) as file:
         file.write(model.SerializeToString())
         file.flush()

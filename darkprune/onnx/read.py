@@ -31,16 +31,21 @@ class _Field(NamedTuple):
     end: int
 
 
-def read_model(path: Path) -> onnx.ModelProto:
+def read_model(path: Path, mapped: bool = False) -> onnx.ModelProto:
     """Reads an ONNX file; large tensors have name, type and sizes, but no values.
+
+    Args:
+        path: the file.
+        mapped: whether such tensors name their place in the file, as external data do: a program that reads the model
+            from a file beside this one maps their values into memory.
 
     Raises:
         ExportError: it cannot be read, or is not an ONNX file.
     """
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            inside = (MODEL_GRAPH, GRAPH_INITIALIZER)
-            model: onnx.ModelProto = onnx.ModelProto.FromString(_without_values(content, 0, len(content), inside))
+            reader = _Reader(content, path.name if mapped else "")
+            model: onnx.ModelProto = onnx.ModelProto.FromString(reader.without_values())
     except OSError as error:
         raise ExportError(f"{path}: cannot be read ({error.strerror})") from None
     except Exception as error:  # protobuf's exceptions have no base that onnx promises
@@ -66,22 +71,43 @@ def sizes_of(value: onnx.ValueInfoProto) -> tuple[int | str, ...]:
     )
 
 
-def _without_values(content: mmap.mmap, start: int, end: int, inside: tuple[int, ...]) -> bytes:
-    """Copies a message but for the values of large tensors.
+class _Reader:
+    """Copies a file but for the values of large tensors.
 
-    Args:
-        content: the file.
-        start, end: of the message.
-        inside: numbers of the fields that lead to the tensors.
+    Attributes:
+        content: of the file.
+        name: of the file, for tensors that say where their values are; empty where they do not.
     """
-    parts = []
-    for field in _fields(content, start, end):
-        if inside and field.number == inside[0] and field.wire == _BYTES:
-            inner = _without_values(content, field.content, field.end, inside[1:])
-            parts += [length_delimited(field.number, len(inner)), inner]
-        elif inside or field.number != TENSOR_RAW_DATA or field.end - field.content <= _LARGE:
-            parts.append(content[field.start : field.end])
-    return b"".join(parts)
+
+    def __init__(self, content: mmap.mmap, name: str) -> None:
+        self.content = content
+        self.name = name
+
+    def without_values(self) -> bytes:
+        """Returns the rest of the file as a message."""
+        return self._message(0, len(self.content), (MODEL_GRAPH, GRAPH_INITIALIZER))
+
+    def _message(self, start: int, end: int, inside: tuple[int, ...]) -> bytes:
+        """Copies a message; `inside` are the numbers of the fields that lead from it to the tensors."""
+        parts = []
+        for field in _fields(self.content, start, end):
+            if inside and field.number == inside[0] and field.wire == _BYTES:
+                inner = self._message(field.content, field.end, inside[1:])
+                parts += [length_delimited(field.number, len(inner)), inner]
+            elif inside or field.number != TENSOR_RAW_DATA or field.end - field.content <= _LARGE:
+                parts.append(self.content[field.start : field.end])
+            elif self.name:
+                parts.append(_place(self.name, field.content, field.end - field.content))
+        return b"".join(parts)
+
+
+def _place(name: str, offset: int, length: int) -> bytes:
+    """Encodes the fields of a tensor that say where its values are."""
+    tensor = onnx.TensorProto(data_location=onnx.TensorProto.EXTERNAL)
+    for key, value in (("location", name), ("offset", str(offset)), ("length", str(length))):
+        tensor.external_data.add(key=key, value=value)
+    message: bytes = tensor.SerializeToString()
+    return message
 
 
 def _fields(content: mmap.mmap, start: int, end: int) -> Iterator[_Field]:

@@ -45,13 +45,16 @@ class OnnxSession:
         outputs: names of its outputs.
     """
 
-    def __init__(self, source: Path | onnx.ModelProto, name: str = "", profile: Path | None = None) -> None:
+    def __init__(
+        self, source: Path | onnx.ModelProto, name: str = "", profile: Path | None = None, *, packed: bool = True
+    ) -> None:
         """Opens a session.
 
         Args:
             source: the file, or a model whose weights are in it.
             name: what errors call it; by default the file.
             profile: start of the name of a file to which `end_profile` writes what every node took.
+            packed: whether weights are copied into the order that is fastest; for a single run it does not pay.
 
         Raises:
             RunnerError: onnxruntime is missing, or refuses the file.
@@ -62,6 +65,8 @@ class OnnxSession:
         options.log_severity_level = _FATAL
         # threads that spin while they wait starve everything else on a small machine
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if not packed:
+            options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         if profile is not None:
             options.enable_profiling = True
             options.profile_file_prefix = str(profile)

@@ -71,13 +71,14 @@ class Runner(ABC):
     name: str
 
     @abstractmethod
-    def load(self, graph: Graph, weights: Path, *, taps: bool = True) -> LoadedNetwork:
+    def load(self, graph: Graph, weights: Path, *, taps: bool = True, once: bool = False) -> LoadedNetwork:
         """Loads a pair.
 
         Args:
             graph: the network; the program loads its text.
             weights: its weights file.
             taps: whether `outputs` will be asked for; without it the program may fuse layers to be faster.
+            once: whether it will be run once only: then the weights need not stay in memory.
 
         Raises:
             RunnerError: the program is not installed, or refuses this network.
@@ -120,6 +121,7 @@ def load_with_any(
     name: str | None = None,
     *,
     taps: bool = True,
+    once: bool = False,
     order: Sequence[str] = PREFERRED,
     refusals: list[str] | None = None,
 ) -> tuple[str, LoadedNetwork]:
@@ -129,7 +131,7 @@ def load_with_any(
         graph: the network.
         weights: its weights file.
         name: the only runner that is tried; None tries all of `order`.
-        taps: see `Runner.load`.
+        taps, once: see `Runner.load`.
         order: of runners.
         refusals: gets the reason of every runner that does not take the pair.
 
@@ -142,7 +144,7 @@ def load_with_any(
     reasons: list[str] = [] if refusals is None else refusals
     for candidate in [name] if name else order:
         try:
-            return candidate, get_runner(candidate).load(graph, weights, taps=taps)
+            return candidate, get_runner(candidate).load(graph, weights, taps=taps, once=once)
         except RunnerError as error:
             reasons.append(str(error))
     raise RunnerError("; ".join(reasons))

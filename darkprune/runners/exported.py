@@ -114,9 +114,11 @@ def compare_file(file: OnnxFile, graph: Graph, weights: Path, images: Floats) ->
     if not graph.net.input.is_map:
         return Agreement(skipped="the network reads no image")
     try:
-        program, network = load_with_any(graph, weights, taps=not graph.heads, order=REFERENCES)
+        program = ""
 
         def reference(batch: Floats) -> Sequence[Floats]:
+            nonlocal program
+            program, network = load_with_any(graph, weights, taps=not graph.heads, once=True, order=REFERENCES)
             if graph.heads:
                 return network.head_maps(batch)
             last = int(next(iter(file.outputs)).partition("_")[0])

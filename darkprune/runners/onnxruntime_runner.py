@@ -36,7 +36,7 @@ class OnnxRuntimeRunner(Runner):
 
     name = "onnxruntime"
 
-    def load(self, graph: Graph, weights: Path, *, taps: bool = True) -> LoadedNetwork:
+    def load(self, graph: Graph, weights: Path, *, taps: bool = True, once: bool = False) -> LoadedNetwork:
         """Loads a pair, or the file that was exported from it."""
         try:
             if weights.suffix == ".onnx":

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 import re
+import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,32 +34,41 @@ class OpenCvRunner(Runner):
 
     name = "opencv"
 
-    def load(self, graph: Graph, weights: Path, *, taps: bool = True) -> LoadedNetwork:
+    def load(self, graph: Graph, weights: Path, *, taps: bool = True, once: bool = False) -> LoadedNetwork:
         """Loads a pair; sections that OpenCV does not know are its own error."""
         if not hasattr(cv2.dnn, "readNetFromDarknet"):
             raise RunnerError(f"OpenCV {cv2.__version__} has no Darknet reader; install opencv-python-headless<5")
         # OpenCV counts a batch of the cfg's size otherwise
         text = graph.cfg.with_values({(0, "batch"): "1", (0, "subdivisions"): "1"})
-        try:
-            net = cv2.dnn.readNetFromDarknet(np.frombuffer(text.encode(), np.uint8), _content(graph, weights))
-        except cv2.error as error:
-            raise RunnerError(f"OpenCV {cv2.__version__} cannot read {graph.cfg.source}: {_reason(error)}") from None
+        # files, because OpenCV copies what it is given in memory, several times
+        with tempfile.TemporaryDirectory(prefix="darkprune-") as folder:
+            cfg, corrected = Path(folder) / "network.cfg", Path(folder) / "network.weights"
+            cfg.write_bytes(text.encode())
+            _correct(graph, weights, corrected)
+            try:
+                net = cv2.dnn.readNetFromDarknet(str(cfg), str(corrected))
+            except cv2.error as error:
+                where = f"OpenCV {cv2.__version__} cannot read {graph.cfg.source}"
+                raise RunnerError(f"{where}: {_reason(error)}") from None
         if taps:
             net.enableFusion(False)  # a fused layer shows the values of the one that it was fused with
+        if once:
+            net.enableWinograd(False)  # is faster with weights that take four times the memory
         return _OpenCvNetwork(graph, net)
 
 
-def _content(graph: Graph, weights: Path) -> NDArray[np.uint8]:
-    """Returns a weights file whose variances make up for OpenCV's epsilon."""
-    with NetworkWeights(graph, weights) as file:
-        position = file.header.size
-    content = np.fromfile(weights, np.uint8)
-    for _, name, shape in stored_tensors(graph):
-        size = 4 * math.prod(shape)
-        if name == "rolling_variance":
-            content[position : position + size].view(np.float32)[:] += _MISSING_EPSILON
-        position += size
-    return content
+def _correct(graph: Graph, weights: Path, path: Path) -> None:
+    """Copies a weights file with variances that make up for OpenCV's epsilon."""
+    shutil.copyfile(weights, path)
+    with NetworkWeights(graph, weights) as source:
+        position = source.header.size
+        tensors = [(graph[index], name, 4 * math.prod(shape)) for index, name, shape in stored_tensors(graph)]
+        with path.open("r+b") as file:
+            for layer, name, size in tensors:
+                if name == "rolling_variance":
+                    file.seek(position)
+                    file.write((source.read(layer, name) + _MISSING_EPSILON).astype("<f4"))
+                position += size
 
 
 class _OpenCvNetwork(LoadedNetwork):

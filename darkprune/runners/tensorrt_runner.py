@@ -30,7 +30,7 @@ class TensorRtRunner(Runner):
 
     name = "tensorrt"
 
-    def load(self, graph: Graph, weights: Path, *, taps: bool = True) -> LoadedNetwork:
+    def load(self, graph: Graph, weights: Path, *, taps: bool = True, once: bool = False) -> LoadedNetwork:
         """Loads an engine, or builds one of a pair in FP32, which takes a minute or more."""
         try:
             import_tensorrt()

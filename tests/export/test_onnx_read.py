@@ -32,6 +32,24 @@ def test_everything_but_large_values(tmp_path: Path) -> None:
     assert sizes_of(read.graph.input[0]) == ("n", 3, 64, 64)
 
 
+def test_values_can_be_found_in_the_file(tmp_path: Path) -> None:
+    model = network()
+    large = np.arange(2000, dtype=np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(large, "large"))
+    onnx.save(model, str(tmp_path / "x.onnx"))
+    read = read_model(tmp_path / "x.onnx", mapped=True)
+    place = {item.key: item.value for item in read.graph.initializer[-1].external_data}
+    start, length = int(place["offset"]), int(place["length"])
+    content = (tmp_path / "x.onnx").read_bytes()[start : start + length]
+    assert place["location"] == "x.onnx"
+    np.testing.assert_array_equal(np.frombuffer(content, np.float32), large)
+    (tmp_path / "y.onnx").write_bytes(read.SerializeToString())
+    for before, after in zip(
+        model.graph.initializer, onnx.load(str(tmp_path / "y.onnx")).graph.initializer, strict=True
+    ):
+        np.testing.assert_array_equal(numpy_helper.to_array(after), numpy_helper.to_array(before))
+
+
 def test_sizes() -> None:
     value = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n", 0, None, 7])
     assert sizes_of(value) == ("n", 0, "", 7)

@@ -67,6 +67,34 @@ def test_opencv_has_darknet_s_epsilon(small_pair: Any) -> None:
     assert np.abs(found[0] - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
+@pytest.mark.parametrize("runner", ["torch", "opencv"])
+def test_one_run_gives_the_same_without_the_memory(runner: str, small_pair: Any) -> None:
+    graph, weights = read_graph(Path(small_pair.cfg)), Path(small_pair.weights)
+    images = np.random.default_rng(0).random((1, 3, 32, 64), np.float32)
+    for taps in (True, False):
+        kept = get_runner(runner).load(graph, weights, taps=taps)
+        once = get_runner(runner).load(graph, weights, taps=taps, once=True)
+        for _ in range(2):
+            for expected, found in zip(kept.head_maps(images), once.head_maps(images), strict=True):
+                assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
+        assert set(once.outputs(images[0])) == set(kept.outputs(images[0]))
+    if runner == "torch":
+        assert all(tensor.is_meta for tensor in once.network.state_dict().values())  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("sections", [
+    ["convolutional filters=3 size=3 pad=1", "convolutional share_index=0 filters=3 size=3 pad=1"],
+    ["convolutional filters=3 size=3 pad=1 dontload=1", "normalization", "convolutional filters=3 size=1"],
+    ["convolutional filters=3 size=3 pad=1", "normalization size=3 alpha=1 beta=1 kappa=1", "local filters=3 size=1"],
+])  # fmt: skip
+def test_one_run_of_layers_that_share_or_lack_weights(sections: list[str], tmp_path: Path) -> None:
+    graph = made(net(*sections), tmp_path / "w")
+    image = np.random.default_rng(0).random((3, 32, 32), np.float32)
+    kept, once = (get_runner("torch").load(graph, tmp_path / "w", once=value).outputs(image) for value in (False, True))
+    for index, values in kept.items():
+        np.testing.assert_allclose(once[index], values, atol=1e-5)
+
+
 @needs_reader
 def test_kinds_that_opencv_reads(tmp_path: Path) -> None:
     text = net(
@@ -117,12 +145,12 @@ def test_first_that_takes_the_network(small_pair: Any, monkeypatch: pytest.Monke
     asked: list[str] = []
 
     class Refusing(base.Runner):
-        def load(self, graph: Graph, weights: Path, *, taps: bool = True) -> base.LoadedNetwork:
+        def load(self, graph: Graph, weights: Path, *, taps: bool = True, once: bool = False) -> base.LoadedNetwork:
             asked.append("refused")
             raise RunnerError("no time")
 
     class Taking(Refusing):
-        def load(self, graph: Graph, weights: Path, *, taps: bool = True) -> Any:
+        def load(self, graph: Graph, weights: Path, *, taps: bool = True, once: bool = False) -> Any:
             asked.append("taken")
             return "network"
 
