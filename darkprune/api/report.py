@@ -18,6 +18,7 @@ from darkprune.graph.graph import Graph, read_graph
 from darkprune.graph.groups import PruneGroup, find_groups
 from darkprune.pages.contents import Contents, PairFiles, find_original, read_contents
 from darkprune.pages.context import Missing, ReportContext
+from darkprune.pages.markup import is_page
 from darkprune.pages.measure import Measurements, NamedNetwork, RunningNetworks
 from darkprune.pages.run_page import make_run_page
 from darkprune.pages.structure import Structure, pair_graphs
@@ -117,8 +118,11 @@ def report(
     folder = Path(run)
     contents = read_contents(folder)
     page_file = Path(output) if output is not None else folder / REPORT
-    if not settings.overwrite and page_file.exists():
-        raise UsageError(f"{page_file}: exists; give --overwrite to replace it, or another -o")
+    if page_file.exists():
+        if not settings.overwrite:
+            raise UsageError(f"{page_file}: exists; give --overwrite to replace it, or another -o")
+        if not is_page(page_file):
+            raise UsageError(f"{page_file}: is not an earlier report, which --overwrite would replace; give another -o")
     given = settings.original
     original = PairFiles(given.cfg, given.weights_file) if given is not None else find_original(contents)
     networks = _networks(contents, original)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
+from pathlib import Path
 from typing import TypeAlias
 from xml.etree.ElementTree import Element, tostring
 
@@ -16,6 +17,7 @@ from darkprune import __version__
 
 Node: TypeAlias = "Element | str | int | float | Iterable[Node] | None"
 MOST_TEXT = 4000  #: characters of one piece of text
+_START = b"<!doctype html>\n"
 #: the page loads and runs nothing, whatever is in the files that it shows
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
@@ -108,8 +110,16 @@ def document(title: str, *body: Node) -> bytes:
         style,
     )
     page = tag("html", head, tag("body", body), lang="en")
-    return b"<!doctype html>\n" + tostring(page, encoding="unicode", method="html").encode("utf-8", "replace") + b"\n"
+    return _START + tostring(page, encoding="unicode", method="html").encode("utf-8", "replace") + b"\n"
 
 
 def _meta(equivalent: str, content: str) -> Element:
     return tag("meta", **{"http_equiv": equivalent, "content": content})
+
+
+def is_page(path: Path) -> bool:
+    """Tells whether a file is an HTML page as `document` makes them."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(_START)) == _START

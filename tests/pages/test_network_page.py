@@ -102,6 +102,8 @@ def test_refuses_what_does_not_belong_together(
     target.write_text("mine")
     assert main(["info", small_pair.cfg, "--html", str(target)]) == 1
     assert target.read_text() == "mine"
+    assert main(["info", small_pair.cfg, "--html", str(target), "--overwrite"]) == 1  # no page of ours
+    assert target.read_text() == "mine"
     assert main(["info", small_pair.cfg, "--html", small_pair.cfg, "--overwrite"]) == 1
 
 

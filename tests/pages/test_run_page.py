@@ -158,6 +158,8 @@ def test_refuses_in_one_line(tmp_path: Path, slim: Path, capsys: pytest.CaptureF
         ([slim, "--runs", "-1"], 2, "--runs"),
         ([slim, "--images", tmp_path / "none"], 1, "no such file or folder"),
         ([slim, "-o", slim / "plan.json"], 2, "exists"),
+        ([slim, "-o", slim / "plan.json", "--overwrite"], 2, "is not an earlier report"),
+        ([slim, "-o", slim, "--overwrite"], 2, "is not an earlier report"),
         ([slim, "--original", "builtin:scenes", "builtin:scenes"], 2, "the result of cutting another network"),
     ):
         empty = tmp_path / "empty"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from darkprune.cli.console import add_json, add_pair, count, megabytes, print_json, print_table, warn
 from darkprune.darknet.output import atomic_file
-from darkprune.errors import UsageError
+from darkprune.errors import OutputError, UsageError
 from darkprune.graph.graph import Graph, read_graph
 from darkprune.graph.groups import PRESETS, divide
 from darkprune.graph.stats import layer_detail, layer_json, totals
@@ -60,6 +60,7 @@ def run(args: Namespace) -> int:
 
 def _draw(args: Namespace, graph: Graph) -> None:
     """Writes the page."""
+    from darkprune.pages.markup import is_page
     from darkprune.pages.network_page import network_page
     from darkprune.pages.structure import Structure, read_slim
 
@@ -68,6 +69,8 @@ def _draw(args: Namespace, graph: Graph) -> None:
     inputs = [resolve(args.cfg), *([slim_file] if slim_file else [])]
     if args.weights:
         inputs.append(resolve(args.weights, "weights"))
+    if Path(args.html).exists() and args.overwrite and not is_page(Path(args.html)):
+        raise OutputError(f"{args.html}: is not an earlier page, which --overwrite would replace; name another file")
     page = network_page(Structure(graph, divide(graph, args.groups), slim))
     with atomic_file(Path(args.html), inputs, args.overwrite) as file:
         file.write(page)
