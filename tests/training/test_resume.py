@@ -274,3 +274,17 @@ def test_another_run_is_not_taken_up(data: Path, whole: Path, tmp_path: Path) ->
         other.run()
     with pytest.raises(TrainingError, match="no run"):
         make_trainer(tiny_graph(), data, tmp_path / "nothing", resume=True).run()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"format": "darkprune-state/1", "step": 3}, r"another version of darkprune wrote it \(darkprune-state/1;"),
+        ({"format": 3}, "is not a training state of darkprune"),
+        ([1, 2], "is not a training state of darkprune"),
+    ],
+)
+def test_states_of_other_versions_are_refused_in_one_line(content: object, message: str, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "state.pt")
+    with pytest.raises(TrainingError, match=message):
+        RunFolder(tmp_path, "tiny").read_state()

@@ -24,7 +24,7 @@ from darkprune.network import Network, save_weights
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-FORMAT = "darkprune-state/1"
+FORMAT = "darkprune-state/2"
 STATE = "state.pt"
 #: what a resumed run needs: tensors and plain values
 State = dict[str, Any]
@@ -120,8 +120,14 @@ class RunFolder:
         except Exception as error:  # the unpickler raises whatever a damaged file makes of it
             reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
             raise TrainingError(f"{self.state}: cannot be read as a training state ({reason})") from None
-        if not isinstance(state, dict) or state.get("format") != FORMAT:
-            raise TrainingError(f"{self.state}: is not a training state of this version of darkprune")
+        kind = str(state.get("format")) if isinstance(state, dict) else ""
+        if not isinstance(state, dict) or not kind.startswith(FORMAT[:-1]):
+            raise TrainingError(f"{self.state}: is not a training state of darkprune")
+        if kind != FORMAT:
+            raise TrainingError(
+                f"{self.state}: another version of darkprune wrote it ({kind}; this one resumes {FORMAT}); go on with "
+                "that version, or start a new run from its _last.weights"
+            )
         return state
 
 
