@@ -23,7 +23,7 @@ from darkprune.graph.fresh import write_fresh
 from darkprune.graph.graph import Graph, build_graph, read_graph
 from darkprune.graph.groups import find_groups
 from darkprune.graph.stats import totals
-from darkprune.graph.weights import NetworkWeights, non_finite_tensors
+from darkprune.graph.weights import NetworkWeights, broken_tensors
 from darkprune.layers import KINDS
 
 CFG = (
@@ -76,7 +76,7 @@ def _read_cfg(path: Path) -> Iterable[str]:
 
 def _read_weights(path: Path) -> Iterable[str]:
     with NetworkWeights(_graph(), path) as weights:
-        return non_finite_tensors(weights)
+        return broken_tensors(weights)
 
 
 def _read_plan(path: Path) -> Iterable[str]:

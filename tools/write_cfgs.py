@@ -110,7 +110,7 @@ def yolov3_tiny() -> Network:
     enlarge(n, 128)
     n.route(-1, tap)
     n.conv(256, 3)
-    n.predict(3, mask="0,1,2", **keys)
+    n.predict(3, mask="1,2,3", **keys)  # the published cfg has 0,1,2, with which its published weights go wrong
     return n
 
 

@@ -7,15 +7,20 @@ at its first `=`. The original lines are kept, so that an edit touches nothing b
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from darkprune.darknet.input import read_file
+from darkprune.darknet.recognise import other_file
 from darkprune.errors import CfgError
 
 MAX_BYTES = 16 * 2**20
 MAX_SECTIONS = 20_000
+#: what a comment after a value starts with; darknet passes over it where it reads a number
+COMMENT_MARKS = ("#", ";", "//")
 _BLANKS = str.maketrans("", "", " \t\r\n")
+_COMMENT = re.compile("#|;|//")
 
 
 @dataclass(frozen=True)
@@ -122,6 +127,9 @@ def read_cfg(path: Path) -> Cfg:
         CfgError: the file cannot be read, is too large, is not text, or has no sections.
     """
     data = read_file(path, MAX_BYTES, "a Darknet .cfg", CfgError)
+    other = other_file(data)
+    if other is not None:
+        raise CfgError(f"{path}: is {other}; expected a Darknet .cfg")
     if b"\0" in data:
         raise CfgError(f"{path}: holds binary data, not text (is it the weights file?)")
     return parse_cfg(data.decode("latin-1"), str(path))
@@ -135,11 +143,17 @@ def parse_cfg(text: str, source: str = "cfg") -> Cfg:
         source: name for error messages.
 
     Raises:
-        CfgError: a byte order mark, a key before any section, or no section at all (darknet crashes on each).
+        CfgError: a byte order mark, a key before any section, or no section at all (darknet crashes on each); lines
+            that end in a carriage return alone, which darknet takes for one line.
     """
     if text.startswith(("\xef\xbb\xbf", "\ufeff")):
         raise CfgError(
             f"{source}:1: starts with a UTF-8 byte order mark, on which darknet crashes; save it without BOM"
+        )
+    if "\r" in text.strip() and "\n" not in text.strip():
+        raise CfgError(
+            f"{source}: its lines end in a carriage return alone, so darknet takes the file for one line; "
+            "save it with line ends of Unix (LF) or Windows (CR LF)"
         )
     lines = text.split("\n")
     raw = tuple(line + "\n" for line in lines[:-1]) + ((lines[-1],) if lines[-1] else ())
@@ -169,15 +183,21 @@ def parse_cfg(text: str, source: str = "cfg") -> Cfg:
 
 
 def _replace_value(line: str, value: str) -> str:
-    """Puts a value after the first `=`, keeping the white space around the old one and a comment after it."""
+    """Puts a value after the first `=`, keeping the white space around the old one and a comment after it.
+
+    A comment with commas is dropped from a list: darknet would count them.
+    """
     head, equals, tail = line.partition("=")
     if not equals:
         body = line.rstrip(" \t\r\n")
         return f"{body}={value}{line[len(body) :]}"
-    body, mark, comment = tail.partition("#")
+    mark = _COMMENT.search(tail)
+    body, comment = (tail[: mark.start()], tail[mark.start() :]) if mark else (tail, "")
     lead = body[: len(body) - len(body.lstrip(" \t\r\n"))]
     trail = body[len(body.rstrip(" \t\r\n")) :]
-    return f"{head}={lead}{value}{trail}{mark}{comment}"
+    if "," in value and "," in comment:
+        trail, comment = "", _line_end(line)
+    return f"{head}={lead}{value}{trail}{comment}"
 
 
 def _line_end(line: str) -> str:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import builtins
 import re
+from collections.abc import Callable
 
-from darkprune.darknet.cfg import Section
+from darkprune.darknet.cfg import COMMENT_MARKS, Section, excerpt
 from darkprune.errors import CfgError
 
 _INT = re.compile(r"[\v\f]*([+-]?)0*([0-9]*)")
@@ -33,18 +34,34 @@ def atof(text: str) -> float:
     return float(match[1]) if match else 0.0
 
 
+def _has_more(text: str, pattern: re.Pattern[str]) -> bool:
+    """Whether something other than a comment follows the number that a text starts with, or there is no number."""
+    match = pattern.match(text)
+    if match is None or not any(character.isdigit() for character in match[0]):
+        return True
+    rest = text[match.end() :]
+    return bool(rest) and not rest.startswith(COMMENT_MARKS)
+
+
+def _shown(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:g}"
+
+
 class Options:
     """The keys of one section, with a record of which were asked for.
 
     Attributes:
         section: the section read from.
         source: file name for error messages.
+        asked: keys that were asked for.
+        misread: key -> what its value was read as, where something other than a number or a comment stands in it.
     """
 
     def __init__(self, section: Section, source: str) -> None:
         self.section = section
         self.source = source
         self.asked: set[str] = set()
+        self.misread: dict[str, str] = {}
 
     def text(self, key: str, default: str = "") -> str:
         """Returns the value without white space, or the default."""
@@ -59,7 +76,7 @@ class Options:
 
     def int(self, key: str, default: int = 0) -> int:
         """Returns an integer (atoi)."""
-        return atoi(self.text(key)) if self.has(key) else default
+        return int(self._number(key, _INT, atoi)) if self.has(key) else default
 
     def flag(self, key: str, default: bool = False) -> bool:
         """Returns whether an integer key is not 0."""
@@ -67,7 +84,7 @@ class Options:
 
     def float(self, key: str, default: builtins.float = 0.0) -> builtins.float:
         """Returns a floating-point number (atof)."""
-        return atof(self.text(key)) if self.has(key) else default
+        return self._number(key, _FLOAT, atof) if self.has(key) else default
 
     def ints(self, key: str, *, comment_ends: bool = False) -> tuple[builtins.int, ...]:
         """Returns a comma-separated list; empty where the key is absent.
@@ -76,11 +93,11 @@ class Options:
             key: the key.
             comment_ends: darknet stops counting commas at `#` in this list (mask, steps), elsewhere it does not.
         """
-        return tuple(atoi(item) for item in self._items(key, comment_ends))
+        return tuple(int(value) for value in self._numbers(key, comment_ends, _INT, atoi))
 
     def floats(self, key: str, *, comment_ends: bool = False) -> tuple[builtins.float, ...]:
         """Returns a comma-separated list of floating-point numbers; empty where the key is absent."""
-        return tuple(atof(item) for item in self._items(key, comment_ends))
+        return self._numbers(key, comment_ends, _FLOAT, atof)
 
     def line(self, key: str | None = None) -> builtins.int:
         """Returns the line of a key, or of the section's header."""
@@ -99,8 +116,28 @@ class Options:
         """
         value = self.int(key, default)
         if not 1 <= value <= limit:
+            if key in self.misread:
+                text = f"{key}={excerpt(self.text(key))} is read as {value}; write one whole number, 1 to {limit}"
+                raise self.error(text, key)
             raise self.error(f"{key}={value} is out of range; it must be 1 to {limit}", key)
         return value
+
+    def _number(self, key: str, pattern: re.Pattern[str], read: Callable[[str], builtins.float]) -> builtins.float:
+        """Reads a number, and notes whether there is more than it, which C's functions pass over."""
+        text = self.text(key)
+        value = read(text)
+        if _has_more(text, pattern):
+            self.misread[key] = _shown(value)
+        return value
+
+    def _numbers(
+        self, key: str, comment_ends: bool, pattern: re.Pattern[str], read: Callable[[str], builtins.float]
+    ) -> tuple[builtins.float, ...]:
+        items = self._items(key, comment_ends)
+        values = tuple(map(read, items))
+        if any(_has_more(item, pattern) for item in items):
+            self.misread[key] = ",".join(map(_shown, values))
+        return values
 
     def _items(self, key: str, comment_ends: bool) -> list[str]:
         value = self.text(key)

@@ -10,6 +10,7 @@ word; here the size must match the cfg exactly. Tensors are read one at a time: 
 
 from __future__ import annotations
 
+import math
 import os
 import struct
 from collections.abc import Iterator, Sequence
@@ -21,9 +22,15 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from darkprune.darknet.recognise import LOOKED_AT, other_file
 from darkprune.errors import WeightsError
 
 MAX_VERSION = 1_000_000
+#: what is odd about a file whose `WeightsFile.exported` is true
+EXPORTED = (
+    "the header says 0.0.0 but has a 64-bit count of images, as PyTorch exports have: darknet would read every weight "
+    "one place too early; what darkprune writes has a right header"
+)
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,12 @@ def read_header(file: BinaryIO, path: Path) -> Header:
     Raises:
         WeightsError: the file is shorter than a header, or its version makes no sense.
     """
-    data = file.read(20)
+    data = file.read(LOOKED_AT)
+    other = other_file(data)
+    if other is not None:
+        raise WeightsError(f"{path}: is {other}; expected a Darknet .weights file")
+    if data.lstrip()[:1] in (b"[", b"#") and b"[net" in data:
+        raise WeightsError(f"{path}: is a .cfg file; give the cfg first, and then its .weights file")
     if len(data) < 16:
         raise WeightsError(f"{path}: only {len(data)} bytes long, shorter than a header; this is no .weights file")
     major, minor, revision = struct.unpack_from("<iii", data)
@@ -112,7 +124,9 @@ class WeightsFile:
 
     Attributes:
         path: the file.
-        header: its header.
+        header: its header; one of version 0.2.5 where the file's own misleads (`exported`).
+        exported: whether the header says 0.0.0 but `seen` takes 64 bits, as in files written by PyTorch programs; that
+            shows in the size of the file, which is one float more than the cfg needs.
         blobs: (layer, name) -> place in the file.
         size: bytes of the file.
     """
@@ -133,6 +147,12 @@ class WeightsFile:
         try:
             self.header = read_header(self._file, path)
             self.size = os.fstat(self._file.fileno()).st_size
+            needed = 4 * sum(math.prod(shape) for _, _, shape in tensors)
+            version = (self.header.major, self.header.minor, self.header.revision)
+            self.exported = version == (0, 0, 0) and self.size == Header().size + needed
+            if self.exported:
+                (seen,) = struct.unpack("<Q", os.pread(self._file.fileno(), 8, 12))
+                self.header = Header(seen=seen)
             self.blobs: dict[tuple[int, str], StoredBlob] = {}
             offset = self.header.size
             for layer, name, shape in tensors:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from darkprune.darknet.cfg import Cfg, Section, read_cfg
+from darkprune.darknet.cfg import Cfg, excerpt, read_cfg
 from darkprune.darknet.options import INT_MAX, Options
-from darkprune.errors import CfgError, GraphError, UsageError, one_line
+from darkprune.errors import CfgError, DarkpruneError, GraphError, UsageError, one_line
+from darkprune.graph.misread import misread, unknown_section
 from darkprune.layers import INPUT, KINDS, Blob, Feature, Kind, Net
 from darkprune.layers.convolution import Convolutional
 from darkprune.layers.heads import Head
 
+_JOINING = ("route", "shortcut", "sam", "scale_channels")
+_STRIDES = (2, 4, 8, 16, 32, 64, 128)  #: total strides of networks
 MAX_SIDE = 65_536  #: largest width, height or number of channels of an input that is taken seriously
 
 
@@ -194,17 +197,26 @@ def build_graph(cfg: Cfg) -> Graph:
     """
     first = cfg.sections[0]
     if first.name not in ("net", "network"):
-        raise CfgError(f"{cfg.source}:{first.line}: the first section is [{first.name}]; darknet wants [net] there")
+        if "]" in first.name:
+            raise unknown_section(cfg, first)
+        name = excerpt(first.name)[1:-1]
+        raise CfgError(f"{cfg.source}:{first.line}: the first section is [{name}]; darknet wants [net] there")
     net = _read_net(Options(first, cfg.source))
     layers: list[Layer] = []
     warnings: list[str] = []
+    read: list[tuple[Options, Kind]] = []
     for number, section in enumerate(cfg.sections[1:], start=1):
-        layer = _build_layer(cfg, number, section, net, layers)
+        options = Options(section, cfg.source)
+        try:
+            layer = _build_layer(cfg, number, options, net, layers)
+        except GraphError as error:
+            raise GraphError(f"{error}{_next_sizes(cfg, net, number)}") from None
         trouble = layer.kind.trouble(layer.inputs, layer.output)
         if trouble:
             warnings.append(f"layer {layer.index} ({layer.name}, line {layer.line}): {trouble}")
-        warnings.extend(_misread(layer, Options(section, cfg.source)))
         layers.append(layer)
+        read.append((options, layer.kind))
+    warnings += misread(cfg, read)
     if not layers:
         raise CfgError(f"{cfg.source}: has no layer after [{first.name}]")
     if not any(layer.inputs and layer.inputs[0].h > 1 and layer.inputs[0].w > 1 for layer in layers):
@@ -261,12 +273,43 @@ def _read_net(options: Options) -> Net:
     )
 
 
-def _build_layer(cfg: Cfg, number: int, section: Section, net: Net, before: list[Layer]) -> Layer:
-    index = number - 1
-    options = Options(section, cfg.source)
+def _next_sizes(cfg: Cfg, net: Net, failed: int) -> str:
+    """Returns a hint for an error: the next widths and heights with which a section is no trouble; "" if none help.
+
+    Args:
+        cfg: the text.
+        net: its `[net]`.
+        failed: number of the section whose maps do not fit.
+    """
+    section = cfg.sections[failed]
+    width, height = net.input.w, net.input.h
+    if section.name not in _JOINING or not net.input.is_map:
+        return ""
+    for stride in _STRIDES:
+        if width % stride == 0 and height % stride == 0:
+            continue
+        shape = Feature.map(net.input.c, -(-height // stride) * stride, -(-width // stride) * stride)
+        layers: list[Layer] = []
+        try:
+            for number, each in enumerate(cfg.sections[1 : failed + 1], start=1):
+                options = Options(each, cfg.source)
+                layers.append(_build_layer(cfg, number, options, replace(net, input=shape), layers))
+        except DarkpruneError:
+            continue
+        odd = [(name, size) for name, size in (("width", width), ("height", height)) if size % stride]
+        found = [
+            f"{name}={max(1, size // stride) * stride} or {(size // stride + 1) * stride} instead of {size}"
+            for name, size in odd
+        ]
+        return f"; the strides need multiples of {stride}: {', '.join(found)}"
+    return ""
+
+
+def _build_layer(cfg: Cfg, number: int, options: Options, net: Net, before: list[Layer]) -> Layer:
+    index, section = number - 1, options.section
     kind_class = KINDS.get(section.name)
     if kind_class is None:
-        raise CfgError(f"{cfg.source}:{section.line}: unknown section [{section.name}]; {_nearest(section.name)}")
+        raise unknown_section(cfg, section)
     kind = kind_class.read(options)
     sources, references = kind.sources(index), kind.references(index)
     where = f"{cfg.source}:{section.line}: layer {index} ({kind.names[0]})"
@@ -315,21 +358,3 @@ def _check_sharing(where: str, kind: Convolutional, source: Feature, owner: Laye
             f"{where} shares the weights of layer {owner.index} ({owner.name}), "
             "which is no convolution with as many channels, filters, groups and taps"
         )
-
-
-def _misread(layer: Layer, options: Options) -> list[str]:
-    """Lists values that darknet silently reads otherwise than the user meant."""
-    given = options.text("activation")
-    used = getattr(layer.kind, "activation", given)
-    if given and used != given:
-        return [
-            f"layer {layer.index} (line {options.line('activation')}): darknet takes activation '{given}' for {used}"
-        ]
-    return []
-
-
-def _nearest(name: str) -> str:
-    from difflib import get_close_matches
-
-    close = get_close_matches(name, KINDS, n=1)
-    return f"did you mean [{close[0]}]?" if close else "AlexeyAB's darknet does not know it either"

@@ -9,11 +9,13 @@ from typing import BinaryIO, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from darkprune.darknet.weights import Header, WeightsFile, WeightsWriter
+from darkprune.darknet.weights import EXPORTED, Header, WeightsFile, WeightsWriter
 from darkprune.errors import WeightsError
 from darkprune.graph.graph import Graph, Layer, read_graph
+from darkprune.graph.misread import ignored_keys
 from darkprune.layers import Blob
 from darkprune.layers.base import BlobReader
+from darkprune.layers.convolution import BN_EPSILON
 from darkprune.layers.heads import Head
 
 
@@ -183,21 +185,28 @@ class NetworkWriter:
         self._writer.finish()
 
 
-def non_finite_tensors(weights: TensorSource) -> list[str]:
-    """Lists tensors that hold NaN or infinity, with layer and first channel."""
+def broken_tensors(weights: TensorSource) -> list[str]:
+    """Lists tensors that make the network compute NaN, with layer and first channel."""
     found = []
     for layer in weights.graph:
         for blob in layer.stored:
+            is_variance = blob.name.endswith("rolling_variance")
             for first, rows in weights.chunks(layer, blob.name, 1 << 24):
-                bad = ~np.isfinite(rows.reshape(len(rows), -1)).all(axis=1)
+                flat = rows.reshape(len(rows), -1)
+                bad, what = ~np.isfinite(flat).all(axis=1), "holds NaN or infinite values"
+                if is_variance and not bad.any():
+                    bad, what = (flat <= -BN_EPSILON).any(axis=1), "holds negative values"
                 if bad.any():
                     channel = first + int(bad.argmax())
-                    found.append(
-                        f"layer {layer.index} ({layer.name}): {blob.name} holds NaN or infinite values, "
-                        f"first at channel {channel}"
-                    )
+                    found.append(f"layer {layer.index} ({layer.name}): {blob.name} {what}, first at channel {channel}")
                     break
     return found
+
+
+def odd_weights(weights: NetworkWeights) -> list[str]:
+    """Lists what is wrong with weights that fit their cfg: a header that misleads darknet, values that give NaN."""
+    exported = [f"{weights.path}: {EXPORTED}"] if weights.file.exported else []
+    return [*exported, *broken_tensors(weights)]
 
 
 def _is_transposed(header: Header, blob: Blob) -> bool:
@@ -229,6 +238,9 @@ def _hint(graph: Graph, file: WeightsFile) -> str:
         return f"it would fit classes={classes}: take the cfg that it was trained with"
     if file.size == file.header.size:
         return "it holds a header and no weights"
+    cause = ignored_keys(graph.cfg) or _not_loaded(graph, file) or _folded(graph, file)
+    if cause:
+        return cause
     held = [blob.layer for blob in file.blobs.values() if blob.offset + 4 * blob.floats <= file.size]
     starts = {blob.layer: blob.offset for blob in reversed(file.blobs.values())}
     if file.size in starts.values():
@@ -237,6 +249,34 @@ def _hint(graph: Graph, file: WeightsFile) -> str:
             f"({Path(graph.cfg.source).stem}.conv.{held[-1] + 1}), which has no weights for the rest"
         )
     return "take the cfg and the weights of one and the same network"
+
+
+def _not_loaded(graph: Graph, file: WeightsFile) -> str | None:
+    """Says that the cfg leaves out tensors that the file may hold (`dontload`, `dontloadscales`)."""
+    layers = [layer for layer in graph if layer.stored != layer.blobs]
+    if not layers:
+        return None
+    left_out = 4 * sum(blob.count for layer in layers for blob in layer.blobs if blob not in layer.stored)
+    names = ", ".join(str(layer.index) for layer in layers[:3]) + (", …" if len(layers) > 3 else "")
+    text = f"dontload or dontloadscales keeps tensors of layers {names} out of the file"
+    return f"{text}, but it holds them: delete that key" if file.size - file.expected_size == left_out else text
+
+
+def _folded(graph: Graph, file: WeightsFile) -> str | None:
+    """Says that batch normalisation was folded into the filters, where the file is as much shorter."""
+    missing = 4 * sum(
+        blob.count
+        for layer in graph
+        if layer.name == "convolutional"
+        for blob in layer.stored
+        if blob.name in ("scales", "rolling_mean", "rolling_variance")
+    )
+    if not missing or file.expected_size - file.size != missing:
+        return None
+    return (
+        "it was saved after batch normalisation was folded into the filters: take the original, or delete "
+        "batch_normalize=1 from the cfg"
+    )
 
 
 def _fitting_classes(graph: Graph, excess: int) -> int | None:

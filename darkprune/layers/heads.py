@@ -13,6 +13,7 @@ from darkprune.layers.simple import Final
 
 _NO_EMBEDDING = 999_999
 _MAX_CLASSES = 1_000_000
+_TINY_ANCHORS = ((10.0, 14.0), (23.0, 27.0), (37.0, 58.0), (81.0, 82.0), (135.0, 169.0), (344.0, 319.0))
 
 
 @dataclass(frozen=True)
@@ -86,10 +87,23 @@ class Head(Final):
         return source
 
 
-def _anchors(options: Options, num: int) -> tuple[tuple[float, float], ...]:
+def _anchors(options: Options, num: int, *, comment_ends: bool = False) -> tuple[tuple[float, float], ...]:
     """Returns num pairs; darknet fills missing ones with 0.5."""
-    flat = (*options.floats("anchors"), *([0.5] * (2 * num)))
+    flat = (*options.floats("anchors", comment_ends=comment_ends), *([0.5] * (2 * num)))
     return tuple((flat[2 * i], flat[2 * i + 1]) for i in range(num))
+
+
+def _listed(options: Options) -> int:
+    return len(options.floats("anchors", comment_ends=True))
+
+
+def _misfit(listed: int, num: int) -> str | None:
+    """Says what is wrong with a list of anchors that holds another number of values than num pairs."""
+    if listed in (0, 2 * num):
+        return None
+    effect = "takes 0.5 for the missing" if listed < 2 * num else "ignores the rest"
+    cause = "correct num= or anchors= (is a comma missing?)" if listed < 2 * num else "correct num= or anchors="
+    return f"anchors= has {listed} numbers, but num={num} needs {2 * num}: darknet {effect}, OpenCV refuses; {cause}"
 
 
 class MaskedHead(Head):
@@ -98,10 +112,12 @@ class MaskedHead(Head):
     Attributes:
         mask: numbers of the anchors in use.
         all_anchors: width and height of all anchors in network pixels.
+        listed: how many numbers `anchors=` lists.
     """
 
     mask: tuple[int, ...]
     all_anchors: tuple[tuple[float, float], ...]
+    listed: int
 
     @property
     def anchors(self) -> tuple[tuple[float, float], ...]:
@@ -110,11 +126,20 @@ class MaskedHead(Head):
         return tuple(self.all_anchors[index] if 0 <= index < known else (0.5, 0.5) for index in self.mask)
 
     def trouble(self, inputs: Sequence[Feature], output: Feature) -> str | None:
-        """darknet does not check the mask."""
+        """darknet checks neither the mask nor the anchors."""
         known = len(self.all_anchors)
         if all(0 <= index < known for index in self.mask):
-            return None
+            return _misfit(self.listed, known) or self._published_mask()
         return f"darknet reads past its {known} anchors: mask={','.join(map(str, self.mask))} with num={known}"
+
+    def _published_mask(self) -> str | None:
+        """Says that the published yolov3-tiny.cfg does not go with the published weights."""
+        if (self.all_anchors, self.mask, self.classes) != (_TINY_ANCHORS, (0, 1, 2), 80):
+            return None
+        return (
+            "mask=0,1,2 stands in the published yolov3-tiny.cfg, but its published weights were trained with "
+            "mask=1,2,3; with these, set that (COCO: 40.2 instead of 23.8 % mAP@0.5)"
+        )
 
 
 @register
@@ -163,6 +188,7 @@ class Yolo(MaskedHead):
     classes: int
     mask: tuple[int, ...]
     all_anchors: tuple[tuple[float, float], ...]
+    listed: int
     scale_x_y: float
     new_coords: bool
     nms_kind: str
@@ -178,7 +204,8 @@ class Yolo(MaskedHead):
         return cls(
             options.positive("classes", 20, _MAX_CLASSES),
             mask,
-            _anchors(options, num),
+            _anchors(options, num, comment_ends=True),
+            _listed(options),
             options.float("scale_x_y", 1.0),
             options.flag("new_coords"),
             options.text("nms_kind", "default"),
@@ -230,6 +257,7 @@ class GaussianYolo(MaskedHead):
     classes: int
     mask: tuple[int, ...]
     all_anchors: tuple[tuple[float, float], ...]
+    listed: int
     scale_x_y: float
     nms_kind: str
     beta_nms: float
@@ -244,6 +272,7 @@ class GaussianYolo(MaskedHead):
             options.positive("classes", 20, _MAX_CLASSES),
             mask,
             _anchors(options, num),
+            _listed(options),
             options.float("scale_x_y", 1.0),
             options.text("nms_kind", "default"),
             options.float("beta_nms", 0.6),
@@ -284,6 +313,7 @@ class Region(Head):
     coords: int
     num: int
     all_anchors: tuple[tuple[float, float], ...]
+    listed: int
     softmax: bool
     tree: str
 
@@ -296,9 +326,14 @@ class Region(Head):
             options.positive("coords", 4, 4096),
             num,
             _anchors(options, num),
+            _listed(options),
             options.flag("softmax"),
             options.text("tree"),
         )
+
+    def trouble(self, inputs: Sequence[Feature], output: Feature) -> str | None:
+        """darknet does not check the anchors."""
+        return _misfit(self.listed, self.num)
 
     @property
     def anchors(self) -> tuple[tuple[float, float], ...]:

@@ -58,12 +58,13 @@ class OpenCvRunner(Runner):
 
 
 def _correct(graph: Graph, weights: Path, path: Path) -> None:
-    """Copies a weights file with variances that make up for OpenCV's epsilon."""
+    """Copies a weights file with a right header, and variances that make up for OpenCV's epsilon."""
     shutil.copyfile(weights, path)
     with NetworkWeights(graph, weights) as source:
         position = source.header.size
         tensors = [(graph[index], name, 4 * math.prod(shape)) for index, name, shape in stored_tensors(graph)]
         with path.open("r+b") as file:
+            file.write(source.header.encode())
             for layer, name, size in tensors:
                 if name == "rolling_variance":
                     file.seek(position)

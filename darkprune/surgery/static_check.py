@@ -7,7 +7,7 @@ from pathlib import Path
 from darkprune.darknet.cfg import Cfg
 from darkprune.errors import DarkpruneError
 from darkprune.graph.graph import Graph
-from darkprune.graph.weights import TensorSource, non_finite_tensors
+from darkprune.graph.weights import TensorSource, broken_tensors
 from darkprune.runs.digests import digest_of_file
 from darkprune.runs.json_file import read_json
 from darkprune.surgery.apply import Cut, slim_cfg
@@ -38,7 +38,7 @@ def static_problems(
         problems = _wiring_problems(cut.slim, slim.graph)
     else:
         problems += _text_problems(slim_cfg(cut), slim.graph.cfg)
-    problems += non_finite_tensors(slim)
+    problems += broken_tensors(slim)
     if not trained and (original.header.seen, original.header.minor) != (slim.header.seen, slim.header.minor):
         problems.append("the header of the slim weights differs from the original's")
     if report is not None:

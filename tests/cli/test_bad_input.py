@@ -40,7 +40,7 @@ CFGS: dict[str, tuple[bytes | str, str]] = {
     "empty": ("", "has no [section]; this is not a Darknet .cfg"),
     "blank lines": ("\n\n# nothing\n", "has no [section]"),
     "byte order mark": (b"\xef\xbb\xbf" + NET.encode(), ":1: starts with a UTF-8 byte order mark"),
-    "utf-16": ("\ufeff" + NET, "holds binary data"),
+    "utf-16": ("\ufeff" + NET, "is UTF-16 text; save it as UTF-8"),
     "binary": (bytes(range(256)) * 4, "holds binary data"),
     "weights": (b"\0\0\0\0\2\0\0\0\5\0\0\0" + bytes(400), "holds binary data"),
     "key before a section": ("width=8\n" + NET, ":1: text before any [section]: 'width=8'"),
@@ -140,7 +140,7 @@ WEIGHTS = {
     "one float long": "4 bytes are left after the last layer (13)",
     "twice": "bytes are left after the last layer (13)",
     "binary junk": "this is no Darknet .weights file",
-    "text": "this is no Darknet .weights file",
+    "text": "is a .cfg file; give the cfg first",
 }
 
 

@@ -15,7 +15,7 @@ from darkprune.cli.main import main
 from darkprune.darknet.cfg import parse_cfg
 from darkprune.graph.fresh import write_fresh
 from darkprune.graph.graph import build_graph, read_graph
-from darkprune.graph.weights import NetworkWeights, non_finite_tensors
+from darkprune.graph.weights import NetworkWeights, broken_tensors
 from darkprune.runs.digests import digest_of_file
 from darkprune.training.loop.step import Stepper
 from tests.training.tiny import CFG, write_images
@@ -105,7 +105,7 @@ def test_a_run_makes_what_it_says(place: Path, capsys: pytest.CaptureFixture[str
     before, after = read_graph(place / "tiny.cfg"), read_graph(place / "run" / "tiny.cfg")
     assert after.macs < 0.9 * before.macs
     with NetworkWeights(after, place / "run" / "tiny.weights") as weights:
-        assert not non_finite_tensors(weights)
+        assert not broken_tensors(weights)
     assert (place / "run" / "tiny.names").read_text() == "disc\nsquare\n"
     assert (place / "run" / "tiny.onnx").is_file()
     assert compress("--json") == 0
@@ -307,9 +307,7 @@ def test_without_torch_only_the_weights_decide(
     assert "pip install 'darkprune[train]'" in capsys.readouterr().err
 
 
-def test_images_alone_are_divided_and_measured(
-    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_images_alone_are_divided_and_measured(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
     quick = ["distill.iterations=2", "distill.batch=4", "prune.min-channels=2", "distill.no-tensorboard=true"]
     sets = [word for text in quick for word in ("--set", text)]

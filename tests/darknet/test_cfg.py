@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 from pathlib import Path
 
 import pytest
@@ -197,3 +198,34 @@ def test_missing_file_directory_and_huge_file(tmp_path: Path, monkeypatch: pytes
 def test_arbitrary_bytes_are_read_or_refused(data: bytes) -> None:
     with contextlib.suppress(CfgError):
         assert parse_cfg(data.decode("latin-1")).encode() == data
+
+
+@pytest.mark.parametrize("comment", ["# was 64", "; was 64", "// was 64", "#", "  ;  a, b"])
+def test_a_comment_after_a_value_stays_when_the_value_changes(comment: str) -> None:
+    cfg = parse_cfg(f"[net]\n[conv]\nfilters = 32  {comment}\r\nsize=3\n")
+    assert str(cfg.with_values({(1, "filters"): "24"})) == f"[net]\n[conv]\nfilters = 24  {comment}\r\nsize=3\n"
+
+
+def test_commas_of_a_comment_do_not_become_items_of_a_list() -> None:
+    cfg = parse_cfg("[net]\n[route]\nlayers = -1, 5 # a, b\n[route]\nlayers=-2 # one")
+    assert str(cfg.with_values({(1, "layers"): "-1,4"})) == "[net]\n[route]\nlayers = -1,4\n[route]\nlayers=-2 # one"
+    assert str(cfg.with_values({(2, "layers"): "-3"})).endswith("layers=-3 # one")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"[net]\rwidth=8\r[conv]\rfilters=4\r", "lines end in a carriage return alone"),
+        ("\ufeff[net]\nwidth=8\n".encode("utf-16-le"), "is UTF-16 text; save it as UTF-8"),
+        ("[net]\nwidth=8\n".encode("utf-16"), "is UTF-16 text; save it as UTF-8"),
+        ("[net]\nwidth=8\n".encode("utf-16-le"), "is UTF-16 text; save it as UTF-8"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
+        (b"<html><body>404</body></html>", "is a web page"),
+        (gzip.compress(b"[net]"), "is compressed with gzip"),
+    ],
+)
+def test_what_is_no_cfg_is_named(data: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / "x.cfg").write_bytes(data)
+    with pytest.raises(CfgError, match=message) as raised:
+        read_cfg(tmp_path / "x.cfg")
+    assert len(str(raised.value).removeprefix(str(tmp_path))) < 200

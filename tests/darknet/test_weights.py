@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import struct
 from pathlib import Path
@@ -122,8 +123,15 @@ def test_rows_of_another_shape_are_a_bug(shape: tuple[int, ...], first: int) -> 
         (b"", "only 0 bytes long"),
         (b"\0" * 15, "only 15 bytes long"),
         (struct.pack("<iiiI", 0, 2, 5, 0), "shorter than its header of 20"),
-        (b"[net]\nwidth=416\nheight=416\n", "no Darknet .weights file"),
-        (b"PK\3\4" + b"\0" * 40, "no Darknet .weights file"),
+        (b"[net]\nwidth=416\nheight=416\n", "is a .cfg file; give the cfg first"),
+        (b"PK\3\4" + b"\0" * 40, "is a zip archive; unpack it first"),
+        (b"PK\3\4" + b"\0" * 22 + b"\x10\0\0\0archive/data.pkl", "is a PyTorch file"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+            "is a Git LFS pointer.* `git lfs pull`",
+        ),
+        (gzip.compress(b"\0" * 99), "is compressed with gzip; unpack it"),
+        (b"\n<!DOCTYPE html><html><body>Not found</body></html>", r"is a web page \(HTML\)"),
         (struct.pack("<iiiQ", -1, 2, 5, 0), "version -1.2.5"),
     ],
 )
@@ -159,3 +167,16 @@ def test_any_header_is_read_or_refused(data: bytes) -> None:
     except WeightsError:
         return
     assert header.encode() == data[: header.size]
+
+
+def test_a_64_bit_count_under_version_0_is_recognised_by_the_size(tmp_path: Path) -> None:
+    floats = np.arange(sum(int(np.prod(shape)) for _, _, shape in TENSORS), dtype="<f4")
+    path = written(struct.pack("<iiiQ", 0, 0, 0, 6400) + floats.tobytes(), tmp_path)
+    with WeightsFile(path, TENSORS) as file:
+        assert file.exported
+        assert file.header == Header(0, 2, 5, 6400)
+        assert file.size == file.expected_size
+        assert file.read(*TENSORS[0][:2]).ravel()[0] == 0
+    with WeightsFile(written(struct.pack("<iiiI", 0, 0, 0, 6400) + floats.tobytes(), tmp_path), TENSORS) as file:
+        assert not file.exported
+        assert file.header == Header(0, 0, 0, 6400)

@@ -11,7 +11,7 @@ import pytest
 from darkprune.darknet.cfg import parse_cfg
 from darkprune.errors import WeightsError
 from darkprune.graph.graph import Graph, build_graph, read_graph
-from darkprune.graph.weights import NetworkWeights, non_finite_tensors, open_pair, stored_tensors, weights_bytes
+from darkprune.graph.weights import NetworkWeights, broken_tensors, open_pair, stored_tensors, weights_bytes
 from tests.assets import CHECKPOINTS, needs_assets
 
 ROOT = Path(__file__).parents[2]
@@ -169,12 +169,12 @@ def test_nan_and_infinity_are_reported_with_layer_and_channel(tmp_path: Path) ->
     graph = graph_of(TEXT)
     path = write(tmp_path, graph.params)
     with NetworkWeights(graph, path) as weights:
-        assert non_finite_tensors(weights) == []
+        assert broken_tensors(weights) == []
     values = np.arange(graph.params, dtype="<f4")
     values[[6, 7, 16 + 27 * 2 + 5, 124 + 25 + 6 + 4500 * 3]] = [np.nan, np.inf, -np.inf, np.nan]
     path.write_bytes(HEADER + values.tobytes())
     with NetworkWeights(graph, path) as weights:
-        assert non_finite_tensors(weights) == [
+        assert broken_tensors(weights) == [
             "layer 0 (convolutional): scales holds NaN or infinite values, first at channel 2",
             "layer 0 (convolutional): weights holds NaN or infinite values, first at channel 2",
             "layer 3 (connected): weights holds NaN or infinite values, first at channel 3",
@@ -190,4 +190,4 @@ def test_real_checkpoints_open_and_are_finite() -> None:
     for cfg, path in pairs:
         with open_pair(cfg, path) as weights:
             assert weights.file.size == weights.file.expected_size == path.stat().st_size
-            assert non_finite_tensors(weights) == [], path
+            assert broken_tensors(weights) == [], path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,8 @@ def test_published_networks_layer_by_layer(name: str) -> None:
         [[layer.sources, layer.kind] for layer in network]
         for network in (graph, read_graph(TRUTH.parent / f"{published}.cfg"))
     )
+    if name == "yolov3-tiny":  # the published weights were trained with another mask than the published cfg has
+        theirs[23][1] = replace(theirs[23][1], mask=(1, 2, 3))
     assert ours == theirs  # wiring, activations, anchors, masks: everything that matters at inference
 
 

@@ -35,9 +35,9 @@ DEFAULTS: dict[str, tuple[int, dict[str, Any]]] = {
     "softmax": (8, {"groups": 1, "temperature": 1.0, "spatial": False}),
     "cost": (8, {}),
     "contrastive": (8, {"classes": 1000, "yolo_layer": 0}),
-    "yolo": (25, {**HEAD, **NMS, "new_coords": False, "embedding_layer": None}),
-    "Gaussian_yolo": (29, {**HEAD, **NMS, "yolo_point": "center"}),
-    "region": (25, {**HEAD, "coords": 4, "num": 1, "softmax": False, "tree": ""}),
+    "yolo": (25, {**HEAD, **NMS, "listed": 0, "new_coords": False, "embedding_layer": None}),
+    "Gaussian_yolo": (29, {**HEAD, **NMS, "listed": 0, "yolo_point": "center"}),
+    "region": (25, {**HEAD, "listed": 0, "coords": 4, "num": 1, "softmax": False, "tree": ""}),
     "detection": (1, {"classes": 1, "coords": 1, "num": 1, "side": 7, "softmax": False, "sqrt": False}),
     "route layers=-1": (8, {"layers": (-1,), "groups": 1, "group_id": 0}),
     "shortcut from=-1": (

@@ -196,8 +196,6 @@ def report(name: str, network: ReferenceNetwork, differences: list[float]) -> No
         print(f"AGREEMENT {name}\t{kind}\t{difference:.2e}")
 
 
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("folder", sorted(CHECKPOINTS.glob("*")), ids=lambda folder: folder.name)
 def test_checkpoints_agree_with_darknet(folder: Path, tmp_path: Path) -> None:

@@ -122,8 +122,9 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
 def test_a_folder_has_one_lock(tmp_path: Path) -> None:
     with locked(tmp_path / "run"):
         for shared in (False, True):
-            with pytest.raises(OutputError, match="another darkprune is at work in it"), locked(
-                tmp_path / "run", shared
+            with (
+                pytest.raises(OutputError, match="another darkprune is at work in it"),
+                locked(tmp_path / "run", shared),
             ):
                 pass
     shared_twice = locked(tmp_path / "run", shared=True), locked(tmp_path / "run", shared=True)

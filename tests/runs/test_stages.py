@@ -51,9 +51,7 @@ def test_what_is_done_stays_and_what_follows_from_a_change_is_done_again(tmp_pat
     assert "second is gone" in lines(stages, records)[1]
 
 
-def test_an_upgrade_does_everything_again(
-    tmp_path: Path, records: RecordFile, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_upgrade_does_everything_again(tmp_path: Path, records: RecordFile, monkeypatch: pytest.MonkeyPatch) -> None:
     stages = [stage(tmp_path, "first", "text")]
     lines(stages, records)
     origin = module.Origin

@@ -59,9 +59,7 @@ def test_curves_are_pictures(tmp_path: Path) -> None:
     assert target.read_bytes().startswith(b"\x89PNG")
     history = GammaRecord.empty(("g1", "g2"))
     for epoch in range(1, 4):
-        history = history.with_epoch(
-            epoch, [np.linspace(0, 3, 50, dtype=np.float32) / epoch, np.zeros(0, np.float32)]
-        )
+        history = history.with_epoch(epoch, [np.linspace(0, 3, 50, dtype=np.float32) / epoch, np.zeros(0, np.float32)])
     assert history.counts[0].sum(axis=1).tolist() == [50, 0]
     save_figure(gamma_figure(history), tmp_path / "gamma.png")
     assert (tmp_path / "gamma.png").read_bytes().startswith(b"\x89PNG")

@@ -170,9 +170,7 @@ def make_trainer(
         no_tensorboard=True,
     )  # fmt: skip
     parts = settings.subdivisions or graph.net.subdivisions  # two, so that tests see steps of more than one part
-    recipe = recipe or read_recipe(
-        graph, len(images), replace(settings, subdivisions=parts), ranks=ranks.count
-    )
+    recipe = recipe or read_recipe(graph, len(images), replace(settings, subdivisions=parts), ranks=ranks.count)
     plan = BatchPlan(
         batch=recipe.batch,
         parts=recipe.parts,

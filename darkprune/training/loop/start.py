@@ -10,7 +10,7 @@ import torch
 from darkprune.darknet.weights import WeightsFile
 from darkprune.errors import TrainingError, UsageError, WeightsError
 from darkprune.graph.graph import Graph
-from darkprune.graph.weights import NetworkWeights, non_finite_tensors, stored_tensors
+from darkprune.graph.weights import NetworkWeights, broken_tensors, stored_tensors
 from darkprune.network import Network, initialise, load_weights, tensor_of
 
 
@@ -63,7 +63,7 @@ def open_network(graph: Graph, start: Start, device: torch.device) -> Network:
                 load_weights(network, stored)
             else:
                 _load_fitting(network, stored)
-            bad = non_finite_tensors(stored)
+            bad = broken_tensors(stored)
         if bad:
             raise TrainingError(f"{start.weights}: {bad[0]}; training cannot start from it")
     elif start.backbone is not None:
