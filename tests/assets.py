@@ -12,7 +12,10 @@ CHECKPOINTS = ASSETS / "checkpoints"
 IMAGES = ASSETS / "images"
 ZOO = ASSETS / "zoo"
 COCO_VAL = ASSETS / "data" / "coco_val"
+#: small inputs that reproduce public reports
+CASES = ASSETS.parent / "cases"
 BCCD = ASSETS / "data" / "bccd"
 
 ABSENT = "no real networks and images here: tests/README.md says how to get them"
 needs_assets = pytest.mark.skipif(not CHECKPOINTS.is_dir(), reason=ABSENT)
+needs_cases = pytest.mark.skipif(not CASES.is_dir(), reason="the inputs of public reports are not here")

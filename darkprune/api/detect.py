@@ -90,7 +90,7 @@ class DetectResult:
         runner: the program that ran the network.
         images: those that could be read, in order; the frames of a video.
         drawn: files with boxes drawn.
-        warnings: images that were skipped.
+        warnings: what is odd about the pair, and images that were skipped.
     """
 
     runner: str
@@ -151,8 +151,9 @@ def detect(
             folder = stack.enter_context(result_folder(Path(output), inputs, settings.overwrite))
         work = _Work(detector, settings, names, folder, report)
         result = work.video(source) if is_video else work.images(source)
+        warnings = (*pair.warnings(), *result.warnings)
     drawn = tuple(Path(output or "") / path for path in result.drawn)
-    return replace(result, runner=runner, drawn=drawn)
+    return replace(result, runner=runner, drawn=drawn, warnings=warnings)
 
 
 @dataclass(frozen=True)

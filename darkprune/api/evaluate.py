@@ -62,13 +62,14 @@ def evaluate(
         runner, loaded = load_with_any(graph, pair.weights_file, settings.runner, taps=False, order=FAST_FIRST)
         detector = Detector.of(graph, loaded.head_maps)
         figures, found = evaluate_detector(detector, dataset, scoring, loading, progress=report)
+        odd = pair.warnings()
     return replace(
         figures,
         cfg=str(pair.cfg),
         weights=str(pair.weights_file),
         runner=runner,
         data=str(dataset.source),
-        warnings=(*labelled.warnings, *skipped(found.problems, len(dataset))),
+        warnings=(*odd, *labelled.warnings, *skipped(found.problems, len(dataset))),
     )
 
 

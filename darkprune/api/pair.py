@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from darkprune.errors import WeightsError
 from darkprune.graph.graph import Graph, read_graph
-from darkprune.graph.weights import NetworkWeights
+from darkprune.graph.weights import NetworkWeights, odd_weights
 from darkprune.settings import PathLike
 from darkprune.surgery.surgery import Surgery
 from darkprune.zoo import resolve
@@ -61,6 +61,15 @@ class Pair:
             WeightsError: the file does not fit the cfg.
         """
         return NetworkWeights(self.graph, self.weights_file)
+
+    def warnings(self) -> tuple[str, ...]:
+        """Says what is odd about the pair: what darknet reads otherwise than meant, weights that give NaN.
+
+        Raises:
+            WeightsError: the weights do not fit the cfg.
+        """
+        with self.open() as weights:
+            return (*self.graph.warnings, *odd_weights(weights))
 
     def torch(self, device: str = "cpu") -> Module:
         """Returns the network as a torch module with the pair's weights, ready for inference.

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from darkprune.api.pair import Pair
+from darkprune.darknet.input import read_file
 from darkprune.darknet.output import atomic_file, check_folder, result_folder
+from darkprune.graph.classes import MAX_NAMES_BYTES, names_file
 from darkprune.graph.weights import NetworkWeights, TensorSource
 from darkprune.processes import in_background
 from darkprune.progress import Progress, reporting
@@ -68,13 +70,17 @@ def prune(
         weights = pair.open()
         try:
             hashes = in_background(lambda: (digest_of_file(pair.cfg), digest_of_file(pair.weights_file)))
+            odd = in_background(pair.warnings)
             surgery = work.surgery(weights, hashes)
+            surgery = replace(surgery, warnings=(*odd(), *surgery.warnings))
             if output is None:
                 return surgery.with_hashes(*hashes())
             if settings.plan_only:
                 return _write_plan(surgery.with_hashes(*hashes()), Path(output), inputs, settings.overwrite)
             with result_folder(Path(output), inputs, settings.overwrite) as folder:
-                surgery, result = write_result(surgery, folder, hashes=hashes, progress=report)
+                surgery, result = write_result(
+                    surgery, folder, hashes=hashes, class_names=work.class_names(), progress=report
+                )
             return replace(surgery, result=result.moved(Path(output)))
         except BaseException:
             weights.close()
@@ -108,7 +114,8 @@ class _Work:
         self._samples = self._read_samples()
         self._findings: dict[str, object] = {}
         self._measuring: list[str] = []
-        self._warnings = [*pair.graph.warnings, *(self._samples.warnings() if self._samples else ())]
+        self._names: tuple[str, ...] = ()
+        self._warnings = list(self._samples.warnings()) if self._samples else []
 
     def surgery(self, weights: NetworkWeights, hashes: Callable[[], tuple[str, str]]) -> Surgery:
         """Decides, recovers and compares."""
@@ -150,6 +157,18 @@ class _Work:
         held_out = samples.held_out.paths if samples is not None else ()
         return compare(surgery, recovery, labelled, held_out, self._progress)
 
+    def class_names(self) -> bytes | None:
+        """Returns a file with the names of the classes: the one given, that beside the cfg, or the names of the data.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        given = self._settings.names
+        file = Path(given) if given is not None else names_file(self._graph)
+        if file is not None:
+            return read_file(file, MAX_NAMES_BYTES, "a names file")
+        return "".join(f"{name}\n" for name in self._names).encode("utf-8", "surrogateescape") or None
+
     def _read_samples(self) -> Samples | None:
         settings = self._settings
         if settings.images is None:
@@ -186,6 +205,7 @@ class _Work:
 
         labelled = open_labelled(data, split, self._settings.names, heads_of(self._graph)[-1].classes)
         self._measuring += [text for text in labelled.warnings if text not in self._measuring]
+        self._names = labelled.dataset.class_names
         return labelled.dataset
 
     def _adjust(self, ranking: Ranking, selection: Selection) -> tuple[Ranking, Selection]:

@@ -103,6 +103,11 @@ JOBS: Mapping[str, Mapping[str, Command]] = {
             "time a network, or two in turn",
             ("slim/yolov4.cfg slim/yolov4.weights --against yolov4.cfg yolov4.weights",),
         ),
+        "partial": Command(
+            "inspection.partial",
+            "write the first layers alone, to train another network from",
+            ("yolov4.cfg yolov4.weights --layers 137 -o yolov4.conv.137",),
+        ),
         "report": Command(
             "inspection.report", "one HTML page about a run: tables, diagrams, images", ("run/ --data obj.data",)
         ),

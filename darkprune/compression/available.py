@@ -11,12 +11,12 @@ from darkprune.compression.defaults import FEWEST_UNLABELLED
 from darkprune.compression.settings import CompressSettings
 from darkprune.compression.sources import Drawn, Images, Labelled, Written, list_of
 from darkprune.data import read_dataset
-from darkprune.data.class_names import names_file
 from darkprune.data.dataset import Dataset
 from darkprune.data.image_files import divide_images, images_of
 from darkprune.data.labelled import open_labelled
 from darkprune.errors import DataError, UsageError
 from darkprune.evaluation.of_graph import heads_of
+from darkprune.graph.classes import names_file
 from darkprune.graph.graph import Graph
 from darkprune.runs.stages import FileSource
 

@@ -7,14 +7,9 @@ from pathlib import Path
 from darkprune.data.dataset import DataProblem
 from darkprune.data.text_files import read_lines
 from darkprune.errors import DataError
+from darkprune.graph.classes import MAX_NAMES_BYTES, names_file
 from darkprune.graph.graph import Graph
-from darkprune.layers.heads import Head
 from darkprune.settings import PathLike
-from darkprune.zoo import folder
-
-MAX_NAMES_BYTES = 16 << 20
-#: classes of darkprune's own networks -> the file in `cfg/`
-_OWN = {80: "coco.names", 20: "voc.names"}
 
 
 def read_names(path: Path) -> tuple[tuple[str, ...], list[DataProblem]]:
@@ -43,18 +38,6 @@ def read_names(path: Path) -> tuple[tuple[str, ...], list[DataProblem]]:
         if not name
     ]
     return tuple(names), problems
-
-
-def names_file(graph: Graph) -> Path | None:
-    """Finds the names that belong to a network: beside its cfg, or darkprune's own for its own networks."""
-    cfg = Path(graph.cfg.source)
-    beside = cfg.with_suffix(".names")
-    if beside.is_file():
-        return beside
-    counts = {layer.kind.classes for layer in graph.heads if isinstance(layer.kind, Head)}
-    if cfg.parent == folder("cfg") and len(counts) == 1 and counts <= set(_OWN):
-        return cfg.with_name(_OWN[counts.pop()])
-    return None
 
 
 def class_names(given: PathLike | None, graph: Graph) -> tuple[str, ...]:

@@ -1,13 +1,31 @@
-"""The same network for another number of classes: its heads, and the convolutions before them, rewritten."""
+"""The classes of a network: the file of their names, and the same network for another number of them."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 from darkprune.errors import UsageError
 from darkprune.graph.graph import Graph, build_graph
 from darkprune.layers.heads import Head
+from darkprune.zoo import folder
+
+MAX_NAMES_BYTES = 16 << 20
+#: classes of darkprune's own networks -> the file in `cfg/`
+_OWN = {80: "coco.names", 20: "voc.names"}
+
+
+def names_file(graph: Graph) -> Path | None:
+    """Finds the names that belong to a network: beside its cfg, or darkprune's own for its own networks."""
+    cfg = Path(graph.cfg.source)
+    beside = cfg.with_suffix(".names")
+    if beside.is_file():
+        return beside
+    counts = {layer.kind.classes for layer in graph.heads if isinstance(layer.kind, Head)}
+    if cfg.parent == folder("cfg") and len(counts) == 1 and counts <= set(_OWN):
+        return cfg.with_name(_OWN[counts.pop()])
+    return None
 
 
 def with_classes(graph: Graph, classes: int | None) -> Graph:

@@ -35,8 +35,9 @@ BN_EPSILON = 1e-5  #: inside the root, as AlexeyAB's program has it
 
 
 def batch_norm(blob: BlobReader, part: str = "") -> tuple[Floats, Floats]:
-    """Returns (slope, intercept) of a batch normalisation at inference: y = slope·x + intercept."""
-    slope = blob(f"{part}scales") / np.sqrt(np.float64(blob(f"{part}rolling_variance")) + BN_EPSILON)
+    """Returns (slope, intercept) of a batch normalisation at inference: y = slope·x + intercept; NaN for σ² below 0."""
+    with np.errstate(invalid="ignore"):
+        slope = blob(f"{part}scales") / np.sqrt(np.float64(blob(f"{part}rolling_variance")) + BN_EPSILON)
     return slope, blob(f"{part}biases") - slope * blob(f"{part}rolling_mean")
 
 

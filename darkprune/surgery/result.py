@@ -65,7 +65,8 @@ class PruneResult:
         findings: what was measured, by name: curves, latency, recovery, search, comparison.
         warnings: what the user should know.
         inputs: the original's `cfg` and `weights`.
-        outputs: the files written: `cfg`, `weights`, `plan` and `report`; for a plan alone just that.
+        outputs: the files written: `cfg`, `weights`, `plan`, `report`, and `names` where the classes have some; for a
+            plan alone just that.
     """
 
     before: Totals
@@ -155,6 +156,7 @@ def write_result(
     folder: Path,
     *,
     hashes: Callable[[], tuple[str, str]] | None = None,
+    class_names: bytes | None = None,
     progress: Progress = silent,
 ) -> tuple[Surgery, PruneResult]:
     """Fills a folder with slim pair, plan and report.
@@ -164,6 +166,7 @@ def write_result(
         folder: an empty folder, from `darkprune.darknet.output.result_folder`.
         hashes: gives the SHA-256 of the original cfg and weights, where the plan lacks them because they are still
             being computed.
+        class_names: content of a file with the names of the classes, which is put beside the cfg.
         progress: gets an event per layer.
 
     Returns:
@@ -180,8 +183,12 @@ def write_result(
     if hashes is not None:
         surgery = surgery.with_hashes(*hashes())
     paths["plan"].write_text(surgery.plan.dumps(), encoding="utf-8")
-    digests = {"cfg": digest_of_file(paths["cfg"]), "weights": digest(), "plan": digest_of_file(paths["plan"])}
-    outputs = {kind: FileRecord(path, digests[kind]) for kind, path in paths.items()}
+    if class_names is not None:
+        paths["names"] = paths["cfg"].with_suffix(".names")
+        paths["names"].write_bytes(class_names)
+    outputs = {
+        kind: FileRecord(path, digest() if kind == "weights" else digest_of_file(path)) for kind, path in paths.items()
+    }
     result = PruneResult.of(surgery, {**outputs, "report": FileRecord(folder / names.report)}, constants)
     (folder / names.report).write_text(json.dumps(result.report(), indent=1) + "\n", encoding="utf-8")
     return surgery, result

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from darkprune.darknet.output import result_folder
+from darkprune.graph.classes import names_file
 from darkprune.graph.graph import Graph
 from darkprune.graph.stats import Totals, totals
 from darkprune.graph.weights import NetworkWeights, TensorSource
@@ -125,7 +126,7 @@ class Surgery:
         overwrite: bool = False,
         progress: Progress | None = None,
     ) -> PruneResult:
-        """Writes the slim pair, plan.json and report.json into a folder.
+        """Writes the slim pair, plan.json, report.json, and the names that lie beside the original, into a folder.
 
         Args:
             folder: of the result, made whole or not at all.
@@ -138,8 +139,10 @@ class Surgery:
         from darkprune.surgery.result import write_result
 
         inputs = [Path(self.original.graph.cfg.source), self.original.path]
+        file = names_file(self.original.graph)
+        names = None if file is None else file.read_bytes()
         with reporting(progress) as report, result_folder(Path(folder), inputs, overwrite) as filled:
-            return write_result(self, filled, progress=report)[1].moved(Path(folder))
+            return write_result(self, filled, class_names=names, progress=report)[1].moved(Path(folder))
 
     def close(self) -> None:
         """Closes the original's weights file, and removes recovered weights that were not saved."""

@@ -33,7 +33,7 @@ from darkprune.training.loop.hooks import Hook
 from darkprune.training.loop.loop import Trainer
 from darkprune.training.loop.memory import free_memory, parts_that_fit
 from darkprune.training.loop.objective import Objective
-from darkprune.training.loop.start import Start, choose_device, fresh_layers, open_network
+from darkprune.training.loop.start import Start, choose_device, open_network, start_in_words
 from darkprune.training.loop.step import Stepper
 from darkprune.training.loop.validation import Measure, Validation
 from darkprune.training.recipe.recipe import FEWEST_IMAGES, Recipe, read_recipe
@@ -99,7 +99,7 @@ def run_task(task: Task, output: Path, settings: RunSettings, progress: Progress
         recipe = read_recipe(graph, len(data.images), settings, ranks=ranks.count, cuda=device.type == "cuda")
         if settings.subdivisions is None:
             recipe = _within_memory(recipe, graph, folder, ranks, settings.resume, device)
-        warnings = (*data.warnings, *_small_parts(recipe, settings, ranks), *_fresh(task))
+        warnings = (*graph.warnings, *data.warnings, *_small_parts(recipe, settings, ranks), *_fresh(task))
         for line in (*(f"warning: {text}" for text in warnings), f"training: {recipe.batch_in_words}"):
             say(progress, line)
         network = open_network(graph, task.start, device)
@@ -226,9 +226,8 @@ def _small_parts(recipe: Recipe, settings: RunSettings, ranks: Ranks) -> list[st
 
 def _fresh(task: Task) -> list[str]:
     """Returns a warning where layers cannot start from the weights that were given."""
-    layers = [] if task.start.graph is None else fresh_layers(task.graph, task.start.graph)
-    names = ", ".join(map(str, layers))
-    return [f"{task.start.weights}: has other shapes for layers {names}, which start fresh"] if layers else []
+    words = start_in_words(task.graph, task.start)
+    return [] if words is None else [words]
 
 
 def _gradual(network: Network, recipe: Recipe, settings: RunSettings, ranks: Ranks) -> GradualPruning:

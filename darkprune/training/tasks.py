@@ -27,7 +27,7 @@ from darkprune.training.loop.checkpoint import RunFolder
 from darkprune.training.loop.distributed import Ranks
 from darkprune.training.loop.hooks import Hook
 from darkprune.training.loop.objective import DetectionObjective, Objective
-from darkprune.training.loop.start import Start, open_network
+from darkprune.training.loop.start import Start, find_start, open_network
 from darkprune.training.presets import with_preset
 from darkprune.training.recipe.recipe import Recipe
 from darkprune.training.result import TrainResult
@@ -63,6 +63,9 @@ def train_network(
     backbone = Path(settings.backbone) if settings.backbone is not None else None
     if weights is not None and backbone is not None:
         raise UsageError("give WEIGHTS or --backbone, not both")
+    start = Start(backbone=backbone, seed=settings.seed)
+    if weights is not None:
+        start = find_start(graph, weights, stored, settings.seed)
     objective = _objective_of(graph)  # refuses before a folder is made
 
     def hooks(network: Network, recipe: Recipe, folder: RunFolder | None) -> list[Hook]:
@@ -72,9 +75,7 @@ def train_network(
 
     task = Task(
         graph=graph,
-        start=Start(
-            weights=weights, graph=stored if graph is not stored else None, backbone=backbone, seed=settings.seed
-        ),
+        start=start,
         data=data,
         objective=lambda device, ranks: objective,
         hooks=hooks,

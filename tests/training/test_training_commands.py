@@ -16,6 +16,7 @@ from darkprune.cli.compression import distill, train
 from darkprune.cli.flags import read_flags
 from darkprune.errors import DarkpruneError
 from darkprune.graph.graph import read_graph
+from darkprune.graph.partial import write_partial
 from darkprune.graph.weights import NetworkWeights, open_pair
 from darkprune.network import tensor_of
 from darkprune.runs.lock import locked
@@ -251,7 +252,7 @@ def test_heads_are_rewritten_for_other_classes(place: Path, capsys: pytest.Captu
     pair = ["run/tiny.cfg", "run/tiny_final.weights"]
     words = ["--data", "x.data", "-o", "new", "--classes", "3", "--iterations", "1", "--lr", "1e-9", *FAST]
     assert call(train, *pair, *words) == 0
-    assert "other shapes for layers 6, which start fresh" in capsys.readouterr().err
+    assert "is for 2 classes; layers 6 before the heads start fresh" in capsys.readouterr().err
     assert (place / "new" / "tiny.cfg").read_text() == CFG.replace("classes=2", "classes=3").replace(
         "filters=14", "filters=16"
     )
@@ -262,3 +263,32 @@ def test_heads_are_rewritten_for_other_classes(place: Path, capsys: pytest.Captu
         for layer in after.graph.layers[:5]:
             for name in {"weights", "scales", "biases"} & {blob.name for blob in layer.stored}:
                 np.testing.assert_allclose(after.read(layer, name), before.read(layer, name), atol=1e-5)
+
+
+def test_weights_of_other_classes_or_of_the_first_layers_are_taken_over(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The cfg is for other classes already: WEIGHTS are recognised by their size, whole or partial."""
+    call(train, "tiny.cfg", "--data", "x.data", "-o", "run", "--iterations", "1", *FAST)
+    (place / "x.names").write_text("disc\nsquare\nstar\n")
+    (place / "new.cfg").write_text(CFG.replace("classes=2", "classes=3").replace("filters=14", "filters=16"))
+    whole = place / "run" / "tiny_final.weights"
+    with open_pair(place / "tiny.cfg", whole) as weights, (place / "tiny.conv.2").open("wb") as file:
+        write_partial(weights, file, 2)
+    words = ["--data", "x.data", "--iterations", "1", "--lr", "1e-9", *FAST]
+    capsys.readouterr()
+    assert call(train, "new.cfg", whole, "-o", "a", *words) == 0
+    assert "is for 2 classes; layers 6 before the heads start fresh, all others" in capsys.readouterr().err
+    assert call(train, "new.cfg", "tiny.conv.2", "-o", "b", *words) == 0
+    assert "tiny.conv.2: layers 0 to 1 are taken over, layers 2 to 7 start fresh" in capsys.readouterr().err
+    with open_pair(place / "tiny.cfg", whole) as before:
+        for run, same in (("a", [0, 1, 2, 3, 4]), ("b", [0, 1])):
+            with open_pair(place / run / "new.cfg", place / run / "new_final.weights") as after:
+                for index in range(5):
+                    layer = after.graph[index]
+                    if layer.stored:
+                        old, new = before.read(layer, "weights"), after.read(layer, "weights")
+                        assert np.allclose(old, new, atol=1e-5) == (index in same)
+    (place / "odd.weights").write_bytes(whole.read_bytes()[:-40])
+    with pytest.raises(DarkpruneError, match=r"odd.weights: .* bytes, but new.cfg needs"):
+        call(train, "new.cfg", "odd.weights", "-o", "c", *words)

@@ -66,9 +66,7 @@ def _pins(channels: ChannelMap) -> list[JsonObject]:
     return pins
 
 
-def _print(
-    channels: ChannelMap, groups: list[JsonObject], splits: list[JsonObject], pins: list[JsonObject]
-) -> None:
+def _print(channels: ChannelMap, groups: list[JsonObject], splits: list[JsonObject], pins: list[JsonObject]) -> None:
     rows = [
         (
             g["name"],

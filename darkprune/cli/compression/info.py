@@ -11,7 +11,7 @@ from darkprune.errors import OutputError, UsageError
 from darkprune.graph.graph import Graph, read_graph
 from darkprune.graph.groups import PRESETS, divide
 from darkprune.graph.stats import layer_detail, layer_json, totals
-from darkprune.graph.weights import NetworkWeights, broken_tensors
+from darkprune.graph.weights import NetworkWeights, odd_weights
 from darkprune.json_types import JsonObject
 from darkprune.zoo import resolve
 
@@ -42,7 +42,7 @@ def run(args: Namespace) -> int:
             size = head.size
             version = [head.major, head.minor, head.revision]
             header = {"version": version, "seen": head.seen, "bytes": weights.file.size}
-            bad = broken_tensors(weights)
+            bad = odd_weights(weights)
     strict = _strict(graph) if args.strict else None
     if args.html:
         _draw(args, graph)

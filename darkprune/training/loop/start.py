@@ -9,8 +9,11 @@ import torch
 
 from darkprune.darknet.weights import WeightsFile
 from darkprune.errors import TrainingError, UsageError, WeightsError
+from darkprune.graph.classes import with_classes
 from darkprune.graph.graph import Graph
+from darkprune.graph.partial import classes_of_weights, layers_held
 from darkprune.graph.weights import NetworkWeights, broken_tensors, stored_tensors
+from darkprune.layers.heads import Head
 from darkprune.network import Network, initialise, load_weights, tensor_of
 
 
@@ -71,6 +74,51 @@ def open_network(graph: Graph, start: Start, device: torch.device) -> Network:
     return network.to(device)
 
 
+def find_start(graph: Graph, weights: Path, stored: Graph, seed: int) -> Start:
+    """Finds out what a weights file holds: the network, the same one for other classes, or its first layers.
+
+    Args:
+        graph: the network to train.
+        weights: the file.
+        stored: the network that the file should belong to; another than `graph` where this has other classes.
+        seed: of fresh weights.
+
+    Raises:
+        WeightsError: it is none of these.
+    """
+    try:
+        with NetworkWeights(stored, weights):
+            return Start(weights=weights, graph=stored if stored is not graph else None, seed=seed)
+    except WeightsError as error:
+        classes = classes_of_weights(graph, weights)
+        if classes is not None:
+            return Start(weights=weights, graph=with_classes(graph, classes), seed=seed)
+        try:
+            layers_held(graph, weights)
+        except WeightsError:
+            raise error from None
+        return Start(backbone=weights, seed=seed)
+
+
+def start_in_words(graph: Graph, start: Start) -> str | None:
+    """Says what a network takes over from a file that is not its own; None where that is all, or nothing is given."""
+    if start.weights is not None and start.graph is not None:
+        fresh = fresh_layers(graph, start.graph)
+        classes = [head.kind.classes for head in start.graph.heads if isinstance(head.kind, Head)]
+        if not fresh:
+            return None
+        return (
+            f"{start.weights}: is for {classes[-1]} classes; layers {', '.join(map(str, fresh))} before the heads "
+            "start fresh, all others are taken over"
+        )
+    if start.backbone is not None:
+        held = layers_held(graph, start.backbone)
+        if held < len(graph):
+            rest = f"layers {held} to {len(graph) - 1} start fresh"
+            return f"{start.backbone}: layers 0 to {held - 1} are taken over, {rest}"
+    return None
+
+
 def fresh_layers(graph: Graph, stored: Graph) -> list[int]:
     """Returns the layers of a network whose tensors have other shapes than in a stored one with the same layers."""
     return [
@@ -92,17 +140,9 @@ def _load_fitting(network: Network, stored: NetworkWeights) -> None:
 
 def _load_backbone(network: Network, path: Path) -> None:
     """Loads the layers that a partial file holds: it has to end where a layer ends."""
+    held = layers_held(network.graph, path)
     tensors = stored_tensors(network.graph)
-    with WeightsFile(path, tensors) as file:
-        ends = [blob.offset + 4 * blob.floats for blob in file.blobs.values()]
-        held = [place for place, end in zip(tensors, ends, strict=True) if end <= file.size]
-        whole = len(held) == len(tensors) or (bool(held) and tensors[len(held)][0] != held[-1][0])
-        if not held or not whole or ends[len(held) - 1] != file.size:
-            layer = tensors[min(len(held), len(tensors) - 1)][0]
-            raise WeightsError(
-                f"{path}: {file.size} bytes end inside layer {layer} of {network.graph.cfg.source}; "
-                "a partial file has to hold whole layers of the same network"
-            )
-        with torch.no_grad():
-            for layer, name, _ in held:
+    with WeightsFile(path, tensors) as file, torch.no_grad():
+        for layer, name, _ in tensors:
+            if layer < held:
                 tensor_of(network, layer, name).copy_(torch.from_numpy(file.read(layer, name)))
