@@ -14,8 +14,8 @@ from darkprune.comparison.amounts import Amount, size_kind
 from darkprune.errors import UsageError
 from darkprune.graph.weights import NetworkWeights
 from darkprune.selection.budget import Budget
+from darkprune.selection.reach import units_above, units_within
 from darkprune.selection.settings import Recovery, Selection
-from darkprune.selection.unit_budget import units_above, units_within
 from darkprune.settings import nearest
 from darkprune.surgery.units import UnitScorer, score_units
 

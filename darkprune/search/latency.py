@@ -19,7 +19,7 @@ from darkprune.layers.base import Floats
 from darkprune.progress import Progress, Steps, silent, track
 from darkprune.runners.base import LoadedNetwork, load_with_any
 from darkprune.runners.timing import time_alternately
-from darkprune.selection.budget import HIGHEST
+from darkprune.selection.budget import HIGHEST, Place, bisection
 from darkprune.selection.decide import Ranking, decide
 from darkprune.selection.reach import along
 from darkprune.selection.settings import Selection
@@ -157,15 +157,11 @@ def within_latency(
             f"{least.part * clock.original_ms:.2f} ms remain of {clock.original_ms:.2f} ({100 * least.part:.0f} %), "
             f"asked for are {wanted * clock.original_ms:.2f}; lower --min-channels or --round-to, or ask for more"
         )
-    low, high, best = (0.0, 1.0), (HIGHEST, least.part), least
-    while len(clock.trials) < TRIALS and abs(best.part / wanted - 1) > TOLERANCE / 2:
-        trial = clock.trial(_between(low, high, wanted))
-        if trial.part > wanted:
-            low = (trial.ratio, trial.part)
-        else:
-            high = (trial.ratio, trial.part)
-        best = min(best, trial, key=lambda each: abs(each.part / wanted - 1))
-    final = clock.trial(best.ratio)  # the nearest of several noisy ones is biased: measure it again
+    best = Place(HIGHEST, least.part)
+    places = bisection(lambda ratio: clock.trial(ratio).part, wanted, Place(0.0, 1.0), best, _between)
+    while len(clock.trials) < TRIALS and abs(best.left / wanted - 1) > TOLERANCE / 2:
+        best = min(best, next(places), key=lambda place: abs(place.left / wanted - 1))
+    final = clock.trial(best.at)  # the nearest of several noisy ones is biased: measure it again
     found = clock.found(wanted, final)
     if abs(final.part / wanted - 1) > TOLERANCE + min(TOLERANCE, found.noise):
         if found.noise > TOLERANCE:
@@ -180,11 +176,11 @@ def within_latency(
     return clock.at(final.ratio), found
 
 
-def _between(low: tuple[float, float], high: tuple[float, float], wanted: float) -> float:
+def _between(low: Place, high: Place, wanted: float) -> float:
     """Interpolates the ratio, well inside the bracket, whose ends may be off by noise."""
-    span = low[1] - high[1]
-    share = (low[1] - wanted) / span if span > 0 else 0.5
-    return low[0] + (high[0] - low[0]) * min(0.85, max(0.15, share))
+    span = low.left - high.left
+    share = (low.left - wanted) / span if span > 0 else 0.5
+    return low.at + (high.at - low.at) * min(0.85, max(0.15, share))
 
 
 class _Clock:

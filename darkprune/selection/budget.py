@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from darkprune.errors import PlanError, UsageError
 from darkprune.graph.stats import Totals
@@ -16,6 +17,7 @@ UNITS: dict[str, dict[str, float]] = {
     "size": {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9},
 }
 TOLERANCE = 0.01
+STEPS = 23  #: of a bisection: far below one channel
 HIGHEST = 0.999  #: ratio at which every layer is at its floor
 _FEW = 1000  #: a value below it without a unit is a slip, not a network of that size
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*|%)")
@@ -67,7 +69,40 @@ def parse_budget(kind: str, text: str, before: Totals) -> Budget:
     return Budget(kind, target)
 
 
-def nearest_ratio(budget: Budget, measure: Callable[[float], Totals], before: Totals) -> tuple[float, float]:
+class Place(NamedTuple):
+    """A ratio, or another position on a way along which networks get smaller, and what is left there."""
+
+    at: float
+    left: float
+
+
+def _middle(low: Place, high: Place, target: float) -> float:
+    return (low.at + high.at) / 2
+
+
+def bisection(
+    measure: Callable[[float], float],
+    target: float,
+    low: Place,
+    high: Place,
+    between: Callable[[Place, Place, float], float] = _middle,
+) -> Iterator[Place]:
+    """Yields places closer and closer to a target, without end.
+
+    Args:
+        measure: returns what is left at a place; falling.
+        target: what shall be left.
+        low, high: places before and after the target.
+        between: chooses the next place between two, for the target.
+    """
+    while True:
+        at = between(low, high, target)
+        place = Place(at, measure(at))
+        yield place
+        low, high = (place, high) if place.left > target else (low, place)
+
+
+def nearest_ratio(budget: Budget, measure: Callable[[float], Totals], before: Totals) -> Place:
     """Finds the ratio that comes nearest to a budget, by bisection.
 
     Args:
@@ -78,21 +113,23 @@ def nearest_ratio(budget: Budget, measure: Callable[[float], Totals], before: To
     Returns:
         The ratio, and what remains; `HIGHEST` where even that leaves too much.
     """
-    low, high = 0.0, HIGHEST
-    best = (abs(budget.of(before) / budget.target - 1), 0.0, budget.of(before))
-    for step in range(24):
-        ratio = high if step == 0 else (low + high) / 2
-        left = budget.of(measure(ratio))
-        if step == 0 and left > budget.target:
-            return ratio, left
-        best = min(best, (abs(left / budget.target - 1), ratio, left))
-        if best[0] < TOLERANCE / 20:
+
+    def left_at(ratio: float) -> float:
+        return budget.of(measure(ratio))
+
+    def off(place: Place) -> tuple[float, float]:
+        return abs(place.left / budget.target - 1), place.at
+
+    whole, least = Place(0.0, budget.of(before)), Place(HIGHEST, left_at(HIGHEST))
+    if least.left > budget.target:
+        return least
+    best = min(whole, least, key=off)
+    places = bisection(left_at, budget.target, whole, least)
+    for _ in range(STEPS):
+        if off(best)[0] < TOLERANCE / 20:
             break
-        if left > budget.target:
-            low = ratio
-        else:
-            high = ratio
-    return best[1], best[2]
+        best = min(best, next(places), key=off)
+    return best
 
 
 def solve_ratio(budget: Budget, measure: Callable[[float], Totals], before: Totals) -> float:

@@ -26,8 +26,8 @@ from darkprune.graph.weights import open_pair
 from darkprune.runs.record import Input, Origin, Record, StepError, fill_file, fill_folder, read_record
 from darkprune.selection.budget import Budget
 from darkprune.selection.decide import decide, rank
+from darkprune.selection.reach import units_above, units_within
 from darkprune.selection.settings import Selection
-from darkprune.selection.unit_budget import units_above, units_within
 from darkprune.surgery.removed_units import reduced
 from darkprune.surgery.units import choose_units
 from darkprune.zoo import resolve

@@ -8,6 +8,8 @@ every step after it is cheaper.
 
 from __future__ import annotations
 
+from itertools import islice
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -18,7 +20,7 @@ from darkprune.graph.graph import Graph
 from darkprune.graph.stats import count
 from darkprune.layers import Role
 from darkprune.network import Network, tensor_of
-from darkprune.selection.budget import HIGHEST
+from darkprune.selection.budget import HIGHEST, Place, bisection
 from darkprune.selection.decide import Ranking, decide, rank
 from darkprune.surgery.apply import Cut
 from darkprune.surgery.plan import Plan
@@ -147,18 +149,15 @@ class GradualPruning(Hook):
     def _choose(self, stage: Stage) -> Plan:
         """Finds the ratio that leaves what is nearest to a stage's share, by bisection."""
         ranking = self._rank()
-        target = stage.remaining * self.whole
-        low, high = 0.0, HIGHEST
-        best: tuple[float, Plan] | None = None
-        for _ in range(BISECTIONS):
-            ratio = (low + high) / 2
-            decision = self._decide(ranking, ratio)
-            left = _size_after(decision, self.settings.prune_of)
-            if best is None or abs(left - target) < best[0]:
-                best = (abs(left - target), decision.plan)
-            low, high = (ratio, high) if left > target else (low, ratio)
-        assert best is not None
-        return best[1]
+        target, of = stage.remaining * self.whole, self.settings.prune_of
+
+        def left_at(ratio: float) -> float:
+            return _size_after(self._decide(ranking, ratio), of)
+
+        ends = Place(0.0, self.whole), Place(HIGHEST, 0.0)
+        tried = islice(bisection(left_at, target, *ends), BISECTIONS)
+        nearest = min(tried, key=lambda place: abs(place.left - target))
+        return self._decide(ranking, nearest.at).plan
 
     def _rank(self) -> Ranking:
         with as_weights(self.network.graph, self.network.state_dict()) as weights:
