@@ -27,7 +27,7 @@ from darkprune.training.data.examples import ExampleMaker
 from darkprune.training.data.run_data import RunData, open_data
 from darkprune.training.gradual.gradual import GradualPruning
 from darkprune.training.gradual.timetable import make_timetable
-from darkprune.training.loop.checkpoint import STATE, RunFolder
+from darkprune.training.loop.checkpoint import STATE, RunFolder, restoring
 from darkprune.training.loop.distributed import Ranks, join_ranks
 from darkprune.training.loop.hooks import Hook
 from darkprune.training.loop.loop import Trainer
@@ -205,8 +205,9 @@ def _within_memory(
     parts = recipe.parts
     if ranks.first:
         if resume:
-            before = folder.read_state()["identity"]["recipe"]
-            parts = before["parts"] if before["batch"] == recipe.batch else parts
+            with restoring(folder.state):
+                before = folder.read_state()["identity"]["recipe"]
+                parts = before["parts"] if before["batch"] == recipe.batch else parts
         else:
             parts = parts_that_fit(graph, recipe, device, ranks.count)
     return replace(recipe, parts=int(ranks.share(parts)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -288,3 +289,17 @@ def test_states_of_other_versions_are_refused_in_one_line(content: object, messa
     torch.save(content, tmp_path / "state.pt")
     with pytest.raises(TrainingError, match=message):
         RunFolder(tmp_path, "tiny").read_state()
+
+
+@pytest.mark.parametrize("part", ["identity", "step", "network", "optimizer", "ema", "hooks"])
+@pytest.mark.parametrize("value", [None, "x", {"a": 1}])
+def test_states_with_odd_parts_are_refused_in_one_line(
+    part: str, value: object, data: Path, whole: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    state = RunFolder(folder, "tiny").read_state()
+    del state[part]
+    torch.save(state if value is None else {**state, part: value}, folder / "state.pt")
+    with pytest.raises(TrainingError, match=r"is damaged|belongs to a run with other settings"):
+        trainer(data, folder, resume=True, hook=Trap(0, die)).run()

@@ -7,7 +7,8 @@ and takes its place as a whole, and what is read back is tensors and plain value
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -16,7 +17,7 @@ import torch
 from darkprune.darknet.cfg import Cfg
 from darkprune.darknet.output import atomic_file
 from darkprune.darknet.weights import Header
-from darkprune.errors import OutputError, TrainingError
+from darkprune.errors import OutputError, TrainingError, one_line
 from darkprune.graph.graph import Graph
 from darkprune.graph.weights import weights_bytes
 from darkprune.network import Network, save_weights
@@ -129,6 +130,22 @@ class RunFolder:
                 "that version, or start a new run from its _last.weights"
             )
         return state
+
+
+@contextmanager
+def restoring(path: Path) -> Iterator[None]:
+    """Turns what a state with missing or odd parts makes of the code that uses it into one line.
+
+    Raises:
+        TrainingError: the state is damaged.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        reason = one_line(f"{type(error).__name__}: {error}", 120)
+        raise TrainingError(f"{path}: is damaged ({reason}); start anew with --overwrite") from None
 
 
 class _Watched(io.RawIOBase):

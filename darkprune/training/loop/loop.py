@@ -12,7 +12,7 @@ from darkprune.graph.graph import build_graph
 from darkprune.network import Network
 from darkprune.progress import Progress, silent
 from darkprune.training.data.batches import Batch, BatchLoader, died
-from darkprune.training.loop.checkpoint import RunFolder, State, differences
+from darkprune.training.loop.checkpoint import RunFolder, State, differences, restoring
 from darkprune.training.loop.interruption import Interruption
 from darkprune.training.loop.outcome import Outcome
 from darkprune.training.loop.step import Step, Stepper
@@ -235,16 +235,18 @@ class Trainer:
     def _restore(self) -> int:
         """Restores the run in the folder; returns the steps that it has done."""
         state = self.folder.read_state()
-        changed = differences(state["identity"], dict(self.identity))
+        with restoring(self.folder.state):
+            changed = differences(state["identity"], dict(self.identity))
         if changed:
             raise TrainingError(
                 f"{self.folder.state}: belongs to a run with other settings; {'; '.join(changed[:4])}. "
                 "Give the same settings to continue, or start anew with --overwrite"
             )
         own = self.network.graph.cfg
-        text = state.get("cfg", str(own))
-        if text != str(own):
-            self.stepper.use(build_graph(parse_cfg(text, own.source)))
-        self.stepper.load_state_dict(state)
-        self.outcome.best, self.outcome.best_step = state["best"], state["best_step"]
-        return int(state["step"])
+        with restoring(self.folder.state):
+            text = state.get("cfg", str(own))
+            if text != str(own):
+                self.stepper.use(build_graph(parse_cfg(text, own.source)))
+            self.stepper.load_state_dict(state)
+            self.outcome.best, self.outcome.best_step = state["best"], state["best_step"]
+            return int(state["step"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -19,7 +21,8 @@ from darkprune.training.recipe.recipe import Recipe
 #: bytes that a step takes per byte of the maps that it has to keep, measured on five networks (1.3 to 1.6)
 PER_BYTE = 1.7
 MARGIN = 0.8  #: share of the free memory that is planned with
-_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current"))
+_GROUPS = Path("/sys/fs/cgroup")
+_OWN_GROUP = Path("/proc/self/cgroup")
 
 
 def parts_that_fit(graph: Graph, recipe: Recipe, device: torch.device, ranks: int) -> int:
@@ -49,7 +52,7 @@ def parts_that_fit(graph: Graph, recipe: Recipe, device: torch.device, ranks: in
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Returns the free bytes of a GPU, or of this machine within the limits of its container; None if unknown."""
+    """Returns the free bytes of a GPU, or of this machine within the process's limits; None if unknown."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     try:
@@ -57,11 +60,35 @@ def free_memory(device: torch.device) -> int | None:
         free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
     except (OSError, StopIteration, ValueError, IndexError):
         return None
+    return max(0, min([free, *_left_in_groups(), *_left_of_limits()]))
+
+
+def _left_in_groups() -> Iterator[int]:
+    """Yields the bytes left in the process's control group and those around it (containers, slices of systemd)."""
     try:
-        limit, used = (int(path.read_text(encoding="ascii")) for path in _LIMITS)
-    except (OSError, ValueError):  # no container, or one without a limit ("max")
-        return free
-    return min(free, max(0, limit - used))
+        own = next(line[3:] for line in _OWN_GROUP.read_text().splitlines() if line.startswith("0::"))
+    except (OSError, StopIteration):
+        own = "/"
+    folder = _GROUPS / own.strip("/")
+    for place in [folder, *folder.parents]:
+        with suppress(OSError, ValueError, StopIteration):  # no such group, or one without a limit ("max")
+            limit, used = (int((place / name).read_text()) for name in ("memory.max", "memory.current"))
+            stat = (place / "memory.stat").read_text().splitlines()
+            # the system gives these pages of files back when memory is wanted
+            used -= next((int(line.split()[1]) for line in stat if line.startswith("inactive_file ")), 0)
+            yield limit - used
+
+
+def _left_of_limits() -> Iterator[int]:
+    """Yields the bytes left within `ulimit -v` and `ulimit -d`."""
+    with suppress(ImportError, OSError, ValueError, IndexError):
+        import resource
+
+        pages = Path("/proc/self/statm").read_text().split()
+        for kind, column in ((resource.RLIMIT_AS, 0), (resource.RLIMIT_DATA, 5)):
+            limit = resource.getrlimit(kind)[0]
+            if limit != resource.RLIM_INFINITY:
+                yield limit - int(pages[column]) * resource.getpagesize()
 
 
 def is_out_of_memory(error: BaseException) -> bool:
