@@ -25,11 +25,14 @@ from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from fuzz_readers import READERS, Reader
+from fuzz_readers import READERS as FILES
+from fuzz_readers import Reader
+from fuzz_runs import READERS as RUNS
 
 from darkprune.errors import MOST_CHARACTERS, DarkpruneError
 
 SECONDS, MEMORY = 10, 1 << 30  #: what one input may take: processor time, bytes
+READERS = {**FILES, **RUNS}
 WAIT = 60  #: seconds that one input may take on a busy machine
 
 
@@ -179,7 +182,12 @@ def main() -> int:
 
 
 def _named_after(reader: str, paths: Sequence[Path]) -> list[Path]:
-    return [path for path in paths if path.name.partition("-")[0] == reader]
+    """Returns the files of a reader; of two readers of which one's name begins with the other's, the longer counts."""
+
+    def of(path: Path) -> str:
+        return max((name for name in READERS if path.name.startswith(f"{name}-")), key=len, default="")
+
+    return [path for path in paths if of(path) == reader]
 
 
 if __name__ == "__main__":

@@ -150,26 +150,6 @@ def _read_onnx(path: Path) -> Iterable[str]:
     return ()
 
 
-def _read_record(path: Path) -> Iterable[str]:
-    from darkprune.runs.record import read_record
-
-    read_record(path)
-    return ()
-
-
-def _read_manifest(path: Path) -> Iterable[str]:
-    from darkprune.compression.manifest import open_manifest
-
-    open_manifest(path.parent, {})
-    return ()
-
-
-def _read_run(path: Path) -> Iterable[str]:
-    from darkprune.pages.contents import read_contents
-
-    return read_contents(path.parent).problems
-
-
 def _read_kit(path: Path) -> Iterable[str]:
     from darkprune.kit.board.runtime import RuntimeFailure
     from darkprune.kit.board.runtime.model import load_model
@@ -179,6 +159,23 @@ def _read_kit(path: Path) -> Iterable[str]:
     except RuntimeFailure as error:
         return [str(error)]
     return ()
+
+
+def _read_engine(path: Path) -> Iterable[str]:
+    from darkprune.kit.board.runtime import RuntimeFailure
+    from darkprune.kit.board.runtime.metadata import refuse_foreign
+
+    try:
+        refuse_foreign(str(path.with_suffix("")), "10.3.0", "GPU", "8.7")
+    except RuntimeFailure as error:
+        return [str(error)]
+    return ()
+
+
+def _read_names(path: Path) -> Iterable[str]:
+    from darkprune.data.class_names import read_names
+
+    return [str(problem) for problem in read_names(path)[1]]
 
 
 def _read_arguments(path: Path) -> Iterable[str]:
@@ -200,7 +197,7 @@ def _json(value: object) -> bytes:
     return json.dumps(value).encode()
 
 
-def _weights() -> bytes:
+def weights_of_cfg() -> bytes:
     file = io.BytesIO()
     write_fresh(_graph(), file, 0, vary=True)
     return file.getvalue()
@@ -212,7 +209,7 @@ def _plan() -> bytes:
     with tempfile.TemporaryDirectory() as name:
         cfg, weights = Path(name, "x.cfg"), Path(name, "x.weights")
         cfg.write_text(CFG, encoding="utf-8")
-        weights.write_bytes(_weights())
+        weights.write_bytes(weights_of_cfg())
         with closing(prune(Pair(cfg, weights), PruneSettings(ratio=0.5, min_channels=1))) as surgery:
             return surgery.plan.dumps().encode()
 
@@ -233,7 +230,7 @@ def _onnx() -> bytes:
     with tempfile.TemporaryDirectory() as name:
         cfg, weights, out = Path(name, "x.cfg"), Path(name, "x.weights"), Path(name, "x.onnx")
         cfg.write_text(CFG, encoding="utf-8")
-        weights.write_bytes(_weights())
+        weights.write_bytes(weights_of_cfg())
         export(Pair(cfg, weights), out, ExportSettings(static=True))
         return out.read_bytes()
 
@@ -271,12 +268,6 @@ TOML = (
     b"[distill]\nepochs = 60\nlr = 5e-4\n"
 )
 YAML = b"path: .\ntrain: images/train\nval: images/val\nnc: 2\nnames:\n  0: cat\n  1: dog\n"
-RECORD = {
-    "format": "darkprune-record/1", "key": "a" * 64, "origin": {"settings": {}, "inputs": {}, "version": "0.1.0"},
-    "result": {}, "outputs": {}, "done": True, "command": [],
-}  # fmt: skip
-MANIFEST = {"format": "darkprune-run/1", "records": {"a": RECORD}}
-REPORT = {"before": {"params": 1}, "after": {}, "outputs": {}}
 ARGUMENTS = (
     b"prune\nx.cfg\nx.weights\n--ratio\n0.5\n--exclude\n1,2\n-o\nout\n--merge\nvote",
     b"train\nx.cfg\n--data\nd\n-o\no\n--lr\n0.1\n--size\n416x416\n--epochs\n3",
@@ -285,7 +276,7 @@ ARGUMENTS = (
 #: name -> what makes the reader; some of their good files take torch or onnx to make
 READERS: dict[str, Callable[[], Reader]] = {
     "cfg": lambda: Reader("cfg", "x.cfg", [CFG.encode()], _read_cfg, lambda draw: random_cfg(draw, sorted(KINDS))),
-    "weights": lambda: Reader("weights", "x.weights", [_weights()], _read_weights),
+    "weights": lambda: Reader("weights", "x.weights", [weights_of_cfg()], _read_weights),
     "plan": lambda: Reader("plan", "plan.json", [_plan()], _read_plan),
     "toml": lambda: Reader("toml", "run.toml", [TOML], _read_toml),
     "coco": lambda: Reader("coco", "x.json", [_json(COCO)], _read_data),
@@ -299,9 +290,8 @@ READERS: dict[str, Callable[[], Reader]] = {
     "gamma": lambda: Reader("gamma", "gamma.npz", [_gammas()], _read_gammas),
     "state": lambda: Reader("state", "state.pt", [_state()], _read_state),
     "onnx": lambda: Reader("onnx", "x.onnx", [_onnx()], _read_onnx),
-    "record": lambda: Reader("record", "x.json", [_json(RECORD)], _read_record),
-    "manifest": lambda: Reader("manifest", "manifest.json", [_json(MANIFEST)], _read_manifest),
-    "run": lambda: Reader("run", "report.json", [_json(REPORT)], _read_run),
     "kitmodel": lambda: Reader("kitmodel", "model.json", [_json({"format": 1, "name": "x", "onnx": "m"})], _read_kit),
+    "engine": lambda: Reader("engine", "x.engine.json", [_json({"format": 1, "gpu": "x"})], _read_engine),
+    "names": lambda: Reader("names", "x.names", [b"cat\ndog\n"], _read_names),
     "args": lambda: Reader("args", "words", ARGUMENTS, _read_arguments),
 }
