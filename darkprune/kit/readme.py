@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
+from darkprune.kit.board.runtime.build import BuildOptions
 from darkprune.kit.deepstream import CFG_NAME, WEIGHTS_NAME
 from darkprune.kit.deepstream import ONNX_NAME as DEEPSTREAM_ONNX
 from darkprune.kit.schema import ONNX_NAME, KitDescription
@@ -123,15 +124,11 @@ def readme(description: KitDescription, target: Target, files: Collection[str], 
 
 
 def _trtexec(description: KitDescription, target: Target, calibrated: bool) -> str:
-    shape = (description.channels, description.height, description.width)
-    profile = None
-    if description.batch is not None:
-        profile = (description.input_name, [(size, *shape) for size in description.batch])
-    return trtexec_command(
-        target,
-        Path(ONNX_NAME),
-        Path("model.engine"),
+    options = BuildOptions(
         precision=description.precision,
-        calibration_cache=Path("calibration.cache") if calibrated else None,
-        profile=profile,
+        workspace_mb=target.workspace_mb,
+        batch=description.batch,
+        calibration_cache="calibration.cache" if calibrated else "",
     )
+    image = (description.input_name, (description.channels, description.height, description.width))
+    return trtexec_command(target, Path(ONNX_NAME), Path("model.engine"), options, image=image)

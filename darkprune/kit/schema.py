@@ -21,9 +21,8 @@ fixes, else the smallest, usual and largest one.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import darkprune
 from darkprune.errors import ExportError
@@ -31,7 +30,8 @@ from darkprune.evaluation.heads import Head
 from darkprune.evaluation.nms import NMS_THRESHOLD
 from darkprune.evaluation.of_graph import heads_of, input_shape
 from darkprune.graph.graph import Graph
-from darkprune.kit.board.runtime.model import FORMAT
+from darkprune.kit.board.runtime.model import FORMAT, Input, Model, Rules
+from darkprune.kit.board.runtime.model import Head as BoardHead
 from darkprune.targets import PRECISIONS, Target
 
 THRESHOLD = 0.25  #: darknet's own default for `detector test`
@@ -96,60 +96,51 @@ class KitDescription:
             raise ExportError(f"{self.name}: batch {self.batch}: give smallest, usual and largest, 1 or more")
 
     def to_json(self, target: Target, onnx_sha256: str) -> str:
-        """The text of `model.json`.
+        """Returns the text of `model.json`.
 
         Args:
             target: what the kit is for.
             onnx_sha256: hexadecimal hash of the ONNX file, which the scripts check.
         """
         last = self.heads[-1]  # darknet suppresses as the last head says
+        model = Model(
+            onnx=ONNX_NAME,
+            onnx_sha256=onnx_sha256,
+            input=Input(self.input_name, self.width, self.height, self.channels, self.letterbox),
+            heads=[board_head(head, output) for head, output in zip(self.heads, self.outputs, strict=True)],
+            names=list(self.names),
+            detection=Rules(self.threshold, last.nms_kind, self.nms_threshold, last.beta_nms),
+            precision=self.precision,
+            file_precision=self.file_precision,
+            batch=self.batch,
+            workspace_mb=target.workspace_mb,
+        )
         content = {
             "format": FORMAT,
             "name": self.name,
             "made_by": f"darkprune {darkprune.__version__}",
             "target": target.name,
-            "onnx": ONNX_NAME,
-            "onnx_sha256": onnx_sha256,
-            "input": {
-                "name": self.input_name,
-                "width": self.width,
-                "height": self.height,
-                "channels": self.channels,
-                "letterbox": self.letterbox,
-            },
-            "heads": [_head_json(head, output) for head, output in zip(self.heads, self.outputs, strict=True)],
-            "names": list(self.names),
-            "detection": {
-                "threshold": self.threshold,
-                "nms": last.nms_kind,
-                "nms_threshold": self.nms_threshold,
-                "nms_beta": last.beta_nms,
-            },
-            "precision": self.precision,
-            "file_precision": self.file_precision,
-            "batch": None if self.batch is None else list(self.batch),
-            "workspace_mb": target.workspace_mb,
+            **model._asdict(),
+            "input": model.input._asdict(),
+            "heads": [head._asdict() for head in model.heads],
+            "detection": model.detection._asdict(),
         }
         return json.dumps(content, indent=1) + "\n"
 
 
-def describe(
-    graph: Graph, names: Sequence[str], outputs: Sequence[str], name: str = "network", **rest: Any
-) -> KitDescription:
-    """The description of a network whose heads an ONNX file gives as they enter their sections.
+def describe(graph: Graph, names: Sequence[str], outputs: Sequence[str], name: str = "network") -> KitDescription:
+    """Describes a network whose heads an ONNX file gives as they enter their sections.
 
     Args:
         graph: the network.
         names: of the classes.
         outputs: the ONNX file's output per head, in the order of the layers.
         name: how the network is called.
-        rest: further fields of `KitDescription`.
 
     Raises:
         ExportError: names, heads and outputs do not fit together.
         GraphError: the network has no detection head.
     """
-    shape = input_shape(graph)
     return KitDescription(
         name=name,
         width=graph.net.input.w,
@@ -158,19 +149,20 @@ def describe(
         heads=heads_of(graph),
         outputs=tuple(outputs),
         names=tuple(names),
-        **{"letterbox": bool(shape.letterbox), **rest},
+        letterbox=bool(input_shape(graph).letterbox),
     )
 
 
-def _head_json(head: Head, output: str) -> Mapping[str, Any]:
-    return {
-        "output": output,
-        "kind": head.kind,
-        "classes": head.classes,
-        "anchors": [list(anchor) for anchor in head.anchors],
-        "scale_x_y": head.scale_x_y,
-        "new_coords": head.new_coords,
-        "coords": head.coords,
-        "softmax": head.softmax,
-        "yolo_point": head.yolo_point,
-    }
+def board_head(head: Head, output: str) -> BoardHead:
+    """Describes a head that reads the output of that name."""
+    return BoardHead(
+        output=output,
+        kind=head.kind,
+        classes=head.classes,
+        anchors=[list(anchor) for anchor in head.anchors],
+        scale_x_y=head.scale_x_y,
+        new_coords=head.new_coords,
+        coords=head.coords,
+        softmax=head.softmax,
+        yolo_point=head.yolo_point,
+    )

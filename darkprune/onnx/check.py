@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from darkprune.errors import ExportError
+from darkprune.evaluation.heads import decode
+from darkprune.evaluation.of_graph import heads_of
 from darkprune.graph.graph import Graph
-from darkprune.onnx.expect import expected_boxes
 from darkprune.onnx.network import OnnxNetwork
 from darkprune.onnx.nodes.layer_writer import layer_name
 from darkprune.onnx.nodes.outputs import Suppression
@@ -26,6 +27,7 @@ from darkprune.onnx.suppression import suppression_fault
 Floats = NDArray[np.float32]
 #: takes images (b, c, h, w) in 0…1; gives per head the map that it takes, or a classifier's output
 Reference = Callable[[Floats], Sequence[Floats]]
+_EVERYTHING = -1.0  #: a threshold that every score is above
 TOLERANCE = 1e-4  #: relative, FP32; the order of sums differs between programs
 
 
@@ -132,6 +134,26 @@ def verify_onnx(path: Path, graph: Graph, reference: Reference, images: Floats) 
     spans = {"scores": 1.0, "classes": 1.0}
     deviations = {name: deviation(got[name], want, spans.get(name, 1e-30)) for name, want in expected.items()}
     return Agreement(deviations, allowed, fault=fault)
+
+
+def expected_boxes(graph: Graph, maps: Sequence[Floats], *, pixels: bool) -> tuple[Floats, Floats]:
+    """Decodes a reference's maps.
+
+    Args:
+        graph: the network.
+        maps: per head the map (b, c, h, w) that it takes.
+        pixels: boxes in pixels of the network's input; else relative to it, 0 to 1.
+
+    Returns:
+        Boxes (b, n, 4) as x1, y1, x2, y2 and scores (b, n, classes), in darknet's order.
+    """
+    images = len(maps[0])
+    everything = decode(heads_of(graph), maps, _EVERYTHING)
+    half = everything.boxes[:, 2:] / 2
+    boxes = np.concatenate([everything.boxes[:, :2] - half, everything.boxes[:, :2] + half], axis=1)
+    boxes = boxes.reshape(images, -1, 4)
+    size = (graph.net.input.w, graph.net.input.h) if pixels else (1, 1)
+    return boxes * np.tile(np.array(size, np.float32), 2), everything.scores.reshape(images, boxes.shape[1], -1)
 
 
 def deviation(ours: Floats, theirs: Floats, least: float = 1e-30) -> float:

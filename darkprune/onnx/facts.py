@@ -29,7 +29,7 @@ from darkprune.layers.heads import GaussianYolo, Head, Region, Yolo
 from darkprune.onnx.nodes.builder import INPUT_NAME
 from darkprune.onnx.options import ExportOptions
 
-_DEFAULTS: dict[str, Any] = {
+_DEFAULTS: dict[str, object] = {
     "scale_x_y": 1.0,
     "new_coords": False,
     "coords": 4,
@@ -86,7 +86,7 @@ def has_tree(graph: Graph) -> bool:
     return any(isinstance(layer.kind, Region) and layer.kind.tree for layer in graph.heads)
 
 
-def last_suppression(graph: Graph) -> dict[str, Any]:
+def last_suppression(graph: Graph) -> dict[str, str | float]:
     """Returns `nms` and `nms_beta` of the last head, which decides in darknet."""
     kind: Head | None = next((layer.kind for layer in reversed(graph.heads) if isinstance(layer.kind, Head)), None)
     if isinstance(kind, Yolo | GaussianYolo):
@@ -119,7 +119,7 @@ def read_facts(model: onnx.ModelProto, source: str) -> dict[str, Any]:
         raise ExportError(f"{source}: its metadata are damaged; export it again") from None
 
 
-def _head_facts(kind: Head, output: str) -> dict[str, Any]:
+def _head_facts(kind: Head, output: str) -> dict[str, object]:
     """Describes a head in the words of `darkprune.evaluation.Head`."""
     values = {key: getattr(kind, key, default) for key, default in _DEFAULTS.items()}
     return {"output": output, "kind": kind.names[0], "classes": kind.classes, "anchors": kind.anchors, **values}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import onnx
@@ -12,7 +11,7 @@ from onnx import TensorProto, helper
 
 from darkprune.errors import ExportError
 from darkprune.onnx.facts import set_facts
-from darkprune.onnx.nodes.builder import Constant
+from darkprune.onnx.nodes.builder import Array, Constant
 from darkprune.onnx.nodes.outputs import Output
 
 MAX_PROTO = 2**31 - 1  #: protobuf reads no larger message
@@ -104,7 +103,7 @@ def tensor_of(name: str, constant: Constant) -> TensorProto:
     return tensor
 
 
-def values_of(name: str, constant: Constant) -> np.ndarray[Any, np.dtype[Any]]:
+def values_of(name: str, constant: Constant) -> Array:
     """Makes a constant's values: contiguous, little endian, as a file holds them.
 
     Raises:
@@ -116,6 +115,6 @@ def values_of(name: str, constant: Constant) -> np.ndarray[Any, np.dtype[Any]]:
     return values
 
 
-def _extremes(values: np.ndarray[Any, np.dtype[Any]]) -> np.ndarray[Any, np.dtype[Any]]:
+def _extremes(values: Array) -> Array:
     """NaN and infinities survive in minimum and maximum, which need no second array."""
     return np.array([values.min(), values.max()]) if values.size else np.zeros(1)

@@ -12,11 +12,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import darkprune
 from darkprune.errors import ExportError, OutputError
-from darkprune.kit.board.runtime import RuntimeFailure, metadata
+from darkprune.kit.board.runtime import RuntimeFailure, TensorRT, metadata
 from darkprune.kit.board.runtime import build as building
 from darkprune.kit.board.runtime.build import BuildOptions
 from darkprune.kit.board.runtime.command import import_tensorrt
@@ -50,7 +49,7 @@ class BuiltEngine:
     """
 
     path: Path
-    facts: Mapping[str, Any]
+    facts: Mapping[str, object]
     layers: Sequence[Mapping[str, str]]
     remarks: tuple[str, ...]
     seconds: float
@@ -132,7 +131,7 @@ def build(
     return BuiltEngine(engine_path, facts, result.layers, tuple(result.remarks), result.seconds)
 
 
-def _build_portable(trt: Any, onnx_path: Path, options: BuildOptions, progress: Progress) -> building.BuildResult:
+def _build_portable(trt: TensorRT, onnx_path: Path, options: BuildOptions, progress: Progress) -> building.BuildResult:
     """Builds an engine for a range of GPUs; its layers are the kernels that the log describes."""
     made = building.serialize(trt, None, str(onnx_path), options, None, lambda line: say(progress, line), detailed=True)
     layers = [
@@ -173,19 +172,11 @@ def _check_output(engine_path: Path, overwrite: bool) -> None:
         raise OutputError(f"{engine_path}: cannot be written, {folder} is no folder to write to")
 
 
-def _tensorrt(onnx_path: Path, engine_path: Path, options: BuildOptions, place: Target) -> Any:
+def _tensorrt(onnx_path: Path, engine_path: Path, options: BuildOptions, place: Target) -> TensorRT:
     try:
         return import_tensorrt()
     except RuntimeFailure:
         if not place.tensorrt:
             raise ExportError(f"target {place.name!r}: has no TensorRT, there is no engine to build") from None
-        command = trtexec_command(
-            place,
-            onnx_path,
-            engine_path,
-            precision=options.precision,
-            workspace_mb=options.workspace_mb,
-            calibration_cache=Path(options.calibration_cache) if options.calibration_cache else None,
-            timing_cache=Path(options.timing_cache) if options.timing_cache else None,
-        )
+        command = trtexec_command(place, onnx_path, engine_path, options)
         raise ExportError(f"tensorrt is not installed here; on {place.boards} run: {command}") from None

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import onnx
@@ -34,10 +34,42 @@ _TO_INT64 = {"NonMaxSuppression", "Shape"}
 _DOMAINS = ("", "ai.onnx")
 
 
+class OperatorRow(TypedDict, total=False):
+    """What a parser takes of an operator; see `about` in `operators.json`."""
+
+    types: list[str]
+    constant: list[int]
+    dequantized: list[int]
+
+
+class Table(TypedDict):
+    """The operators of a generation."""
+
+    operators: dict[str, OperatorRow]
+
+
+class Plugin(TypedDict):
+    """A plugin that the parser finds by its operator's name."""
+
+    attributes: list[str]
+    attributes_since: dict[str, str]
+    types: list[str]
+    outputs: list[str]
+
+
+class OperatorFacts(TypedDict):
+    """The content of `operators.json`."""
+
+    data_inputs: dict[str, list[int]]
+    resize: dict[str, list[str]]
+    plugins: dict[str, Plugin]
+    tables: dict[str, Table]
+
+
 @lru_cache(maxsize=1)
-def operator_facts() -> dict[str, Any]:
+def operator_facts() -> OperatorFacts:
     """Returns the content of `operators.json`; see its `about`."""
-    facts: dict[str, Any] = json.loads((Path(__file__).with_name("operators.json")).read_text(encoding="utf-8"))
+    facts: OperatorFacts = json.loads((Path(__file__).with_name("operators.json")).read_text(encoding="utf-8"))
     return facts
 
 
@@ -128,7 +160,7 @@ def _constant_type(node: onnx.NodeProto) -> str:
     return "other"
 
 
-def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
+def _attribute(node: onnx.NodeProto, name: str, default: object) -> Any:
     for attribute in node.attribute:
         if attribute.name == name:
             return helper.get_attribute_value(attribute)
@@ -165,7 +197,7 @@ class _Parser:
         self.place = place
         self.graph = graph
         self.types = types
-        self.table: Mapping[str, Any] = operator_facts()["tables"][generation]["operators"]
+        self.table = operator_facts()["tables"][generation]["operators"]
         self.tensors = {item.name: item for item in graph.initializer}
         self.constants = set(self.tensors) | {
             name for node in graph.node if node.op_type == "Constant" for name in node.output
@@ -216,7 +248,7 @@ class _Parser:
             if kind and kind not in allowed:
                 yield f"{self.name} does not take {kind} there ({name!r}), only {', '.join(allowed)}"
 
-    def _plugin(self, node: onnx.NodeProto, facts: Mapping[str, Any]) -> Iterator[str]:
+    def _plugin(self, node: onnx.NodeProto, facts: Plugin) -> Iterator[str]:
         since = facts["attributes_since"]
         known = set(facts["attributes"])
         known |= {key for key, version in since.items() if tuple(map(int, version.split("."))) <= self.version}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -46,7 +45,7 @@ class Engine:
         self.name: str = self._session.inputs[0].name
         self.shape: tuple[int, ...] = self._session.inputs[0].shape
         self.outputs = {tensor.name: tensor.shape for tensor in self._session.outputs}
-        self.facts: Mapping[str, Any] = self._session.facts or {}
+        self.facts: Mapping[str, object] = self._session.facts or {}
 
     def run(self, images: Floats) -> dict[str, Floats]:
         """Compute the outputs; they are overwritten by the next `run`.

@@ -19,7 +19,9 @@ from conftest import GENERATIONS, Machine, write_kit
 from darkprune.data import images
 from darkprune.evaluation import heads as evaluation_heads
 from darkprune.evaluation import nms as evaluation_nms
-from darkprune.kit.board.runtime.sources import Camera, csi_pipeline
+from darkprune.kit.board.runtime import RuntimeFailure
+from darkprune.kit.board.runtime.model import load_model
+from darkprune.kit.board.runtime.pictures import Camera, csi_pipeline
 from tests.engines.models import HEADS, OUTPUTS, SIZE, description
 
 Make = Callable[..., Path]
@@ -344,6 +346,21 @@ class TestFailures:
             code, _, err = run(kit / "build_engine.py")
             assert code == 1
             assert reason in err
+        whole = json.loads(text)
+        inner = [(key,) for key in whole if key not in ("name", "made_by", "target", "format", "batch")]
+        inner += [("input", key) for key in whole["input"]] + [("detection", key) for key in whole["detection"]]
+        inner += [("heads", 0, key) for key in whole["heads"][0]]
+        for *path, key in inner:
+            for damage in (None, {}, [[]], -1):
+                damaged = part = json.loads(text)
+                for step in path:
+                    part = part[step]
+                part[key] = damage
+                if damage == -1 and key in ("threshold", "nms_threshold", "nms_beta", "scale_x_y"):
+                    continue  # a number all the same
+                (kit / "model.json").write_text(json.dumps(damaged))
+                with pytest.raises(RuntimeFailure, match=r"model\.json: .*copy the kit again$"):
+                    load_model(str(kit))
         (kit / "model.json").unlink()
         assert "model.json: cannot be read" in run(kit / "build_engine.py")[2]
 

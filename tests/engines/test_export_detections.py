@@ -21,8 +21,8 @@ from darkprune.kit.board.runtime.detections import (
     suppress,
     undo_letterbox,
 )
-from darkprune.kit.board.runtime.image import letterbox_box, read_image, to_input
-from darkprune.kit.schema import _head_json
+from darkprune.kit.board.runtime.pictures import letterbox_box, read_image, to_input
+from darkprune.kit.schema import board_head
 
 NET = (96, 64)
 ANCHORS = ((10.0, 13.0), (33.0, 23.0), (62.0, 45.0))
@@ -133,7 +133,7 @@ def test_decoding_against_a_loop(name: str) -> None:
     head = HEADS[name]
     output = raw_output(head)
     with np.errstate(all="ignore"):
-        found = decode_head(dict(_head_json(head, "o")), output, NET, THRESHOLD)
+        found = decode_head(board_head(head, "o"), output, NET, THRESHOLD)
     alive = found.scores.max(axis=1) > 0
     wanted = loop_decode(head, output)
     assert len(wanted) > 3
@@ -147,7 +147,7 @@ def test_decoding_is_that_of_the_evaluation_bit_for_bit(name: str) -> None:
     batch = np.stack([raw_output(head, seed) for seed in (1, 2)])
     wanted = evaluation_heads.decode([head], [batch], THRESHOLD)
     for index in (0, 1):
-        found = decode([dict(_head_json(head, "o"))], {"o": batch}, NET, THRESHOLD, index)
+        found = decode([board_head(head, "o")], {"o": batch}, NET, THRESHOLD, index)
         mine = wanted.image == index
         live = wanted.scores[mine].any(axis=1)
         here = found.scores.any(axis=1)
@@ -203,7 +203,7 @@ def test_empty_and_degenerate_boxes() -> None:
 
 
 def test_an_output_that_does_not_fit_its_head() -> None:
-    head = dict(_head_json(HEADS["yolo"], "o"))
+    head = board_head(HEADS["yolo"], "o")
     with pytest.raises(RuntimeFailure, match="output o: the engine does not have it"):
         decode([head], {}, NET, 0.5)
     with pytest.raises(RuntimeFailure, match="needs 24 channels"):

@@ -23,7 +23,6 @@ from darkprune.errors import ExportError, OutputError
 from darkprune.evaluation.heads import Head
 from darkprune.graph.graph import read_graph
 from darkprune.kit.board.runtime.compare import load_reference
-from darkprune.kit.board.runtime.model import load_model
 from darkprune.kit.schema import describe
 from darkprune.kit.writer import WrittenKit
 from tests.engines.models import CLASSES, HEADS, OUTPUTS, SIZE, description, network
@@ -90,7 +89,7 @@ def test_files_of_a_kit(kit: WrittenKit, onnx_file: Make) -> None:
 
 
 def test_description(kit: WrittenKit) -> None:
-    model = load_model(str(kit.folder))
+    model = json.loads((kit.folder / "model.json").read_text())
     assert model == {
         "format": 1,
         "name": "tiny",
@@ -279,7 +278,7 @@ def test_describe_reads_a_graph(tmp_path: Path) -> None:
     text += "[yolo]\nclasses=3\nnum=2\nmask=0,1\nanchors=1,2,3,4\nnms_kind=diounms\nbeta_nms=0.7\nnew_coords=1\n"
     (tmp_path / "net.cfg").write_text(text)
     graph = read_graph(tmp_path / "net.cfg")
-    told = describe(graph, ["a", "b", "c"], ["head_1"], "net", threshold=0.1)
+    told = replace(describe(graph, ["a", "b", "c"], ["head_1"], "net"), threshold=0.1)
     assert (told.width, told.height, told.letterbox, told.threshold) == (64, 32, True, 0.1)
     assert told.heads[0].anchors == ((1.0, 2.0), (3.0, 4.0))
     assert told.heads[0].new_coords

@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 
 from darkprune.errors import ExportError
+from darkprune.kit.board.runtime.build import BuildOptions
 from darkprune.targets import PRECISIONS, target, targets
 from darkprune.tensorrt.operators import operator_facts
 from darkprune.tensorrt.trtexec import trtexec_command
 
 ONNX, ENGINE = Path("a.onnx"), Path("a.engine")
+IMAGE = ("input", (3, 416, 416))
 
 
 def test_every_target_is_complete() -> None:
@@ -26,17 +28,18 @@ def test_every_target_is_complete() -> None:
 
 
 def test_command_of_each_generation() -> None:
-    def command(name: str, **more: object) -> str:
-        return trtexec_command(target(name), ONNX, ENGINE, **more)  # type: ignore[arg-type]
+    def command(name: str, generation: str | None = None, **more: object) -> str:
+        options = BuildOptions(**{"workspace_mb": target(name).workspace_mb, **more})  # type: ignore[arg-type]
+        return trtexec_command(target(name), ONNX, ENGINE, options, generation=generation)
 
     assert command("jetson-nano", precision="fp16") == (
         "/usr/src/tensorrt/bin/trtexec --onnx=a.onnx --saveEngine=a.engine --workspace=512 --fp16 --buildOnly"
     )
-    assert command("xavier", precision="int8", calibration_cache=Path("c"), generation="8.5") == (
+    assert command("xavier", precision="int8", calibration_cache="c", generation="8.5") == (
         "/usr/src/tensorrt/bin/trtexec --onnx=a.onnx --saveEngine=a.engine --memPoolSize=workspace:2048 "
         "--fp16 --int8 --calib=c --buildOnly"
     )
-    assert command("orin", workspace_mb=100, timing_cache=Path("t")) == (
+    assert command("orin", workspace_mb=100, timing_cache="t") == (
         "/usr/src/tensorrt/bin/trtexec --onnx=a.onnx --saveEngine=a.engine --memPoolSize=workspace:100 "
         "--timingCacheFile=t --skipInference"
     )
@@ -47,19 +50,16 @@ def test_command_of_each_generation() -> None:
 
 
 def test_command_of_tensorrt_for_rtx() -> None:
-    shapes = ("input", [(n, 3, 416, 416) for n in (1, 4, 8)])
-    text = trtexec_command(target("rtx"), ONNX, ENGINE, precision="fp16", profile=shapes)
+    text = trtexec_command(target("rtx"), ONNX, ENGINE, BuildOptions("fp16", batch=(1, 4, 8)), image=IMAGE)
     assert text.startswith("tensorrt_rtx --onnx=a.onnx --saveEngine=a.engine --minShapes=input:1x3x416x416 ")
 
 
 def test_command_with_an_open_batch_and_awkward_names() -> None:
-    text = trtexec_command(
-        target("orin"), Path("my net.onnx"), ENGINE, profile=("input", [(n, 3, 416, 416) for n in (1, 4, 8)])
-    )
+    text = trtexec_command(target("orin"), Path("my net.onnx"), ENGINE, BuildOptions(batch=(1, 4, 8)), image=IMAGE)
     assert "'--onnx=my net.onnx'" in text
     assert "--minShapes=input:1x3x416x416 --optShapes=input:4x3x416x416 --maxShapes=input:8x3x416x416" in text
 
 
 def test_no_command_without_tensorrt() -> None:
     with pytest.raises(ExportError, match="no engine to build"):
-        trtexec_command(target("onnxruntime"), ONNX, ENGINE)
+        trtexec_command(target("onnxruntime"), ONNX, ENGINE, BuildOptions())

@@ -81,13 +81,13 @@ class EngineResult:
     """
 
     engine: Path
-    facts: Mapping[str, Any]
+    facts: Mapping[str, object]
     summary: tuple[str, ...]
     seconds: float
     agreement: Agreement
     warnings: tuple[str, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Returns the result as JSON values."""
         return {
             "engine": str(self.engine),

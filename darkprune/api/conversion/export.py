@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from darkprune.api.origin import files_of, names_of, original_of, plan_hash
 from darkprune.api.pair import Network, on_disk
@@ -181,7 +180,7 @@ class ExportResult:
         """What a user should know of the file."""
         return (*self.file.remarks, *self.data_warnings, *(self.plans.warnings if self.plans is not None else ()))
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Returns the result as JSON values."""
         file = self.file
         return {

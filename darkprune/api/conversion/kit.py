@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from darkprune.api.conversion.export import ExportResult, PrecisionSettings
 from darkprune.api.origin import files_of, names_of, original_of, plan_hash
@@ -85,7 +84,7 @@ class KitResult:
     onnx: ExportResult
     warnings: tuple[str, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Returns the result as JSON values."""
         return {
             "kit": str(self.kit),
@@ -149,11 +148,8 @@ def write_kit(
             planned = PlannedNetwork(graph, options, how, settings.left_out)
             written_so = parts.onnx if how == in_file else None
             plans = compare_plans(planned, written_so, original_of(network, settings.size), report)
-        description = describe(
-            graph,
-            names,
-            list(file.outputs),
-            pair.cfg.stem,
+        description = replace(
+            describe(graph, names, list(file.outputs), pair.cfg.stem),
             threshold=settings.thresh,
             nms_threshold=settings.nms,
             precision=wanted,

@@ -33,7 +33,8 @@ def _print(result: EngineResult) -> None:
         print(line)
     where = "for RTX {} for {}" if facts.get("portable") else "{} on {}"
     built = "TensorRT " + where.format(facts["tensorrt"], facts["gpu"])
-    print(f"\n{built}, {facts['file_precision'].upper()} file, {facts['precision'].upper()}, {result.seconds:.0f} s")
+    in_file, precision = (str(facts[key]).upper() for key in ("file_precision", "precision"))
+    print(f"\n{built}, {in_file} file, {precision}, {result.seconds:.0f} s")
     if result.agreement.skipped:
         print(f"not compared: {result.agreement.skipped}")
     for name, value in result.agreement.deviations.items():

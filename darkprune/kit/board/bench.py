@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import time
-from typing import Any, Callable, Dict, List
+from typing import Callable, Dict, List
 
 import numpy as np
 
@@ -18,13 +18,13 @@ from darkprune.kit.board.runtime.command import open_kit_engine, run
 from darkprune.kit.board.runtime.compare import reference_input
 from darkprune.kit.board.runtime.detector import Detector
 from darkprune.kit.board.runtime.files import check_file, write_atomic
-from darkprune.kit.board.runtime.image import read_image
 from darkprune.kit.board.runtime.model import load_model
+from darkprune.kit.board.runtime.pictures import read_image
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
-def measure(step: Callable[[], Any], warmup: int, runs: int) -> List[float]:
+def measure(step: Callable[[], object], warmup: int, runs: int) -> List[float]:
     """Milliseconds of each of `runs` calls, after `warmup` calls that do not count."""
     for _ in range(warmup):
         step()
@@ -65,21 +65,19 @@ def main() -> int:
     tensor = session.inputs[0]
     batch = tensor.shape[0] if tensor.shape[0] > 0 else arguments.batch
     feeds = {tensor.name: reference_input((batch, *tensor.shape[1:]))}
-    report: Dict[str, Any] = {
-        "batch": batch,
-        "engine": summary(measure(lambda: session.run(feeds), arguments.warmup, arguments.runs), batch),
-    }
+    times = {"engine": summary(measure(lambda: session.run(feeds), arguments.warmup, arguments.runs), batch)}
+    report: Dict[str, object] = {"batch": batch}
     if session.facts is not None:
         report.update({key: session.facts[key] for key in ("tensorrt", "gpu", "precision") if key in session.facts})
     if arguments.image:
-        image = read_image(arguments.image, model["input"]["channels"])
-        report["whole"] = summary(measure(lambda: detector.detect([image]), 5, arguments.runs), 1)
-    for key in ("engine", "whole"):
-        if key in report:
-            print(
-                "{}: median {median_ms:.2f} ms, p90 {p90_ms:.2f} ms, p99 {p99_ms:.2f} ms, "
-                "{images_per_s:.1f} images/s".format(key, **report[key])
-            )
+        image = read_image(arguments.image, model.input.channels)
+        times["whole"] = summary(measure(lambda: detector.detect([image]), 5, arguments.runs), 1)
+    for key, figures in times.items():
+        print(
+            "{}: median {median_ms:.2f} ms, p90 {p90_ms:.2f} ms, p99 {p99_ms:.2f} ms, "
+            "{images_per_s:.1f} images/s".format(key, **figures)
+        )
+    report.update(times)
     if arguments.layers:
         layers = session.layer_times(feeds)
         report["layers"] = layers

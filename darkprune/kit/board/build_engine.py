@@ -6,22 +6,21 @@ It takes about 1 minute on an Orin and 10 to 20 on a Nano. The engine works on t
 import argparse
 import os
 import sys
-from typing import Any, Dict, Iterator
+from typing import Iterator
 
 import numpy as np
 
-from darkprune.kit.board.runtime import RuntimeFailure
+from darkprune.kit.board.runtime import RuntimeFailure, TensorRT
 from darkprune.kit.board.runtime.build import BuildOptions, build
 from darkprune.kit.board.runtime.callbacks import with_version
 from darkprune.kit.board.runtime.command import ENGINE, import_tensorrt, run
 from darkprune.kit.board.runtime.compare import compare, load_reference, reference_input, tolerance
 from darkprune.kit.board.runtime.cuda import Cuda
 from darkprune.kit.board.runtime.files import read_bytes, write_atomic
-from darkprune.kit.board.runtime.image import read_image, to_input
 from darkprune.kit.board.runtime.metadata import save
-from darkprune.kit.board.runtime.model import load_model, onnx_path
+from darkprune.kit.board.runtime.model import Model, load_model, onnx_path
+from darkprune.kit.board.runtime.pictures import picture_files, read_image, to_input
 from darkprune.kit.board.runtime.session import open_engine
-from darkprune.kit.board.runtime.sources import picture_files
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -31,12 +30,12 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
-def calibration_images(folder: str, model: Dict[str, Any]) -> Iterator[np.ndarray]:
+def calibration_images(folder: str, model: Model) -> Iterator[np.ndarray]:
     """Pictures for INT8, fitted to the network's input as when detecting."""
-    facts = model["input"]
+    facts = model.input
     for path in picture_files(folder):
-        image = read_image(path, facts["channels"])
-        yield to_input(image, facts["width"], facts["height"], facts["channels"], facts["letterbox"])
+        image = read_image(path, facts.channels)
+        yield to_input(image, facts.width, facts.height, facts.channels, facts.letterbox)
 
 
 def adopt_cache(path: str, version: str) -> None:
@@ -52,9 +51,9 @@ def main() -> int:
     """Build, write, load again, compare with the numbers that the kit brought along."""
     model = load_model(HERE)
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--precision", choices=("fp32", "fp16", "int8"), default=model["precision"])
+    parser.add_argument("--precision", choices=("fp32", "fp16", "int8"), default=model.precision)
     parser.add_argument("--calibrate", metavar="DIR", help="pictures for INT8; the kit's calibration.cache otherwise")
-    parser.add_argument("--workspace", type=int, metavar="MB", default=model["workspace_mb"])
+    parser.add_argument("--workspace", type=int, metavar="MB", default=model.workspace_mb)
     parser.add_argument("--timing-cache", metavar="FILE", default=os.path.join(HERE, "timing.cache"))
     parser.add_argument("--no-tf32", action="store_true", help="exact FP32 on Orin and newer")
     parser.add_argument("--output", metavar="FILE", default=os.path.join(HERE, ENGINE))
@@ -67,9 +66,9 @@ def main() -> int:
     say("TensorRT {} on {}: {} in {}".format(trt.__version__, gpu, os.path.basename(source), arguments.precision))
     options = BuildOptions(
         precision=arguments.precision,
-        file_precision=model["file_precision"],
+        file_precision=model.file_precision,
         workspace_mb=arguments.workspace,
-        batch=tuple(model["batch"]) if model["batch"] else None,
+        batch=model.batch,
         tf32=not arguments.no_tf32,
         timing_cache=arguments.timing_cache,
         calibration_cache=os.path.join(HERE, "calibration.cache"),
@@ -88,17 +87,17 @@ def main() -> int:
             "capability": capability,
             "precision": arguments.precision,
             "onnx": os.path.basename(source),
-            "onnx_sha256": model["onnx_sha256"],
+            "onnx_sha256": model.onnx_sha256,
             "seconds": round(result.seconds, 1),
             "layers": result.layers,
         },
     )
     say("{}: {} layers, built in {:.0f} s".format(arguments.output, len(result.layers), result.seconds))
-    exact = arguments.precision == "fp32" and model["file_precision"] == "fp32"
+    exact = arguments.precision == "fp32" and model.file_precision == "fp32"
     return check(trt, cuda, arguments.output, model, tolerance(not arguments.no_tf32) if exact else float("inf"))
 
 
-def check(trt: Any, cuda: Cuda, path: str, model: Dict[str, Any], allowed: float) -> int:
+def check(trt: TensorRT, cuda: Cuda, path: str, model: Model, allowed: float) -> int:
     """Run the engine on the input that the kit's reference was made from and compare."""
     reference = load_reference(HERE)
     if not reference:
@@ -106,8 +105,8 @@ def check(trt: Any, cuda: Cuda, path: str, model: Dict[str, Any], allowed: float
         return 0
     session = open_engine(trt, cuda, path)
     shape = session.inputs[0].shape
-    batch = model["batch"][1] if model["batch"] else shape[0]
-    outputs = session.run({model["input"]["name"]: reference_input((batch, *shape[1:]))})
+    batch = model.batch[1] if model.batch else shape[0]
+    outputs = session.run({model.input.name: reference_input((batch, *shape[1:]))})
     worst = compare(reference, outputs, say)
     session.close()
     if worst > allowed:

@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import time
-from typing import Any, Dict, List, Set
+from typing import Dict, List, Set
 
 import cv2
 import numpy as np
@@ -19,7 +19,7 @@ from darkprune.kit.board.runtime.detections import Detections
 from darkprune.kit.board.runtime.detector import Detector, as_json, lines
 from darkprune.kit.board.runtime.files import check_file, make_folder, write_atomic
 from darkprune.kit.board.runtime.model import load_model
-from darkprune.kit.board.runtime.sources import Camera, frames
+from darkprune.kit.board.runtime.pictures import Camera, frames
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -88,22 +88,22 @@ def main() -> int:
     model = load_model(HERE)
     session = open_kit_engine(HERE, arguments.engine, model)
     detector = Detector(session, model, arguments.thresh, arguments.nms)
-    results: List[Dict[str, Any]] = []
+    results: List[Dict[str, object]] = []
     used: Set[str] = set()
-    for number, (label, image) in enumerate(frames(arguments.source, camera, model["input"]["channels"])):
+    for number, (label, image) in enumerate(frames(arguments.source, camera, model.input.channels)):
         started = time.perf_counter()
         found = detector.detect([image])[0]
         milliseconds = 1000 * (time.perf_counter() - started)
         print("{}: {} objects in {:.1f} ms".format(label, len(found.scores), milliseconds))
-        for line in lines(found, model["names"], (image.shape[1], image.shape[0])):
+        for line in lines(found, model.names, (image.shape[1], image.shape[0])):
             print("  " + line, flush=True)
         if arguments.json:
-            results.append(as_json(found, model["names"], label))
+            results.append(as_json(found, model.names, label))
         if arguments.out:
             path = os.path.join(arguments.out, drawn_name(label, number, used))
-            save_picture(path, draw(image, found, model["names"]))
+            save_picture(path, draw(image, found, model.names))
         if arguments.show:
-            cv2.imshow("darkprune", draw(image, found, model["names"]))
+            cv2.imshow("darkprune", draw(image, found, model.names))
             if cv2.waitKey(1) & 0xFF == ord("q"):
                 break
         if number + 1 == arguments.limit:

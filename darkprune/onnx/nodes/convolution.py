@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
-from darkprune.layers import Feature
+from darkprune.layers import Feature, Kind
 from darkprune.layers.base import Floats
 from darkprune.layers.convolution import Convolutional, Local, batch_norm
+from darkprune.layers.pooling import MaxPool
 from darkprune.onnx.nodes.activations import activate
 from darkprune.onnx.nodes.builder import Array, LayerOutput
 from darkprune.onnx.nodes.layer_writer import LayerWriter, layer_name, writes
@@ -41,7 +41,7 @@ def _convolutional(writer: LayerWriter[Convolutional]) -> LayerOutput:
     return blurred(writer, activate(writer, made, kind.activation), (geometry.stride_y, geometry.stride_x))
 
 
-def blurred(writer: LayerWriter[Any], tensor: str, strides: tuple[int, int]) -> LayerOutput:
+def blurred(writer: LayerWriter[Convolutional | MaxPool], tensor: str, strides: tuple[int, int]) -> LayerOutput:
     """Returns the layer's output; with `antialiasing` the following layer reads it through a fixed low-pass filter.
 
     The filter is a 3x3 binomial with padding 1, or for antialiasing=2 a 2x2 box without (`make_convolutional_layer`).
@@ -80,14 +80,14 @@ def _parameters(writer: LayerWriter[Convolutional]) -> tuple[str, str]:
     return f"{name}/weights", f"{name}/biases"
 
 
-def norm_of(writer: LayerWriter[Any]) -> tuple[Floats | None, Floats]:
+def norm_of(writer: LayerWriter[Kind]) -> tuple[Floats | None, Floats]:
     """Returns batch normalisation and bias as factor (None: 1) and summand per output channel, in float64."""
     if any(blob.name == "scales" for blob in writer.owner.blobs):
         return batch_norm(writer.blob)
     return None, np.float64(writer.blob("biases"))
 
 
-def folded(writer: LayerWriter[Any], slope: Floats | None, flipped: bool = False) -> Callable[[], Array]:
+def folded(writer: LayerWriter[Kind], slope: Floats | None, flipped: bool = False) -> Callable[[], Array]:
     """Returns a function that reads the weights and multiplies each output channel's by its factor.
 
     The product is taken in float64 and rounded once, as darknet's fusion does it; in place, so that one copy of the

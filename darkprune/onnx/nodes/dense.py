@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
+from darkprune.layers import Kind
 from darkprune.layers.convolution import batch_norm
 from darkprune.layers.dense import Connected
 from darkprune.layers.heads import Detection
@@ -127,7 +126,7 @@ def _activation(writer: LayerWriter[Activation]) -> LayerOutput:
     return writer.map(activate(writer, writer.map_of(), writer.kind.activation))
 
 
-def _identity(writer: LayerWriter[Any]) -> LayerOutput:
+def _identity(writer: LayerWriter[Kind]) -> LayerOutput:
     return writer.inputs[0]
 
 

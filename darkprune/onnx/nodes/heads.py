@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from darkprune.layers import Kind
 from darkprune.layers.heads import AnchorLayout, GaussianYolo, Head, Region, Yolo
 from darkprune.onnx.nodes.layer_writer import LayerWriter
 
@@ -41,7 +42,7 @@ class Decoded:
 class _Parts:
     """The pieces of a head's map, each (batch, anchors, some, cells), and the constants that they meet."""
 
-    writer: LayerWriter[Any]
+    writer: LayerWriter[Kind]
     tensor: str
     layout: AnchorLayout
     grid: NDArray[Any]  # (1, 1, 2, cells): column and row

@@ -15,9 +15,10 @@ from darkprune.layers.base import BlobReader
 from darkprune.onnx.nodes.builder import Array, GraphBuilder, LayerOutput
 
 K = TypeVar("K", bound=Kind)
+Kind_co = TypeVar("Kind_co", bound=Kind, covariant=True)
 
 
-class LayerWriter(Generic[K]):
+class LayerWriter(Generic[Kind_co]):
     """Writes the nodes of one layer.
 
     Attributes:
@@ -35,7 +36,7 @@ class LayerWriter(Generic[K]):
         self,
         builder: GraphBuilder,
         layer: Layer,
-        kind: K,
+        kind: Kind_co,
         inputs: Sequence[LayerOutput],
         owner: Layer,
         blob: BlobReader,

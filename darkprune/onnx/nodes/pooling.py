@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
+from darkprune.layers import Kind
 from darkprune.layers.pooling import AvgPool, LocalAvgPool, MaxPool, Window
 from darkprune.onnx.nodes.builder import LayerOutput
 from darkprune.onnx.nodes.convolution import blurred
@@ -43,7 +43,7 @@ def _uncovered(window: Window) -> bool:
     return window.padding - window.before >= window.size
 
 
-def _windowed(writer: LayerWriter[Any], operator: str, window: Window, **attributes: int) -> str:
+def _windowed(writer: LayerWriter[Kind], operator: str, window: Window, **attributes: int) -> str:
     """Adds a pooling; `padding` is a total, of which the smaller half goes to the top and to the left."""
     strides, before = (window.stride_y, window.stride_x), window.before
     tensor = writer.map_of()

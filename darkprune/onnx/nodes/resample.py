@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from darkprune.layers import Kind
 from darkprune.layers.resample import Crop, Reorg, Reorg3d, Upsample
 from darkprune.onnx.nodes.builder import LayerOutput
 from darkprune.onnx.nodes.layer_writer import LayerWriter, writes
@@ -62,7 +61,7 @@ def _reorg3d(writer: LayerWriter[Reorg3d]) -> LayerOutput:
     return _depth_to_space(writer, output.c, output.h, output.w)
 
 
-def _space_to_depth(writer: LayerWriter[Any], c: int, h: int, w: int) -> LayerOutput:
+def _space_to_depth(writer: LayerWriter[Reorg | Reorg3d], c: int, h: int, w: int) -> LayerOutput:
     """Y[o·c + k, y, x] = X[k, y·s + o/s, x·s + o%s] for the input read as (c, h, w)."""
     s = writer.kind.stride
     if h % s or w % s:
@@ -71,14 +70,14 @@ def _space_to_depth(writer: LayerWriter[Any], c: int, h: int, w: int) -> LayerOu
     return _shaped(writer, writer.transpose(cells, 0, 3, 5, 1, 2, 4))
 
 
-def _depth_to_space(writer: LayerWriter[Any], c: int, h: int, w: int) -> LayerOutput:
+def _depth_to_space(writer: LayerWriter[Reorg | Reorg3d], c: int, h: int, w: int) -> LayerOutput:
     """The inverse, for the input read as (c, h, w)."""
     s = writer.kind.stride
     cells = writer.reshape(writer.map_of(), 0, s, s, c // (s * s), h, w, step="cells")
     return _shaped(writer, writer.transpose(cells, 0, 3, 4, 1, 5, 2))
 
 
-def _shaped(writer: LayerWriter[Any], tensor: str) -> LayerOutput:
+def _shaped(writer: LayerWriter[Kind], tensor: str) -> LayerOutput:
     output = writer.layer.output
     return writer.map(writer.reshape(tensor, 0, output.c, output.h, output.w, step="image"))
 

@@ -6,12 +6,13 @@ The calls and their order are the same everywhere; what differs stands in `diale
 import json
 import os
 import time
-from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 
-from . import RuntimeFailure
+from . import RuntimeFailure, TensorRT
 from .callbacks import create, make_calibrator, make_log, watch
+from .cuda import Cuda
 from .dialects import Dialect82, choose
 from .files import read_bytes, write_atomic
 
@@ -40,28 +41,28 @@ class BuildOptions(NamedTuple):
 class Serialized(NamedTuple):
     """A serialised engine (`engine`, a buffer), how long it took, remarks for the user, and TensorRT's log."""
 
-    engine: Any
+    engine: TensorRT
     seconds: float
     remarks: List[str]
-    log: Any
+    log: TensorRT
 
 
 class BuildResult(NamedTuple):
     """A serialised engine (`engine`, a buffer), its layers as TensorRT describes them, and remarks for the user."""
 
-    engine: Any
+    engine: TensorRT
     seconds: float
     layers: List[Dict[str, str]]
     remarks: List[str]
 
 
 def build(
-    trt: Any,
-    cuda: Any,
+    trt: TensorRT,
+    cuda: Optional[Cuda],
     onnx_path: str,
     options: BuildOptions,
     images: Optional[Iterable[np.ndarray]] = None,
-    say: Any = print,
+    say: Callable[[str], None] = print,
 ) -> BuildResult:
     """Builds an engine for the GPU of this machine, and loads it to describe its layers.
 
@@ -76,12 +77,12 @@ def build(
 
 
 def serialize(
-    trt: Any,
-    cuda: Any,
+    trt: TensorRT,
+    cuda: Optional[Cuda],
     onnx_path: str,
     options: BuildOptions,
     images: Optional[Iterable[np.ndarray]] = None,
-    say: Any = print,
+    say: Callable[[str], None] = print,
     detailed: bool = False,
 ) -> Serialized:
     """Parses an ONNX file and builds an engine. TensorRT for RTX needs no GPU for that.
@@ -132,7 +133,7 @@ def serialize(
     return Serialized(engine, time.time() - started, remarks, log)
 
 
-def parse(trt: Any, onnx_path: str, log: Any) -> Tuple[Any, Any, Any]:
+def parse(trt: TensorRT, onnx_path: str, log: TensorRT) -> Tuple[TensorRT, TensorRT, TensorRT]:
     """Reads an ONNX file into a network; returns builder, network, and the parser, which has to live as long as both.
 
     Raises:
@@ -150,7 +151,9 @@ def parse(trt: Any, onnx_path: str, log: Any) -> Tuple[Any, Any, Any]:
     raise RuntimeFailure("{}: the ONNX parser refuses it: {}".format(onnx_path, (reasons or [log.reason()])[0]))
 
 
-def _profile(builder: Any, network: Any, config: Any, batch: Optional[Tuple[int, int, int]]) -> Optional[Any]:
+def _profile(
+    builder: TensorRT, network: TensorRT, config: TensorRT, batch: Optional[Tuple[int, int, int]]
+) -> Optional[TensorRT]:
     """Returns an optimisation profile where the file leaves the batch size open, else None."""
     profile = None
     for index in range(network.num_inputs):
@@ -178,15 +181,15 @@ def _profile(builder: Any, network: Any, config: Any, batch: Optional[Tuple[int,
 
 
 def _calibrator(
-    trt: Any,
-    cuda: Any,
+    trt: TensorRT,
+    cuda: Optional[Cuda],
     dialect: Dialect82,
-    network: Any,
+    network: TensorRT,
     options: BuildOptions,
     images: Optional[Iterable[np.ndarray]],
-) -> Optional[Any]:
+) -> Optional[TensorRT]:
     wanted = options.precision == "int8" and options.file_precision != "int8" and not dialect.precision_from_file
-    if not wanted or (images is None and not os.path.isfile(options.calibration_cache)):
+    if not wanted or cuda is None or (images is None and not os.path.isfile(options.calibration_cache)):
         return None
     # an open batch size is calibrated at the usual one of its profile
     size = int(network.get_input(0).shape[0]) if options.batch is None else options.batch[1]
@@ -205,7 +208,7 @@ def _batches(images: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
         yield np.stack(waiting + [waiting[-1]] * (size - len(waiting)))
 
 
-def _load_timings(config: Any, path: str, log: Any) -> List[str]:
+def _load_timings(config: TensorRT, path: str, log: TensorRT) -> List[str]:
     """Gives the builder the timings of earlier builds; a remark when they are of no use."""
     if not path:
         return []
@@ -221,7 +224,7 @@ def _load_timings(config: Any, path: str, log: Any) -> List[str]:
     return ["{}: damaged, or of another TensorRT or GPU: all tactics are timed anew".format(path)]
 
 
-def _layers(trt: Any, log: Any, serialized: Any) -> List[Dict[str, str]]:
+def _layers(trt: TensorRT, log: TensorRT, serialized: TensorRT) -> List[Dict[str, str]]:
     """Returns name, type and output format of each layer, from the engine inspector (TensorRT 8.2 and later)."""
     engine = create(trt.Runtime, log).deserialize_cuda_engine(serialized)
     if engine is None:
@@ -236,7 +239,7 @@ def _layers(trt: Any, log: Any, serialized: Any) -> List[Dict[str, str]]:
     return [_layer(row) for row in rows]
 
 
-def _layer(row: Any) -> Dict[str, str]:
+def _layer(row: object) -> Dict[str, str]:
     if not isinstance(row, dict):  # names only: an engine built with less verbosity
         return {"name": str(row), "type": "", "format": ""}
     outputs = row.get("Outputs") or [{}]

@@ -7,17 +7,18 @@ catching Python exceptions in every release (8.2 ends the process), so none may 
 import re
 import threading
 import time
-from typing import Any, Dict, Iterable, List, Optional
+from typing import Callable, Dict, Iterable, List, Optional
 
 import numpy as np
 
-from . import RuntimeFailure
+from . import RuntimeFailure, TensorRT
+from .cuda import Cuda
 from .files import read_bytes, write_atomic
 
 _HEARTBEAT_SECONDS = 15.0
 
 
-def make_log(trt: Any, detailed: bool = False) -> Any:
+def make_log(trt: TensorRT, detailed: bool = False) -> TensorRT:
     """Returns a trt.ILogger that keeps TensorRT's `errors` and `warnings`; with `detailed` all of its `lines`."""
     levels = trt.ILogger.Severity
 
@@ -28,7 +29,7 @@ def make_log(trt: Any, detailed: bool = False) -> Any:
             self.warnings: List[str] = []
             self.lines: List[str] = []
 
-        def log(self, severity: Any, msg: str) -> None:
+        def log(self, severity: TensorRT, msg: str) -> None:
             if severity in (levels.ERROR, levels.INTERNAL_ERROR):
                 self.errors.append(" ".join(str(msg).split()))
             elif severity == levels.WARNING:
@@ -42,7 +43,7 @@ def make_log(trt: Any, detailed: bool = False) -> Any:
     return Log()
 
 
-def create(kind: Any, log: Any) -> Any:
+def create(kind: TensorRT, log: TensorRT) -> TensorRT:
     """Makes a trt.Builder or trt.Runtime.
 
     Raises:
@@ -55,7 +56,7 @@ def create(kind: Any, log: Any) -> Any:
         raise RuntimeFailure("TensorRT: its {} cannot be made here: {}".format(kind.__name__, reason)) from None
 
 
-def make_calibrator(trt: Any, cuda: Any, images: Optional[Iterable[np.ndarray]], cache: str) -> Any:
+def make_calibrator(trt: TensorRT, cuda: Cuda, images: Optional[Iterable[np.ndarray]], cache: str) -> TensorRT:
     """An entropy calibrator over `images`, or over the numbers in the file `cache` when there are no images.
 
     Args:
@@ -108,7 +109,7 @@ def make_calibrator(trt: Any, cuda: Any, images: Optional[Iterable[np.ndarray]],
                 self.failure = error
                 return None
 
-        def write_calibration_cache(self, content: Any) -> None:
+        def write_calibration_cache(self, content: bytes) -> None:
             try:
                 if cache and first is not None:
                     write_atomic(cache, content)
@@ -130,7 +131,7 @@ def with_version(cache: bytes, version: str) -> bytes:
     return re.sub(rb"\ATRT-\d+-", "TRT-{}-".format(number).encode(), cache)
 
 
-def watch(trt: Any, config: Any, say: Any) -> "Watcher":
+def watch(trt: TensorRT, config: TensorRT, say: Callable[[str], None]) -> "Watcher":
     """Report progress of a build: TensorRT's own where it has a monitor (10 and later), else a sign of life."""
     if hasattr(trt, "IProgressMonitor"):
         return _Monitored(trt, config, say)
@@ -140,7 +141,7 @@ def watch(trt: Any, config: Any, say: Any) -> "Watcher":
 class Watcher:
     """Reports now and then that the build is still running; a context manager."""
 
-    def __init__(self, say: Any, every: float = _HEARTBEAT_SECONDS) -> None:
+    def __init__(self, say: Callable[[str], None], every: float = _HEARTBEAT_SECONDS) -> None:
         self.interrupted = False
         self._say = say
         self._every = every
@@ -158,7 +159,7 @@ class Watcher:
         self._thread.start()
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         self._done.set()
         if self._thread is not None:
             self._thread.join()
@@ -167,7 +168,7 @@ class Watcher:
 class _Monitored(Watcher):
     """TensorRT reports phases and steps."""
 
-    def __init__(self, trt: Any, config: Any, say: Any) -> None:
+    def __init__(self, trt: TensorRT, config: TensorRT, say: Callable[[str], None]) -> None:
         Watcher.__init__(self, say)
         self._config = config
         self._monitor = _make_monitor(trt, say, self)
@@ -176,11 +177,11 @@ class _Monitored(Watcher):
         self._config.progress_monitor = self._monitor
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         pass
 
 
-def _make_monitor(trt: Any, say: Any, watcher: Watcher) -> Any:
+def _make_monitor(trt: TensorRT, say: Callable[[str], None], watcher: Watcher) -> TensorRT:
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)

@@ -3,10 +3,11 @@
 import importlib
 import os
 import sys
-from typing import Any, Callable, Dict
+from typing import Callable
 
-from . import RuntimeFailure
+from . import RuntimeFailure, TensorRT
 from .cuda import Cuda
+from .model import Model
 from .session import Session, open_engine
 
 ENGINE = "model.engine"
@@ -14,7 +15,7 @@ ENGINE = "model.engine"
 MODULES = ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")
 
 
-def import_tensorrt() -> Any:
+def import_tensorrt() -> TensorRT:
     """The `tensorrt` module of this machine, or that of TensorRT for RTX.
 
     Raises:
@@ -32,13 +33,13 @@ def import_tensorrt() -> Any:
     )
 
 
-def open_kit_engine(folder: str, path: str, model: Dict[str, Any]) -> Session:
+def open_kit_engine(folder: str, path: str, model: Model) -> Session:
     """The engine of a kit.
 
     Args:
         folder: of the kit.
         path: the engine; "" for the kit's own.
-        model: content of model.json.
+        model: description of the network.
 
     Raises:
         RuntimeFailure: it is not built yet, belongs to another machine, or was made from another ONNX file.
@@ -47,7 +48,7 @@ def open_kit_engine(folder: str, path: str, model: Dict[str, Any]) -> Session:
     if not os.path.exists(engine):
         raise RuntimeFailure("{}: not there yet, run build_engine.py first".format(engine))
     session = open_engine(import_tensorrt(), Cuda(), engine)
-    if session.facts is not None and session.facts.get("onnx_sha256") != model["onnx_sha256"]:
+    if session.facts is not None and session.facts.get("onnx_sha256") != model.onnx_sha256:
         raise RuntimeFailure("{}: made from another ONNX file, run build_engine.py again".format(engine))
     return session
 

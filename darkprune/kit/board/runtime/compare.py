@@ -1,7 +1,7 @@
 """Whether an engine computes what the ONNX file says: its outputs for a fixed input against stored ones."""
 
 import os
-from typing import Any, Dict, Tuple
+from typing import Callable, Dict, Tuple
 
 import numpy as np
 
@@ -42,7 +42,9 @@ def deviation(expected: np.ndarray, actual: np.ndarray) -> float:
     return worst / scale if scale else worst
 
 
-def compare(expected: Dict[str, np.ndarray], actual: Dict[str, np.ndarray], say: Any = print) -> float:
+def compare(
+    expected: Dict[str, np.ndarray], actual: Dict[str, np.ndarray], say: Callable[[str], None] = print
+) -> float:
     """The largest deviation of all outputs, after telling each.
 
     Raises:

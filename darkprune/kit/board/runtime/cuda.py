@@ -5,7 +5,7 @@ import ctypes.util
 import glob
 import importlib.util
 import os
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Dict, List, Optional, Tuple, Type
 
 import numpy as np
 
@@ -36,7 +36,7 @@ def library_names() -> List[str]:
     return names
 
 
-def load_library() -> Any:
+def load_library() -> ctypes.CDLL:
     """The first libcudart that loads.
 
     Raises:
@@ -53,11 +53,11 @@ def load_library() -> Any:
 class Cuda:
     """The calls of the CUDA runtime that inference needs; addresses are plain integers."""
 
-    def __init__(self, library: Optional[Any] = None) -> None:
+    def __init__(self, library: Optional[ctypes.CDLL] = None) -> None:
         self._library = load_library() if library is None else library
         self._host: Dict[int, ctypes.c_void_p] = {}
 
-    def _call(self, function: str, *arguments: Any) -> None:
+    def _call(self, function: str, *arguments: object) -> None:
         code = getattr(self._library, function)(*arguments)
         if code != 0:
             self._library.cudaGetErrorString.restype = ctypes.c_char_p
@@ -76,7 +76,7 @@ class Cuda:
         """Give device memory back."""
         self._call("cudaFree", ctypes.c_void_p(address))
 
-    def host_array(self, shape: Tuple[int, ...], dtype: Any) -> np.ndarray:
+    def host_array(self, shape: Tuple[int, ...], dtype: Type[np.generic]) -> np.ndarray:
         """An array in page-locked memory, which the GPU copies without a detour; give it back with `free_host`."""
         count = 1
         for size in shape:
@@ -85,7 +85,7 @@ class Cuda:
         address = ctypes.c_void_p()
         self._call("cudaHostAlloc", ctypes.byref(address), ctypes.c_size_t(nbytes), ctypes.c_uint(0))
         buffer = (ctypes.c_char * nbytes).from_address(int(address.value or 0))
-        array = np.frombuffer(buffer, dtype=dtype, count=count).reshape(shape)
+        array: np.ndarray = np.frombuffer(memoryview(buffer), dtype=dtype, count=count).reshape(shape)
         self._host[array.ctypes.data] = address
         return array
 

@@ -1,15 +1,16 @@
 """From the raw outputs of a network to detections, as darknet does it: decoding of heads, thresholds, NMS.
 
 Boxes are (centre x, centre y, width, height), relative to the picture, 0..1. The formulas are those of yolo_layer.c,
-gaussian_yolo_layer.c, region_layer.c and box.c; a head is described by a mapping from `model.json`.
+gaussian_yolo_layer.c, region_layer.c and box.c; heads are those of `model.json`.
 """
 
-from typing import Any, Dict, List, NamedTuple, Tuple
+from typing import Dict, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 
 from . import RuntimeFailure
-from .image import letterbox_box
+from .model import Head
+from .pictures import letterbox_box
 
 # box_diou in box.c raises the distance term to this power, whatever the cfg's beta_nms
 _GREEDY_POWER = 0.6
@@ -44,12 +45,12 @@ def _exp(x: np.ndarray) -> np.ndarray:
 
 
 def decode(
-    heads: List[Dict[str, Any]], outputs: Dict[str, np.ndarray], size: Tuple[int, int], threshold: float, index: int = 0
+    heads: List[Head], outputs: Dict[str, np.ndarray], size: Tuple[int, int], threshold: float, index: int = 0
 ) -> Candidates:
     """Boxes and scores of one picture of a batch.
 
     Args:
-        heads: the `heads` of model.json.
+        heads: of the network.
         outputs: tensor name to (batch, channels, rows, columns) float, the input of the head's section in the cfg.
         size: the network's input width and height in pixels.
         threshold: darknet's -thresh.
@@ -61,30 +62,30 @@ def decode(
     boxes = []
     scores = []
     for head in heads:
-        if head["output"] not in outputs:
-            raise RuntimeFailure("output {}: the engine does not have it".format(head["output"]))
+        if head.output not in outputs:
+            raise RuntimeFailure("output {}: the engine does not have it".format(head.output))
         with np.errstate(over="ignore", invalid="ignore"):
-            found = decode_head(head, np.asarray(outputs[head["output"]][index], dtype=np.float32), size, threshold)
+            found = decode_head(head, np.asarray(outputs[head.output][index], dtype=np.float32), size, threshold)
         boxes.append(found.boxes)
         scores.append(found.scores)
     return Candidates(np.concatenate(boxes), np.concatenate(scores))
 
 
-def decode_head(head: Dict[str, Any], output: np.ndarray, size: Tuple[int, int], threshold: float) -> Candidates:
+def decode_head(head: Head, output: np.ndarray, size: Tuple[int, int], threshold: float) -> Candidates:
     """Boxes and scores of one head for one picture.
 
     Args:
-        head: an entry of `heads` in model.json.
+        head: the head.
         output: (anchors * values, rows, columns) float32.
         size: the network's input width and height in pixels.
         threshold: scores at or below it count as nothing.
     """
-    anchors = np.asarray(head["anchors"], dtype=np.float32).reshape(-1, 2)
-    values = _VALUES.get(head["kind"], head["coords"] + 1) + head["classes"]
+    anchors = np.asarray(head.anchors, dtype=np.float32).reshape(-1, 2)
+    values = _VALUES.get(head.kind, head.coords + 1) + head.classes
     if output.ndim != 3 or output.shape[0] != len(anchors) * values:
         raise RuntimeFailure(
             "output {}: has shape {}, its head needs {} channels".format(
-                head["output"], output.shape, len(anchors) * values
+                head.output, output.shape, len(anchors) * values
             )
         )
     rows, columns = output.shape[1:]
@@ -95,9 +96,9 @@ def decode_head(head: Dict[str, Any], output: np.ndarray, size: Tuple[int, int],
     anchor = np.tile(anchors, (rows * columns, 1))
     cell_size = np.asarray([columns, rows], dtype=np.float32)
     net_size = np.asarray(size, dtype=np.float32)
-    if head["kind"] == "region":
+    if head.kind == "region":
         return _decode_region(head, cells, grid, anchor, cell_size, threshold)
-    if head["kind"] == "Gaussian_yolo":
+    if head.kind == "Gaussian_yolo":
         return _decode_gaussian(head, cells, grid, anchor, cell_size, net_size, threshold)
     return _decode_yolo(head, cells, grid, anchor, cell_size, net_size, threshold)
 
@@ -107,14 +108,14 @@ def _cut(scores: np.ndarray, threshold: float) -> np.ndarray:
     return scores
 
 
-def _centre(head: Dict[str, Any], values: np.ndarray) -> np.ndarray:
-    scale = head["scale_x_y"]
+def _centre(head: Head, values: np.ndarray) -> np.ndarray:
+    scale = head.scale_x_y
     result: np.ndarray = values * np.float32(scale) + np.float32(-0.5 * (scale - 1))
     return result
 
 
 def _decode_yolo(
-    head: Dict[str, Any],
+    head: Head,
     cells: np.ndarray,
     grid: np.ndarray,
     anchor: np.ndarray,
@@ -123,12 +124,12 @@ def _decode_yolo(
     threshold: float,
 ) -> Candidates:
     # with new_coords the convolution before the head is logistic already
-    activate = np.asarray if head["new_coords"] else _sigmoid
+    activate = np.asarray if head.new_coords else _sigmoid
     objectness = activate(cells[:, 4])
     keep = objectness > threshold
     cells, grid, anchor, objectness = cells[keep], grid[keep], anchor[keep], objectness[keep]
     centre = (grid + _centre(head, activate(cells[:, 0:2]))) / cell_size
-    if head["new_coords"]:
+    if head.new_coords:
         extent = cells[:, 2:4] * cells[:, 2:4] * np.float32(4) * anchor / net_size
     else:
         extent = (_exp(cells[:, 2:4]) * anchor / net_size).astype(np.float32)
@@ -137,7 +138,7 @@ def _decode_yolo(
 
 
 def _decode_gaussian(
-    head: Dict[str, Any],
+    head: Head,
     cells: np.ndarray,
     grid: np.ndarray,
     anchor: np.ndarray,
@@ -151,7 +152,7 @@ def _decode_gaussian(
     cells, grid, anchor, objectness = cells[keep], grid[keep], anchor[keep], objectness[keep]
     centre = (grid + _centre(head, _sigmoid(cells[:, [0, 2]]))) / cell_size
     extent = (_exp(cells[:, [4, 6]]) * anchor / net_size).astype(np.float32)
-    centre = centre + extent * np.float32({"left_top": 0.5, "right_bottom": -0.5}.get(head["yolo_point"], 0.0))
+    centre = centre + extent * np.float32({"left_top": 0.5, "right_bottom": -0.5}.get(head.yolo_point, 0.0))
     spread = _sigmoid(cells[:, [1, 3, 5, 7]])
     mean = (spread[:, 0] + spread[:, 1] + spread[:, 2] + spread[:, 3]) / np.float32(4)
     products = (objectness[:, None] * _sigmoid(cells[:, 9:])).astype(np.float64)
@@ -160,7 +161,7 @@ def _decode_gaussian(
 
 
 def _decode_region(
-    head: Dict[str, Any],
+    head: Head,
     cells: np.ndarray,
     grid: np.ndarray,
     anchor: np.ndarray,
@@ -169,8 +170,8 @@ def _decode_region(
 ) -> Candidates:
     # Anchors are in cells here, not in pixels; the objectness scales the classes but does not gate the box. darknet
     # takes value 4 for the objectness and the classes from 5 on, whatever `coords` says.
-    classes = np.ascontiguousarray(cells[:, 5 : 5 + head["classes"]])
-    if head["softmax"]:
+    classes = np.ascontiguousarray(cells[:, 5 : 5 + head.classes])
+    if head.softmax:
         powers = _exp(classes - classes.max(axis=1, keepdims=True)).astype(np.float32)
         classes = powers / powers.sum(axis=1, keepdims=True)
     scores = _cut(_sigmoid(cells[:, 4])[:, None] * classes, threshold)
@@ -241,7 +242,7 @@ def _suppress_class(boxes: np.ndarray, kind: str, threshold: float, beta: float)
     return kept
 
 
-def overlap(box: np.ndarray, others: np.ndarray, power: Any = None) -> np.ndarray:
+def overlap(box: np.ndarray, others: np.ndarray, power: Optional[float] = None) -> np.ndarray:
     """IoU of one box with others, (n,); with `power` less (d / c) ** power as in box_diou.
 
     d is the squared distance of the centres, c the squared diagonal of the box around both.

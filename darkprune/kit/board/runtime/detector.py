@@ -1,26 +1,25 @@
 """A picture in, detections out: preprocessing, the engine, decoding and suppression in one place."""
 
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Dict, List, Optional, Tuple
 
 import numpy as np
 
 from . import RuntimeFailure
 from .detections import Candidates, Detections, decode, suppress, undo_letterbox
-from .image import to_input
+from .model import Model
+from .pictures import to_input
 from .session import Session
 
 
 class Detector:
     """An engine together with the description of its network."""
 
-    def __init__(
-        self, session: Session, model: Dict[str, Any], threshold: float = -1, nms_threshold: float = -1
-    ) -> None:
+    def __init__(self, session: Session, model: Model, threshold: float = -1, nms_threshold: float = -1) -> None:
         """Check that the two belong together.
 
         Args:
             session: the engine.
-            model: content of model.json.
+            model: description of the network.
             threshold: scores at or below it are dropped; negative: as model.json says.
             nms_threshold: likewise, for suppression.
 
@@ -29,21 +28,21 @@ class Detector:
         """
         self.session = session
         self.model = model
-        facts = model["input"]
-        self.size: Tuple[int, int] = (facts["width"], facts["height"])
-        self.threshold = model["detection"]["threshold"] if threshold < 0 else threshold
-        self.nms_threshold = model["detection"]["nms_threshold"] if nms_threshold < 0 else nms_threshold
-        if [tensor.name for tensor in session.inputs] != [facts["name"]]:
-            raise RuntimeFailure("engine: its input is not {}, build it from this kit".format(facts["name"]))
-        wanted = (facts["channels"], facts["height"], facts["width"])
+        facts = model.input
+        self.size: Tuple[int, int] = (facts.width, facts.height)
+        self.threshold = model.detection.threshold if threshold < 0 else threshold
+        self.nms_threshold = model.detection.nms_threshold if nms_threshold < 0 else nms_threshold
+        if [tensor.name for tensor in session.inputs] != [facts.name]:
+            raise RuntimeFailure("engine: its input is not {}, build it from this kit".format(facts.name))
+        wanted = (facts.channels, facts.height, facts.width)
         if session.inputs[0].shape[1:] != wanted:
             raise RuntimeFailure("engine: takes {}, the kit has {}".format(session.inputs[0].shape[1:], wanted))
         self.batch = session.inputs[0].shape[0]
 
     def prepare(self, image: np.ndarray) -> np.ndarray:
         """The network's input for one picture: (channels, height, width) float32."""
-        facts = self.model["input"]
-        return to_input(image, facts["width"], facts["height"], facts["channels"], facts["letterbox"])
+        facts = self.model.input
+        return to_input(image, facts.width, facts.height, facts.channels, facts.letterbox)
 
     def detect(self, images: List[np.ndarray]) -> List[Detections]:
         """Detections of each picture; boxes are relative to it, centre and size.
@@ -53,16 +52,16 @@ class Detector:
         """
         inputs = [self.prepare(image) for image in images]
         inputs += [inputs[-1]] * (max(self.batch, 1) - len(inputs))  # a fixed batch is filled up
-        outputs = self.session.run({self.model["input"]["name"]: np.stack(inputs)})
+        outputs = self.session.run({self.model.input.name: np.stack(inputs)})
         return [self.read(outputs, index, (image.shape[1], image.shape[0])) for index, image in enumerate(images)]
 
     def read(self, outputs: Dict[str, np.ndarray], index: int, picture: Tuple[int, int]) -> Detections:
         """Detections of one picture of a batch, of width and height `picture`."""
-        found = decode(self.model["heads"], outputs, self.size, self.threshold, index)
-        if self.model["input"]["letterbox"]:
+        found = decode(self.model.heads, outputs, self.size, self.threshold, index)
+        if self.model.input.letterbox:
             found = Candidates(undo_letterbox(found.boxes, picture, self.size), found.scores)
-        rules = self.model["detection"]
-        return suppress(found, rules["nms"], self.nms_threshold, rules["nms_beta"])
+        rules = self.model.detection
+        return suppress(found, rules.nms, self.nms_threshold, rules.nms_beta)
 
 
 def lines(found: Detections, names: List[str], picture: Tuple[int, int]) -> List[str]:
@@ -85,7 +84,7 @@ def lines(found: Detections, names: List[str], picture: Tuple[int, int]) -> List
     return result
 
 
-def as_json(found: Detections, names: List[str], label: Optional[str] = None) -> Dict[str, Any]:
+def as_json(found: Detections, names: List[str], label: Optional[str] = None) -> Dict[str, object]:
     """The same as plain data, in the layout of darknet's `-out` files."""
     objects = []
     for box, score, index in zip(found.boxes, found.scores, found.classes):

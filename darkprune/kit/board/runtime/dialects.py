@@ -12,9 +12,9 @@ exactly the names of a generation.
 | DialectRtx | TensorRT for RTX | set_memory_pool_limit | STRONGLY_TYPED | the ONNX file | named |
 """
 
-from typing import Any, List, Optional
+from typing import List
 
-from . import RuntimeFailure
+from . import RuntimeFailure, TensorRT
 
 
 class Dialect82:
@@ -25,18 +25,18 @@ class Dialect82:
     portable = False
     keeps_timings = True
 
-    def __init__(self, trt: Any) -> None:
+    def __init__(self, trt: TensorRT) -> None:
         self.trt = trt
 
     def network_flags(self) -> int:
         """Flags of create_network: the batch is a dimension like any other, as ONNX has it."""
         return 1 << int(self.trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH)
 
-    def set_workspace(self, config: Any, nbytes: int) -> None:
+    def set_workspace(self, config: TensorRT, nbytes: int) -> None:
         """Limit the scratch memory that a tactic may ask for."""
         config.max_workspace_size = nbytes
 
-    def set_compute_capability(self, config: Any, capability: int) -> None:
+    def set_compute_capability(self, config: TensorRT, capability: int) -> None:
         """Choose the GPUs that the engine is for.
 
         Raises:
@@ -45,7 +45,7 @@ class Dialect82:
         raise RuntimeFailure("compute capability {}: only TensorRT for RTX builds for other GPUs".format(capability))
 
     def set_precision(
-        self, builder: Any, config: Any, wanted: str, in_file: str, calibrator: Optional[Any], profile: Optional[Any]
+        self, builder: TensorRT, config: TensorRT, wanted: str, in_file: str, calibrator: TensorRT, profile: TensorRT
     ) -> List[str]:
         """Allow the builder to compute in FP16 or INT8.
 
@@ -54,8 +54,8 @@ class Dialect82:
             config: trt.IBuilderConfig.
             wanted: fp32, fp16 or int8, from the user.
             in_file: what the ONNX file itself is written in; int8 means Q/DQ nodes, fp16 half tensors.
-            calibrator: for INT8 of a file without Q/DQ nodes.
-            profile: optimisation profile, which the calibration of an open batch size needs.
+            calibrator: for INT8 of a file without Q/DQ nodes, or None.
+            profile: optimisation profile or None, which the calibration of an open batch size needs.
 
         Returns:
             Remarks for the user.
@@ -87,7 +87,7 @@ class Dialect82:
 class Dialect84(Dialect82):
     """TensorRT 8.4 (JetPack 5.0.2): memory pools, still bindings."""
 
-    def set_workspace(self, config: Any, nbytes: int) -> None:
+    def set_workspace(self, config: TensorRT, nbytes: int) -> None:
         """Limit the scratch memory that a tactic may ask for."""
         config.set_memory_pool_limit(self.trt.MemoryPoolType.WORKSPACE, nbytes)
 
@@ -108,7 +108,7 @@ class Dialect11(Dialect85):
         return 1 << int(self.trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
 
     def set_precision(
-        self, builder: Any, config: Any, wanted: str, in_file: str, calibrator: Optional[Any], profile: Optional[Any]
+        self, builder: TensorRT, config: TensorRT, wanted: str, in_file: str, calibrator: TensorRT, profile: TensorRT
     ) -> List[str]:
         """Nothing to set: the file decides.
 
@@ -130,7 +130,7 @@ class DialectRtx(Dialect11):
     portable = True
     keeps_timings = False  # the calls are there, but without effect since 1.2
 
-    def set_compute_capability(self, config: Any, capability: int) -> None:
+    def set_compute_capability(self, config: TensorRT, capability: int) -> None:
         """Choose the GPUs that the engine is for; by default Ampere and later."""
         known = {name: value for name, value in vars(self.trt.ComputeCapability).items() if name.startswith("SM")}
         name = "SM{}".format(capability)
@@ -141,7 +141,7 @@ class DialectRtx(Dialect11):
         config.set_compute_capability(known[name], 0)
 
 
-def choose(trt: Any) -> Dialect82:
+def choose(trt: TensorRT) -> Dialect82:
     """The dialect of an imported `tensorrt` module."""
     if not hasattr(trt.BuilderFlag, "FP16"):
         return DialectRtx(trt) if hasattr(trt.IBuilderConfig, "set_compute_capability") else Dialect11(trt)

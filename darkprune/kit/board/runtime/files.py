@@ -3,7 +3,6 @@
 import hashlib
 import os
 import tempfile
-from typing import Any
 
 from . import RuntimeFailure
 
@@ -23,7 +22,7 @@ def read_bytes(path: str) -> bytes:
         raise RuntimeFailure("{}: cannot be read ({})".format(path, error.strerror)) from None
 
 
-def write_atomic(path: str, content: Any) -> None:
+def write_atomic(path: str, content: bytes) -> None:
     """Write a buffer to a file beside the target and rename it.
 
     Raises:

@@ -6,7 +6,7 @@ hard to understand, so the file is asked first.
 
 import json
 import os
-from typing import Any, Dict, Optional
+from typing import Dict, Optional
 
 from . import RuntimeFailure
 from .files import read_bytes, sha256_of, write_atomic
@@ -19,7 +19,7 @@ def path_for(engine_path: str) -> str:
     return engine_path + ".json"
 
 
-def save(engine_path: str, engine: Any, facts: Dict[str, Any]) -> Dict[str, Any]:
+def save(engine_path: str, engine: bytes, facts: Dict[str, object]) -> Dict[str, object]:
     """Write an engine and the file beside it.
 
     Args:
@@ -31,7 +31,7 @@ def save(engine_path: str, engine: Any, facts: Dict[str, Any]) -> Dict[str, Any]
         What was written beside it.
     """
     write_atomic(engine_path, engine)
-    whole: Dict[str, Any] = {"format": _FORMAT}
+    whole: Dict[str, object] = {"format": _FORMAT}
     whole.update(facts)
     whole["engine_sha256"] = sha256_of(engine_path)
     # Written last: a stale one names another hash and is refused.
@@ -39,7 +39,7 @@ def save(engine_path: str, engine: Any, facts: Dict[str, Any]) -> Dict[str, Any]
     return whole
 
 
-def load(engine_path: str) -> Optional[Dict[str, Any]]:
+def load(engine_path: str) -> Optional[Dict[str, object]]:
     """What stands beside an engine; None when there is nothing (an engine of trtexec, say).
 
     Raises:
@@ -57,7 +57,7 @@ def load(engine_path: str) -> Optional[Dict[str, Any]]:
     return facts
 
 
-def refuse_foreign(engine_path: str, version: str, gpu: str, capability: str) -> Optional[Dict[str, Any]]:
+def refuse_foreign(engine_path: str, version: str, gpu: str, capability: str) -> Optional[Dict[str, object]]:
     """Refuse an engine that was built by another TensorRT or for another GPU.
 
     Args:

@@ -1,11 +1,11 @@
 """Reads `model.json`, the description of the network that the scripts of a kit go by.
 
-Its fields are those of `KitDescription` in darkprune (`export/kit/schema.py`).
+darkprune writes it (`kit/schema.py`), from `KitDescription`.
 """
 
 import json
 import os
-from typing import Any, Dict
+from typing import Dict, List, NamedTuple, NoReturn, Optional, Tuple
 
 from . import RuntimeFailure
 from .files import read_bytes, sha256_of
@@ -14,29 +14,180 @@ FORMAT = 1
 NAME = "model.json"
 
 
-def load_model(folder: str) -> Dict[str, Any]:
-    """The description in a kit's folder.
+class Input(NamedTuple):
+    """The network's input: name of the tensor, sizes in pixels, whether pictures keep their aspect ratio."""
+
+    name: str
+    width: int
+    height: int
+    channels: int
+    letterbox: bool
+
+
+class Head(NamedTuple):
+    """A detection head: the output that it reads, and the values of its section in the cfg."""
+
+    output: str
+    kind: str
+    classes: int
+    anchors: List[List[float]]
+    scale_x_y: float
+    new_coords: bool
+    coords: int
+    softmax: bool
+    yolo_point: str
+
+
+class Rules(NamedTuple):
+    """Thresholds, and the kind of suppression: `nms` and `nms_beta` are `nms_kind` and `beta_nms` of the cfg."""
+
+    threshold: float
+    nms: str
+    nms_threshold: float
+    nms_beta: float
+
+
+class Model(NamedTuple):
+    """What the scripts need of `model.json`; `batch` is the smallest, usual and largest size of an open batch."""
+
+    onnx: str
+    onnx_sha256: str
+    input: Input
+    heads: List[Head]
+    names: List[str]
+    detection: Rules
+    precision: str
+    file_precision: str
+    batch: Optional[Tuple[int, int, int]]
+    workspace_mb: int
+
+
+def load_model(folder: str) -> Model:
+    """Reads the description in a kit's folder.
 
     Raises:
-        RuntimeFailure: there is none, or another version of darkprune wrote it.
+        RuntimeFailure: there is none, another version of darkprune wrote it, or it is damaged.
     """
     path = os.path.join(folder, NAME)
     try:
-        model = json.loads(read_bytes(path).decode("utf-8"))
+        content = json.loads(read_bytes(path).decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise RuntimeFailure("{}: not JSON ({}), copy the kit again".format(path, error)) from None
-    if not isinstance(model, dict) or model.get("format") != FORMAT:
+        raise RuntimeFailure("{}: not JSON ({}), copy the kit again".format(path, str(error)[:80])) from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise RuntimeFailure("{}: not of format {}, copy the whole kit again".format(path, FORMAT))
+    fields = _Fields(path, content)
+    facts, rules = fields.inside("input"), fields.inside("detection")
+    model = Model(
+        onnx=fields.text("onnx"),
+        onnx_sha256=fields.text("onnx_sha256"),
+        input=Input(
+            name=facts.text("name"),
+            width=facts.count("width"),
+            height=facts.count("height"),
+            channels=facts.count("channels"),
+            letterbox=facts.flag("letterbox"),
+        ),
+        heads=[_head(_Fields(path, entry)) for entry in fields.entries("heads")],
+        names=fields.texts("names"),
+        detection=Rules(
+            threshold=rules.number("threshold"),
+            nms=rules.text("nms"),
+            nms_threshold=rules.number("nms_threshold"),
+            nms_beta=rules.number("nms_beta"),
+        ),
+        precision=fields.text("precision"),
+        file_precision=fields.text("file_precision"),
+        batch=fields.range("batch"),
+        workspace_mb=fields.count("workspace_mb"),
+    )
+    if model.input.channels not in (1, 3) or any(head.classes > len(model.names) for head in model.heads):
+        raise RuntimeFailure("{}: its parts do not fit together, copy the kit again".format(path))
     return model
 
 
-def onnx_path(folder: str, model: Dict[str, Any]) -> str:
-    """The kit's ONNX file, after a look whether it is the one that the description means.
+def onnx_path(folder: str, model: Model) -> str:
+    """Returns the kit's ONNX file, after a look whether it is the one that the description means.
 
     Raises:
         RuntimeFailure: it is missing or was changed.
     """
-    path = os.path.join(folder, model["onnx"])
-    if sha256_of(path) != model["onnx_sha256"]:
+    path = os.path.join(folder, model.onnx)
+    if sha256_of(path) != model.onnx_sha256:
         raise RuntimeFailure("{}: not the file that {} describes, copy the kit again".format(path, NAME))
     return path
+
+
+def _head(fields: "_Fields") -> Head:
+    return Head(
+        output=fields.text("output"),
+        kind=fields.text("kind"),
+        classes=fields.count("classes"),
+        anchors=fields.pairs("anchors"),
+        scale_x_y=fields.number("scale_x_y"),
+        new_coords=fields.flag("new_coords"),
+        coords=fields.count("coords"),
+        softmax=fields.flag("softmax"),
+        yolo_point=fields.text("yolo_point"),
+    )
+
+
+class _Fields:
+    """The fields of a JSON object; one that is missing or of another type is a `RuntimeFailure`."""
+
+    def __init__(self, path: str, content: object) -> None:
+        self._path = path
+        self._content: Dict[str, object] = content if isinstance(content, dict) else {}
+
+    def text(self, name: str) -> str:
+        """Returns a text."""
+        value = self._content.get(name)
+        return value if isinstance(value, str) else self._fail(name)
+
+    def flag(self, name: str) -> bool:
+        """Returns true or false."""
+        value = self._content.get(name)
+        return value if isinstance(value, bool) else self._fail(name)
+
+    def number(self, name: str) -> float:
+        """Returns a number."""
+        return self._number(self._content.get(name), name)
+
+    def count(self, name: str) -> int:
+        """Returns a whole number, 1 or more."""
+        value = self._content.get(name)
+        return value if isinstance(value, int) and 0 < value < 1 << 31 else self._fail(name)
+
+    def entries(self, name: str) -> List[object]:
+        """Returns a list that is not empty."""
+        value = self._content.get(name)
+        return value if isinstance(value, list) and value else self._fail(name)
+
+    def texts(self, name: str) -> List[str]:
+        """Returns a list of texts that is not empty."""
+        return [entry if isinstance(entry, str) else self._fail(name) for entry in self.entries(name)]
+
+    def pairs(self, name: str) -> List[List[float]]:
+        """Returns a list of pairs of numbers."""
+        entries = [entry if isinstance(entry, list) else [] for entry in self.entries(name)]
+        if any(len(entry) != 2 for entry in entries):
+            self._fail(name)
+        return [[self._number(value, name) for value in entry] for entry in entries]
+
+    def range(self, name: str) -> Optional[Tuple[int, int, int]]:
+        """Returns three ascending sizes, or None where there is null."""
+        if self._content.get(name) is None:
+            return None
+        sizes = [value for value in self.entries(name) if isinstance(value, int) and value > 0]
+        if len(sizes) != 3 or sizes != sorted(sizes):
+            self._fail(name)
+        return sizes[0], sizes[1], sizes[2]
+
+    def inside(self, name: str) -> "_Fields":
+        """Returns the fields of an object within this one."""
+        return _Fields(self._path, self._content.get(name))
+
+    def _number(self, value: object, name: str) -> float:
+        return float(value) if isinstance(value, (int, float)) and abs(value) < 1e30 else self._fail(name)
+
+    def _fail(self, name: str) -> NoReturn:
+        raise RuntimeFailure("{}: {} is missing or damaged, copy the kit again".format(self._path, name))

@@ -1,10 +1,10 @@
 """Run an engine: CUDA buffers for every tensor, one stream, arrays in and arrays out."""
 
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Dict, List, NamedTuple, Optional, Tuple, Type
 
 import numpy as np
 
-from . import RuntimeFailure
+from . import RuntimeFailure, TensorRT
 from .callbacks import create, make_log
 from .cuda import Cuda
 from .dialects import choose
@@ -30,13 +30,13 @@ class Tensor(NamedTuple):
 
     name: str
     shape: Shape
-    dtype: Any
+    dtype: Type[np.generic]
 
 
 class _Buffer:
     """The two halves of a tensor's memory."""
 
-    def __init__(self, cuda: Cuda, shape: Shape, dtype: Any) -> None:
+    def __init__(self, cuda: Cuda, shape: Shape, dtype: Type[np.generic]) -> None:
         self._cuda = cuda
         self.host = cuda.host_array(shape, dtype)
         self.device = cuda.allocate(self.host.nbytes)
@@ -55,10 +55,10 @@ class Session:
         facts: what stands beside the engine, None when nothing does.
     """
 
-    def __init__(self, trt: Any, cuda: Cuda, serialized: Any) -> None:
+    def __init__(self, trt: TensorRT, cuda: Cuda, serialized: TensorRT) -> None:
         self.trt = trt
         self.cuda = cuda
-        self.facts: Optional[Dict[str, Any]] = None
+        self.facts: Optional[Dict[str, object]] = None
         self._log = make_log(trt)
         trt.init_libnvinfer_plugins(self._log, "")
         self._runtime = create(trt.Runtime, self._log)
@@ -71,7 +71,7 @@ class Session:
         self.inputs, self.outputs = self._tensors()
         self._stream = cuda.new_stream()
         self._buffers: Dict[str, _Buffer] = {}
-        self._profiler: Optional[Any] = None
+        self._profiler: Optional[TensorRT] = None
 
     def run(self, feeds: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
         """Compute the outputs.
@@ -140,7 +140,7 @@ class Session:
             self._buffers[tensor.name] = buffer
         return buffer
 
-    def _dtype(self, name: str, dtype: Any) -> Any:
+    def _dtype(self, name: str, dtype: TensorRT) -> Type[np.generic]:
         for key, numpy_type in _NUMPY_TYPES.items():
             if hasattr(self.trt.DataType, key) and dtype == getattr(self.trt.DataType, key):
                 return numpy_type
@@ -209,7 +209,7 @@ class NamedSession(Session):
         return bool(self.context.execute_async_v3(stream_handle=self._stream))
 
 
-def open_engine(trt: Any, cuda: Cuda, path: str) -> Session:
+def open_engine(trt: TensorRT, cuda: Cuda, path: str) -> Session:
     """Load an engine that belongs to this machine.
 
     Raises:
@@ -224,7 +224,7 @@ def open_engine(trt: Any, cuda: Cuda, path: str) -> Session:
     return session
 
 
-def _make_profiler(trt: Any) -> Any:
+def _make_profiler(trt: TensorRT) -> TensorRT:
     class Profiler(trt.IProfiler):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.IProfiler.__init__(self)
