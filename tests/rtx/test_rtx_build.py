@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import onnx
@@ -13,8 +15,9 @@ import darkprune as dp
 from darkprune.cli.main import main
 from darkprune.errors import ExportError, RunnerError
 from darkprune.kit.board.runtime import RuntimeFailure
-from darkprune.kit.board.runtime.build import BuildOptions, Serialized, serialize
+from darkprune.kit.board.runtime.build import BuildOptions, Serialized, build, serialize
 from darkprune.kit.board.runtime.command import import_tensorrt
+from darkprune.kit.board.runtime.cuda import Cuda
 from darkprune.kit.board.runtime.dialects import DialectRtx, choose
 from darkprune.runners.base import get_runner
 from darkprune.tensorrt.plan import read_kernels
@@ -50,9 +53,21 @@ def test_the_module_is_found_and_recognised() -> None:
     assert import_tensorrt().__name__ in ("tensorrt", rtx().__name__)
 
 
-def test_options_reach_the_library(folder: Path) -> None:
+def test_options_reach_the_library(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
+    trt, configs = rtx(), []
+    create_config = trt.Builder.create_builder_config
+    monkeypatch.setattr(
+        trt.Builder, "create_builder_config", lambda builder: configs.append(create_config(builder)) or configs[-1]
+    )
     result = built(folder / "fixed.onnx", lines, tf32=False, workspace_mb=512)
+    built(folder / "open.onnx", batch=(1, 2, 4))
+    exact, usual = configs
+    assert exact.get_memory_pool_limit(trt.MemoryPoolType.WORKSPACE) == 512 << 20
+    assert usual.get_memory_pool_limit(trt.MemoryPoolType.WORKSPACE) == BuildOptions().workspace_mb << 20
+    assert (exact.get_flag(trt.BuilderFlag.TF32), usual.get_flag(trt.BuilderFlag.TF32)) == (False, True)
+    assert (exact.num_optimization_profiles, usual.num_optimization_profiles) == (0, 1)
+    assert exact.profiling_verbosity == trt.ProfilingVerbosity.DETAILED
     assert result.remarks == []
     assert len(bytes(result.engine)) > 10_000
     assert lines[0].endswith("steps")  # of its progress monitor
@@ -85,6 +100,21 @@ def test_compute_capabilities(folder: Path) -> None:
         built(folder / "fixed.onnx", compute_capability=33)
 
 
+@no_gpu
+def test_a_board_without_a_gpu_is_one_line(folder: Path, tmp_path: Path) -> None:
+    """What comes after serialising needs a GPU: loading the engine, and the kit's own script from its start."""
+    options = BuildOptions("fp16", "fp16")
+    with pytest.raises(RuntimeFailure, match=r"the engine that was just built does not load: .*cudaError 35"):
+        build(rtx(), Cuda(object()), str(folder / "fixed.onnx"), options, None, lambda line: None)
+    settings = dp.KitSettings(target="rtx", deepstream=False, static=True, check="none")
+    dp.write_kit(dp.load(folder / "family.cfg", folder / "family.weights"), tmp_path / "kit", settings)
+    command = [sys.executable, str(tmp_path / "kit" / "build_engine.py")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: libcudart: not found") or done.stderr.startswith("error: CUDA: ")
+    assert done.stderr.count("\n") == 1
+
+
 def test_precision_comes_from_the_file(folder: Path) -> None:
     with pytest.raises(RuntimeFailure, match="takes the precision from the ONNX file, which is FP16"):
         built(folder / "fixed.onnx", precision="int8")
@@ -113,7 +143,7 @@ def test_the_parsers_own_words(tmp_path: Path) -> None:
 def test_an_engine_for_other_machines(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "tensorrt", None)
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
     engine = tmp_path / "x.engine"
     result = dp.build_engine(folder / "fixed.onnx", engine, dp.EngineSettings(compute_capability=75))
     assert result.agreement.skipped == "built without a GPU, so it was not run"
