@@ -68,6 +68,8 @@ class Pair:
         Raises:
             WeightsError: the weights do not fit the cfg.
         """
+        if self.weights_file.suffix in (".onnx", ".engine"):  # made of the pair, and run in its place
+            return self.graph.warnings
         with self.open() as weights:
             return (*self.graph.warnings, *odd_weights(weights))
 

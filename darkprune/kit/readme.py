@@ -81,7 +81,7 @@ _ABOUT = {
 
 
 def readme(description: KitDescription, target: Target, files: Collection[str], remarks: Collection[str]) -> str:
-    """The text of README.md.
+    """Returns the text of README.md.
 
     Args:
         description: of the network.

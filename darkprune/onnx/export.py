@@ -92,8 +92,10 @@ def export_pair(
             how.cache.write_text(calibration_cache(network, scales(ranges), left_out, place), encoding="ascii")
         if precision.name == "int8":
             model = quantize_onnx(network, pair.graph, ranges, how.left_out, place)
-            names = ", ".join(f"{layer.index} ({layer.name})" for layer in left_out) or "none"
-            remarks.append(f"{100 * quantised_share(model):.0f} % of the convolutions are INT8; left out: {names}")
+            names = ", ".join(str(layer.index) for layer in left_out) or "none"
+            remarks.append(
+                f"{100 * quantised_share(model):.0f} % of the convolutions are INT8; left out: layers {names}"
+            )
     if precision.name == "int8":
         write_model(model, path)
     else:

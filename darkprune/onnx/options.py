@@ -43,11 +43,14 @@ class LeftOut:
         first: the first convolution.
         heads: the layers that heads, or the outputs of a classifier, read.
         layers: further ones, by darknet's number.
+        depthwise: depthwise convolutions: their channels have ranges of their own, but share one step, and INT8 kernels
+            pad them.
     """
 
     first: bool = True
     heads: bool = True
     layers: frozenset[int] = frozenset()
+    depthwise: bool = True
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 onnxruntime's quantiser does the work; its defaults are others (asymmetric, weights stored as integers, biases
 quantised), which TensorRT refuses. Quantised are convolutions, connected layers and the sums of shortcuts; not the
-first convolution, nor those that feed heads, whose errors cost most.
+first convolution, depthwise ones, nor those that feed heads, whose errors cost most.
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ def left_out_layers(graph: Graph, choice: LeftOut) -> list[Layer]:
     left = set(choice.layers)
     if choice.first:
         left |= {layer.index for layer in graph if isinstance(layer.kind, Convolutional) and -1 in layer.sources}
+    if choice.depthwise:
+        left |= {layer.index for layer in graph if layer.is_depthwise}
     if choice.heads:
         left |= {source for layer in graph for source in layer.sources if isinstance(layer.kind, Head)}
         left |= set() if graph.heads else _last_weights(graph)

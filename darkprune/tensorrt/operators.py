@@ -74,7 +74,7 @@ def operator_facts() -> OperatorFacts:
 
 
 def check_model(model: onnx.ModelProto, where: Target | str) -> list[str]:
-    """Everything in the file that the target cannot read, one line each; empty when nothing is known against it.
+    """Lists what the target cannot read in a file, one line each; empty where nothing is known against it.
 
     Args:
         model: the file; weights may be absent (external data is not read).
@@ -102,7 +102,7 @@ def check_model(model: onnx.ModelProto, where: Target | str) -> list[str]:
 
 
 def file_precision(model: onnx.ModelProto) -> str:
-    """What a file is written in: `int8` with Q/DQ nodes, `fp16` with half weights, else `fp32`."""
+    """Returns what a file is written in: `int8` with Q/DQ nodes, `fp16` with half weights, else `fp32`."""
     if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
         return "int8"
     half = any(item.data_type == TensorProto.FLOAT16 for item in model.graph.initializer)
@@ -110,7 +110,7 @@ def file_precision(model: onnx.ModelProto) -> str:
 
 
 def tensor_types(graph: onnx.GraphProto) -> dict[str, str]:
-    """The element type (FP32, INT64, ...) of every tensor that can be told without knowing shapes."""
+    """Returns the element type (FP32, INT64, …) of every tensor whose type follows without knowing shapes."""
     types = {item.name: _NAMES.get(item.data_type, "other") for item in graph.initializer}
     types.update({item.name: _NAMES.get(item.type.tensor_type.elem_type, "other") for item in graph.input})
     for node in graph.node:

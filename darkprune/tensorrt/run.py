@@ -35,7 +35,7 @@ class Engine:
     """
 
     def __init__(self, path: Path) -> None:
-        """Load an engine that belongs to this machine.
+        """Loads an engine that belongs to this machine.
 
         Raises:
             RunnerError: no TensorRT or CUDA here, or the engine belongs to another version or GPU.
@@ -48,7 +48,7 @@ class Engine:
         self.facts: Mapping[str, object] = self._session.facts or {}
 
     def run(self, images: Floats) -> dict[str, Floats]:
-        """Compute the outputs; they are overwritten by the next `run`.
+        """Computes the outputs; they are overwritten by the next `run`.
 
         Args:
             images: (batch, channels, height, width), RGB in 0..1.
@@ -60,7 +60,7 @@ class Engine:
             return self._session.run({self.name: images})
 
     def layer_times(self, images: Floats, runs: int = 20) -> list[tuple[str, float]]:
-        """Mean milliseconds per layer in the order of execution; slows every later `run` down.
+        """Measures the mean milliseconds per layer in the order of execution; slows every later `run` down.
 
         Raises:
             RunnerError: as `run`.
@@ -69,7 +69,7 @@ class Engine:
             return self._session.layer_times({self.name: images}, runs)
 
     def close(self) -> None:
-        """Give the GPU's memory back.
+        """Frees the GPU's memory.
 
         Raises:
             RunnerError: CUDA fails.
@@ -85,7 +85,7 @@ class Engine:
 
 
 def compare_engine(engine_path: Path, onnx_path: Path, images: Floats | None = None) -> Agreement:
-    """Run an engine and onnxruntime on the same input.
+    """Runs an engine and onnxruntime on the same input and compares their outputs.
 
     Args:
         engine_path: the engine.
@@ -115,7 +115,7 @@ def compare_engine(engine_path: Path, onnx_path: Path, images: Floats | None = N
 
 
 def has_gpu() -> bool:
-    """Whether this machine has a GPU that CUDA can use."""
+    """Returns whether this machine has a GPU that CUDA can use."""
     try:
         Cuda().device()
     except RuntimeFailure:

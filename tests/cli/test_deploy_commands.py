@@ -182,7 +182,7 @@ class TestExport:
         assert made["accuracy"]["text"].endswith(("leave it", "it costs little"))
         assert cache.read_text().startswith("TRT-")
         made = run_json("export", *pair, "-o", out, *how[:3], "--overwrite")
-        assert "left out: 0 (convolutional), 2 (convolutional)" in made["remarks"][-1]
+        assert "left out: layers 0, 2" in made["remarks"][-1]
 
     @pytest.mark.parametrize("form", ["boxes", "deepstream", "nms", "efficientnms"])
     def test_int8_of_every_form_is_calibrated_before_its_heads(

@@ -13,7 +13,9 @@ from onnx import TensorProto, numpy_helper
 from test_onnx_forms import HEADS, PLAIN, checkpoints, images_for, open_checkpoint, picture
 from test_onnx_kinds import CASES, forward, load, net, open_text, random_weights, relative, run
 
+from darkprune.darknet.cfg import parse_cfg
 from darkprune.errors import DataError, ExportError
+from darkprune.graph.graph import build_graph
 from darkprune.onnx.calibration import (
     calibration_batches,
     calibration_cache,
@@ -191,6 +193,14 @@ def test_what_feeds_the_plugin_is_calibrated_through_another_form(tmp_path: Path
     assert model.graph.node[-1].op_type == "EfficientNMS_TRT"
 
 
+def test_depthwise_convolutions_are_not_quantised_unless_asked_for() -> None:
+    conv = "[convolutional]\nfilters=8\nsize=3\npad=1\nactivation=relu\ngroups={}\n"
+    text = "[net]\nwidth=8\nheight=8\nchannels=8\n" + "".join(conv.format(groups) for groups in (1, 8, 4, 1))
+    graph = build_graph(parse_cfg(text, "x.cfg"))
+    assert [layer.index for layer in left_out_layers(graph, LeftOut())] == [0, 1, 3]  # first, depthwise, output
+    assert [layer.index for layer in left_out_layers(graph, LeftOut(depthwise=False))] == [0, 3]
+
+
 @pytest.mark.parametrize(
     ("place", "opset", "choice", "message"),
     [
@@ -253,7 +263,8 @@ def test_real_checkpoints_in_eight_bits(folder: Path) -> None:
         image = picture(weights)
         network = build_onnx(weights, ExportOptions("xavier", outputs="boxes"))
         expected = run(network, image)
-        model = quantize_onnx(network, weights.graph, measure_ranges(network, [image]), LeftOut(), target("xavier"))
+        choice = LeftOut(depthwise=False)
+        model = quantize_onnx(network, weights.graph, measure_ranges(network, [image]), choice, target("xavier"))
     eight = run(model, image)
     for name, values in expected.items():
         assert np.corrcoef(eight[name].ravel(), values.ravel())[0, 1] > 0.5

@@ -25,6 +25,7 @@ from darkprune.targets import target, targets
 from darkprune.tensorrt.plan import tensorrt_rtx
 from darkprune.tensorrt.plans import PlannedNetwork, Plans, compare_plans
 
+_LEAVE_OUT = ("first", "heads", "depthwise")
 _SUPPRESSION = "suppression inside the file (--outputs nms, efficientnms)"
 
 
@@ -41,7 +42,10 @@ class PrecisionSettings:
     calibration_method: str = setting("minmax", "how a range follows from values", group="precision", choices=METHODS)
     calibration_images: int = setting(300, "most images", group="precision")
     leave_out: tuple[str, ...] = setting(
-        ("first", "heads"), "not quantised: first, heads, layer numbers, or none", group="precision", metavar="WHAT"
+        _LEAVE_OUT,
+        "not quantised: first, heads, depthwise, layer numbers, or none",
+        group="precision",
+        metavar="WHAT",
     )
 
     def __post_init__(self) -> None:
@@ -53,8 +57,8 @@ class PrecisionSettings:
         if self.int8 and not self.calibrate:
             raise UsageError("--int8 needs --calibrate DIR: a folder of images like those to come")
         for part in self.leave_out:
-            if part not in ("", "none", "first", "heads") and not (part.isascii() and part.isdigit() and len(part) < 9):
-                raise UsageError(f"--leave-out {part[:60]}: give first, heads, layer numbers, or none")
+            if part not in ("", "none", *_LEAVE_OUT) and not (part.isascii() and part.isdigit() and len(part) < 9):
+                raise UsageError(f"--leave-out {part[:60]}: give {', '.join(_LEAVE_OUT)}, layer numbers, or none")
 
     def precision(self, default: str) -> str:
         """Returns fp32, fp16 or int8: what was asked for, else the default."""
@@ -65,7 +69,8 @@ class PrecisionSettings:
     def left_out(self) -> LeftOut:
         """Layers that are not quantised."""
         layers = frozenset(int(part) for part in self.leave_out if part.isdigit())
-        return LeftOut("first" in self.leave_out, "heads" in self.leave_out, layers)
+        first, heads, depthwise = (word in self.leave_out for word in _LEAVE_OUT)
+        return LeftOut(first, heads, layers, depthwise)
 
     def calibration(self, cache: Path | None = None) -> Calibration | None:
         """Returns how ranges are measured; None without images.

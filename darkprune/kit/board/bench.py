@@ -25,7 +25,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 def measure(step: Callable[[], object], warmup: int, runs: int) -> List[float]:
-    """Milliseconds of each of `runs` calls, after `warmup` calls that do not count."""
+    """Returns the milliseconds of each of `runs` calls, after `warmup` calls that do not count."""
     for _ in range(warmup):
         step()
     times = []
@@ -37,13 +37,13 @@ def measure(step: Callable[[], object], warmup: int, runs: int) -> List[float]:
 
 
 def summary(times: List[float], batch: int) -> Dict[str, float]:
-    """Median, 90th and 99th percentile in milliseconds, and images per second at the median."""
+    """Returns median, 90th and 99th percentile in milliseconds, and images per second at the median."""
     median, p90, p99 = [float(value) for value in np.percentile(times, [50, 90, 99])]
     return {"median_ms": median, "p90_ms": p90, "p99_ms": p99, "images_per_s": 1000 * batch / median}
 
 
 def main() -> int:
-    """Measure and print; --json for a program to read."""
+    """Measures and prints; --json writes the figures for a program to read."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--engine", default="", metavar="FILE")
     parser.add_argument("--warmup", type=int, default=50, metavar="N")

@@ -26,12 +26,12 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 def say(line: str) -> None:
-    """Print a line at once."""
+    """Prints a line at once."""
     print(line, flush=True)
 
 
 def calibration_images(folder: str, model: Model) -> Iterator[np.ndarray]:
-    """Pictures for INT8, fitted to the network's input as when detecting."""
+    """Yields pictures for INT8 calibration, fitted to the network's input as when detecting."""
     facts = model.input
     for path in picture_files(folder):
         image = read_image(path, facts.channels)
@@ -39,7 +39,7 @@ def calibration_images(folder: str, model: Model) -> Iterator[np.ndarray]:
 
 
 def adopt_cache(path: str, version: str) -> None:
-    """Put this board's TensorRT into the header of the calibration cache, for DeepStream, which reads it by itself."""
+    """Writes this board's TensorRT version into the calibration cache's header; DeepStream reads it by itself."""
     if os.path.isfile(path):
         content = read_bytes(path)
         adopted = with_version(content, version)
@@ -48,7 +48,7 @@ def adopt_cache(path: str, version: str) -> None:
 
 
 def main() -> int:
-    """Build, write, load again, compare with the numbers that the kit brought along."""
+    """Builds and writes the engine, loads it again and compares it with the outputs that came with the kit."""
     model = load_model(HERE)
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--precision", choices=("fp32", "fp16", "int8"), default=model.precision)
@@ -98,7 +98,7 @@ def main() -> int:
 
 
 def check(trt: TensorRT, cuda: Cuda, path: str, model: Model, allowed: float) -> int:
-    """Run the engine on the input that the kit's reference was made from and compare."""
+    """Runs the engine on the reference's input and compares the outputs with onnxruntime's."""
     reference = load_reference(HERE)
     if not reference:
         say("not compared: the kit has no reference.npz")

@@ -25,7 +25,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 def draw(image: np.ndarray, found: Detections, names: List[str]) -> np.ndarray:
-    """The picture with boxes and names."""
+    """Returns the picture with boxes and names drawn on it."""
     canvas = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR) if image.ndim == 2 else image.copy()
     height, width = canvas.shape[:2]
     for box, score, index in zip(found.boxes, found.scores, found.classes):
@@ -40,7 +40,7 @@ def draw(image: np.ndarray, found: Detections, names: List[str]) -> np.ndarray:
 
 
 def drawn_name(label: str, number: int, used: Set[str]) -> str:
-    """The name of an annotated picture, each one different; frames of a video are numbered."""
+    """Returns the name of an annotated picture, each one different; frames of a video are numbered."""
     if "#" in label:
         return "frame{:06d}.jpg".format(number)
     base = os.path.basename(label)
@@ -53,7 +53,7 @@ def drawn_name(label: str, number: int, used: Set[str]) -> str:
 
 
 def save_picture(path: str, canvas: np.ndarray) -> None:
-    """Write an annotated picture as a whole."""
+    """Writes an annotated picture, whole or not at all."""
     done, data = cv2.imencode(".jpg", canvas)
     if not done:
         raise RuntimeFailure("{}: OpenCV cannot write JPEG".format(path))
@@ -61,7 +61,7 @@ def save_picture(path: str, canvas: np.ndarray) -> None:
 
 
 def main() -> int:
-    """Read pictures, detect, print, and draw or write what was asked for."""
+    """Reads pictures, detects, prints, and draws or writes what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("source", help="picture, folder, video, csi:N or usb:N")
     parser.add_argument("--engine", default="", metavar="FILE")

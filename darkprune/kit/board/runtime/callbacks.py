@@ -57,7 +57,7 @@ def create(kind: TensorRT, log: TensorRT) -> TensorRT:
 
 
 def make_calibrator(trt: TensorRT, cuda: Cuda, images: Optional[Iterable[np.ndarray]], cache: str) -> TensorRT:
-    """An entropy calibrator over `images`, or over the numbers in the file `cache` when there are no images.
+    """Returns an entropy calibrator over `images`, or one that reads the ranges in `cache` where there are none.
 
     Args:
         trt: the `tensorrt` module; 8.x or 10.x.
@@ -120,7 +120,7 @@ def make_calibrator(trt: TensorRT, cuda: Cuda, images: Optional[Iterable[np.ndar
 
 
 def with_version(cache: bytes, version: str) -> bytes:
-    """A calibration cache with another TensorRT's version in its header, as NV_TENSORRT_VERSION has it.
+    """Returns a calibration cache with another version of TensorRT in its header, as NV_TENSORRT_VERSION has it.
 
     TensorRT skips a cache of another version (NVIDIA/TensorRT issue 1378) and then has nothing to calibrate with. The
     ranges are those of the ONNX file's tensors, so they hold for every version. 8.2.1 is 8201, 10.3.0 is 100300.
@@ -132,7 +132,7 @@ def with_version(cache: bytes, version: str) -> bytes:
 
 
 def watch(trt: TensorRT, config: TensorRT, say: Callable[[str], None]) -> "Watcher":
-    """Report progress of a build: TensorRT's own where it has a monitor (10 and later), else a sign of life."""
+    """Returns what reports a build's progress: TensorRT's own where it has a monitor (10 and later), else the time."""
     if hasattr(trt, "IProgressMonitor"):
         return _Monitored(trt, config, say)
     return Watcher(say)

@@ -1,4 +1,4 @@
-"""What the scripts of a kit share: importing TensorRT, opening the engine, one line per expected failure."""
+"""Functions that the scripts of a kit share: importing TensorRT, opening the engine, one line per expected failure."""
 
 import importlib
 import os
@@ -16,7 +16,7 @@ MODULES = ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")
 
 
 def import_tensorrt() -> TensorRT:
-    """The `tensorrt` module of this machine, or that of TensorRT for RTX.
+    """Returns the `tensorrt` module of this machine, or that of TensorRT for RTX.
 
     Raises:
         RuntimeFailure: there is neither.
@@ -34,7 +34,7 @@ def import_tensorrt() -> TensorRT:
 
 
 def open_kit_engine(folder: str, path: str, model: Model) -> Session:
-    """The engine of a kit.
+    """Opens the engine of a kit.
 
     Args:
         folder: of the kit.
@@ -54,7 +54,7 @@ def open_kit_engine(folder: str, path: str, model: Model) -> Session:
 
 
 def run(main: Callable[[], int]) -> int:
-    """Run a script; its exit status. An expected failure is one line on standard error and status 1."""
+    """Runs a script and returns its exit status: 1 after an expected failure, which is one line on standard error."""
     try:
         return main()
     except RuntimeFailure as error:

@@ -12,7 +12,7 @@ _SEED = 0
 
 
 def reference_input(shape: Tuple[int, ...]) -> np.ndarray:
-    """The input that references are made from: noise in 0..1, float32, the same in every numpy."""
+    """Returns the input that references are computed from: noise in 0..1, float32, the same in every numpy."""
     # RandomState is frozen by numpy's compatibility policy, unlike default_rng; numpy 1.13 has no other
     noise = np.random.RandomState(_SEED).randint(0, 256, shape)
     scaled: np.ndarray = noise.astype(np.float32) / np.float32(255)
@@ -20,7 +20,7 @@ def reference_input(shape: Tuple[int, ...]) -> np.ndarray:
 
 
 def load_reference(folder: str) -> Dict[str, np.ndarray]:
-    """The outputs that onnxruntime computed where the kit was made; empty when the kit has none."""
+    """Reads the outputs that onnxruntime computed where the kit was made; empty where the kit has none."""
     path = os.path.join(folder, REFERENCE)
     if not os.path.exists(path):
         return {}
@@ -29,12 +29,12 @@ def load_reference(folder: str) -> Dict[str, np.ndarray]:
 
 
 def tolerance(tf32: bool) -> float:
-    """How far an FP32 engine may be off: TF32 (Orin and newer) keeps 10 bits of each factor, FP32 keeps 23."""
+    """Returns how far an FP32 engine may be off: TF32 (Orin and newer) keeps 10 bits of each factor, FP32 keeps 23."""
     return 1e-2 if tf32 else 1e-3
 
 
 def deviation(expected: np.ndarray, actual: np.ndarray) -> float:
-    """Largest difference, relative to the largest expected magnitude; infinite where not a number."""
+    """Returns the largest difference over the largest expected magnitude; infinite where a value is not a number."""
     if not np.isfinite(actual).all():
         return float("inf")
     scale = float(np.abs(expected).max()) if expected.size else 0.0
@@ -45,7 +45,7 @@ def deviation(expected: np.ndarray, actual: np.ndarray) -> float:
 def compare(
     expected: Dict[str, np.ndarray], actual: Dict[str, np.ndarray], say: Callable[[str], None] = print
 ) -> float:
-    """The largest deviation of all outputs, after telling each.
+    """Reports the deviation of each output and returns the largest.
 
     Raises:
         RuntimeFailure: an output is missing or has another shape.

@@ -22,7 +22,7 @@ _NAME_BYTES = 256
 
 
 def library_names() -> List[str]:
-    """File names under which libcudart may be found, best first."""
+    """Returns the file names under which libcudart may be found, best first."""
     names = ["libcudart.so"]
     found = ctypes.util.find_library("cudart")
     if found:
@@ -37,7 +37,7 @@ def library_names() -> List[str]:
 
 
 def load_library() -> ctypes.CDLL:
-    """The first libcudart that loads.
+    """Loads the first libcudart that can be loaded.
 
     Raises:
         RuntimeFailure: none does.
@@ -66,18 +66,18 @@ class Cuda:
             raise RuntimeFailure("CUDA: {} failed with {} ({})".format(function, code, reason))
 
     def allocate(self, nbytes: int) -> int:
-        """Device memory; its address."""
+        """Allocates device memory and returns its address."""
         address = ctypes.c_void_p()
         # an empty tensor still needs an address that TensorRT accepts
         self._call("cudaMalloc", ctypes.byref(address), ctypes.c_size_t(max(nbytes, 1)))
         return int(address.value or 0)
 
     def free(self, address: int) -> None:
-        """Give device memory back."""
+        """Frees device memory."""
         self._call("cudaFree", ctypes.c_void_p(address))
 
     def host_array(self, shape: Tuple[int, ...], dtype: Type[np.generic]) -> np.ndarray:
-        """An array in page-locked memory, which the GPU copies without a detour; give it back with `free_host`."""
+        """Allocates an array in page-locked memory, from which the GPU copies directly; `free_host` frees it."""
         count = 1
         for size in shape:
             count *= int(size)
@@ -90,17 +90,17 @@ class Cuda:
         return array
 
     def free_host(self, array: np.ndarray) -> None:
-        """Give the memory of a `host_array` back; the array must not be used after."""
+        """Frees the memory of a `host_array`; the array must not be used after."""
         address = self._host.pop(array.ctypes.data, None)
         if address is not None:
             self._call("cudaFreeHost", address)
 
     def copy_in(self, address: int, array: np.ndarray, stream: int) -> None:
-        """Queue a copy from the host to the device."""
+        """Queues a copy from the host to the device."""
         self._copy(address, array.ctypes.data, array.nbytes, _HOST_TO_DEVICE, stream)
 
     def copy_out(self, array: np.ndarray, address: int, stream: int) -> None:
-        """Queue a copy from the device to the host."""
+        """Queues a copy from the device to the host."""
         self._copy(array.ctypes.data, address, array.nbytes, _DEVICE_TO_HOST, stream)
 
     def _copy(self, to: int, source: int, nbytes: int, kind: int, stream: int) -> None:
@@ -114,21 +114,21 @@ class Cuda:
         )
 
     def new_stream(self) -> int:
-        """A stream; its handle."""
+        """Creates a stream and returns its handle."""
         stream = ctypes.c_void_p()
         self._call("cudaStreamCreate", ctypes.byref(stream))
         return int(stream.value or 0)
 
     def free_stream(self, stream: int) -> None:
-        """Destroy a stream."""
+        """Destroys a stream."""
         self._call("cudaStreamDestroy", ctypes.c_void_p(stream))
 
     def wait(self, stream: int) -> None:
-        """Block until everything queued on the stream is done."""
+        """Blocks until everything queued on the stream is done."""
         self._call("cudaStreamSynchronize", ctypes.c_void_p(stream))
 
     def device(self) -> Tuple[str, str]:
-        """Name and compute capability of the current GPU, such as ("NVIDIA Tegra X1", "5.3")."""
+        """Returns name and compute capability of the current GPU, such as ("NVIDIA Tegra X1", "5.3")."""
         index = ctypes.c_int()
         self._call("cudaGetDevice", ctypes.byref(index))
         properties = ctypes.create_string_buffer(_PROPERTIES_BYTES)

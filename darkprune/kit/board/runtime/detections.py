@@ -47,7 +47,7 @@ def _exp(x: np.ndarray) -> np.ndarray:
 def decode(
     heads: List[Head], outputs: Dict[str, np.ndarray], size: Tuple[int, int], threshold: float, index: int = 0
 ) -> Candidates:
-    """Boxes and scores of one picture of a batch.
+    """Decodes boxes and scores of one picture of a batch.
 
     Args:
         heads: of the network.
@@ -72,7 +72,7 @@ def decode(
 
 
 def decode_head(head: Head, output: np.ndarray, size: Tuple[int, int], threshold: float) -> Candidates:
-    """Boxes and scores of one head for one picture.
+    """Decodes boxes and scores of one head for one picture.
 
     Args:
         head: the head.
@@ -183,7 +183,7 @@ def _decode_region(
 
 
 def undo_letterbox(boxes: np.ndarray, picture: Tuple[int, int], size: Tuple[int, int]) -> np.ndarray:
-    """Boxes relative to a letterboxed input, made relative to the picture (correct_yolo_boxes).
+    """Converts boxes relative to a letterboxed input to boxes relative to the picture (correct_yolo_boxes).
 
     Args:
         boxes: (n, 4), relative to the network's input.
@@ -199,7 +199,7 @@ def undo_letterbox(boxes: np.ndarray, picture: Tuple[int, int], size: Tuple[int,
 
 
 def suppress(candidates: Candidates, kind: str, threshold: float, beta: float = 0.6) -> Detections:
-    """darknet's non-maximum suppression, class by class, on boxes relative to the picture.
+    """Suppresses as darknet does, class by class, on boxes relative to the picture.
 
     Args:
         candidates: boxes and scores, scores of 0 do not take part.
@@ -228,7 +228,7 @@ def suppress(candidates: Candidates, kind: str, threshold: float, beta: float = 
 
 
 def _suppress_class(boxes: np.ndarray, kind: str, threshold: float, beta: float) -> List[int]:
-    """Indices of the boxes that stay; `boxes` are sorted, the best first."""
+    """Returns the indices of the boxes that stay; `boxes` are sorted, the best first."""
     power = {"greedynms": _GREEDY_POWER, "diounms": beta}.get(kind)
     alive = np.ones(len(boxes), dtype=bool)
     kept = []
@@ -243,7 +243,7 @@ def _suppress_class(boxes: np.ndarray, kind: str, threshold: float, beta: float)
 
 
 def overlap(box: np.ndarray, others: np.ndarray, power: Optional[float] = None) -> np.ndarray:
-    """IoU of one box with others, (n,); with `power` less (d / c) ** power as in box_diou.
+    """Returns the IoU of one box with others, (n,); with `power` minus (d / c) ** power as in box_diou.
 
     d is the squared distance of the centres, c the squared diagonal of the box around both.
     """

@@ -15,7 +15,7 @@ class Detector:
     """An engine together with the description of its network."""
 
     def __init__(self, session: Session, model: Model, threshold: float = -1, nms_threshold: float = -1) -> None:
-        """Check that the two belong together.
+        """Checks that engine and description belong together.
 
         Args:
             session: the engine.
@@ -40,12 +40,12 @@ class Detector:
         self.batch = session.inputs[0].shape[0]
 
     def prepare(self, image: np.ndarray) -> np.ndarray:
-        """The network's input for one picture: (channels, height, width) float32."""
+        """Returns the network's input for one picture: (channels, height, width) float32."""
         facts = self.model.input
         return to_input(image, facts.width, facts.height, facts.channels, facts.letterbox)
 
     def detect(self, images: List[np.ndarray]) -> List[Detections]:
-        """Detections of each picture; boxes are relative to it, centre and size.
+        """Returns the detections of each picture; boxes are relative to it, centre and size.
 
         Args:
             images: at most as many as the engine's batch; (h, w, 3) uint8 in BGR order or (h, w) uint8.
@@ -56,7 +56,7 @@ class Detector:
         return [self.read(outputs, index, (image.shape[1], image.shape[0])) for index, image in enumerate(images)]
 
     def read(self, outputs: Dict[str, np.ndarray], index: int, picture: Tuple[int, int]) -> Detections:
-        """Detections of one picture of a batch, of width and height `picture`."""
+        """Returns the detections of one picture of a batch, of width and height `picture`."""
         found = decode(self.model.heads, outputs, self.size, self.threshold, index)
         if self.model.input.letterbox:
             found = Candidates(undo_letterbox(found.boxes, picture, self.size), found.scores)
@@ -65,7 +65,7 @@ class Detector:
 
 
 def lines(found: Detections, names: List[str], picture: Tuple[int, int]) -> List[str]:
-    """One line per detection as darknet's -ext_output prints them, best first."""
+    """Returns one line per detection as darknet's -ext_output prints them, best first."""
     width, height = picture
     order = np.argsort(-found.scores, kind="mergesort")
     result = []
@@ -85,7 +85,7 @@ def lines(found: Detections, names: List[str], picture: Tuple[int, int]) -> List
 
 
 def as_json(found: Detections, names: List[str], label: Optional[str] = None) -> Dict[str, object]:
-    """The same as plain data, in the layout of darknet's `-out` files."""
+    """Returns detections as plain data, in the layout of darknet's `-out` files."""
     objects = []
     for box, score, index in zip(found.boxes, found.scores, found.classes):
         centre_x, centre_y, width, height = [float(value) for value in box]

@@ -29,15 +29,15 @@ class Dialect82:
         self.trt = trt
 
     def network_flags(self) -> int:
-        """Flags of create_network: the batch is a dimension like any other, as ONNX has it."""
+        """Returns the flags of create_network: the batch is a dimension like any other, as ONNX has it."""
         return 1 << int(self.trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH)
 
     def set_workspace(self, config: TensorRT, nbytes: int) -> None:
-        """Limit the scratch memory that a tactic may ask for."""
+        """Limits the scratch memory that a tactic may ask for."""
         config.max_workspace_size = nbytes
 
     def set_compute_capability(self, config: TensorRT, capability: int) -> None:
-        """Choose the GPUs that the engine is for.
+        """Chooses the GPUs that the engine is for.
 
         Raises:
             RuntimeFailure: this TensorRT builds for the GPU of this machine only.
@@ -47,7 +47,7 @@ class Dialect82:
     def set_precision(
         self, builder: TensorRT, config: TensorRT, wanted: str, in_file: str, calibrator: TensorRT, profile: TensorRT
     ) -> List[str]:
-        """Allow the builder to compute in FP16 or INT8.
+        """Allows the builder to compute in FP16 or INT8.
 
         Args:
             builder: trt.Builder.
@@ -88,7 +88,7 @@ class Dialect84(Dialect82):
     """TensorRT 8.4 (JetPack 5.0.2): memory pools, still bindings."""
 
     def set_workspace(self, config: TensorRT, nbytes: int) -> None:
-        """Limit the scratch memory that a tactic may ask for."""
+        """Limits the scratch memory that a tactic may ask for."""
         config.set_memory_pool_limit(self.trt.MemoryPoolType.WORKSPACE, nbytes)
 
 
@@ -104,13 +104,13 @@ class Dialect11(Dialect85):
     precision_from_file = True
 
     def network_flags(self) -> int:
-        """Flags of create_network."""
+        """Returns the flags of create_network."""
         return 1 << int(self.trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
 
     def set_precision(
         self, builder: TensorRT, config: TensorRT, wanted: str, in_file: str, calibrator: TensorRT, profile: TensorRT
     ) -> List[str]:
-        """Nothing to set: the file decides.
+        """Checks that the file is written in the wanted precision; there is nothing to set.
 
         Raises:
             RuntimeFailure: the file is not written in the wanted precision.
@@ -131,7 +131,7 @@ class DialectRtx(Dialect11):
     keeps_timings = False  # the calls are there, but without effect since 1.2
 
     def set_compute_capability(self, config: TensorRT, capability: int) -> None:
-        """Choose the GPUs that the engine is for; by default Ampere and later."""
+        """Chooses the GPUs that the engine is for; by default Ampere and later."""
         known = {name: value for name, value in vars(self.trt.ComputeCapability).items() if name.startswith("SM")}
         name = "SM{}".format(capability)
         if name not in known:
@@ -142,7 +142,7 @@ class DialectRtx(Dialect11):
 
 
 def choose(trt: TensorRT) -> Dialect82:
-    """The dialect of an imported `tensorrt` module."""
+    """Returns the dialect of an imported `tensorrt` module."""
     if not hasattr(trt.BuilderFlag, "FP16"):
         return DialectRtx(trt) if hasattr(trt.IBuilderConfig, "set_compute_capability") else Dialect11(trt)
     if hasattr(trt.ICudaEngine, "num_io_tensors"):

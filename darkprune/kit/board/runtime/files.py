@@ -10,7 +10,7 @@ _CHUNK = 1 << 20
 
 
 def read_bytes(path: str) -> bytes:
-    """The content of a file.
+    """Returns the content of a file.
 
     Raises:
         RuntimeFailure: it cannot be read.
@@ -23,7 +23,7 @@ def read_bytes(path: str) -> bytes:
 
 
 def write_atomic(path: str, content: bytes) -> None:
-    """Write a buffer to a file beside the target and rename it.
+    """Writes a buffer to a file, whole or not at all: beside it first, then renamed.
 
     Raises:
         RuntimeFailure: it cannot be written; what was there before is still there.
@@ -47,7 +47,7 @@ def write_atomic(path: str, content: bytes) -> None:
 
 
 def sha256_of(path: str) -> str:
-    """Hexadecimal SHA-256 of a file.
+    """Returns the hexadecimal SHA-256 of a file.
 
     Raises:
         RuntimeFailure: it cannot be read.
@@ -63,7 +63,7 @@ def sha256_of(path: str) -> str:
 
 
 def check_file(path: str, overwrite: bool) -> None:
-    """Refuse a file to be written that is there already.
+    """Refuses to write a file that exists already.
 
     Raises:
         RuntimeFailure: it is a folder, or there and not to be replaced.
@@ -75,7 +75,7 @@ def check_file(path: str, overwrite: bool) -> None:
 
 
 def make_folder(path: str, source: str, overwrite: bool) -> None:
-    """Make a folder for results.
+    """Makes a folder for results.
 
     Args:
         path: of the folder.

@@ -1,4 +1,4 @@
-"""What stands beside an engine, in `<engine>.json`: which TensorRT and GPU it belongs to, and what it was made from.
+"""The description beside an engine, `<engine>.json`: which TensorRT and GPU it belongs to, and what it was made from.
 
 An engine runs only on the TensorRT version and the kind of GPU that built it. TensorRT's own message about that is
 hard to understand, so the file is asked first.
@@ -15,12 +15,12 @@ _FORMAT = 1
 
 
 def path_for(engine_path: str) -> str:
-    """The file beside an engine."""
+    """Returns the path of the description beside an engine."""
     return engine_path + ".json"
 
 
 def save(engine_path: str, engine: bytes, facts: Dict[str, object]) -> Dict[str, object]:
-    """Write an engine and the file beside it.
+    """Writes an engine and the description beside it.
 
     Args:
         engine_path: where to.
@@ -40,7 +40,7 @@ def save(engine_path: str, engine: bytes, facts: Dict[str, object]) -> Dict[str,
 
 
 def load(engine_path: str) -> Optional[Dict[str, object]]:
-    """What stands beside an engine; None when there is nothing (an engine of trtexec, say).
+    """Reads the description beside an engine; None where there is none (an engine of trtexec, say).
 
     Raises:
         RuntimeFailure: it is there and cannot be understood.
@@ -58,7 +58,7 @@ def load(engine_path: str) -> Optional[Dict[str, object]]:
 
 
 def refuse_foreign(engine_path: str, version: str, gpu: str, capability: str) -> Optional[Dict[str, object]]:
-    """Refuse an engine that was built by another TensorRT or for another GPU.
+    """Refuses an engine that was built by another TensorRT or for another GPU.
 
     Args:
         engine_path: the engine.

@@ -29,7 +29,7 @@ class Camera(NamedTuple):
 
 
 def csi_pipeline(sensor: int, camera: Camera) -> str:
-    """The GStreamer pipeline that reads a CSI camera of a Jetson through its image processor.
+    """Returns the GStreamer pipeline that reads a CSI camera of a Jetson through its image processor.
 
     The last element keeps only the newest picture, so that a slow network does not fall behind the camera.
     """
@@ -44,7 +44,7 @@ def csi_pipeline(sensor: int, camera: Camera) -> str:
 
 
 def picture_files(folder: str) -> List[str]:
-    """The pictures in a folder, by name.
+    """Lists the pictures in a folder, sorted by name.
 
     Raises:
         RuntimeFailure: there is none, or the folder cannot be read.
@@ -60,7 +60,7 @@ def picture_files(folder: str) -> List[str]:
 
 
 def frames(source: str, camera: Camera, channels: int = 3) -> Iterator[Tuple[str, np.ndarray]]:
-    """Pictures with a label each.
+    """Yields pictures with a label each.
 
     Args:
         source: a picture, a folder of pictures, a video, `usb:0` or `csi:0`.
@@ -120,7 +120,7 @@ def _stream(label: str, capture: cv2.VideoCapture) -> Iterator[Tuple[str, np.nda
 
 
 def read_image(path: str, channels: int = 3) -> np.ndarray:
-    """A picture: (height, width, 3) uint8 in BGR order, or (height, width) for one channel.
+    """Reads a picture: (height, width, 3) uint8 in BGR order, or (height, width) for one channel.
 
     It is turned as its EXIF orientation says, as in darknet's OpenCV build.
 
@@ -134,7 +134,7 @@ def read_image(path: str, channels: int = 3) -> np.ndarray:
 
 
 def _neighbours(size: int, wanted: int, last_exact: bool) -> Tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """First and second neighbour along `size` pixels for each of `wanted` places, and the weight of each.
+    """Returns first and second neighbour along `size` pixels for each of `wanted` places, and the weight of each.
 
     Horizontally darknet takes the last column as it is (`last_exact`). Vertically it computes the last row like any
     other but never adds its second part: where rounding puts it a hair above the last row, it comes out nearly black.
@@ -159,7 +159,7 @@ def _scaled(pixels: np.ndarray) -> np.ndarray:
 
 
 def resize(image: np.ndarray, width: int, height: int) -> np.ndarray:
-    """darknet's bilinear resize, bit for bit.
+    """Resizes bilinearly as darknet does, bit for bit.
 
     Args:
         image: (h, w, channels) uint8.
@@ -184,7 +184,7 @@ def resize(image: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def letterbox_box(width: int, height: int, net_width: int, net_height: int) -> Box:
-    """Where a picture lies in a letterboxed input: left, top, width, height in pixels (integer division as darknet)."""
+    """Returns where a picture lies in a letterboxed input: left, top, width, height in pixels, as darknet."""
     if np.float32(net_width) / np.float32(width) < np.float32(net_height) / np.float32(height):
         inner_width, inner_height = net_width, (height * net_width) // width
     else:
@@ -193,7 +193,7 @@ def letterbox_box(width: int, height: int, net_width: int, net_height: int) -> B
 
 
 def to_input(image: np.ndarray, width: int, height: int, channels: int = 3, letterbox: bool = False) -> np.ndarray:
-    """The network's input for a decoded picture.
+    """Returns the network's input for a decoded picture.
 
     Args:
         image: (h, w, 3) uint8 in BGR order or (h, w) uint8.

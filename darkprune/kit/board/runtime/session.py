@@ -74,7 +74,7 @@ class Session:
         self._profiler: Optional[TensorRT] = None
 
     def run(self, feeds: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
-        """Compute the outputs.
+        """Computes the outputs.
 
         Args:
             feeds: one array per input; converted to the engine's type.
@@ -114,7 +114,7 @@ class Session:
         return {tensor.name: self._buffers[tensor.name].host for tensor in self.outputs}
 
     def layer_times(self, feeds: Dict[str, np.ndarray], runs: int = 20) -> List[Tuple[str, float]]:
-        """Mean milliseconds per layer, in the order of execution. Slows every later `run` down."""
+        """Measures the mean milliseconds per layer, in the order of execution. Slows every later `run` down."""
         if self._profiler is None:
             self.run(feeds)  # the first run of a context is not typical
             self._profiler = _make_profiler(self.trt)
@@ -125,7 +125,7 @@ class Session:
         return [(name, total / runs) for name, total in self._profiler.times.items()]
 
     def close(self) -> None:
-        """Give the GPU's memory back."""
+        """Frees the GPU's memory."""
         for buffer in self._buffers.values():
             buffer.free()
         self._buffers.clear()
@@ -210,7 +210,7 @@ class NamedSession(Session):
 
 
 def open_engine(trt: TensorRT, cuda: Cuda, path: str) -> Session:
-    """Load an engine that belongs to this machine.
+    """Loads an engine that belongs to this machine.
 
     Raises:
         RuntimeFailure: it belongs to another TensorRT or GPU, or TensorRT does not load it.
