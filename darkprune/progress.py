@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
+from darkprune.errors import one_line
+
 
 @dataclass(frozen=True)
 class ProgressEvent:
@@ -122,9 +124,16 @@ def _seen() -> bool:
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
+MOST_NAMED = 36  #: characters of a task's name in a bar
+#: lines of a bar, which tqdm cuts to the terminal's width: what matters most stands first, the bar itself last
+_TIMED = "{remaining} left, {percentage:.0f} %: {desc}, {unit} {n_fmt} of {total_fmt}{postfix}, {rate_fmt} |{bar}|"
+_COUNTED = "{desc}: {unit} {n_fmt}{postfix}, {rate_fmt}, {elapsed} so far"
+
+
 class _Bar(Protocol):
     n: float
     total: float | None
+    bar_format: str | None
 
     def update(self, n: float) -> object: ...
     def set_postfix_str(self, s: str, refresh: bool) -> object: ...
@@ -148,10 +157,11 @@ class _Bars:
             self.close()
             self._task = event.task
             self._bar = tqdm(
-                total=event.total or None, initial=event.done, desc=event.task, unit=event.unit, leave=False,
-                delay=0.3, dynamic_ncols=True,
+                total=event.total or None, initial=event.done, desc=one_line(event.task, MOST_NAMED), unit=event.unit,
+                leave=False, delay=0.3, dynamic_ncols=True,
             )  # fmt: skip
         self._bar.total = event.total or None
+        self._bar.bar_format = _TIMED if event.total else _COUNTED
         if event.details:
             self._bar.set_postfix_str(event.details, refresh=False)
         self._bar.update(event.done - self._bar.n)

@@ -22,7 +22,9 @@ from darkprune.settings import setting
 class BenchSettings:
     """How networks are timed."""
 
-    runner: str | None = setting(None, "program to run the networks in", choices=tuple(RUNNERS))
+    runner: str | None = setting(
+        None, "program to run the networks in", choices=tuple(RUNNERS), default_text="the first that can"
+    )
     batch: int = setting(1, "images per run")
     size: str | None = setting(None, "another input size than the cfg's", metavar="WxH")
     runs: int = setting(50, "timed runs")

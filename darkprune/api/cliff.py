@@ -51,10 +51,12 @@ class CliffSettings(ChannelSettings):
     )
     ratios: tuple[float, ...] = setting((0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6), "ratios to try", metavar="R1,R2,…")
     limit: int | None = setting(None, "first N images", default_text=f"all; {MOST_IMAGES} without labels")
-    split: str = setting("valid", "which part of the data")
-    names: PathLike | None = setting(None, "names of the classes, in order", metavar="F")
+    split: str = setting("valid", "which part of the data", metavar="PART")
+    names: PathLike | None = setting(None, "names of the classes, in order", metavar="F", default_text="the data's")
     batch: int = setting(8, "images at a time")
-    runner: str | None = setting(None, "program to run the networks in", choices=tuple(RUNNERS))
+    runner: str | None = setting(
+        None, "program to run the networks in", choices=tuple(RUNNERS), default_text="the first that can"
+    )
     recover: Recovery = setting("none", "draws a second curve")
     overwrite: bool = setting(False, "forget what DIR holds of other settings")
 

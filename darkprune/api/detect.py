@@ -39,7 +39,9 @@ class DetectSettings:
     letterbox: bool = setting(False, "keep the aspect, as letter_box=1 in the cfg")
     size: str | None = setting(None, "another input size than the cfg's", metavar="WxH")
     batch: int = setting(8, "images at a time")
-    runner: str | None = setting(None, "program to run the network in", choices=tuple(RUNNERS))
+    runner: str | None = setting(
+        None, "program to run the network in", choices=tuple(RUNNERS), default_text="the first that can"
+    )
     strict: bool = setting(False, "stop at the first image that cannot be read")
     overwrite: bool = setting(False, "replace an earlier result")
 

@@ -25,14 +25,16 @@ MOST_SHOWN = 20  #: skipped images that are named
 class EvaluateSettings:
     """What is evaluated, and how."""
 
-    split: str = setting("valid", "which part of the data")
-    names: PathLike | None = setting(None, "names of the classes, in order", metavar="F")
+    split: str = setting("valid", "which part of the data", metavar="PART")
+    names: PathLike | None = setting(None, "names of the classes, in order", metavar="F", default_text="the data's")
     points: int = setting(0, "recall points", choices=("0", "11", "101"), default_text="0: area")
     iou: float = setting(0.5, "overlap that counts as found")
     thresh: float = setting(0.25, "score for precision and recall")
     batch: int = setting(8, "images at a time")
     size: str | None = setting(None, "another input size than the cfg's", metavar="WxH")
-    runner: str | None = setting(None, "program to run the network in", choices=tuple(RUNNERS))
+    runner: str | None = setting(
+        None, "program to run the network in", choices=tuple(RUNNERS), default_text="the first that can"
+    )
     strict: bool = setting(False, "stop at the first image that cannot be read")
 
 

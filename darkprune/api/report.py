@@ -45,12 +45,16 @@ class ReportSettings:
     images: PathLike | None = setting(
         None, "images without labels, for samples and attention", metavar="DIR", group="images"
     )
-    split: str = setting("valid", "which part of the data", group="images")
-    names: PathLike | None = setting(None, "names of the classes, in order", metavar="F", group="images")
+    split: str = setting("valid", "which part of the data", group="images", metavar="PART")
+    names: PathLike | None = setting(
+        None, "names of the classes, in order", metavar="F", group="images", default_text="the data's"
+    )
     limit: int | None = setting(None, "measure mAP on the first N images", group="images")
     samples: int = setting(6, "images shown", group="images")
     runs: int = setting(20, "timed runs", default_text="20; 0: none")
-    runner: str | None = setting(None, "program to run the networks in", choices=tuple(RUNNERS))
+    runner: str | None = setting(
+        None, "program to run the networks in", choices=tuple(RUNNERS), default_text="the first that can"
+    )
     overwrite: bool = setting(False, "replace an earlier report")
     original: Pair | None = None
 

@@ -36,7 +36,9 @@ class VerifySettings:
     plan: PathLike | None = setting(None, "the plan", metavar="FILE", default_text="plan.json beside SLIM.cfg")
     static: bool = setting(False, "compare the files only, run nothing")
     image: tuple[str, ...] = setting((), "an image to run", metavar="FILE", repeated=True, default_text="one of noise")
-    runner: str | None = setting(None, "program to run the networks in", choices=tuple(RUNNERS))
+    runner: str | None = setting(
+        None, "program to run the networks in", choices=tuple(RUNNERS), default_text="the first that can"
+    )
 
 
 Verdict = Literal["right", "wrong", "files right", "not compared", "not checked"]

@@ -8,6 +8,8 @@ import time
 from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from shutil import get_terminal_size
+from textwrap import wrap
 
 from darkprune.errors import one_line
 from darkprune.graph.stats import Totals
@@ -17,6 +19,8 @@ from darkprune.graph.stats import megabytes as megabytes
 from darkprune.progress import Progress, ProgressEvent, reporting, silent
 
 LINE_SECONDS = 30.0  #: between two lines on where work stands, where stderr is no terminal
+LEAST_WIDTH = 40  #: columns of a terminal that tables are made for at least
+LEAST_TEXT = 10  #: characters that a column of text keeps
 INTERRUPTED = 130  #: exit status after Ctrl-C, where what was done stays
 
 
@@ -43,17 +47,64 @@ def print_json(data: object) -> None:
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[object]], left: int = 1) -> None:
-    """Prints columns; the first `left` are aligned left, numbers right."""
-    cells = [[str(cell) for cell in row] for row in [head, *rows]]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
+    """Prints columns within the terminal's width, or 80 characters where there is no terminal.
+
+    Args:
+        head: headings.
+        rows: cells below them.
+        left: the first so many columns are text and aligned left, the others are numbers.
+    """
+    for line in table_lines(head, rows, left, max(LEAST_WIDTH, get_terminal_size().columns)):
+        print(line)
+
+
+def table_lines(head: Sequence[str], rows: Sequence[Sequence[object]], left: int, width: int) -> Iterator[str]:
+    """Yields the lines of a table, none longer than `width`.
+
+    Where that is too narrow headings are written on several lines, then text; columns that do not fit even so follow
+    below in a table of their own, behind the same text columns. Nothing is left out.
+    """
+    cells = [[one_line(str(cell)) for cell in row] for row in [head, *rows]]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    if _total(widths) > width:
+        bodies = [max(map(len, column[1:]), default=0) for column in zip(*cells, strict=True)]
+        words = [max(map(len, text.split()), default=0) for text in cells[0]]
+        widths = list(map(max, bodies, words))
+    for place in sorted(range(left), key=lambda place: -widths[place]):
+        widths[place] = max(min(widths[place], LEAST_TEXT), widths[place] - max(0, _total(widths) - width))
+    blocks: list[list[int]] = [[]]
+    for place in range(left, len(head)):
+        if blocks[-1] and _total([widths[n] for n in (*range(left), *blocks[-1], place)]) > width:
+            blocks.append([])
+        blocks[-1].append(place)
+    for number, block in enumerate(blocks):
+        if number:
+            yield ""
+        yield from _block_lines(cells, widths, left, [*range(left), *block])
+
+
+def _total(widths: Sequence[int]) -> int:
+    return sum(widths) + 2 * max(0, len(widths) - 1)
+
+
+def _block_lines(
+    cells: Sequence[Sequence[str]], widths: Sequence[int], left: int, columns: Sequence[int]
+) -> Iterator[str]:
+    """Yields the lines of some columns."""
     for number, row in enumerate(cells):
-        line = "  ".join(
-            cell.ljust(width) if column < left else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        print(line.rstrip())
+        parts = [wrap(row[place], max(1, widths[place]), break_on_hyphens=False) or [""] for place in columns]
+        high = max(map(len, parts))
+        for place, part in enumerate(parts):
+            blank = [""] * (high - len(part))
+            parts[place] = [*blank, *part] if number == 0 else [*part, *blank]  # headings stand on the line below them
+        for line in zip(*parts, strict=True):
+            shown = (
+                text.ljust(widths[place]) if place < left else text.rjust(widths[place])
+                for place, text in zip(columns, line, strict=True)
+            )
+            yield "  ".join(shown).rstrip()
         if number == 0:
-            print("  ".join("-" * width for width in widths))
+            yield "  ".join("-" * widths[place] for place in columns)
 
 
 def print_totals(before: Totals, after: Totals) -> None:

@@ -74,8 +74,10 @@ class CompareSettings(TrainingKeys):
         None, "unlabelled images for the methods and recoveries that look at some", group=_IMAGES, metavar="DIR",
         default_text="the training images of --data",
     )  # fmt: skip
-    split: str = setting("valid", "which part of the data is measured on", group=_IMAGES)
-    names: PathLike | None = setting(None, "names of the classes, in order", group=_IMAGES, metavar="F")
+    split: str = setting("valid", "which part of the data is measured on", group=_IMAGES, metavar="PART")
+    names: PathLike | None = setting(
+        None, "names of the classes, in order", group=_IMAGES, metavar="F", default_text="the data's"
+    )
     compensate: Compensation | None = setting(None, "what takes the place of a channel", group=_HOW)
     target: str | None = setting(
         None, "what it will run on; TensorRT wants widths in multiples of 8", group=_HOW, choices=tuple(targets())
@@ -88,7 +90,9 @@ class CompareSettings(TrainingKeys):
     cell: str | None = setting(
         None, "do only the i-th of n shares; who finds all shares done draws the table", group=_RUN, metavar="i/n"
     )
-    runner: str | None = setting(None, "program to measure and time in", group=_RUN, choices=tuple(RUNNERS))
+    runner: str | None = setting(
+        None, "program to measure and time in", group=_RUN, choices=tuple(RUNNERS), default_text="the first that can"
+    )
     device: str = setting(
         "auto", "to train on: cpu, cuda, cuda:1", group=_RUN, metavar="D", default_text="a GPU if there is one"
     )

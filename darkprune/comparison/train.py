@@ -36,7 +36,7 @@ def train_sparsely(setup: Setup, cell: Cell, out: Path) -> dict[str, object]:
     """
     how = {**setup.settings.sparse_training, "sparsity": cell.sparsity}
     if setup.settings.highest_ratio is not None:
-        how["target_ratio"] = setup.settings.highest_ratio
+        how["ratio"] = setup.settings.highest_ratio
 
     def train(folder: Path, run: dict[str, Any]) -> TrainResult:
         run = {**run, "eval_every": None}  # for the curves of mAP

@@ -176,9 +176,9 @@ class Compression:
         cut, budget = self.prune_settings, self.budget
         found: dict[str, object] = {"exclude": list(cut.exclude)} if cut.exclude else {}
         if cut.ratio is not None:
-            found["target_ratio"] = cut.ratio
+            found["ratio"] = cut.ratio
         elif budget is not None:  # operations and parameters go with the square of the width
-            found["target_ratio"] = round(1 - math.sqrt(budget.target / budget.of(totals(self.graph))), 3)
+            found["ratio"] = round(1 - math.sqrt(budget.target / budget.of(totals(self.graph))), 3)
         return found
 
     def _add(self, stage: Stage, cost: float = 0.0) -> None:

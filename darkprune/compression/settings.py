@@ -57,7 +57,9 @@ class CompressSettings:
         None, "another labelled set to measure mAP on", group=_GIVEN, metavar="F", default_text="the data's own"
     )
     images: PathLike | None = setting(None, "images without labels: a folder or a list", group=_GIVEN, metavar="DIR")
-    names: PathLike | None = setting(None, "names of the classes, in order", group=_GIVEN, metavar="F")
+    names: PathLike | None = setting(
+        None, "names of the classes, in order", group=_GIVEN, metavar="F", default_text="the data's"
+    )
     target_macs: str | float | None = setting(None, "what to keep: 0.5 or 12G", exclusive="amount", metavar="V")
     target_params: str | float | None = setting(None, "what to keep: 0.5 or 24M", exclusive="amount", metavar="V")
     target_size: str | float | None = setting(None, "what to keep: 0.5 or 90MB", exclusive="amount", metavar="V")
@@ -71,7 +73,7 @@ class CompressSettings:
         None, "what it will run on; a board gets widths in multiples of 8, and a kit", choices=tuple(targets())
     )
     skip: tuple[str, ...] = setting(
-        (), "leave a stage out (may be repeated)", group=_RUN, choices=STAGES, repeated=True
+        (), "leave a stage out (may be repeated)", group=_RUN, choices=STAGES, repeated=True, metavar="STAGE"
     )
     begin: str | None = setting(None, "do this stage and those after it again", group=_RUN, choices=STAGES, flag="from")
     device: str | None = setting(

@@ -89,8 +89,10 @@ class PruneSettings(ChannelSettings, Amount):
         "--units: gamma, or how well a unit tells the classes apart on the training part of --data",
         group=_IMAGES,
     )
-    split: str = setting("valid", "which part of the data", group=_IMAGES)
-    names: str | None = setting(None, "names of the classes, in order", group=_IMAGES, metavar="F")
+    split: str = setting("valid", "which part of the data", group=_IMAGES, metavar="PART")
+    names: str | None = setting(
+        None, "names of the classes, in order", group=_IMAGES, metavar="F", default_text="the data's"
+    )
     plan_only: bool = setting(False, "write the plan, cut nothing")
     overwrite: bool = setting(False, "replace an earlier result")
 

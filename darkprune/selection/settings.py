@@ -42,7 +42,9 @@ class ChannelSettings:
         0.0, "then replace channels by others of |correlation| T or more (on --images, else by filters)",
         group=_AMOUNT, metavar="T", default_text="none",
     )  # fmt: skip
-    groups: str = setting("auto", f"auto, {', '.join(GROUP_PRESETS)}, or ranges 0-55,56-85,…", group=_WHICH)
+    groups: str = setting(
+        "auto", f"auto, {', '.join(GROUP_PRESETS)}, or ranges 0-55,56-85,…", group=_WHICH, metavar="GROUPS"
+    )
     allocation: Allocation | None = setting(
         None, "how a total ratio is shared out", group=_WHICH,
         default_text="uniform; global where scores compare the whole network",

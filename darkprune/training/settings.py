@@ -90,8 +90,9 @@ class GradualSettings:
     prune_min_channels: int = setting(8, "fewest channels of a convolution", group=_PRUNING)
     prune_exclude: tuple[int, ...] = setting((), "layers whose channels all stay", group=_PRUNING, metavar="L1,L2,…")
     groups: str = setting(
-        "auto", f"division of the network: auto, {', '.join(GROUP_PRESETS)}, or ranges (histograms, maps, --prune-to)"
-    )
+        "auto", f"division of the network: auto, {', '.join(GROUP_PRESETS)}, or ranges (histograms, maps, --prune-to)",
+        metavar="GROUPS",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         """Checks the values.
@@ -173,7 +174,7 @@ class SparsitySettings:
         group=_SPARSE,
     )  # fmt: skip
     s: float | str | None = setting(
-        None, "weight of Σ|γ| per step of the optimiser, or auto: as large as --target-ratio needs", group=_SPARSE,
+        None, "weight of Σ|γ| per step of the optimiser, or auto: as large as --ratio needs", group=_SPARSE,
         metavar="X", default_text="auto",
     )  # fmt: skip
     switch: float = setting(0.5, "part of the run at which dynamic chooses", group=_SPARSE)
@@ -183,7 +184,7 @@ class SparsitySettings:
     sparsity_preset: Literal["yolov4", "yolov3", "mobilenet-yolov3"] | None = setting(
         None, "published setting: s, SGD, batch, 416 pixels, 200 epochs of cosine from 0.002", group=_SPARSE
     )
-    target_ratio: float = setting(
+    ratio: float = setting(
         0.65, "share of the channels to be pruned later: --s auto lets as many γ vanish by the --switch", group=_SPARSE
     )
     exclude: tuple[int, ...] = setting(
@@ -200,7 +201,7 @@ class SparsitySettings:
             _refuse_without(self, "--sparsity constant or dynamic", SparsitySettings)
         if self.s not in (None, "auto"):
             object.__setattr__(self, "s", _read_s(str(self.s)))
-        for name in ("switch", "keep_fraction", "target_ratio"):
+        for name in ("switch", "keep_fraction", "ratio"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name):g} is outside 0 to 1")
 

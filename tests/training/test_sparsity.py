@@ -167,7 +167,7 @@ def test_an_automatic_s_makes_the_asked_for_share_vanish(tmp_path: Path) -> None
     shares = {}
     for s in ("auto", 0.00075):
         network = fresh_network(graph)
-        settings = TrainSettings(iterations=60, lr=0.01, adam=True, sparsity="dynamic", s=s, target_ratio=0.5)
+        settings = TrainSettings(iterations=60, lr=0.01, adam=True, sparsity="dynamic", s=s, ratio=0.5)
         hook = Sparsity(network, settings, read_recipe(graph, 8, settings))
         make_trainer(graph, data, tmp_path / str(s), network=network, hooks=(hook,), settings=settings).run()
         sizes = np.concatenate([gamma_of(hook, layer).abs().numpy() for layer in LAYERS])
@@ -177,7 +177,7 @@ def test_an_automatic_s_makes_the_asked_for_share_vanish(tmp_path: Path) -> None
 
 
 def test_the_ratio_is_shown_with_its_threshold() -> None:
-    sparse = sparsity(sparsity="constant", s=0.001, target_ratio=0.5)
+    sparse = sparsity(sparsity="constant", s=0.001, ratio=0.5)
     sizes = np.sort(np.concatenate([gamma_of(sparse, layer).abs().numpy() for layer in LAYERS]))
     found = sparse.figures()
     first = np.sort(np.concatenate([gamma_of(sparse, layer).abs().numpy() for layer in LAYERS[:3]]))
@@ -189,7 +189,7 @@ def test_the_ratio_is_shown_with_its_threshold() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"s": -1.0}, {"s": "many"}, {"switch": 1.5}, {"keep_fraction": -0.1},
-                                   {"target_ratio": 2.0}])  # fmt: skip
+                                   {"ratio": 2.0}])  # fmt: skip
 def test_settings_are_checked(wrong: dict[str, float]) -> None:
     with pytest.raises(UsageError):
         TrainSettings(sparsity="constant", **wrong)  # type: ignore[arg-type]

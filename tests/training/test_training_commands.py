@@ -67,7 +67,7 @@ def test_train_goes_on_where_it_was(place: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_sparse_training_then_distillation(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--sparsity", "dynamic", "--s", "0.01", "--switch", "0.25", "--target-ratio", "0.5"]
+    words = ["--sparsity", "dynamic", "--s", "0.01", "--switch", "0.25", "--ratio", "0.5"]
     assert call(train, "tiny.cfg", "--data", "x.data", "-o", "run", "--iterations", "4", *words, *FAST) == 0
     assert (place / "run" / "gamma.npz").is_file()
     pair = ["run/tiny.cfg", "run/tiny_final.weights"]

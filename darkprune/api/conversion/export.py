@@ -121,7 +121,7 @@ class ExportSettings(PrecisionSettings):
     data: PathLike | None = setting(
         None, "labelled images: measure what --fp16 or --int8 costs", group="checks", metavar="F"
     )
-    split: str = setting("valid", "which part of the data", group="checks")
+    split: str = setting("valid", "which part of the data", group="checks", metavar="PART")
 
     def __post_init__(self) -> None:
         """Checks the values."""

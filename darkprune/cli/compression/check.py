@@ -17,8 +17,8 @@ from darkprune.zoo import resolve
 def configure(parser: ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.add_argument("--data", required=True, metavar="F", help="a .data file, a VOC folder, COCO JSON, a list")
-    parser.add_argument("--cfg", help="a network whose number of classes the data has to fit")
-    parser.add_argument("--split", action="append", help="which parts (default train and valid)")
+    parser.add_argument("--cfg", metavar="CFG", help="a network whose number of classes the data has to fit")
+    parser.add_argument("--split", action="append", metavar="PART", help="which parts (default train and valid)")
     parser.add_argument("--names", metavar="F", help="names of the classes, in order")
     parser.add_argument("--fast", action="store_true", help="do not decode the images")
     add_json(parser)

@@ -20,10 +20,12 @@ from darkprune.api.report import REPORT, ReportSettings, report
 from darkprune.api.train import distill, train
 from darkprune.api.verify import verify
 from darkprune.cli.console import add_json, count, megabytes, print_json, print_table
+from darkprune.cli.flags import add_flags, read_flags
 from darkprune.darknet.output import check_folder
 from darkprune.data.scenes import write_scenes
 from darkprune.errors import DarkpruneError
 from darkprune.graph.stats import totals
+from darkprune.settings import setting
 from darkprune.training.settings import DistillSettings, TrainSettings
 
 VALID_IMAGES = 150
@@ -52,32 +54,35 @@ _SHORT: dict[str, Any] = {"batch": 16, "policy": "cosine", "no_augment": True, "
 _SPARSE: dict[str, Any] = {"adam": False, "lr": 0.002, "iterations": 1000, "sparsity": "dynamic"}
 
 
+@dataclass(frozen=True, kw_only=True)
+class DemoSettings:
+    """How long a demo is, and how much it removes."""
+
+    ratio: float | None = setting(
+        None, "fraction of the channels to remove", metavar="P",
+        default_text=f"{QUICK.ratio}, {FULL.ratio} with --full, {PLAIN.ratio} without PyTorch",
+    )  # fmt: skip
+    steps: int | None = setting(None, "steps of distillation", default_text=f"{QUICK.steps}, {FULL.steps} with --full")
+    full: bool = setting(False, "go through sparse training first (some ten minutes)")
+    overwrite: bool = setting(False, "replace an earlier demo")
+
+
 def configure(parser: ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.add_argument(
         "-o", "--output", default="darkprune-demo", metavar="DIR", help="folder (default darkprune-demo)"
     )
-    parser.add_argument(
-        "--ratio", type=float, metavar="P",
-        help=f"fraction of channels to remove (default {QUICK.ratio}, {FULL.ratio} with --full, {PLAIN.ratio} without "
-        "PyTorch)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--steps", type=int, metavar="N",
-        help=f"steps of distillation (default {QUICK.steps}, {FULL.steps} with --full)",
-    )  # fmt: skip
-    parser.add_argument("--full", action="store_true", help="go through sparse training first (some ten minutes)")
-    parser.add_argument("--overwrite", action="store_true", help="replace an earlier demo")
+    add_flags(parser, DemoSettings)
     add_json(parser)
 
 
 def run(args: Namespace) -> int:
     """Runs the stages and prints the table."""
-    folder = Path(args.output)
-    check_folder(folder, [], args.overwrite)
+    folder, settings = Path(args.output), read_flags(DemoSettings, args)
+    check_folder(folder, [], settings.overwrite)
     folder.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
-    rows, slim = _stages(folder, args, _teller(sys.stderr if args.json else sys.stdout))
+    rows, slim = _stages(folder, settings, _teller(sys.stderr if args.json else sys.stdout))
     seconds = time.perf_counter() - began
     if args.json:
         print_json({"networks": rows, "seconds": round(seconds, 1), "folder": str(folder)})
@@ -105,11 +110,11 @@ def _has_torch() -> bool:
     return find_spec("torch") is not None
 
 
-def _stages(folder: Path, args: Namespace, tell: Callable[[str], None]) -> tuple[list[dict[str, Any]], Pair]:
+def _stages(folder: Path, settings: DemoSettings, tell: Callable[[str], None]) -> tuple[list[dict[str, Any]], Pair]:
     """Goes through the stages; returns a row per network, and the last network."""
-    size = FULL if args.full else QUICK if _has_torch() else PLAIN
-    ratio = size.ratio if args.ratio is None else args.ratio
-    steps = size.steps if args.steps is None else args.steps
+    size = FULL if settings.full else QUICK if _has_torch() else PLAIN
+    ratio = size.ratio if settings.ratio is None else settings.ratio
+    steps = size.steps if settings.steps is None else settings.steps
     tell(f"drawing {size.images} training and {VALID_IMAGES} test scenes")
     data, images = write_scenes(folder / "scenes", size.images, VALID_IMAGES), folder / "scenes" / "valid"
     rows: list[dict[str, Any]] = []
@@ -123,12 +128,12 @@ def _stages(folder: Path, args: Namespace, tell: Callable[[str], None]) -> tuple
         rows.append({"name": name, "map50": found.map50, "map": found.map, **totals(pair.graph).to_json()})
 
     network = load(CHECKPOINT, CHECKPOINT)
-    if args.full:
+    if settings.full:
         output = folder / "sparse"
         show("train", *_files(network), "--data", data, "-o", output, *_flags({**_SHORT, **_SPARSE}))
-        sparse = TrainSettings(**_SHORT, **_SPARSE, target_ratio=ratio)
+        sparse = TrainSettings(**_SHORT, **_SPARSE, ratio=ratio)
         network = load(network.cfg, train(network, data, output, sparse).weights["final"])
-    measure("trained sparsely" if args.full else "as it comes", network)
+    measure("trained sparsely" if settings.full else "as it comes", network)
     slim = load(folder / "slim" / "scenes.cfg", folder / "slim" / "scenes.weights")
     show("prune", *_files(network), "--ratio", ratio, "-o", folder / "slim")
     prune(network, PruneSettings(ratio=ratio, overwrite=True), output=folder / "slim").close()

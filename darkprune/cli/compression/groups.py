@@ -16,7 +16,9 @@ from darkprune.zoo import resolve
 def configure(parser: ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.add_argument("cfg", metavar="CFG", help="Darknet .cfg, or builtin:NAME")
-    parser.add_argument("--groups", default="auto", help=f"auto, {', '.join(PRESETS)}, or ranges 0-55,56-85,…")
+    parser.add_argument(
+        "--groups", default="auto", metavar="GROUPS", help=f"auto, {', '.join(PRESETS)}, or ranges 0-55,56-85,…"
+    )
     add_json(parser)
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from darkprune.cli.console import add_json, add_pair, count, megabytes, print_json, print_table, warn
+from darkprune.cli.console import add_json, add_pair, count, megabytes, print_json, print_table, print_totals, warn
 from darkprune.darknet.output import atomic_file
-from darkprune.errors import OutputError, UsageError
+from darkprune.errors import OutputError
 from darkprune.graph.graph import Graph, read_graph
 from darkprune.graph.groups import PRESETS, divide
 from darkprune.graph.stats import layer_detail, layer_json, totals
@@ -15,14 +16,21 @@ from darkprune.graph.weights import NetworkWeights, odd_weights
 from darkprune.json_types import JsonObject
 from darkprune.zoo import resolve
 
+if TYPE_CHECKING:
+    from darkprune.pages.structure import Structure
+
 
 def configure(parser: ArgumentParser) -> None:
     """Adds the command's arguments."""
     add_pair(parser, weights_optional=True)
+    parser.add_argument(
+        "--against", metavar="SLIM", help="show beside it what it was cut to: a slim cfg or a plan.json"
+    )
     drawing = parser.add_argument_group("as a page")
     drawing.add_argument("--html", metavar="F", help="draw the network: layers, groups, coupled sets, widths")
-    drawing.add_argument("--against", metavar="SLIM", help="what it was cut to: the slim cfg or the plan.json")
-    drawing.add_argument("--groups", default="auto", help=f"auto, {', '.join(PRESETS)}, or ranges 0-55,56-85,…")
+    drawing.add_argument(
+        "--groups", default="auto", metavar="GROUPS", help=f"auto, {', '.join(PRESETS)}, or ranges 0-55,56-85,…"
+    )
     drawing.add_argument("--overwrite", action="store_true", help="replace F if it exists")
     parser.add_argument("--strict", action="store_true", help="list what hank-ai's strict darknet would refuse")
     add_json(parser)
@@ -30,9 +38,9 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Prints the network, and draws it where that is asked for."""
-    if args.against and not args.html:
-        raise UsageError("--against is drawn beside the network: give --html F as well")
     graph = read_graph(resolve(args.cfg))
+    slim_file = resolve(args.against) if args.against else None
+    structure = _structure(graph, args.groups, slim_file) if args.html or slim_file else None
     header: JsonObject | None = None
     size = 20
     bad: list[str] = []
@@ -44,12 +52,16 @@ def run(args: Namespace) -> int:
             header = {"version": version, "seen": head.seen, "bytes": weights.file.size}
             bad = odd_weights(weights)
     strict = _strict(graph) if args.strict else None
-    if args.html:
-        _draw(args, graph)
+    if args.html and structure is not None:
+        _draw(args, structure, slim_file)
     if args.json:
         drawn = {"html": args.html} if args.html else {}
-        print_json({**_to_json(graph, header, size, bad, strict), **drawn})
+        print_json({**_to_json(graph, header, size, bad, strict), **_change_json(structure), **drawn})
     else:
+        if structure is not None and structure.slim is not None:
+            _print_change(structure, structure.slim.graph)
+        else:
+            _print_layers(graph)
         _print(graph, header, size, strict)
         if args.html:
             print(f"drawn       {args.html}")
@@ -58,22 +70,55 @@ def run(args: Namespace) -> int:
     return 0
 
 
-def _draw(args: Namespace, graph: Graph) -> None:
+def _structure(graph: Graph, groups: str, slim: Path | None) -> Structure:
+    from darkprune.pages.structure import Structure, read_slim
+
+    return Structure(graph, divide(graph, groups), read_slim(graph, slim) if slim else None)
+
+
+def _draw(args: Namespace, structure: Structure, slim: Path | None) -> None:
     """Writes the page."""
     from darkprune.pages.markup import is_page
     from darkprune.pages.network_page import network_page
-    from darkprune.pages.structure import Structure, read_slim
 
-    slim_file = resolve(args.against) if args.against else None
-    slim = read_slim(graph, slim_file) if slim_file else None
-    inputs = [resolve(args.cfg), *([slim_file] if slim_file else [])]
+    inputs = [resolve(args.cfg), *([slim] if slim else [])]
     if args.weights:
         inputs.append(resolve(args.weights, "weights"))
     if Path(args.html).exists() and args.overwrite and not is_page(Path(args.html)):
         raise OutputError(f"{args.html}: is not an earlier page, which --overwrite would replace; name another file")
-    page = network_page(Structure(graph, divide(graph, args.groups), slim))
+    page = network_page(structure)
     with atomic_file(Path(args.html), inputs, args.overwrite) as file:
         file.write(page)
+
+
+def _change_json(structure: Structure | None) -> JsonObject:
+    """Returns what a network became: per layer its description, null where it was cut out, and the totals."""
+    if structure is None or structure.slim is None:
+        return {}
+    layers = [structure.after(layer) for layer in structure.graph]
+    return {
+        "against": {
+            "layers": [None if layer is None else layer_json(layer) for layer in layers],
+            **totals(structure.slim.graph).to_json(),
+        }
+    }
+
+
+def _print_change(structure: Structure, slim: Graph) -> None:
+    """Prints every layer before and after, and the totals."""
+    rows = []
+    for layer in structure.graph:
+        after = structure.after(layer)
+        pairs = (
+            (str(layer.output.c), after and str(after.output.c)),
+            (layer.params and count(layer.params), after and after.params and count(after.params)),
+            (layer.macs and count(layer.macs), after and after.macs and count(after.macs)),
+        )
+        rows.append((layer.index, layer.name, *("" if cell in (None, 0) else cell for pair in pairs for cell in pair)))
+    print_table(("layer", "kind", "channels", "after", "params", "after", "MACs", "after"), rows, left=2)
+    print()
+    print_totals(totals(structure.graph), totals(slim))
+    print()
 
 
 def _strict(graph: Graph) -> list[JsonObject]:
@@ -107,7 +152,7 @@ def _to_json(
     return data
 
 
-def _print(graph: Graph, header: JsonObject | None, size: int, strict: list[JsonObject] | None) -> None:
+def _print_layers(graph: Graph) -> None:
     rows = []
     for layer in graph:
         reads = ",".join(map(str, layer.sources)) if layer.sources != (layer.index - 1,) else ""
@@ -124,8 +169,12 @@ def _print(graph: Graph, header: JsonObject | None, size: int, strict: list[Json
             )
         )
     print_table(("layer", "kind", "detail", "reads", "output", "params", "MACs", "BFLOPs"), rows, left=5)
-    total = totals(graph, size)
     print()
+
+
+def _print(graph: Graph, header: JsonObject | None, size: int, strict: list[JsonObject] | None) -> None:
+    """Prints the totals, and what the weights file says of itself."""
+    total = totals(graph, size)
     print(f"{graph.cfg.source}: {len(graph)} layers, input {graph.net.input}")
     print(
         f"parameters  {count(total.params)} stored floats ({total.params:,}), {count(total.trainable_params)} trainable"

@@ -136,7 +136,7 @@ class Sparsity(Hook):
 
     def status(self) -> str:
         """Returns the share that is negligible, and how large |γ| still is where the ratio would cut."""
-        found, ratio = self.figures(), self.settings.target_ratio
+        found, ratio = self.figures(), self.settings.ratio
         return (
             f"|γ|<{NEGLIGIBLE:g}: {100 * found['gamma_small']:.0f} of {100 * ratio:.0f} %, "
             f"there {found['gamma_at_ratio']:.2g}, s {found['s']:.2g}"
@@ -175,7 +175,7 @@ class Sparsity(Hook):
         """Returns for every group the |γ| up to which the asked-for ratio would remove its channels."""
         found = []
         for sizes in self._by_group():
-            rank = min(len(sizes), max(1, math.floor(self.settings.target_ratio * len(sizes) + 0.5)))
+            rank = min(len(sizes), max(1, math.floor(self.settings.ratio * len(sizes) + 0.5)))
             found.append(float(sizes.kthvalue(rank).values) if len(sizes) else 0.0)
         return found
 
