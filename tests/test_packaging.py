@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import email
 import re
 import shutil
 import subprocess
@@ -52,7 +53,7 @@ def test_the_darknet_reader_is_a_core_requirement() -> None:
 
 def test_the_version_is_written_in_one_place() -> None:
     project = _project()
-    assert project["dynamic"] == ["version"]
+    assert "version" in project["dynamic"]
     assert "version" not in project
     literal = re.compile(rf"""version["']?\s*[=:]\s*["']{re.escape(darkprune.__version__)}["']""")
     for path in [ROOT / "setup.py", *(ROOT / "darkprune").rglob("*.py")]:
@@ -129,6 +130,20 @@ def test_the_wheel_holds_the_whole_package(distributions: tuple[Path, Path]) -> 
         for path in (ROOT / folder).glob(f"*.{folder}"):
             assert f"darkprune/zoo/{folder}/{path.name}" in inside
     assert not [name for name in inside if name.startswith(("tests", "tools", "docs"))]
+
+
+@pytest.mark.slow
+def test_the_description_has_no_dead_links(distributions: tuple[Path, Path]) -> None:
+    """A package index shows the README alone."""
+    with zipfile.ZipFile(distributions[1]) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        metadata = email.message_from_bytes(archive.read(name))
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    text = metadata.get_payload(decode=True)
+    assert isinstance(text, bytes)
+    assert "darkprune demo" in text.decode()
+    links = re.findall(r"\]\(([^)]*)\)", text.decode())
+    assert [link for link in links if not link.startswith(("https://", "#"))] == []
 
 
 @pytest.mark.slow

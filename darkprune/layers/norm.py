@@ -60,7 +60,7 @@ class BatchNorm(Passing):
 @register
 @dataclass(frozen=True)
 class Normalization(Kind):
-    """Local response normalisation over neighbouring channels, with darknet's own window (DARKNET §3)."""
+    """Local response normalisation over neighbouring channels, with the window of `forward_normalization_layer`."""
 
     names = ("normalization", "lrn")
 
