@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from darkprune.errors import one_line
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,25 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def announced(progress: Progress, parts: Mapping[str, T]) -> Iterator[T]:
+    """Yields the parts of long work, each after a line with its number and the time that is left.
+
+    Args:
+        progress: gets the lines.
+        parts: by name. Those that take less than a second, since an earlier call has done them, tell nothing about
+            the others.
+    """
+    done, taken = 0, 0.0
+    for number, (name, part) in enumerate(parts.items()):
+        left = f", {duration(taken / done * (len(parts) - number))} left" if done else ""
+        say(progress, f"{name}: {number + 1} of {len(parts)}{left}")
+        began = time.monotonic()
+        yield part
+        seconds = time.monotonic() - began
+        if seconds >= 1:
+            done, taken = done + 1, taken + seconds
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from darkprune.errors import OutputError, UsageError
 from darkprune.evaluation.control import control_networks
 from darkprune.evaluation.of_graph import heads_of
 from darkprune.graph.weights import NetworkWeights
-from darkprune.progress import Progress, reporting
+from darkprune.progress import Progress, announced, reporting
 from darkprune.refit.solved_layers import SolvedLayers, solved_layers
 from darkprune.runners.base import FAST_FIRST, RUNNERS, load_with_any
 from darkprune.runners.measure import MAP, Measure, map_of, without_labels
@@ -255,9 +255,10 @@ class _Work:
             def ranking() -> Ranking:
                 return self._rank(weights, selection)
 
+            ratios = {f"ratio {ratio:g}": ratio for ratio in sorted(set(settings.ratios))}
             points = [
                 point
-                for ratio in sorted(set(settings.ratios))
+                for ratio in announced(self.progress, ratios)
                 for point in bench.pruned(ranking, replace(selection, ratio=ratio), pair.graph, self._recover(solved))
             ]
         macs = [point.macs for point in points]

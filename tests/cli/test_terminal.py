@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from darkprune.cli.console import table_lines
 from darkprune.cli.main import main
 from darkprune.data.scenes import write_scenes
+from darkprune.progress import ProgressEvent, announced
 from darkprune.zoo import folder
 
 fcntl = pytest.importorskip("fcntl", reason="pseudo terminals are a matter of Unix")
@@ -167,3 +168,14 @@ def _check_tables(output: str) -> int:
         assert len(lines[number - 1]) <= wide
         assert len(lines[number + 1]) <= wide, lines[number + 1]
     return len(rules)
+
+
+def test_parts_are_counted_with_the_time_that_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 0.1, 10.0, 30.0, 30.0, 50.0])  # the first part is done already, the others take 20 s
+    monkeypatch.setattr("darkprune.progress.time.monotonic", lambda: next(clock))
+    events: list[ProgressEvent] = []
+    parts = {"ratio 0.1": 0.1, "ratio 0.2": 0.2, "ratio 0.3": 0.3}
+    assert list(announced(events.append, parts)) == [0.1, 0.2, 0.3]
+    assert [event.message for event in events] == [
+        "ratio 0.1: 1 of 3", "ratio 0.2: 2 of 3", "ratio 0.3: 3 of 3, 20 s left"
+    ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Decoding against slow loops written from the description of the heads (DARKNET §4)."""
+"""Decoding against slow loops written from the formulas of darknet's `yolo_layer.c` and `region_layer.c`."""
 
 from __future__ import annotations
 

@@ -141,7 +141,7 @@ def test_heads_of_a_graph(tmp_path: Path) -> None:
     ],
 )
 def test_the_real_program_s_figures(name: str, map50: float, map75: float, counts: tuple[int, int, int] | None) -> None:
-    """SOURCES.md, second column: images decoded by OpenCV; the counts are printed by the same run of darknet."""
+    """As darknet measures with images decoded by OpenCV; the counts are printed by the same run of darknet."""
     stem = CHECKPOINTS / name / name
     graph = read_graph(Path(f"{stem}.cfg"))
     network = get_runner("opencv").load(graph, Path(f"{stem}.weights"), taps=False)
