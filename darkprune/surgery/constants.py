@@ -1,7 +1,8 @@
 """The constant values that removed channels leave, at every map of the network.
 
 With γ near 0 a batch-normalised channel is act(β), not 0; where γ is not small the better constant is
-E[act(γz + β)], z ~ N(0, 1).
+E[act(γz + β)], z ~ N(0, 1). A depthwise convolution with batch normalisation has statistics of its own, of what it
+makes of each channel: they tell more than the constant that comes in.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from darkprune.graph.weights import TensorSource
 from darkprune.layers import INPUT
 from darkprune.layers.activations import CARRIER_SHIFT, activate, mean_under_normal
 from darkprune.layers.base import Floats
-from darkprune.layers.convolution import Convolutional
+from darkprune.layers.convolution import BN_EPSILON, Convolutional
 from darkprune.layers.dense import Connected
 from darkprune.layers.merge import ScaleChannels
 
@@ -51,7 +52,7 @@ def removed_constants(
     def own(layer: Layer) -> Floats | None:
         if measured is not None and layer.index in measured:
             return measured[layer.index]
-        return _producer_constant(weights, layer, how)
+        return _own_constant(weights, layer, how)
 
     factors = _spatial_factors(channels)
     values = propagate(weights, channels, gone | factors, own)
@@ -78,7 +79,7 @@ def carrier_constants(weights: TensorSource, channels: ChannelMap, carriers: Boo
         value = carrier_value(layer)
         if value is not None:
             return np.full(layer.output.c, value)
-        return _producer_constant(weights, layer, "beta")
+        return _own_constant(weights, layer, "beta")
 
     return propagate(weights, channels, carriers, own)
 
@@ -117,11 +118,26 @@ def propagate(weights: TensorSource, channels: ChannelMap, wanted: BoolArray, ow
     return values
 
 
-def _producer_constant(weights: TensorSource, layer: Layer, how: str) -> Floats | None:
-    """Returns act(β) or its mean for dense layers; None for layers that pass channels on."""
-    kind = layer.kind
-    if not layer.is_dense or not isinstance(kind, Convolutional | Connected):
+def makes_constants(layer: Layer, how: str, measured: Mapping[int, Floats] | None = None) -> bool:
+    """Returns whether the constants at a layer's output are its own, not what it makes of those at its input.
+
+    Args:
+        layer: the layer.
+        how, measured: see `removed_constants`.
+    """
+    if measured is not None and layer.index in measured:
+        return True
+    if not isinstance(layer.kind, Convolutional | Connected):
+        return False
+    return layer.is_dense or (how == "mean" and layer.is_normalised and bool(layer.stored))
+
+
+def _own_constant(weights: TensorSource, layer: Layer, how: str) -> Floats | None:
+    """Returns act(β), or its mean where there is batch normalisation; None for layers that pass channels on."""
+    if not makes_constants(layer, how):
         return None
+    kind = layer.kind
+    assert isinstance(kind, Convolutional | Connected)
     read = weights.reader(layer)
     shift = np.float64(read("biases"))
     owner = layer
@@ -129,13 +145,24 @@ def _producer_constant(weights: TensorSource, layer: Layer, how: str) -> Floats 
         owner = weights.graph[owner.references[0]]
     if how == "beta" or not owner.is_normalised:
         return activate(kind.activation, shift)
-    return mean_under_normal(kind.activation, np.float64(read("scales")), shift)
+    scale = np.float64(read("scales"))
+    if not layer.is_dense:  # ε matters where what comes in hardly varies
+        variance = np.maximum(np.float64(read("rolling_variance")), 0)
+        scale = scale * np.sqrt(variance / (variance + BN_EPSILON))
+    return mean_under_normal(kind.activation, scale, shift)
 
 
-def consumers_with_border(channels: ChannelMap, constants: Sequence[Floats]) -> list[int]:
+def consumers_with_border(
+    channels: ChannelMap, constants: Sequence[Floats], makes: Callable[[Layer], bool]
+) -> list[int]:
     """Lists the padding convolutions that read a constant other than 0: folding is not exact at their borders.
 
-    Depthwise ones are listed too: the constant that they pass on holds inside the map only.
+    Depthwise ones that pass constants on are listed too: what they make of them holds inside the map only.
+
+    Args:
+        channels: labels.
+        constants: per layer and channel, from `removed_constants`.
+        makes: tells whether a layer's constants are its own, see `makes_constants`.
     """
     return [
         layer.index
@@ -143,5 +170,6 @@ def consumers_with_border(channels: ChannelMap, constants: Sequence[Floats]) -> 
         if isinstance(layer.kind, Convolutional)
         and layer.kind.geometry.padding > 0
         and layer.sources[0] != INPUT
+        and (layer.is_dense or not makes(layer))
         and np.nan_to_num(constants[layer.sources[0]]).any()
     ]

@@ -19,7 +19,7 @@ from darkprune.runs.digests import digest_of_file
 from darkprune.runs.provenance import provenance
 from darkprune.surgery.apply import Constants, Cut
 from darkprune.surgery.carriers import SMALLEST, Need, find_needs
-from darkprune.surgery.constants import consumers_with_border
+from darkprune.surgery.constants import consumers_with_border, makes_constants
 from darkprune.surgery.plan import GroupResult
 from darkprune.surgery.replaced_channels import replaced_classes, without_replacements
 from darkprune.surgery.surgery import Surgery
@@ -235,13 +235,15 @@ def _width_lost(cut: Cut) -> int:
 def _inexact(cut: Cut, constants: Constants) -> list[int]:
     """Returns the padding convolutions at whose borders the compensation is an approximation.
 
-    Carriers make the dense ones exact that have one; what a depthwise one gives for a constant is not constant at its
+    Carriers make the dense ones exact that have one; what a depthwise one makes of a constant is not constant at its
     border.
     """
     graph = cut.channels.graph
     needs = find_needs(cut.channels, cut.gone, constants.removed)
     folded = {need.layer for need in needs if not _served(cut, need, constants)}
-    reached = consumers_with_border(cut.channels, constants.removed)
+    reached = consumers_with_border(
+        cut.channels, constants.removed, lambda layer: makes_constants(layer, cut.constant, cut.measured)
+    )
     return [index for index in reached if index in folded or graph[index].is_depthwise]
 
 

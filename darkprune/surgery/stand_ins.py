@@ -20,7 +20,7 @@ from darkprune.layers.base import Floats
 from darkprune.layers.convolution import Convolutional
 from darkprune.layers.dense import Connected
 from darkprune.surgery.apply import write_slim
-from darkprune.surgery.constants import removed_constants
+from darkprune.surgery.constants import makes_constants, removed_constants
 from darkprune.surgery.replaced_channels import without_replacements
 from darkprune.surgery.surgery import Surgery
 
@@ -41,7 +41,7 @@ def write_held(surgery: Surgery, file: BinaryIO) -> None:
     constants = removed_constants(weights, cut.channels, cut.gone, cut.constant, cut.measured)
     writer = NetworkWriter(weights.graph, file, weights.header)
     for layer in weights.graph:
-        held = _held_at(layer, constants[layer.index])
+        held = _held_at(layer, constants[layer.index]) if makes_constants(layer, cut.constant, cut.measured) else None
         for blob in layer.stored:
             values = weights.read(layer, blob.name)
             if held is not None:
@@ -58,8 +58,8 @@ def write_held(surgery: Surgery, file: BinaryIO) -> None:
 
 
 def _held_at(layer: Layer, constants: Floats) -> Floats | None:
-    """Returns β per channel to be held, NaN for the others; None for layers that hold nothing themselves."""
+    """Returns β per channel to be held, NaN for the others; None for layers that cannot hold any."""
     kind = layer.kind
-    if not layer.is_dense or not isinstance(kind, Convolutional | Connected) or not np.isfinite(constants).any():
+    if not isinstance(kind, Convolutional | Connected) or not np.isfinite(constants).any():
         return None
     return np.where(np.isfinite(constants), preimage(kind.activation, np.nan_to_num(constants)), np.nan)

@@ -120,6 +120,7 @@ class GradualSettings:
             round_to=self.prune_round_to,
             min_channels=self.prune_min_channels,
             exclude=self.prune_exclude,
+            constant="beta",  # γ are 0 at the cut
         )
 
 

@@ -222,7 +222,13 @@ def _convolutional(layer: ReferenceLayer, inputs: list[Traced], how: str) -> Tra
     kappa = float(ar.activate(np.array([shift]), name)[0]) if name in CARRIED else np.nan
     carried = gone & ~removed
     assert not carried.any() or name in CARRIED
-    constant = np.where(gone, ar.activate(y, name), 0)
+    values = ar.activate(y, name)
+    if how == "mean" and "scales" in arrays:  # its statistics are those of what it makes of each channel
+        variance = np.float64(arrays["rolling_variance"])
+        spread = np.float64(arrays["scales"]) * np.sqrt(variance / (variance + EPS))
+        pairs = zip(spread.tolist(), arrays["biases"].tolist(), strict=True)
+        values = np.array([mean_activation(name, scale, shift) for scale, shift in pairs])
+    constant = np.where(gone, values, 0)
     return Traced(removed, gone, constant, np.where(carried, kappa, 0), held=True)
 
 

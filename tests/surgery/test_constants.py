@@ -86,8 +86,9 @@ PATHS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("how", ["mean", "beta"])
+@pytest.mark.parametrize(
+    ("path", "how"), [(path, how) for path in PATHS for how in ("mean", "beta") if (path, how) != ("depthwise", "mean")]
+)
 def test_constants_are_what_a_constant_network_computes(path: str, how: str) -> None:
     """With γ = 0 every channel is constant: the forward pass itself says what its value is at every tap."""
     text = cfg(CONV.format("mish", 8), *PATHS[path], CONV.format("leaky", 2))
@@ -100,6 +101,24 @@ def test_constants_are_what_a_constant_network_computes(path: str, how: str) -> 
     for index in range(len(PATHS[path]) + 1):
         assert np.ptp(outputs[index], axis=(1, 2)).max() < 1e-9
         assert found[index] == pytest.approx(outputs[index][:, 0, 0], abs=1e-6), index
+
+
+def test_a_depthwise_layer_knows_its_channels_by_its_own_statistics() -> None:
+    """Whatever comes in: the mean under its own normalisation, and no spread where its variance is 0."""
+    text = cfg(CONV.format("mish", 8), *PATHS["depthwise"], CONV.format("leaky", 2))
+    variance = np.where(np.arange(16) % 4 == 0, 0, np.linspace(1e-6, 2, 16)).astype(np.float32)
+    weights = tensors_of(text, {(1, "rolling_variance"): variance}, seed=4)
+    arrays = load(text, weights).layers[1].arrays
+    with opened(text, weights) as pair:
+        channels = map_channels(pair.graph)
+        everything = np.ones(channels.count, bool)
+        found = removed_constants(pair, channels, everything, "mean")[1]
+        measured = removed_constants(pair, channels, everything, "mean", {1: np.arange(16.0)})[1]
+    spread = arrays["scales"] * np.sqrt(np.float64(variance) / (variance + 1e-5))
+    expected = [mean_activation("mish", *pair) for pair in zip(spread.tolist(), arrays["biases"].tolist(), strict=True)]
+    assert found == pytest.approx(expected, abs=1e-6)
+    assert found[::4] == pytest.approx(activate("mish", np.float64(arrays["biases"][::4])), abs=1e-6)
+    assert measured.tolist() == list(range(16))
 
 
 def test_kept_channels_have_no_constant() -> None:
