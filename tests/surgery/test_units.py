@@ -179,6 +179,27 @@ def test_of_nested_units_one_goes(tmp_path: Path) -> None:
             choose_units(weights, 2)
 
 
+def test_of_nested_units_one_goes_whatever_went_before(tmp_path: Path) -> None:
+    """The unit that was chosen first is apart from both of the nested ones, which still overlap each other."""
+    text = net(
+        conv(), conv(), conv(), SHORTCUT, conv(), "[shortcut]\nfrom=0\nactivation=linear\n", conv(), conv(), SHORTCUT,
+        conv()
+    )  # fmt: skip
+    cfg, path = write(tmp_path, text)
+    scores = {(6, 8): 0.1, (1, 5): 0.2, (1, 3): 0.3}
+    with NetworkWeights(read_graph(cfg), path) as weights:
+        assert sorted(ranges(find_units(weights.graph))) == sorted(scores)
+        for order in ([0.1, 0.2, 0.3], [0.1, 0.3, 0.2]):
+            given_ = dict(zip(scores, order, strict=True))
+            chosen = choose_units(
+                weights,
+                ratio=1.0,
+                score=lambda _, units, by=given_: tuple(U(u.first, u.last, by[u.first, u.last]) for u in units),
+            )
+            nested = min([(1, 5), (1, 3)], key=given_.__getitem__)
+            assert ranges(chosen) == [nested, (6, 8)]
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     st.lists(st.sampled_from(["conv", "unit", "dropped", "deep", "squeezed"]), min_size=1, max_size=5),
