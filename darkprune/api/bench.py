@@ -14,7 +14,7 @@ from darkprune.errors import GraphError
 from darkprune.graph.graph import Graph, resized
 from darkprune.progress import Progress, reporting
 from darkprune.runners.base import FAST_FIRST, RUNNERS, LoadedNetwork, load_with_any
-from darkprune.runners.timing import Latency, time_alternately, yield_of_saving
+from darkprune.runners.timing import Latency, speed_up, time_alternately
 from darkprune.settings import setting
 
 
@@ -62,16 +62,18 @@ class Timing:
 
 @dataclass(frozen=True)
 class Gain:
-    """Savings of the network with fewer operations; all are fractions but the first.
+    """Savings of the network with fewer operations.
 
     Attributes:
         speed_up: median over the runs of the larger network's time divided by the smaller one's.
+        speed_up_range: ends of its 95 % interval.
         operations_saved: 1 − operations of the smaller ÷ operations of the larger.
-        time_saved: likewise for the median times.
+        time_saved: 1 − 1 ÷ speed-up.
         share: time saved ÷ operations saved; None where no operations are saved.
     """
 
     speed_up: float
+    speed_up_range: tuple[float, float]
     operations_saved: float
     time_saved: float
     share: float | None
@@ -163,11 +165,12 @@ def _load(graphs: Sequence[Graph], pairs: Sequence[Pair], runner: str | None) ->
 def _gain(timings: Sequence[Timing], seconds: Sequence[Sequence[float]]) -> Gain:
     """Compares two networks: which of them is the pruned one follows from the operations."""
     (large, slow), (small, fast) = sorted(zip(timings, seconds, strict=True), key=lambda entry: -entry[0].graph.macs)
-    before, after = large.latency.median, small.latency.median
-    macs = (large.graph.macs, small.graph.macs)
+    ratio, low, high = speed_up(slow, fast)
+    time_saved, operations_saved = 1 - 1 / ratio, 1 - small.graph.macs / large.graph.macs
     return Gain(
-        speed_up=round(float(np.median(np.array(slow) / np.array(fast))), 4),
-        operations_saved=round(1 - macs[1] / macs[0], 4),
-        time_saved=round(1 - after / before, 4),
-        share=yield_of_saving(before, after, *macs),
+        speed_up=round(ratio, 4),
+        speed_up_range=(round(low, 4), round(high, 4)),
+        operations_saved=round(operations_saved, 4),
+        time_saved=round(time_saved, 4),
+        share=time_saved / operations_saved if operations_saved > 0 else None,
     )

@@ -185,7 +185,7 @@ def parse_cfg(text: str, source: str = "cfg") -> Cfg:
 def _replace_value(line: str, value: str) -> str:
     """Puts a value after the first `=`, keeping the white space around the old one and a comment after it.
 
-    A comment with commas is dropped from a list: darknet would count them.
+    A comment is dropped where darknet would read it: with commas after a list, and after a value that is no number.
     """
     head, equals, tail = line.partition("=")
     if not equals:
@@ -195,9 +195,14 @@ def _replace_value(line: str, value: str) -> str:
     body, comment = (tail[: mark.start()], tail[mark.start() :]) if mark else (tail, "")
     lead = body[: len(body) - len(body.lstrip(" \t\r\n"))]
     trail = body[len(body.rstrip(" \t\r\n")) :]
-    if "," in value and "," in comment:
+    if ("," in value and "," in comment) or not value[-1:].isdigit():
         trail, comment = "", _line_end(line)
     return f"{head}={lead}{value}{trail}{comment}"
+
+
+def without_comment(value: str) -> str:
+    """Returns a value without the comment after it, which darknet takes for a part of a value that is no number."""
+    return _COMMENT.split(value, maxsplit=1)[0]
 
 
 def _line_end(line: str) -> str:

@@ -94,6 +94,8 @@ def _forms(folder: Path, split: str) -> Iterator[tuple[str, Read]]:
 
 def _unknown(folder: Path) -> str:
     there = sorted(child.name + "/" * child.is_dir() for child in folder.iterdir())
+    if any(is_image(child) for child in folder.iterdir()):
+        return "is no form known here: it holds images, but no labels of them; images alone are for --images"
     shown = ", ".join(there[:8]) + (f" and {len(there) - 8} more" if len(there) > 8 else "") or "nothing"
     return (
         "is no form known here; expected Annotations/ and JPEGImages/ (VOC), annotations/*.json (COCO), images/ and "

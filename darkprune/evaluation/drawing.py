@@ -29,9 +29,7 @@ def pixel_boxes(boxes: NDArray[np.float32], width: int, height: int) -> NDArray[
     return np.asarray(np.clip(corners, 0, 1) * np.array([width, height, width, height]))
 
 
-def draw(
-    image: NDArray[np.uint8], found: Detections, names: Sequence[str], scores: bool = True
-) -> NDArray[np.uint8]:
+def draw(image: NDArray[np.uint8], found: Detections, names: Sequence[str], scores: bool = True) -> NDArray[np.uint8]:
     """Draws boxes with names and scores.
 
     Args:

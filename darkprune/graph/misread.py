@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 
-from darkprune.darknet.cfg import COMMENT_MARKS, Cfg, Option, Section, excerpt
+from darkprune.darknet.cfg import COMMENT_MARKS, Cfg, Option, Section, excerpt, without_comment
 from darkprune.darknet.options import Options, atof
 from darkprune.errors import CfgError
 from darkprune.layers import COMMON_KEYS, KINDS, Kind
@@ -103,7 +103,7 @@ def _activation(options: Options, kind: Kind) -> Iterator[tuple[str, int]]:
     if not given or used == given:
         return
     text = f"darknet does not know activation={excerpt(given)[1:-1]} and computes {used}"
-    meant = _MEANT.get(given.lower().replace("-", "_"))
+    meant = _MEANT.get(without_comment(given).lower().replace("-", "_"))
     if meant:
         text += f"; its own name is {meant}: to convert what was meant, export with --as {meant}"
     elif any(mark in given for mark in COMMENT_MARKS):

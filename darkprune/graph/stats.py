@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from darkprune.graph.graph import Graph, Layer
 from darkprune.graph.weights import weights_bytes
 from darkprune.json_types import JsonObject
-from darkprune.layers.convolution import Convolutional
+from darkprune.layers.convolution import Convolutional, Geometry
+from darkprune.layers.pooling import LocalAvgPool, MaxPool, Window
+from darkprune.layers.resample import Upsample
 
 
 @dataclass(frozen=True)
@@ -61,14 +63,22 @@ def layer_json(layer: Layer) -> JsonObject:
 
 
 def layer_detail(layer: Layer) -> str:
-    """Returns what a convolution does: taps, stride, blocks, activation, normalisation; nothing of other kinds."""
+    """Returns what a layer does: taps and stride of convolutions and pools, a convolution's blocks and activation."""
     kind = layer.kind
+    if isinstance(kind, MaxPool | LocalAvgPool):
+        return "over channels" if isinstance(kind, MaxPool) and kind.depth else _window(kind.window)
+    if isinstance(kind, Upsample):
+        return f"x{kind.stride}" if kind.stride > 0 else f"/{-kind.stride}"
     if not isinstance(kind, Convolutional):
         return ""
     g = kind.geometry
-    stride = f"/{g.stride_x}" if g.stride_x == g.stride_y else f"/{g.stride_x}x{g.stride_y}"
     groups = f" g{g.groups}" if g.groups > 1 else ""
-    return f"{g.size}x{g.size}{stride}{groups} {kind.activation}{' bn' if kind.batch_normalize else ''}"
+    return f"{_window(g)}{groups} {kind.activation}{' bn' if kind.batch_normalize else ''}"
+
+
+def _window(window: Geometry | Window) -> str:
+    stride = f"{window.stride_x}" if window.stride_x == window.stride_y else f"{window.stride_x}x{window.stride_y}"
+    return f"{window.size}x{window.size}/{stride}"
 
 
 def count(value: float) -> str:

@@ -13,6 +13,7 @@ import pytest
 
 from darkprune.cli.main import main
 from darkprune.darknet.weights import Header
+from darkprune.runners.timing import speed_up
 
 
 def run_json(capsys: pytest.CaptureFixture[str], *arguments: object) -> Any:
@@ -99,3 +100,48 @@ def test_partial_writes_the_first_layers(small_pair: Any, tmp_path: Path, capsys
     assert main(words) == 1
     assert "exists" in capsys.readouterr().err
     assert main([*words, "--overwrite"]) == 0
+
+
+def test_silu_is_explained_and_exported_as_swish(
+    small_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    onnx = pytest.importorskip("onnx")
+    cfg, out = Path(small_pair.cfg), tmp_path / "x.onnx"
+    cfg.write_text(cfg.read_text().replace("activation=mish", "activation=silu  # SiLU"))
+    pair = (str(cfg), small_pair.weights)
+    assert main(["info", *pair]) == 0
+    assert "activation=silu#SiLU and computes relu; its own name is swish" in capsys.readouterr().err
+    assert main(["export", *pair, "-o", str(out), "--static"]) == 0
+    relus = [node.op_type for node in onnx.load(out).graph.node].count("Relu")
+    assert main(["export", *pair, "-o", str(out), "--static", "--as", "swish", "--overwrite"]) == 0
+    operators = [node.op_type for node in onnx.load(out).graph.node]
+    assert (relus, operators.count("Relu"), operators.count("Sigmoid")) == (1, 0, 1)
+    cfg.write_text(cfg.read_text().replace("silu  # SiLU", "leaky # mish"))
+    assert main(["export", *pair, "-o", str(out), "--as", "swish", "--overwrite"]) == 2
+    assert "darknet knows every activation" in capsys.readouterr().err
+
+
+def test_info_shows_pools_and_what_is_left(small_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pools = "[maxpool]\nsize=2\nstride=2\n[maxpool]\nsize=3\nstride_x=1\nstride_y=2\n[local_avgpool]\nstride=3\n"
+    (tmp_path / "pools.cfg").write_text(f"[net]\nwidth=64\nheight=64\nchannels=3\n{pools}[upsample]\nstride=2\n")
+    assert main(["info", str(tmp_path / "pools.cfg")]) == 0
+    text = capsys.readouterr().out
+    assert [text.count(f" {shown} ") for shown in ("2x2/2", "3x3/1x2", "3x3/3", "x2")] == [1, 1, 1, 1]
+    words = ["prune", small_pair.cfg, small_pair.weights, "--ratio", "0.5", "--min-channels", "2"]
+    assert main([*words, "-o", str(tmp_path / "slim")]) == 0
+    capsys.readouterr()
+    slim = str(tmp_path / "slim" / "small.cfg")
+    found = run_json(capsys, "info", small_pair.cfg, "--against", slim)["against"]
+    assert main(["info", small_pair.cfg, "--against", str(tmp_path / "slim" / "plan.json")]) == 0
+    text = capsys.readouterr().out
+    first, now = text.splitlines()[2], "x".join(map(str, found["layers"][0]["out"]))
+    assert first.split()[:7] == ["0", "convolutional", "3x3/2", "leaky", "bn", "16x16x32", now]
+    assert "before" in text
+    assert found["params"] < 20_000
+
+
+def test_the_speed_up_has_an_interval() -> None:
+    slow, fast = np.random.default_rng(0).normal(2, 0.2, (200, 50)), np.ones(50)
+    inside = sum(low <= 2 <= high for _, low, high in (speed_up(list(row), list(fast)) for row in slow))
+    assert 180 <= inside <= 200  # 95 of 100
+    assert speed_up([3.0], [2.0]) == (1.5, 1.5, 1.5)

@@ -214,6 +214,10 @@ def test_bench_compares_two_pairs(capsys: pytest.CaptureFixture[str], pair: list
     )
     assert [network["runs"] for network in found["networks"]] == [3, 3]
     assert abs(found["gain"]["operations_saved"] - 0.5) < 0.02
+    gain = found["gain"]
+    assert gain["speed_up_range"][0] <= gain["speed_up"] <= gain["speed_up_range"][1]
+    assert abs(gain["time_saved"] - (1 - 1 / gain["speed_up"])) < 2e-4
+    assert abs(gain["yield"] - gain["time_saved"] / gain["operations_saved"]) < 2e-3
     first = found["networks"][0]
     assert first["min_ms"] <= first["median_ms"] <= first["p90_ms"] <= first["p99_ms"]
     assert first["layers_ms"]

@@ -12,7 +12,9 @@ from darkprune.darknet.output import checked_file
 from darkprune.data.labelled import open_labelled
 from darkprune.errors import UsageError
 from darkprune.evaluation.of_graph import heads_of
+from darkprune.graph.as_meant import with_activation
 from darkprune.graph.graph import resized
+from darkprune.layers.activations import FUNCTIONS
 from darkprune.onnx.calibration import METHODS, calibration_files
 from darkprune.onnx.check import Agreement
 from darkprune.onnx.export import OnnxFile
@@ -96,6 +98,10 @@ class ExportSettings(PrecisionSettings):
     opset: int | None = setting(None, "ONNX opset (default 13, or what the target reads)")
     batch: int | str = setting(1, "images per call", metavar="N|dynamic")
     size: str | None = setting(None, "another input size than the cfg's", metavar="WxH")
+    as_activation: str | None = setting(
+        None, "what an activation that darknet does not know stands for: swish for silu", choices=tuple(FUNCTIONS),
+        flag="as", metavar="NAME", default_text="relu, as darknet",
+    )  # fmt: skip
     names: PathLike | None = setting(
         None, "names of the classes (default: the cfg's own .names beside it)", metavar="F"
     )
@@ -240,7 +246,8 @@ def export(
     with ExitStack() as stack:
         report = stack.enter_context(reporting(progress))
         pair = stack.enter_context(on_disk(network))
-        graph, weights = resized(pair.graph, settings.size), pair.weights_file
+        graph = with_activation(resized(pair.graph, settings.size), settings.as_activation)
+        weights = pair.weights_file
         labelled = None
         if settings.data is not None:
             labelled = open_labelled(settings.data, settings.split, settings.names, heads_of(graph)[-1].classes)

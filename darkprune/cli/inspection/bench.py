@@ -51,11 +51,14 @@ def _print(result: BenchResult) -> None:
     latency, gain = result.networks[0].latency, result.gain
     print(f"\n{result.runner}, batch {latency.batch}, {latency.runs} runs{' in turn' if gain else ''}")
     if gain:
+        low, high = gain.speed_up_range
         print(
-            f"speed-up {gain.speed_up:.2f}x: {100 * gain.operations_saved:.1f} % of the operations saved, "
-            f"{100 * gain.time_saved:.1f} % of the time"
+            f"speed-up {gain.speed_up:.2f}x (95 %: {low:.2f} to {high:.2f}): {100 * gain.operations_saved:.1f} % of "
+            f"the operations saved, {100 * gain.time_saved:.1f} % of the time"
         )
-        if gain.share is not None:
+        if low <= 1 <= high:
+            print("no difference that could be told from noise; more --runs, or a quieter machine, may show one")
+        elif gain.share is not None:
             print(f"{100 * gain.share:.0f} % of the saved operations became saved time")
 
 
