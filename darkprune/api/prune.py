@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from darkprune.api.pair import Pair
-from darkprune.darknet.input import read_file
 from darkprune.darknet.output import atomic_file, check_folder, result_folder
-from darkprune.graph.classes import MAX_NAMES_BYTES, names_file
+from darkprune.graph.classes import names_to_copy
 from darkprune.graph.weights import NetworkWeights, TensorSource
 from darkprune.processes import in_background
 from darkprune.progress import Progress, reporting
@@ -163,11 +162,7 @@ class _Work:
         Raises:
             DataError: it cannot be read.
         """
-        given = self._settings.names
-        file = Path(given) if given is not None else names_file(self._graph)
-        if file is not None:
-            return read_file(file, MAX_NAMES_BYTES, "a names file")
-        return "".join(f"{name}\n" for name in self._names).encode("utf-8", "surrogateescape") or None
+        return names_to_copy(self._graph, self._settings.names, self._names)
 
     def _read_samples(self) -> Samples | None:
         settings = self._settings

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+from darkprune.darknet.input import read_file
 from darkprune.errors import UsageError
 from darkprune.graph.graph import Graph, build_graph
 from darkprune.layers.heads import Head
+from darkprune.settings import PathLike
 from darkprune.zoo import folder
 
 MAX_NAMES_BYTES = 16 << 20
@@ -26,6 +29,23 @@ def names_file(graph: Graph) -> Path | None:
     if cfg.parent == folder("cfg") and len(counts) == 1 and counts <= set(_OWN):
         return cfg.with_name(_OWN[counts.pop()])
     return None
+
+
+def names_to_copy(graph: Graph, given: PathLike | None = None, names: Sequence[str] = ()) -> bytes | None:
+    """Returns the content of the names file that belongs beside what is made of a network; None where there is none.
+
+    Args:
+        graph: the network, whose own file is taken last.
+        given: a names file.
+        names: those of a data set, taken where no file is given.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    if given is None and names:
+        return "".join(f"{name}\n" for name in names).encode("utf-8", "surrogateescape")
+    file = Path(given) if given is not None else names_file(graph)
+    return None if file is None else read_file(file, MAX_NAMES_BYTES, "a names file")
 
 
 def with_classes(graph: Graph, classes: int | None) -> Graph:

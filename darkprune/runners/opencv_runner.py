@@ -49,7 +49,8 @@ class OpenCvRunner(Runner):
                 net = cv2.dnn.readNetFromDarknet(str(cfg), str(corrected))
             except cv2.error as error:
                 where = f"OpenCV {cv2.__version__} cannot read {graph.cfg.source}"
-                raise RunnerError(f"{where}: {_reason(error)}") from None
+                known = [line for line in graph.warnings if "OpenCV" in line]
+                raise RunnerError(f"{where}: {(known or [_reason(error)])[0]}") from None
         if taps:
             net.enableFusion(False)  # a fused layer shows the values of the one that it was fused with
         if once:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from darkprune.darknet.output import result_folder
-from darkprune.graph.classes import names_file
+from darkprune.graph.classes import names_to_copy
 from darkprune.graph.graph import Graph
 from darkprune.graph.stats import Totals, totals
 from darkprune.graph.weights import NetworkWeights, TensorSource
@@ -139,8 +139,7 @@ class Surgery:
         from darkprune.surgery.result import write_result
 
         inputs = [Path(self.original.graph.cfg.source), self.original.path]
-        file = names_file(self.original.graph)
-        names = None if file is None else file.read_bytes()
+        names = names_to_copy(self.original.graph)
         with reporting(progress) as report, result_folder(Path(folder), inputs, overwrite) as filled:
             return write_result(self, filled, class_names=names, progress=report)[1].moved(Path(folder))
 

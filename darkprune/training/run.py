@@ -13,6 +13,7 @@ import torch
 from darkprune.darknet.output import check_folder
 from darkprune.data.dataset import Dataset
 from darkprune.errors import OutputError, TrainingError
+from darkprune.graph.classes import names_to_copy
 from darkprune.graph.graph import Graph
 from darkprune.graph.stats import totals
 from darkprune.network import Network
@@ -118,6 +119,7 @@ def run_task(task: Task, output: Path, settings: RunSettings, progress: Progress
         with locked(output) if ranks.first else nullcontext():
             if ranks.first:
                 _prepare_folder(folder, task, settings.resume)
+                _write_names(folder, task, settings, data)
             trainer.run(progress)
         return _result(trainer, graph, warnings)
     finally:
@@ -196,6 +198,15 @@ def _prepare_folder(folder: RunFolder, task: Task, resume: bool) -> None:
             raise OutputError(f"{folder.folder}: cannot be written ({error.strerror})") from None
     read = {role: file_input(path) for role, path in task.inputs.items()}
     write_provenance(folder.folder, read, goes_on=resume)
+
+
+def _write_names(folder: RunFolder, task: Task, settings: RunSettings, data: RunData) -> None:
+    """Puts the names of the classes beside the cfg; those of the old network do not fit where the classes differ."""
+    if settings.names is None and not data.class_names and task.start.graph is not None:
+        return
+    names = names_to_copy(task.graph, settings.names, data.class_names)
+    if names is not None:
+        folder.write_names(names)
 
 
 def _within_memory(

@@ -51,6 +51,7 @@ def test_train_from_an_empty_folder(place: Path, capsys: pytest.CaptureFixture[s
     with NetworkWeights(graph, Path(told["weights"]["final"])) as weights:
         assert weights.file.header.seen == 64
     assert (place / "run" / "tiny.cfg").read_text() == CFG
+    assert (place / "run" / "tiny.names").read_text() == "disc\nsquare\n"
 
 
 def test_train_goes_on_where_it_was(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

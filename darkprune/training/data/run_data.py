@@ -28,12 +28,14 @@ class RunData:
         validation: to measure on, if there are some.
         digest: of the images that are trained on, and of their labels.
         warnings: what is wrong with them.
+        class_names: of a detector's classes, where the data has names.
     """
 
     images: ImageSet
     validation: Dataset | Accuracy | None
     digest: str
     warnings: tuple[str, ...] = ()
+    class_names: tuple[str, ...] = ()
 
 
 def classes_of(graph: Graph) -> int:
@@ -86,7 +88,8 @@ def open_data(
     if graph.heads and (settings.valid or data) is not None:
         validation, problem = _validation(data, settings, dataset)
         warnings += problem
-    return RunData(images, validation, digest, tuple(warnings))
+    named = dataset or validation
+    return RunData(images, validation, digest, tuple(warnings), () if named is None else named.class_names)
 
 
 def _validation(

@@ -71,6 +71,15 @@ class RunFolder:
         with atomic_file(path, overwrite=True) as file:
             file.write(cfg.encode())
 
+    def write_names(self, content: bytes) -> None:
+        """Writes the names of the classes beside the cfg.
+
+        Raises:
+            OutputError: they cannot be written.
+        """
+        with atomic_file(self.cfg.with_suffix(".names"), overwrite=True) as file:
+            file.write(content)
+
     def forget_unfit(self, kind: str, graph: Graph) -> None:
         """Removes weights that are there and do not fit a network (any more).
 
