@@ -190,7 +190,7 @@ def broken_tensors(weights: TensorSource) -> list[str]:
     for layer in weights.graph:
         for blob in layer.stored:
             is_variance = blob.name.endswith("rolling_variance")
-            for first, rows in weights.chunks(layer, blob.name, 1 << 24):
+            for first, rows in weights.chunks(layer, blob.name, 1 << 22):
                 flat = rows.reshape(len(rows), -1)
                 bad, what = ~np.isfinite(flat).all(axis=1), "holds NaN or infinite values"
                 if is_variance and not bad.any():
