@@ -97,13 +97,19 @@ def _listed(options: Options) -> int:
     return len(options.floats("anchors", comment_ends=True))
 
 
-def _misfit(listed: int, num: int) -> str | None:
-    """Says what is wrong with a list of anchors that holds another number of values than num pairs."""
+def _misfit(listed: int, num: int, others: str = "") -> str | None:
+    """Says what is wrong with a list of anchors that holds another number of values than num pairs.
+
+    Args:
+        listed: numbers in `anchors=`.
+        num: anchors.
+        others: what other programs do.
+    """
     if listed in (0, 2 * num):
         return None
     effect = "takes 0.5 for the missing" if listed < 2 * num else "ignores the rest"
     cause = "correct num= or anchors= (is a comma missing?)" if listed < 2 * num else "correct num= or anchors="
-    return f"anchors= has {listed} numbers, but num={num} needs {2 * num}: darknet {effect}, OpenCV refuses; {cause}"
+    return f"anchors= has {listed} numbers, but num={num} needs {2 * num}: darknet {effect}{others}; {cause}"
 
 
 class MaskedHead(Head):
@@ -129,7 +135,7 @@ class MaskedHead(Head):
         """darknet checks neither the mask nor the anchors."""
         known = len(self.all_anchors)
         if all(0 <= index < known for index in self.mask):
-            return _misfit(self.listed, known) or self._published_mask()
+            return _misfit(self.listed, known, ", OpenCV refuses") or self._published_mask()
         return f"darknet reads past its {known} anchors: mask={','.join(map(str, self.mask))} with num={known}"
 
     def _published_mask(self) -> str | None:
