@@ -247,7 +247,7 @@ def test_builtin_networks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         file.truncate(size)  # a hole: all is 0
     run_json(capsys, "prune", "builtin:yolov4-tiny", weights, "--ratio", "0.6", "-o", out)
     assert sorted(path.name for path in out.iterdir()) == [
-        "plan.json", "report.json", "yolov4-tiny.cfg", "yolov4-tiny.weights",
+        "plan.json", "report.json", "yolov4-tiny.cfg", "yolov4-tiny.names", "yolov4-tiny.weights",
     ]  # fmt: skip
 
 
@@ -412,7 +412,7 @@ def test_verify_names_the_program_that_refuses(
     class Refusing(base.Runner):
         name = "refusing"
 
-        def load(self, graph: Any, weights: Path, *, taps: bool = True) -> base.LoadedNetwork:
+        def load(self, graph: Any, weights: Path, *, taps: bool = True, once: bool = False) -> base.LoadedNetwork:
             raise RunnerError("refusing 1.0 cannot read it")
 
     monkeypatch.setitem(base.RUNNERS, "refusing", (__name__, "Refusing"))
