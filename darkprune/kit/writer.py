@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,8 +15,10 @@ from darkprune.darknet.output import check_folder, result_folder
 from darkprune.errors import ExportError, RunnerError
 from darkprune.kit import deepstream
 from darkprune.kit.board.runtime.compare import REFERENCE, reference_input
+from darkprune.kit.board.runtime.files import sha256_of
 from darkprune.kit.readme import readme
 from darkprune.kit.schema import ONNX_NAME, KitDescription
+from darkprune.onnx.check import runnable
 from darkprune.onnx.read import read_model
 from darkprune.onnx.session import OnnxSession, is_installed
 from darkprune.targets import Target
@@ -106,7 +107,7 @@ def write_folder(
     remarks: list[str] = []
     with result_folder(folder, inputs, overwrite) as partial:
         shutil.copyfile(parts.onnx, partial / ONNX_NAME)
-        digest = hashlib.sha256((partial / ONNX_NAME).read_bytes()).hexdigest()
+        digest = sha256_of(str(partial / ONNX_NAME))
         (partial / "model.json").write_text(description.to_json(place, digest), encoding="utf-8")
         (partial / "names.txt").write_text("".join(f"{name}\n" for name in description.names), encoding="utf-8")
         if parts.calibration_cache is not None:
@@ -208,10 +209,11 @@ def _write_reference(partial: Path, description: KitDescription) -> list[str]:
     if not is_installed():
         return [f"onnxruntime is not installed, so there is no {REFERENCE} to compare the engine with"]
     try:
-        session = OnnxSession(partial / ONNX_NAME, ONNX_NAME)
-        batch = description.batch[1] if description.batch is not None else session.batch or 1
-        feed = reference_input((batch, description.channels, description.height, description.width))
-        outputs = session.run(feed, description.outputs)
+        with runnable(partial / ONNX_NAME) as opened:
+            session = OnnxSession(opened, ONNX_NAME)
+            batch = description.batch[1] if description.batch is not None else session.batch or 1
+            feed = reference_input((batch, description.channels, description.height, description.width))
+            outputs = session.run(feed, description.outputs)
     except RunnerError as error:
         raise ExportError(str(error)) from None
     arrays: dict[str, Any] = {f"output{index}": array for index, array in enumerate(outputs.values())}

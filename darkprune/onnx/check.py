@@ -61,7 +61,7 @@ class Agreement:
         return max(finite.items(), key=lambda item: item[1], default=("", 0.0))
 
     def to_json(self) -> dict[str, object]:
-        """Returns what results say of it, as JSON values."""
+        """Returns the figures as JSON values."""
         return {
             "compared_with": self.program or None,
             "deviations": {name: value if np.isfinite(value) else None for name, value in self.deviations.items()},
@@ -101,7 +101,7 @@ def check_structure(network: OnnxNetwork, graph: Graph) -> None:
 
 
 def verify_onnx(path: Path, graph: Graph, reference: Reference, images: Floats) -> Agreement:
-    """Runs a file in onnxruntime and compares its outputs with what the reference's outputs come to in its form.
+    """Runs a file in onnxruntime and compares its outputs with the reference's, decoded as in the file.
 
     Args:
         path: a file that darkprune wrote. In the form `efficientnms`, which only TensorRT runs, what goes into the
@@ -116,7 +116,7 @@ def verify_onnx(path: Path, graph: Graph, reference: Reference, images: Floats) 
     """
     facts = facts_of_file(path)
     allowed = TOLERANCE if facts["precision"] == "fp32" else float("inf")
-    with _opened(path, facts["outputs"]) as opened:
+    with runnable(path, facts["outputs"]) as opened:
         got = OnnxSession(opened, str(path), packed=False).run(images)
     # only now, so that the weights are not in memory twice
     maps = [np.asarray(output) for output in reference(images)]
@@ -171,10 +171,10 @@ def deviation(ours: Floats, theirs: Floats, least: float = 1e-30) -> float:
 
 
 @contextmanager
-def _opened(path: Path, form: str) -> Iterator[Path]:
-    """Gives a file beside the other, with whose weights it runs.
+def runnable(path: Path, form: str = "heads") -> Iterator[Path]:
+    """Writes a file beside another, whose weights onnxruntime then maps into memory instead of copying them.
 
-    It shows what is suppressed in it, and lacks the plugin, which onnxruntime does not have.
+    With suppression it also gives the boxes and scores before; TensorRT's plugin is taken out.
     """
     model = read_model(path, mapped=True)
     if form == "efficientnms":

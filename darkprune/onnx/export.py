@@ -34,7 +34,7 @@ class OnnxFile:
     Attributes:
         path: of the file.
         bytes: its size, with that of a file of weights beside it.
-        facts: what the file says about itself.
+        facts: the metadata of the file.
         opset: version of the operators.
         ir: version of the format.
         inputs: sizes of each input by name; an open size is a text.

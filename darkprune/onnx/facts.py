@@ -1,4 +1,4 @@
-"""What a file says about itself: metadata properties, in the words of a kit's `model.json`.
+"""The metadata properties of a file, in terms of a kit's `model.json`.
 
 | key | value |
 |---|---|
@@ -39,7 +39,7 @@ _DEFAULTS: dict[str, object] = {
 
 
 def facts_of(graph: Graph, options: ExportOptions, outputs: Sequence[str]) -> dict[str, str]:
-    """Collects what a file says about itself.
+    """Collects the metadata of a file.
 
     Args:
         graph: the network.
@@ -69,7 +69,7 @@ def facts_of(graph: Graph, options: ExportOptions, outputs: Sequence[str]) -> di
         ),
     }
     if options.outputs == "heads":
-        if graph.heads and not has_tree(graph):  # a tree's file need not be at hand
+        if graph.heads and not has_tree(graph):  # the file of a tree may be missing
             kinds = [layer.kind for layer in graph.heads if isinstance(layer.kind, Head)]
             facts["heads"] = json.dumps([_head_facts(k, output) for k, output in zip(kinds, outputs, strict=True)])
         facts["suppression"] = json.dumps(last_suppression(graph))
@@ -95,7 +95,7 @@ def last_suppression(graph: Graph) -> dict[str, str | float]:
 
 
 def set_facts(model: onnx.ModelProto, facts: Mapping[str, str]) -> None:
-    """Writes what a file says about itself, in place of what it said."""
+    """Replaces the metadata of a file."""
     del model.metadata_props[:]
     helper.set_model_props(model, dict(facts))
 
@@ -120,6 +120,6 @@ def read_facts(model: onnx.ModelProto, source: str) -> dict[str, Any]:
 
 
 def _head_facts(kind: Head, output: str) -> dict[str, object]:
-    """Describes a head in the words of `darkprune.evaluation.Head`."""
+    """Describes a head by the fields of `darkprune.evaluation.Head`."""
     values = {key: getattr(kind, key, default) for key, default in _DEFAULTS.items()}
     return {"output": output, "kind": kind.names[0], "classes": kind.classes, "anchors": kind.anchors, **values}

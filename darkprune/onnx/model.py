@@ -1,4 +1,4 @@
-"""From a Darknet pair to an ONNX model: options, versions, the graph, and what the file says about itself."""
+"""From a Darknet pair to an ONNX model: options, versions, the graph, the metadata."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def build_onnx(weights: NetworkWeights, options: ExportOptions) -> OnnxNetwork:
     """Makes the graph; large tensors stay in the weights file, which has to be open until they are written.
 
     Raises:
-        ExportError: options that do not fit the network or the target; a layer that ONNX cannot say.
+        ExportError: options that do not fit the network or the target; a layer that ONNX cannot express.
         WeightsError: the weights file ends while it is read.
     """
     graph, place = weights.graph, target(options.target)

@@ -36,7 +36,7 @@ class OnnxNetwork:
 
     @property
     def metadata(self) -> dict[str, str]:
-        """What the file says about itself."""
+        """The metadata of the file."""
         return {entry.key: entry.value for entry in self.model.metadata_props}
 
     @property
@@ -64,7 +64,7 @@ class OnnxNetwork:
         return model
 
     def with_metadata(self, changes: Mapping[str, str]) -> OnnxNetwork:
-        """Returns a copy that says some things differently about itself."""
+        """Returns a copy with changed metadata."""
         model = onnx.ModelProto()
         model.CopyFrom(self.model)
         set_facts(model, {**self.metadata, **changes})

@@ -56,7 +56,7 @@ def read_model(path: Path, mapped: bool = False) -> onnx.ModelProto:
 
 
 def facts_of_file(path: Path) -> dict[str, Any]:
-    """Reads what a file says about itself.
+    """Reads the metadata of a file.
 
     Raises:
         ExportError: it cannot be read, is not ONNX, or another program made it.

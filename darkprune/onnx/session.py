@@ -119,7 +119,7 @@ def onnxruntime() -> ModuleType:
 
 
 def is_installed() -> bool:
-    """Whether onnxruntime is at hand."""
+    """Returns whether onnxruntime is installed."""
     return find_spec("onnxruntime") is not None
 
 

@@ -44,7 +44,7 @@ class Plans:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What the plans say against the file."""
+        """Warnings that follow from the plans."""
         found, rounded, half = [], self.others.get("rounded"), self.others.get("fp16")
         if rounded is not None and _saves(rounded, self.network):
             found.append(
@@ -118,7 +118,7 @@ def compare_plans(
     Args:
         network: what is planned.
         path: its file, where that is written in its precision.
-        original: the network before pruning, where it is at hand.
+        original: the network before pruning, where it is known.
         progress: gets an event per plan.
 
     Raises:

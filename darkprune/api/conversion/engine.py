@@ -156,7 +156,7 @@ def build_engine(
 
 
 def _facts(source: Path) -> dict[str, Any]:
-    """Reads what the file says about itself; nothing for a foreign file, which the build refuses."""
+    """Reads the metadata of a file; a foreign one, which the build refuses, has none."""
     try:
         return facts_of_file(source)
     except ExportError:

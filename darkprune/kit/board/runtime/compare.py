@@ -1,4 +1,4 @@
-"""Whether an engine computes what the ONNX file says: its outputs for a fixed input against stored ones."""
+"""Compares an engine with the ONNX file: its outputs for a fixed input against those that onnxruntime computed."""
 
 import os
 from typing import Callable, Dict, Tuple

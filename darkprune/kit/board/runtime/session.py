@@ -47,7 +47,7 @@ class _Buffer:
 
 
 class Session:
-    """An engine with one execution context; subclasses speak to bindings or to named tensors.
+    """An engine with one execution context; subclasses address tensors by index or by name.
 
     Attributes:
         inputs: what `run` takes.
