@@ -20,7 +20,7 @@ from darkprune.progress import Progress, silent
 from darkprune.refit.batch_norm import reestimate
 from darkprune.refit.effects import measure_effects
 from darkprune.refit.refit import AlignedNetworks, RefitSettings, refit
-from darkprune.refit.solved_layers import SolvedLayers
+from darkprune.refit.solved_layers import STEP, SolvedLayers
 from darkprune.runs.digests import digest_of_images, plain
 from darkprune.runs.record import Input, Origin, file_input
 from darkprune.surgery.removed_units import kept_layers
@@ -166,7 +166,7 @@ def _origin(surgery: Surgery, slim: Path, fit: Sample, settings: RefitSettings) 
     """Returns everything that decides the layers of a refit."""
     original = surgery.original
     return Origin(
-        "refit",
+        STEP,
         {**plain(settings), "views": len(fit), "shape": plain(fit.shape), "batch": fit.batch},
         {
             "cfg": file_input(Path(original.graph.cfg.source)),

@@ -7,20 +7,22 @@ everything that decides them. It is removed once the output is written.
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
-from darkprune.darknet.output import atomic_file
+from darkprune.darknet.output import PARTIAL, atomic_file
+from darkprune.errors import OutputError
 from darkprune.runs.digests import digest_of_file
+from darkprune.runs.lock import NAME as LOCK
 from darkprune.runs.lock import locked
-from darkprune.runs.record import NAME, Origin, Record, find_record, write_record
+from darkprune.runs.record import NAME, Origin, Record, find_record, read_record, write_record
 
 SUFFIX = ".refit"
+STEP = "refit"  #: of the record
 
 
 class SolvedLayers:
@@ -45,15 +47,20 @@ class SolvedLayers:
         """Takes up the layers that an interrupted refit of the same origin has left; those of another one are removed.
 
         Raises:
-            OutputError: the folder cannot be written, or another process works in it.
+            OutputError: the folder holds something else, cannot be written, or another process works in it.
         """
         if self._record is None:
+            known = read_record(self.folder / NAME)
+            if (known is None or known.origin.step != STEP) and any(
+                path.name[0] != "." for path in self.folder.glob("*")
+            ):
+                raise OutputError(f"{self.folder}: is not of an interrupted refit, whose place it takes; move it away")
             self._lock.enter_context(locked(self.folder))
         record = find_record(self.folder / NAME, origin.key)
         if record is None:
-            for path in self.folder.glob("layer-*"):
-                path.unlink()
+            self._clear()
             record = Record(origin=origin, done=False, started=time.time())
+            write_record(self.folder / NAME, record)
         self._record = record
 
     def take(self, layer: int) -> bytes | None:
@@ -89,9 +96,19 @@ class SolvedLayers:
         self._lock.close()
 
     def remove(self) -> None:
-        """Removes the folder, if it was made."""
+        """Removes the folder, if it was made and nothing else lies in it."""
         if self._record is not None:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            self._clear()
+            for name in (NAME, LOCK):
+                (self.folder / name).unlink(missing_ok=True)
+            with suppress(OSError):
+                self.folder.rmdir()
+
+    def _clear(self) -> None:
+        """Removes the layers, also one that was being written when a process was killed."""
+        for pattern in ("layer-*", f".layer-*{PARTIAL}*", f".{NAME}{PARTIAL}*"):
+            for path in self.folder.glob(pattern):
+                path.unlink()
 
     def _path(self, layer: int) -> Path:
         return self.folder / f"layer-{layer:04}"

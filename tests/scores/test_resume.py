@@ -14,6 +14,7 @@ from darkprune.api.pair import load
 from darkprune.api.prune import PruneSettings, prune
 from darkprune.cli import console
 from darkprune.cli.main import main
+from darkprune.errors import OutputError
 from darkprune.graph.weights import NetworkWeights
 from darkprune.progress import Progress, ProgressEvent
 from darkprune.refit.solved_layers import SolvedLayers
@@ -124,6 +125,25 @@ def test_what_decides_the_result_must_be_the_same(
     assert not stop.continued
     assert found == run(weights, tmp_path / "fresh", changed, Stop())
     assert not list(tmp_path.glob("*.refit"))
+
+
+def test_a_folder_of_the_users_is_left_alone(weights: NetworkWeights, settings: PruneSettings, tmp_path: Path) -> None:
+    mine = tmp_path / "slim.refit"
+    mine.mkdir()
+    (mine / "layer-0001").write_text("mine")
+    with pytest.raises(OutputError, match=r"slim\.refit: is not of an interrupted refit"):
+        run(weights, tmp_path / "slim", settings, Stop())
+    assert (mine / "layer-0001").read_text() == "mine"
+    (mine / "layer-0001").unlink()
+    (mine / "record.json").write_text("mine")
+    with pytest.raises(OutputError, match=r"slim\.refit: is not of an interrupted refit"):
+        run(weights, tmp_path / "slim", settings, Stop())
+    (mine / "record.json").unlink()
+    kept = interrupt(weights, tmp_path / "slim", settings)
+    (kept / "notes.txt").write_text("mine")
+    (kept / ".layer-0002.partial-killed").write_text("")
+    run(weights, tmp_path / "slim", settings, Stop())
+    assert [path.name for path in mine.iterdir()] == ["notes.txt"]
 
 
 def test_nothing_is_left_where_nothing_was_solved(
