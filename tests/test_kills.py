@@ -36,7 +36,7 @@ class Killed:
 TRAINING = ("--iterations", "4", "--batch", "4", "--subdivisions", "1", "--no-tensorboard", "--workers", "0")
 COMMANDS = {
     "prune": Killed(
-        ("prune", *SCENES, "--ratio", "0.3", "-o", "OUT"), ("--overwrite",),
+        ("prune", *SCENES, "--ratio", "0.3", "--force", "-o", "OUT"), ("--overwrite",),
         ("scenes.cfg", "scenes.weights", "plan.json"),
     ),
     "train": Killed(

@@ -29,7 +29,7 @@ from darkprune.runs.record import Input, Origin, file_input
 from darkprune.runs.record_file import RecordFile
 from darkprune.search.group_curves import CurveImages, measure_curves
 from darkprune.selection.decide import Ranking, rank
-from darkprune.selection.importance import IMAGE_CRITERIA
+from darkprune.selection.importance import IMAGE_CRITERIA, Criterion
 from darkprune.selection.settings import ChannelSettings, Recovery, Selection
 from darkprune.settings import PathLike, setting
 from darkprune.surgery.surgery import Surgery
@@ -56,6 +56,9 @@ class CliffSettings(ChannelSettings):
     batch: int = setting(8, "images at a time")
     runner: str | None = setting(
         None, "program to run the networks in", choices=tuple(RUNNERS), default_text="the first that can"
+    )
+    criterion: Criterion = setting(  # not auto: images are there to measure on
+        "bn_gamma", "score of a channel; on --images: sensitivity, first-order, surgeon, thinet", group="which channels"
     )
     recover: Recovery = setting("none", "draws a second curve")
     overwrite: bool = setting(False, "forget what DIR holds of other settings")

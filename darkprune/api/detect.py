@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from darkprune.api.evaluate import skipped
+from darkprune.api.origin import plan_hash
 from darkprune.api.pair import Network, on_disk
 from darkprune.darknet.output import result_folder
 from darkprune.data.class_names import class_names
@@ -155,7 +156,19 @@ def detect(
         result = work.video(source) if is_video else work.images(source)
         warnings = (*pair.warnings(), *result.warnings)
     drawn = tuple(Path(output or "") / path for path in result.drawn)
+    warnings = (*warnings, *_blind(network, result))
     return replace(result, runner=runner, drawn=drawn, warnings=warnings)
+
+
+def _blind(network: Network, result: DetectResult) -> list[str]:
+    """Explains why a pruned network may find nothing at all."""
+    if any(image.objects for image in result.images) or not plan_hash(network):
+        return []
+    return [
+        f"nothing was found in {len(result.images)} images, and the network was pruned: it may have lost channels that "
+        "it needs; darkprune compress makes one that still finds things, darkprune distill or train repairs this one, "
+        "and --thresh 0.05 shows what it is unsure of"
+    ]
 
 
 @dataclass(frozen=True)

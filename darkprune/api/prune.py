@@ -18,6 +18,7 @@ from darkprune.progress import Progress, reporting
 from darkprune.refit.solved_layers import SolvedLayers, solved_layers
 from darkprune.runs.digests import digest_of_file
 from darkprune.search.choice import choose
+from darkprune.search.expectation import expect, with_criterion
 from darkprune.search.goal import Goal
 from darkprune.search.settings import PruneSettings as PruneSettings
 from darkprune.selection.decide import Ranking
@@ -56,7 +57,8 @@ def prune(
         The surgery; with `output` its `result` says what was written.
 
     Raises:
-        UsageError, PlanError: settings that make no sense for this network; a budget that cannot be met.
+        UsageError, PlanError: settings that make no sense for this network; a budget that cannot be met; a cut that
+            would leave nothing of what the network finds, without `force`.
         DataError: images that cannot be used.
         OutputError: the output exists, holds an input, or cannot be written.
     """
@@ -118,7 +120,7 @@ class _Work:
 
     def surgery(self, weights: NetworkWeights, hashes: Callable[[], tuple[str, str]]) -> Surgery:
         """Decides, recovers and compares."""
-        settings, samples = self._settings, self._samples
+        settings, samples, expected = self._settings, self._samples, ""
         if settings.plan is not None:
             surgery = replay(weights, read_plan(Path(settings.plan)), hashes())
         else:
@@ -132,17 +134,20 @@ class _Work:
                 minutes=settings.search_minutes,
                 jobs=settings.jobs,
             )
+            scored = samples is not None and find_spec("torch") is not None
             surgery = choose(
                 weights,
-                settings.selection(),
+                with_criterion(weights, settings.selection(), goal, scored),
                 goal,
                 samples,
                 by_unit=self._unit_scorer(),
                 adjust=self._adjust,
                 progress=self._progress,
             )
+            if settings.recover == "none":
+                expected = expect(surgery, settings.force or settings.plan_only)
         labelled = None if settings.plan_only else self._labelled()
-        warnings = (*self._warnings, *surgery.warnings, *self._measuring)
+        warnings = (*([expected] if expected else []), *self._warnings, *surgery.warnings, *self._measuring)
         surgery = replace(surgery, warnings=warnings, findings={**surgery.findings, **self._findings})
         if settings.plan_only or (samples is None and settings.data is None):
             return surgery

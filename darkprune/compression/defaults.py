@@ -18,6 +18,7 @@ ALTERNATIVES = (
 #: settings that do not change a result
 WITHOUT_EFFECT = (
     "device", "workers", "no_cache", "jobs", "save_every", "keep_every", "no_tensorboard", "resume", "overwrite",
+    "force",
 )  # fmt: skip
 
 BATCH = 16

@@ -111,7 +111,7 @@ class Compression:
         own = self.settings.stages.get("prune", {})
         amount = self.settings.amount()
         by_images = self.available.images is not None and self.available.detector
-        defaults: dict[str, object] = {}
+        defaults: dict[str, object] = {"force": True}  # what comes of it is repaired, or measured
         if by_images and not {"criterion", "candidates", "preset"} & {*own, *amount}:
             refitted = self._on("recover", True) and "rounds" not in own
             defaults["criterion"] = "surgeon" if refitted else "sensitivity"

@@ -104,6 +104,14 @@ def mean_under_normal(name: str, scale: Floats, shift: Floats) -> Floats:
     return np.asarray(activate(name, shift[..., None] + scale[..., None] * nodes) @ weights)
 
 
+def variance_under_normal(name: str, scale: Floats, shift: Floats) -> Floats:
+    """Computes the variance of f(scale·z + shift) with z ~ N(0, 1), elementwise, by Gauss-Hermite quadrature."""
+    nodes, weights = _quadrature()
+    values = activate(name, np.asarray(shift)[..., None] + np.abs(scale)[..., None] * nodes)
+    mean = values @ weights
+    return np.asarray(np.square(values - mean[..., None]) @ weights)
+
+
 def _mean_relu(scale: Floats, shift: Floats) -> Floats:
     safe = np.where(scale > 0, scale, 1.0)
     ratio = np.clip(shift / safe, -40, 40)

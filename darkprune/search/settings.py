@@ -93,6 +93,7 @@ class PruneSettings(ChannelSettings, Amount):
     names: str | None = setting(
         None, "names of the classes, in order", group=_IMAGES, metavar="F", default_text="the data's"
     )
+    force: bool = setting(False, "cut although nothing would be left of what the network finds")
     plan_only: bool = setting(False, "write the plan, cut nothing")
     overwrite: bool = setting(False, "replace an earlier result")
 

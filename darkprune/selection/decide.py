@@ -22,7 +22,7 @@ from darkprune.selection.finish import finish
 from darkprune.selection.importance import ImageScores, LayerScores, score_channels
 from darkprune.selection.settings import Selection, resolve_selection
 from darkprune.selection.similarity import Relations, Replacement, relate, replace_similar, taps_of
-from darkprune.selection.summary import floor_warnings, group_results, sparsity_warnings, voters_of
+from darkprune.selection.summary import floor_warnings, group_results, voters_of
 from darkprune.selection.voting import Members, gather_members, mark, merge, prunable_classes
 from darkprune.surgery.apply import Cut
 from darkprune.surgery.carriers import choose_carriers
@@ -161,7 +161,7 @@ def decide(ranking: Ranking, settings: Selection) -> Surgery:
     chosen = _choose(ranking, settings, keep, priority)
     keep, carriers = chosen.keep, chosen.carriers
     results = group_results(channels, groups, ratios, members, marks, keep)
-    warnings = [*floor_warnings(chosen.at_floor), *sparsity_warnings(results, settings.criterion)]
+    warnings = floor_warnings(chosen.at_floor)
     if settings.similarity and not chosen.replaced:
         warnings.append(
             f"similarity: no two channels that are left explain each other with a |correlation| of "

@@ -23,7 +23,7 @@ WEIGHT_NORMS: dict[str, Callable[[Floats], Floats]] = {
     "l1": lambda rows: np.abs(rows).mean(axis=1),
     "l2": lambda rows: np.sqrt(np.square(rows).mean(axis=1)),
 }
-Criterion = Literal["bn_gamma", "l1", "l2", "sensitivity", "first-order", "surgeon", "thinet"]
+Criterion = Literal["auto", "bn_gamma", "l1", "l2", "sensitivity", "first-order", "surgeon", "thinet"]
 CRITERIA = ("bn_gamma", *WEIGHT_NORMS)
 #: criteria that look at images, which only `darkprune.scores` can compute
 IMAGE_CRITERIA = ("sensitivity", "first-order", "surgeon", "thinet")

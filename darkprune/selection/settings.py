@@ -50,9 +50,9 @@ class ChannelSettings:
         default_text="uniform; global where scores compare the whole network",
     )  # fmt: skip
     criterion: Criterion = setting(
-        "bn_gamma",
-        "score of a channel; on --images: sensitivity, its effect on the outputs (first-order; with --recover lsq what "
-        "the refit leaves of it: surgeon); thinet",
+        "auto",
+        "score of a channel: auto is bn_gamma where γ is sparse or there are no --images, else sensitivity, the effect "
+        "on the outputs (first-order; with --recover lsq what the refit leaves of it: surgeon); thinet",
         group=_WHICH,
     )
     merge: Merge = setting("vote", "public mask of coupled convolutions", group=_WHICH)
@@ -82,6 +82,7 @@ class Selection(ChannelSettings):
     """Everything that a choice of channels follows from: the settings, and how much is to go.
 
     Attributes:
+        criterion: `auto` is what `bn_gamma` is here; whoever has images decides before what it means.
         ratio: fraction of channels to remove, for all allocations but `explicit`.
         ratios: one per group, for `explicit`; for `sensitivity` what the curves gave, empty until then.
         preset: a published setting, which brings groups and ratios (or widths) with it.
@@ -89,6 +90,7 @@ class Selection(ChannelSettings):
             before, see `within_budget`.
     """
 
+    criterion: Criterion = "bn_gamma"
     ratio: float = 0.0
     ratios: tuple[float, ...] = ()
     preset: str | None = None
@@ -153,6 +155,8 @@ def resolve_selection(graph: Graph, selection: Selection) -> Selection:
         value = selection.compensate if name == "compensation" else selection.constant
         if value not in get_args(kind):
             raise UsageError(f"no {name} '{value}'; there are {', '.join(get_args(kind))}")
+    if selection.criterion == "auto":
+        selection = replace(selection, criterion="bn_gamma")
     if selection.multiple < 1 or selection.min_channels < 1:
         raise UsageError("--round-to and --min-channels must be at least 1")
     for index in selection.exclude:

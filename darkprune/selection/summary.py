@@ -67,19 +67,12 @@ def floor_warnings(layers: Sequence[int]) -> list[str]:
     return [f"{many} floor: the ratio asked for would leave fewer channels than --min-channels or 1 %"]
 
 
-def sparsity_warnings(results: Sequence[GroupResult], criterion: str) -> list[str]:
-    """Says where γ is not sparse: channels go that are nearly as strong as the others."""
-    if criterion != "bn_gamma":
-        return []
+def describe_sparsity(results: Sequence[GroupResult]) -> str:
+    """Describes where channels go that are nearly as strong as the others; empty where γ is sparse."""
     found = [
-        f"{group.name} (ratio {group.ratio:g}) removes channels up to |γ| = {group.threshold:.2g}, the median is "
-        f"{group.median:.2g}"
+        f"{group.name} loses channels up to |γ| = {group.threshold:.2g}, the median is {group.median:.2g}"
         for group in results
         if group.threshold is not None and group.median is not None and group.threshold > 0.25 * group.median
     ]
-    if not found:
-        return []
-    return [
-        f"γ is not sparse: {'; '.join(found)}: expect to retrain, or take --criterion sensitivity --images DIR "
-        "(unlabelled) --recover lsq, which needs no sparse γ"
-    ]
+    more = f" and {len(found) - 1} more groups" if len(found) > 1 else ""
+    return f"{found[0]}{more}" if found else ""

@@ -50,7 +50,7 @@ def test_a_pair_of_its_own_is_pruned_and_exported(capsys: pytest.CaptureFixture[
     assert main(["info", *SCENES, "--json"]) == 0
     data = json.loads(capsys.readouterr().out)
     assert data["weights"]["bytes"] == data["weights_bytes"]
-    assert main(["prune", *SCENES, "--ratio", "0.3", "-o", "slim"]) == 0
+    assert main(["prune", *SCENES, "--ratio", "0.05", "-o", "slim"]) == 0
     assert main(["verify", *SCENES, "slim/scenes.cfg", "slim/scenes.weights", "--runner", "opencv"]) == 0
     assert main(["detect", *SCENES, "pictures", "-o", "found"]) == 0
     assert main(["export", *SCENES, "-o", "scenes.onnx"]) == 0

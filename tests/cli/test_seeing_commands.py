@@ -94,6 +94,17 @@ def test_detect_gives_every_image_a_file_of_its_own(capsys: pytest.CaptureFixtur
     assert sorted(found["drawn"]) == sorted(str(path) for path in out.rglob("*.jpg"))
 
 
+def test_a_pruned_network_that_finds_nothing_is_explained(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    assert main(["prune", *SCENES, "--ratio", "0.6", "--force", "-o", str(tmp_path / "slim")]) == 0
+    capsys.readouterr()
+    slim = [str(tmp_path / "slim" / name) for name in ("scenes.cfg", "scenes.weights")]
+    assert main(["detect", *slim, str(tmp_path / "a.png")]) == 0
+    assert "nothing was found in 1 images, and the network was pruned" in capsys.readouterr().err
+    assert main(["detect", *SCENES, str(tmp_path / "a.png"), "--thresh", "1"]) == 0
+    assert "was pruned" not in capsys.readouterr().err
+
+
 def test_detect_takes_a_list(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     picture(tmp_path / "a.png")
     (tmp_path / "list.txt").write_text("a.png\n")
@@ -194,7 +205,7 @@ def test_scenes_are_the_same_for_the_same_seed() -> None:
 
 @needs_assets
 def test_bench_compares_two_pairs(capsys: pytest.CaptureFixture[str], pair: list[str], tmp_path: Path) -> None:
-    assert main(["prune", *pair, "--target-macs", "0.5", "-o", str(tmp_path / "slim")]) == 0
+    assert main(["prune", *pair, "--target-macs", "0.5", "--force", "-o", str(tmp_path / "slim")]) == 0
     capsys.readouterr()
     slim = [str(tmp_path / "slim" / f"{NAME}.{kind}") for kind in ("cfg", "weights")]
     found = run_json(

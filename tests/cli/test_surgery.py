@@ -152,9 +152,9 @@ def test_prune_text(small_pair: Any, out: Path, capsys: pytest.CaptureFixture[st
     assert text.splitlines()[-1] == (
         f"next: darkprune verify {small_pair.cfg} {small_pair.weights} {out}/small.cfg {out}/small.weights"
     )
-    assert "removes channels up to |γ| = " in warnings
+    assert "loses channels up to |γ| = " in warnings
     assert ", the median is " in warnings
-    assert "expect to retrain" in warnings
+    assert "was not trained for pruning" in warnings
 
 
 def test_prune_warns_of_floors(small_pair: Any, out: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -117,11 +117,11 @@ def test_few_images_are_said_to_be_few(
     assert "000.png" in said
 
 
-def test_a_dense_checkpoint_is_told_of_sensitivity(
+def test_what_a_dense_checkpoint_needs_is_said(
     weights: NetworkWeights, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert prune(weights, tmp_path / "slim", "--ratio", "0.3") == 0
-    assert "--criterion sensitivity --images DIR" in capsys.readouterr().err
+    assert "--images DIR --recover lsq" in capsys.readouterr().err
 
 
 def test_torch_is_not_imported_without_need(weights: NetworkWeights, tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ def test_user_prunes_and_verifies(name: str, how: str, tmp_path: Path, capsys: p
     slim = [str(tmp_path / "out" / f"{name}.{kind}") for kind in ("cfg", "weights")]
     assert main(["info", *pair, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["weights"]["bytes"] == Path(pair[1]).stat().st_size
-    assert main(["prune", *pair, *how.split(), "-o", str(tmp_path / "out"), "--json"]) == 0
+    assert main(["prune", *pair, *how.split(), "--force", "-o", str(tmp_path / "out"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["after"]["bytes"] == Path(slim[1]).stat().st_size
     assert main(["verify", *pair, *slim, "--json"]) == 0
     data = json.loads(capsys.readouterr().out)

@@ -308,5 +308,5 @@ def test_real_checkpoint(tmp_path: Path) -> None:
     name = "yolo-fastest-1.1_coco"
     pair = [str(CHECKPOINTS / name / f"{name}.{kind}") for kind in ("cfg", "weights")]
     out = tmp_path / "out"
-    assert main(["prune", *pair, "--ratio", "0.1", "--similarity", "0.6", "-o", str(out)]) == 0
+    assert main(["prune", *pair, "--ratio", "0.1", "--similarity", "0.6", "--force", "-o", str(out)]) == 0
     assert main(["verify", *pair, str(out / f"{name}.cfg"), str(out / f"{name}.weights")]) == 0

@@ -309,7 +309,7 @@ def test_real_checkpoints(name: str, tmp_path: Path) -> None:
     pytest.importorskip("cv2")
     pair = [str(CHECKPOINTS / name / f"{name}.{kind}") for kind in ("cfg", "weights")]
     out = tmp_path / "out"
-    assert main(["prune", *pair, "--units", "3", "--ratio", "0.2", "-o", str(out)]) == 0
+    assert main(["prune", *pair, "--units", "3", "--ratio", "0.2", "--force", "-o", str(out)]) == 0
     assert main(["verify", *pair, str(out / f"{name}.cfg"), str(out / f"{name}.weights")]) == 0
 
 

@@ -135,8 +135,8 @@ def _stages(folder: Path, settings: DemoSettings, tell: Callable[[str], None]) -
         network = load(network.cfg, train(network, data, output, sparse).weights["final"])
     measure("trained sparsely" if settings.full else "as it comes", network)
     slim = load(folder / "slim" / "scenes.cfg", folder / "slim" / "scenes.weights")
-    show("prune", *_files(network), "--ratio", ratio, "-o", folder / "slim")
-    prune(network, PruneSettings(ratio=ratio, overwrite=True), output=folder / "slim").close()
+    show("prune", *_files(network), "--ratio", ratio, "--force", "-o", folder / "slim")
+    prune(network, PruneSettings(ratio=ratio, force=True, overwrite=True), output=folder / "slim").close()
     show("verify", *_files(network), *_files(slim))
     if not verify(slim, network).ok:
         raise DarkpruneError("darkprune verify says that the cut is wrong; run it by itself to see why")

@@ -20,13 +20,13 @@ def print_result(plan: Plan, result: PruneResult, pair: tuple[str, str]) -> None
         pair: the original's cfg and weights, as the user gave them.
     """
     outputs = {kind: str(record.path) for kind, record in result.outputs.items()}
+    for message in result.warnings:  # first: what to expect of the figures
+        warn(message)
     _print_plan(plan, result)
     print("\nwritten: " + ", ".join(outputs.values()))
     _print_measured(result.findings)
     if "comparison" in result.findings:
         _print_comparison(result.findings["comparison"])
-    for message in result.warnings:
-        warn(message)
     if "weights" in outputs:
         print("next: " + shlex.join(["darkprune", "verify", *pair, outputs["cfg"], outputs["weights"]]))
     else:

@@ -1,0 +1,150 @@
+"""What to expect of a cut that nothing repairs, from the weights alone.
+
+Where γ is near 0 a removed channel was a constant already. Where it is not, every layer behind loses a part of what it
+reads. The product of what is left over all layers follows what the network still finds: on six networks a cut that
+left 30 % kept half of the detections or more, one that left 1 % hardly any (docs/RESULTS.md).
+"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from darkprune.errors import PlanError
+from darkprune.graph.channels import ChannelMap
+from darkprune.graph.graph import Layer
+from darkprune.graph.weights import NetworkWeights, TensorSource
+from darkprune.layers import INPUT
+from darkprune.layers.activations import FUNCTIONS, variance_under_normal
+from darkprune.layers.base import Floats
+from darkprune.layers.convolution import Convolutional
+from darkprune.layers.merge import Shortcut
+from darkprune.search.goal import Goal
+from darkprune.selection.decide import decide, rank
+from darkprune.selection.importance import CRITERIA
+from darkprune.selection.reach import within_budget
+from darkprune.selection.settings import Selection
+from darkprune.selection.summary import describe_sparsity
+from darkprune.surgery.replaced_channels import without_replacements
+from darkprune.surgery.surgery import Surgery
+
+HOPELESS, LITTLE = 0.005, 0.3  #: of the signal that is left
+_CHUNK_BYTES = 8 << 20
+_TRIAL = 0.3  #: ratio at which γ is looked at where the ratio is not known yet
+
+
+def with_criterion(weights: NetworkWeights, selection: Selection, goal: Goal, images: bool) -> Selection:
+    """Decides what the criterion `auto` means: γ where it is sparse enough for the amount, else sensitivity.
+
+    Args:
+        weights: the original pair.
+        selection: any other criterion stays.
+        goal: what to keep; EagleEye's candidates are ranked by weights.
+        images: whether there are images to measure sensitivity on; without them it is γ.
+    """
+    if selection.criterion != "auto":
+        return selection
+    by_gamma = replace(selection, criterion="bn_gamma")
+    if not images or goal.candidates:
+        return by_gamma
+    trial = replace(by_gamma, similarity=0.0)
+    if selection.allocation == "sensitivity":
+        trial = replace(trial, allocation="uniform")
+    ranking = rank(weights, trial)
+    if goal.budget is not None:
+        trial = within_budget(ranking, trial, goal.budget)
+    elif not (trial.ratio or trial.ratios or trial.preset or trial.units or trial.unit_ratio):
+        trial = replace(trial, ratio=_TRIAL)  # a latency is to be met
+    sparse = not describe_sparsity(decide(ranking, trial).plan.groups)
+    return by_gamma if sparse else replace(selection, criterion="sensitivity")
+
+
+def expect(surgery: Surgery, force: bool) -> str:
+    """Returns what to expect of a network that is cut by its weights and not repaired, in one line.
+
+    Args:
+        surgery: the cut.
+        force: carry out a hopeless one too.
+
+    Returns:
+        The line; empty where nothing speaks against the cut, or images were looked at.
+
+    Raises:
+        PlanError: nothing would be left of what the network detects.
+    """
+    criterion, trained = surgery.plan.settings["criterion"], surgery.original.header.seen > 0
+    if criterion not in CRITERIA:
+        return ""
+    sparsity = describe_sparsity(surgery.plan.groups) if criterion == "bn_gamma" else f"criterion {criterion}"
+    if not sparsity:
+        return ""
+    left = signal_left(surgery)
+    if criterion != "bn_gamma" and left >= LITTLE:
+        return ""
+    pair = [surgery.original.graph.cfg.source, str(surgery.original.path)]
+    amount = ["--target-macs", f"{surgery.graph.macs / surgery.original.graph.macs:.2f}"]
+    command = shlex.join(["darkprune", "compress", *pair, *amount, "--images", "DIR", "-o", "RUN"])
+    what = "detect" if surgery.graph.heads else "recognise"
+    outcome = "nothing" if left < HOPELESS else "little" if left < LITTLE else "less"
+    line = (
+        f"{Path(pair[1]).name} was not trained for pruning ({sparsity}); cut like this it will {what} {outcome} "
+        f"(estimate: {100 * left:.2g} % of the signal is left): use {command} (labelled images: --data F), or "
+        "--images DIR --recover lsq"
+    )
+    if left < HOPELESS and trained and not force:
+        raise PlanError(f"{line}; --force cuts it all the same")
+    return line
+
+
+def signal_left(surgery: Surgery) -> float:
+    """Estimates how much of the signal a cut leaves: 1 where only constants go, 0 where nothing gets through.
+
+    Every dense convolution reads channels with a variance each, times the squares of its weights for them. The share
+    of that which does not come from removed channels is what is left of it, and the product over the convolutions the
+    estimate.
+    """
+    cut = without_replacements(surgery.cut, surgery.plan.similar)
+    channels, weights, gone = cut.channels, surgery.base, cut.gone
+    variances: list[Floats] = []
+    left = 1.0
+    for layer in channels.graph:
+        classes = channels.inputs(layer) if layer.sources else np.zeros(0, np.intp)
+        removed = np.where(classes < 0, False, gone[classes])
+        if isinstance(layer.kind, Convolutional) and layer.is_dense and removed.any():
+            powers = _powers(weights, layer)
+            if len(powers) == len(classes):  # a grouped convolution reads blocks that lose alike
+                powers = powers * variances[layer.sources[0]]
+                left *= 1 - float(powers[removed].sum() / max(powers.sum(), 1e-30))
+        variances.append(_variances(weights, channels, layer, variances))
+    return left
+
+
+def _powers(weights: TensorSource, layer: Layer) -> Floats:
+    """Returns the sum of squares of a convolution's weights for each input channel of a group."""
+    total: Floats = np.zeros(1)
+    for _, rows in weights.chunks(layer, "weights", _CHUNK_BYTES):
+        flat = rows.reshape(rows.shape[0], rows.shape[1], -1)
+        total = total + np.einsum("oik,oik->i", flat, flat, dtype=np.float64)
+    return total
+
+
+def _variances(weights: TensorSource, channels: ChannelMap, layer: Layer, before: list[Floats]) -> Floats:
+    """Returns the variance of each output channel: of the batch normalisation and activation, or that of the input."""
+    kind, classes = layer.kind, channels.of_layer[layer.index]
+    if isinstance(kind, Convolutional) and layer.is_normalised and kind.activation in FUNCTIONS:
+        scale, shift = (np.float64(weights.read(layer, name)) for name in ("scales", "biases"))
+        return variance_under_normal(kind.activation, scale, shift)
+    known = np.zeros(channels.count) if isinstance(kind, Shortcut) else np.ones(channels.count)
+    for source in layer.sources:
+        if source == INPUT:
+            continue
+        there = channels.of_layer[source]
+        values = before[source][there >= 0]
+        if isinstance(kind, Shortcut):
+            np.add.at(known, there[there >= 0], values)
+        else:
+            known[there[there >= 0]] = values
+    return np.where(classes < 0, 1.0, known[classes]) if len(classes) else np.zeros(0)
