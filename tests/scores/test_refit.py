@@ -191,6 +191,34 @@ def test_a_walk_keeps_no_more_than_it_may(weights: NetworkWeights, samples: Samp
     assert walk._reached == 9
 
 
+@pytest.mark.parametrize("memory", [0, 1 << 30])
+def test_a_walk_through_a_convolution_computes_its_sums_once(
+    weights: NetworkWeights, samples: Samples, memory: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = load_network(weights)
+    walk, plain = Walk(network, samples.fit, memory), Walk(network, samples.fit)
+    runs: list[Convolution] = []
+    convolve = Convolution.convolve
+
+    def counted(module: Convolution, *inputs: Tensor | None) -> Tensor:
+        runs.append(module)
+        return convolve(module, *inputs)  # type: ignore[arg-type]
+
+    for index in (1, 3, 6):
+        layer, module = weights.graph[index], network.layers[index]
+        assert isinstance(module, Convolution)
+        for (maps, sums), others in zip(walk.through(index), plain.before(index), strict=True):
+            x = plain.input_of(layer, others)
+            assert torch.equal(walk.input_of(layer, maps), x)
+            assert torch.equal(sums, module.sums(x))
+    monkeypatch.setattr(Convolution, "convolve", counted)
+    for maps, others in zip(walk.before(7), plain.before(7), strict=True):
+        assert maps.keys() == others.keys()
+        assert all(torch.equal(maps[source], others[source]) for source in maps)
+    batches, last = samples.fit.batch_count, network.layers[6]
+    assert sum(module is last for module in runs) == (batches if memory else 2 * batches)  # `plain` runs it anyway
+
+
 def test_batch_statistics_are_those_of_the_sample(weights: NetworkWeights, samples: Samples) -> None:
     network = load_network(weights)
     assert reestimate(network, samples.fit) == [0, 1, 2, 3, 6]
