@@ -212,7 +212,7 @@ def tradeoff(
                   marker=MARKERS[first % len(MARKERS)], color=COLOURS[first % len(COLOURS)],
                   linestyle=LINES[second % len(LINES)], fillstyle=FILLS[second % len(FILLS)],
                   label=one_line(name, 40))  # fmt: skip
-    axis.xaxis.set_major_formatter(lambda value, _: count(value))
+    axis.xaxis.set_major_formatter(lambda value, _: count(value).replace(".00 ", " "))
     axis.set(xlabel="multiply-adds", ylabel=label)
     figure.legend(fontsize=8, loc="outside right upper")
     _quiet(axis, "both")

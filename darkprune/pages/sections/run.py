@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import platform
 import shlex
-import sys
 from collections.abc import Sequence
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 
 from darkprune import __version__
 from darkprune.graph.stats import count
@@ -16,6 +13,7 @@ from darkprune.pages.contents import TrainingFolder
 from darkprune.pages.context import MOST_DRAWN, Missing, ReportContext, Section, not_drawn_note
 from darkprune.pages.markup import Node, table, tag
 from darkprune.runs.json_file import JsonValue
+from darkprune.runs.provenance import provenance
 from darkprune.training.records.curves import PERCENT, curves_figure
 from darkprune.training.records.log import FIRST, NO_CURVE, read_curves
 
@@ -245,30 +243,14 @@ def commands(context: ReportContext) -> Section:
         whole = table(("", "file", "SHA-256"), files, left=3)
         nodes.append(tag("details", tag("summary", "files and their SHA-256"), whole))
     versions: dict[tuple[str, str], list[str]] = {}
-    for made in contents.made:
-        programs = {"darkprune": made.record["darkprune"], **made.record["versions"].fields}
-        for program, value in programs.items():
+    here = JsonValue({"darkprune": __version__, **provenance()})
+    for name, record in (*((made.name, made.record) for made in contents.made), ("this report", here)):
+        for program, value in {"darkprune": record["darkprune"], **record["versions"].fields}.items():
             if value.text:
-                versions.setdefault((program, value.text), []).append(made.name)
+                versions.setdefault((program, value.text), []).append(name)
     used: list[list[Node]] = [
-        [program, text, tag("span", ", ".join(names), class_="list")] for (program, text), names in versions.items()
+        [program, text, tag("span", ", ".join(dict.fromkeys(names)), class_="list")]
+        for (program, text), names in versions.items()
     ]
-    used += [[program, text, "this report"] for program, text in _versions_here().items()]
     nodes.append(table(("program", "version", "made"), used, left=3))
     return Section("commands", "Commands and versions", tuple(nodes))
-
-
-def _versions_here() -> dict[str, str]:
-    found = {"darkprune": __version__, "Python": platform.python_version(), "machine": platform.machine()}
-    for name, module in (
-        ("numpy", "numpy"),
-        ("opencv-python-headless", "cv2"),
-        ("torch", "torch"),
-        ("matplotlib", "matplotlib"),
-    ):
-        if module in sys.modules:
-            try:
-                found[name] = version(name)
-            except PackageNotFoundError:
-                continue
-    return found
