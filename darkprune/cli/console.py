@@ -62,7 +62,7 @@ def table_lines(head: Sequence[str], rows: Sequence[Sequence[object]], left: int
     """Yields the lines of a table, none longer than `width`.
 
     Where that is too narrow headings are written on several lines, then text; columns that do not fit even so follow
-    below in a table of their own, behind the same text columns. Nothing is left out.
+    below in a table of their own, after the same text columns. Nothing is left out.
     """
     cells = [[one_line(str(cell)) for cell in row] for row in [head, *rows]]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
