@@ -85,6 +85,7 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     """
     parser = _Parser(
         prog="darkprune",
+        usage="darkprune COMMAND …",
         formatter_class=_Help,
         description="Prunes, checks and converts networks in Darknet's .cfg/.weights form.",
         epilog=_overview(),
@@ -92,7 +93,7 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"darkprune {__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of errors")
     commands = parser.add_subparsers(
-        dest="command", metavar="COMMAND", help=argparse.SUPPRESS, parser_class=_CommandParser
+        dest="command", metavar="COMMAND", help=argparse.SUPPRESS, parser_class=_CommandParser, prog="darkprune"
     )
     for name, command in COMMANDS.items():
         sub = commands.add_parser(

@@ -34,6 +34,7 @@ def _help(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 def test_commands_are_listed_by_job(capsys: pytest.CaptureFixture[str]) -> None:
     shown = _help(capsys)
+    assert shown.startswith("usage: darkprune COMMAND …\n")
     places = [shown.index(f"\n{job}:\n") for job in JOBS]
     assert places == sorted(places)
     for name, command in COMMANDS.items():
