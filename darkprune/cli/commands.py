@@ -54,9 +54,8 @@ JOBS: Mapping[str, Mapping[str, Command]] = {
             "compression.prune",
             "remove channels",
             (
-                "yolov4.cfg yolov4.weights --ratio 0.4 -o slim/",
-                "yolov4.cfg yolov4.weights --target-macs 0.8 -o slim/ --images photos/ --criterion sensitivity "
-                "--recover lsq",
+                "yolov4.cfg yolov4.weights --target-macs 0.8 -o slim/ --images photos/ --recover lsq",
+                "sparse/yolov4.cfg sparse/yolov4_final.weights --ratio 0.4 -o slim/",
             ),
         ),
         "compare": Command(
