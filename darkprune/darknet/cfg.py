@@ -19,6 +19,8 @@ MAX_BYTES = 16 * 2**20
 MAX_SECTIONS = 20_000
 #: what a comment after a value starts with; darknet passes over it where it reads a number
 COMMENT_MARKS = ("#", ";", "//")
+#: lists whose reader stops at `#`
+_LISTS_WITH_COMMENTS = frozenset(["anchors", "mask", "steps", "scales", "seq_scales", "counters_per_class"])
 _BLANKS = str.maketrans("", "", " \t\r\n")
 _COMMENT = re.compile("#|;|//")
 
@@ -108,6 +110,23 @@ class Cfg:
                 lines[line - 1] += end
                 end = ""
             lines.insert(line, text + end)
+        return parse_cfg("".join(lines), self.source)
+
+    def as_read(self) -> Cfg:
+        """Returns a copy with nothing but what darknet reads, for programs that take later keys, or comments, for it.
+
+        Of a key that is given twice the first stays. Comments after values go, but for those with commas in lists
+        where darknet counts these.
+        """
+        lines = list(self.lines)
+        for section in self.sections:
+            for option in section.options:
+                value, end = option.value or "", _line_end(lines[option.line - 1])
+                plain = without_comment(value)
+                if section.find(option.key) != option:
+                    lines[option.line - 1] = end
+                elif plain != value and ("," not in value[len(plain) :] or option.key in _LISTS_WITH_COMMENTS):
+                    lines[option.line - 1] = f"{option.key}={plain}{end}"
         return parse_cfg("".join(lines), self.source)
 
     def without_sections(self, numbers: set[int]) -> Cfg:

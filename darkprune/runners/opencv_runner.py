@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from darkprune.darknet.cfg import Cfg
 from darkprune.errors import RunnerError
 from darkprune.graph.graph import Graph
 from darkprune.graph.weights import NetworkWeights, stored_tensors
@@ -38,8 +39,7 @@ class OpenCvRunner(Runner):
         """Loads a pair; sections that OpenCV does not know are its own error."""
         if not hasattr(cv2.dnn, "readNetFromDarknet"):
             raise RunnerError(f"OpenCV {cv2.__version__} has no Darknet reader; install opencv-python-headless<5")
-        # OpenCV counts a batch of the cfg's size otherwise
-        text = graph.cfg.with_values({(0, "batch"): "1", (0, "subdivisions"): "1"})
+        text = _plain_cfg(graph)
         # files, because OpenCV copies what it is given in memory, several times
         with tempfile.TemporaryDirectory(prefix="darkprune-") as folder:
             cfg, corrected = Path(folder) / "network.cfg", Path(folder) / "network.weights"
@@ -56,6 +56,16 @@ class OpenCvRunner(Runner):
         if once:
             net.enableWinograd(False)  # is faster with weights that take four times the memory
         return _OpenCvNetwork(graph, net)
+
+
+def _plain_cfg(graph: Graph) -> Cfg:
+    """Returns a cfg that OpenCV reads as darknet reads the network's."""
+    values = {(0, "batch"): "1", (0, "subdivisions"): "1"}  # OpenCV counts a batch of the cfg's size otherwise
+    for layer in graph:
+        given, used = graph.options(layer).text("activation"), getattr(layer.kind, "activation", "")
+        if given and used and given != used:  # names that darknet does not know are ReLU there
+            values[layer.section, "activation"] = used
+    return graph.cfg.with_values(values).as_read()
 
 
 def _correct(graph: Graph, weights: Path, path: Path) -> None:

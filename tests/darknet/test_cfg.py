@@ -212,6 +212,14 @@ def test_commas_of_a_comment_do_not_become_items_of_a_list() -> None:
     assert str(cfg.with_values({(2, "layers"): "-3"})).endswith("layers=-3 # one")
 
 
+def test_what_darknet_reads_is_all_that_other_programs_get() -> None:
+    text = "[net]\n[conv]\nfilters=8 ; was 9\r\nbare\nsize=\nfilters=9\nactivation=leaky\n[route]\nlayers=-1 # a, b\n"
+    read = "[net]\n[conv]\nfilters=8\r\n\n\n\nactivation=leaky\n[route]\nlayers=-1 # a, b\n"
+    assert str(parse_cfg(text).as_read()) == read
+    anchors = parse_cfg("[net]\n[yolo]\nanchors = 1,2, 3,4 # 5,6")
+    assert str(anchors.as_read()) == "[net]\n[yolo]\nanchors=1,2,3,4"
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [

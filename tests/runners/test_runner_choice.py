@@ -161,3 +161,25 @@ def test_first_that_takes_the_network(small_pair: Any, monkeypatch: pytest.Monke
         load_with_any(graph, weights, order=("opencv", "onnxruntime"))
     with pytest.raises(RunnerError, match=r"^no time$"):
         load_with_any(graph, weights, "opencv")
+
+
+@needs_reader
+@pytest.mark.parametrize(
+    ("before", "written", "read"),
+    [
+        ("filters=24", "filters=24\nfilters=99", "filters=24"),
+        ("filters=24", "filters=24 ; was 32", "filters=24"),
+        ("activation=mish", "activation=silu", "activation=relu"),
+        ("activation=mish", "activation=mish # smooth", "activation=relu"),
+        ("90,90\nclasses", "90,90 # 1,2, 3,4\nclasses", "90,90\nclasses"),
+    ],
+)
+def test_opencv_is_given_what_darknet_reads(before: str, written: str, read: str, small_pair: Any) -> None:
+    text = Path(small_pair.cfg).read_text()
+    images = np.random.default_rng(0).random((1, 3, 32, 64), np.float32)
+    odd, plain = (
+        get_runner("opencv").load(build_graph(parse_cfg(text.replace(before, line))), Path(small_pair.weights))
+        for line in (written, read)
+    )
+    for one, other in zip(odd.head_maps(images), plain.head_maps(images), strict=True):
+        np.testing.assert_array_equal(one, other)
