@@ -3,7 +3,7 @@
     import darkprune as dp
 
     net = dp.load("yolov4.cfg", "yolov4.weights")
-    slim = dp.prune(net, dp.PruneSettings(ratio=0.4))
+    slim = dp.prune(net, dp.PruneSettings(images="photos", recover="lsq", target_macs="0.8"))
     slim.save("slim/")
 
 Every function lies in a module of `darkprune.api` and is imported when it is first used, so that what needs torch or
