@@ -112,10 +112,16 @@ def test_silu_is_explained_and_exported_as_swish(
     assert main(["info", *pair]) == 0
     assert "activation=silu#SiLU and computes relu; its own name is swish" in capsys.readouterr().err
     assert main(["export", *pair, "-o", str(out), "--static"]) == 0
+    assert "export with --as swish" in capsys.readouterr().err
     relus = [node.op_type for node in onnx.load(out).graph.node].count("Relu")
     assert main(["export", *pair, "-o", str(out), "--static", "--as", "swish", "--overwrite"]) == 0
     operators = [node.op_type for node in onnx.load(out).graph.node]
     assert (relus, operators.count("Relu"), operators.count("Sigmoid")) == (1, 0, 1)
+    kit = ["kit", *pair, "--target", "jetson-nano", "--static", "-o", str(tmp_path / "kit"), "--check", "none"]
+    cfg.with_suffix(".names").write_text("a\nb\n")
+    assert main([*kit, "--as", "swish"]) == 0
+    assert "silu" not in capsys.readouterr().err
+    assert "Sigmoid" in {node.op_type for node in onnx.load(tmp_path / "kit" / "model.onnx").graph.node}
     cfg.write_text(cfg.read_text().replace("silu  # SiLU", "leaky # mish"))
     assert main(["export", *pair, "-o", str(out), "--as", "swish", "--overwrite"]) == 2
     assert "darknet knows every activation" in capsys.readouterr().err

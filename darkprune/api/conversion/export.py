@@ -33,8 +33,12 @@ _SUPPRESSION = "suppression inside the file (--outputs nms, efficientnms)"
 
 @dataclass(frozen=True, kw_only=True)
 class PrecisionSettings:
-    """What `export` and `write_kit` have in common about lower precisions."""
+    """What `export` and `write_kit` have in common: what is converted, and in which precision."""
 
+    as_activation: str | None = setting(
+        None, "what an activation that darknet does not know stands for: swish for silu", choices=tuple(FUNCTIONS),
+        flag="as", metavar="NAME", default_text="relu, as darknet",
+    )  # fmt: skip
     fp32: bool = setting(False, "single precision, where the target would get half", group="precision")
     fp16: bool = setting(False, "half precision", group="precision", exclusive="precision")
     int8: bool = setting(False, "8-bit integers; needs --calibrate", group="precision", exclusive="precision")
@@ -98,10 +102,6 @@ class ExportSettings(PrecisionSettings):
     opset: int | None = setting(None, "ONNX opset (default 13, or what the target reads)")
     batch: int | str = setting(1, "images per call", metavar="N|dynamic")
     size: str | None = setting(None, "another input size than the cfg's", metavar="WxH")
-    as_activation: str | None = setting(
-        None, "what an activation that darknet does not know stands for: swish for silu", choices=tuple(FUNCTIONS),
-        flag="as", metavar="NAME", default_text="relu, as darknet",
-    )  # fmt: skip
     names: PathLike | None = setting(
         None, "names of the classes (default: the cfg's own .names beside it)", metavar="F"
     )
@@ -176,6 +176,7 @@ class ExportResult:
         agreement: how far its outputs are off from those of the pair in another program.
         accuracy: what a lower precision costs, where labelled images were given.
         data_warnings: what is wrong with these images.
+        network_warnings: what darknet reads otherwise than it was meant.
         plans: what TensorRT for RTX plans for it, where it was asked.
     """
 
@@ -185,11 +186,13 @@ class ExportResult:
     accuracy: PrecisionCost | None = None
     data_warnings: tuple[str, ...] = ()
     plans: Plans | None = None
+    network_warnings: tuple[str, ...] = ()
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a user should know of the file."""
-        return (*self.file.remarks, *self.data_warnings, *(self.plans.warnings if self.plans is not None else ()))
+        plans = self.plans.warnings if self.plans is not None else ()
+        return (*self.network_warnings, *self.file.remarks, *self.data_warnings, *plans)
 
     def to_json(self) -> dict[str, object]:
         """Returns the result as JSON values."""
@@ -263,4 +266,4 @@ def export(
         if settings.planned:
             planned = PlannedNetwork(graph, options, precision.name, settings.left_out)
             plans = compare_plans(planned, path, original_of(network, settings.size), report)
-    return ExportResult(output, file, agreement, accuracy, warnings, plans)
+    return ExportResult(output, file, agreement, accuracy, warnings, plans, graph.warnings)

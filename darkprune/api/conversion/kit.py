@@ -13,6 +13,7 @@ from darkprune.api.origin import files_of, names_of, original_of, plan_hash
 from darkprune.api.pair import Network, on_disk
 from darkprune.darknet.output import check_folder
 from darkprune.errors import ExportError, UsageError
+from darkprune.graph.as_meant import with_activation
 from darkprune.graph.graph import Graph, resized
 from darkprune.kit.schema import ONNX_NAME, describe
 from darkprune.kit.writer import KitParts, write_folder
@@ -121,7 +122,8 @@ def write_kit(
         report = stack.enter_context(reporting(progress))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="darkprune-")))
         pair = stack.enter_context(on_disk(network))
-        graph, weights = resized(pair.graph, settings.size), pair.weights_file
+        graph = with_activation(resized(pair.graph, settings.size), settings.as_activation)
+        weights = pair.weights_file
         names = names_of(network, settings.names)
         _check_names(graph, names)
         options = ExportOptions(place.name, settings.opset, 1, "heads", names, plan_hash=plan_hash(network))
@@ -130,7 +132,7 @@ def write_kit(
             parts = replace(parts, calibration_cache=folder / "calibration.cache")
         precision = Precision(in_file, calibration=settings.calibration(parts.calibration_cache))
         file, agreement = export_and_compare(graph, weights, options, precision, parts.onnx, images, report)
-        remarks = list(file.remarks)
+        remarks = [*graph.warnings, *file.remarks]
         if settings.deepstream:
             parts = replace(parts, cfg=folder / "model.cfg", weights=weights)
             (folder / "model.cfg").write_bytes(graph.cfg.encode())
