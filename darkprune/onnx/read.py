@@ -89,7 +89,7 @@ class _Reader:
 
     def _message(self, start: int, end: int, inside: tuple[int, ...]) -> bytes:
         """Copies a message; `inside` are the numbers of the fields that lead from it to the tensors."""
-        parts = []
+        parts, places = [], []
         for field in _fields(self.content, start, end):
             if inside and field.number == inside[0] and field.wire == _BYTES:
                 inner = self._message(field.content, field.end, inside[1:])
@@ -97,8 +97,8 @@ class _Reader:
             elif inside or field.number != TENSOR_RAW_DATA or field.end - field.content <= _LARGE:
                 parts.append(self.content[field.start : field.end])
             elif self.name:
-                parts.append(_place(self.name, field.content, field.end - field.content))
-        return b"".join(parts)
+                places.append(_place(self.name, field.content, field.end - field.content))
+        return b"".join([*parts, *places])  # last, because a tensor may say that its values are inside
 
 
 def _place(name: str, offset: int, length: int) -> bytes:
