@@ -35,7 +35,11 @@ from darkprune.tensorrt.plan import plan_file, tensorrt_rtx
 from darkprune.tensorrt.run import has_gpu
 
 PRECISIONS = ("fp16", "fp32", "int8")  # the most useful first, should time run short
-VARIANTS = {"plain": None, "pruned": dp.PruneSettings(ratio=0.3), "rounded": dp.PruneSettings(ratio=0.3, round_to=8)}
+VARIANTS = {
+    "plain": None,
+    "pruned": dp.PruneSettings(ratio=0.3, force=True),
+    "rounded": dp.PruneSettings(ratio=0.3, round_to=8, force=True),
+}
 TRAINING_SECONDS = 75  #: kept for the training steps
 CALIBRATION_IMAGES = 4
 

@@ -28,7 +28,7 @@ def test_checkpoints_plain_and_pruned(name: str, compensate: str, tmp_path: Path
     pair = dp.load(CHECKPOINTS / name / f"{name}.cfg", CHECKPOINTS / name / f"{name}.weights")
     graph, weights = pair.graph, pair.weights_file
     if compensate:
-        dp.prune(pair, dp.PruneSettings(ratio=0.3, compensate=compensate), output=tmp_path / "slim")
+        dp.prune(pair, dp.PruneSettings(ratio=0.3, compensate=compensate, force=True), output=tmp_path / "slim")
         graph, weights = read_graph(tmp_path / "slim" / f"{name}.cfg"), tmp_path / "slim" / f"{name}.weights"
     plans = {precision: planned(graph, weights, tmp_path, precision, OPTIONS) for precision in PRECISIONS}
     assert plans["fp16"].bytes_written < 0.75 * plans["fp32"].bytes_written
@@ -48,7 +48,10 @@ def test_odd_widths_cost_copies_and_multiples_of_8_do_not(tmp_path: Path) -> Non
     original = dp.load("builtin:yolov4-tiny")
     dp.init(original, tmp_path / "fresh.weights", dp.InitSettings(vary=True))
     pair = dp.load("builtin:yolov4-tiny", tmp_path / "fresh.weights")
-    cut = {multiple: dp.prune(pair, dp.PruneSettings(ratio=0.3, round_to=multiple)).graph for multiple in (1, 8)}
+    cut = {
+        multiple: dp.prune(pair, dp.PruneSettings(ratio=0.3, round_to=multiple, force=True)).graph
+        for multiple in (1, 8)
+    }
     plans = {
         name: PlannedNetwork(graph, OPTIONS, "fp16", LeftOut()).plan()
         for name, graph in (("whole", original.graph), ("odd", cut[1]), ("round", cut[8]))
