@@ -72,7 +72,8 @@ def align(surgery: Surgery, slim: Path) -> AlignedNetworks:
     """
     with NetworkWeights(surgery.graph, slim) as file:
         after = load_network(file)
-    original = surgery.original
+    # factors of convolutions are refitted to the sums of the same factors at full rank
+    original = surgery.factorised if surgery.plan.factors else surgery.original
     return AlignedNetworks(
         original=load_network(original),
         slim=after,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from darkprune.graph.weights import NetworkWeights
 from darkprune.progress import Progress, silent, track
 from darkprune.runners.base import Maps, load_with_any
 from darkprune.surgery.apply import Cut
+from darkprune.surgery.factors.network import parts_of, write_multiplied
 from darkprune.surgery.removed_units import kept_layers, write_silenced
 from darkprune.surgery.stand_ins import write_held, write_masked
 from darkprune.surgery.static_check import output_layers
@@ -82,7 +83,7 @@ def check_numbers(
 
     Args:
         surgery: the original, and what the plan says. Units that were cut out are there in the stand-ins, with weights
-            0 in the convolution that ends them.
+            0 in the convolution that ends them; factors of convolutions are multiplied.
         slim: the weights file of the slim network.
         images: (c, h, w), RGB, 0 to 1, of the network's size.
         runner: name of a runner; None takes the first that loads the pair.
@@ -109,18 +110,27 @@ def check_numbers(
 
 
 def _run(surgery: Surgery, path: Path, runner: str, images: Sequence[NDArray[np.float32]]) -> list[Maps]:
-    """Runs a stand-in; where units were cut out it is run at full depth, with those units silent."""
-    original, units = surgery.original, surgery.plan.units
-    if not units:
-        _, loaded = load_with_any(original.graph, path, runner)
-        return [loaded.outputs(image) for image in images]
-    deep = path.with_name("deep.weights")
-    with NetworkWeights(surgery.reduced.graph, path) as stand_in, deep.open("wb") as file:
-        write_silenced(original, units, stand_in, file)
-    _, loaded = load_with_any(original.graph, deep, runner)
+    """Runs a stand-in as a network of the original's layers; its maps get the slim network's layer numbers.
+
+    Units that were cut out are there, silent; factors of convolutions are multiplied.
+    """
+    original, plan = surgery.original, surgery.plan
+    whole = path.with_name("whole.weights")
+    numbers: Mapping[int, int] = {index: index for index in range(len(original.graph))}
+    if plan.factors:
+        parts = parts_of(original.graph, plan.factors)
+        numbers = {number: part.layer for number, part in enumerate(parts) if part.last}
+        with NetworkWeights(surgery.factorised.graph, path) as stand_in, whole.open("wb") as file:
+            write_multiplied(original.graph, plan.factors, stand_in, file)
+    elif plan.units:
+        numbers = dict(enumerate(kept_layers(original.graph, plan.units)))
+        with NetworkWeights(surgery.reduced.graph, path) as stand_in, whole.open("wb") as file:
+            write_silenced(original, plan.units, stand_in, file)
+    else:
+        whole = path
+    _, loaded = load_with_any(original.graph, whole, runner)
     shown = [loaded.outputs(image) for image in images]
-    kept = kept_layers(original.graph, units)
-    return [{new: maps[old] for new, old in enumerate(kept) if old in maps} for maps in shown]
+    return [{new: maps[old] for new, old in numbers.items() if old in maps} for maps in shown]
 
 
 def _compare(cut: Cut, reference: Sequence[Maps], found: Sequence[Maps]) -> list[Difference]:

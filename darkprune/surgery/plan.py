@@ -15,6 +15,7 @@ from darkprune.errors import PlanError
 from darkprune.graph.channels import BoolArray, ChannelMap
 from darkprune.json_types import JsonMapping, JsonObject
 from darkprune.layers.base import Floats, Indices
+from darkprune.surgery.factors.projection import Factors
 from darkprune.surgery.replaced_channels import Tap
 from darkprune.surgery.units import Unit
 
@@ -75,11 +76,12 @@ class Plan:
         settings: how it was made (for the reader; replaying needs only `compensate` and `constant`).
         groups: what became of each group.
         layers: producing layer -> (channels, positions kept, positions that become carriers), in the numbers of the
-            network without `units`, which is what channels are chosen in.
+            network without `units` and with `factors`, which is what channels are chosen in.
         measured: layer -> measured constants of its channels, if any, in the same numbers; also of layers that pass
             channels on, where theirs do not follow from the producers'.
         units: residual units that are cut out first, in the original's layer numbers.
         similar: layer whose output is read -> which of its removed channels others replace, numbered like `layers`.
+        factors: convolutions that are written as products, in the original's layer numbers; not together with `units`.
     """
 
     cfg_sha256: str
@@ -91,6 +93,7 @@ class Plan:
     measured: Mapping[int, Floats] = field(default_factory=dict)
     units: tuple[Unit, ...] = ()
     similar: Mapping[int, Tap] = field(default_factory=dict)
+    factors: Mapping[int, Factors] = field(default_factory=dict)
 
     def to_json(self) -> JsonObject:
         """Returns the plan as JSON; kept channels as ranges (`0-12,14,16-63`)."""
@@ -114,6 +117,7 @@ class Plan:
             "layers": layers,
             **({"similar": {str(i): tap.to_json() for i, tap in sorted(self.similar.items())}} if self.similar else {}),
             **({"constants": passed_on} if passed_on else {}),
+            **({"factors": {str(i): f.to_json() for i, f in sorted(self.factors.items())}} if self.factors else {}),
         }
 
     def dumps(self) -> str:

@@ -14,10 +14,11 @@ from darkprune.graph.channels import MAX_CHANNELS
 from darkprune.json_types import JsonMapping
 from darkprune.layers.base import Floats
 from darkprune.surgery.plan import COMPENSATIONS, FORMAT, GroupResult, Plan, finite
+from darkprune.surgery.factors.projection import Factors
 from darkprune.surgery.replaced_channels import Tap
 from darkprune.surgery.units import Unit
 
-MAX_BYTES = 64 << 20
+MAX_BYTES = 256 << 20  #: the projections of a large factorised network have some ten MB
 
 
 def read_plan(path: Path) -> Plan:
@@ -83,6 +84,7 @@ def _from_json(data: JsonMapping) -> Plan:
         measured,
         tuple(Unit.from_json(entry) for entry in data.get("units", [])),
         {int(name): Tap.from_json(entry) for name, entry in data.get("similar", {}).items()},
+        {int(name): Factors.from_json(entry) for name, entry in data.get("factors", {}).items()},
     )
 
 

@@ -7,7 +7,7 @@ that (ranking, cutting, writing) starts from the reduced network as if it were t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -40,15 +40,27 @@ def without_units(graph: Graph, units: Sequence[Unit]) -> Cfg:
     new = {old: number for number, old in enumerate(kept)}
     for unit in sorted(units, key=lambda unit: unit.first):  # a source may be an earlier unit's shortcut
         new[unit.last] = new[unit.source]
+    lines = renumbered_lines(graph, kept, new)
+    removed = {layer.section for layer in graph} - {graph[index].section for index in kept}
+    return parse_cfg("".join(lines), graph.cfg.source).without_sections(removed)
+
+
+def renumbered_lines(graph: Graph, layers: Iterable[int], new: Mapping[int, int]) -> list[str]:
+    """Returns the lines of the cfg, with other layer indices in the sections of some layers.
+
+    Args:
+        graph: the network.
+        layers: those whose sections are rewritten.
+        new: number before -> number after; a layer that is not in it is not renamed.
+    """
     lines = list(graph.cfg.lines)
-    for index in kept:
+    for index in layers:
         layer = graph[index]
         key, is_list = layer.kind.index_key or ("", False)
         option = graph.cfg.sections[layer.section].record(key)
         if option is not None and option.value is not None:
             lines[option.line - 1] = _renumber(lines[option.line - 1], index, new, is_list)
-    removed = {layer.section for layer in graph} - {graph[index].section for index in kept}
-    return parse_cfg("".join(lines), graph.cfg.source).without_sections(removed)
+    return lines
 
 
 def _renumber(line: str, own: int, new: Mapping[int, int], is_list: bool) -> str:

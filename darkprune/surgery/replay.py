@@ -8,6 +8,7 @@ from darkprune.errors import PlanError
 from darkprune.graph.channels import map_channels, removed_in
 from darkprune.graph.weights import NetworkWeights
 from darkprune.surgery.apply import Cut
+from darkprune.surgery.factors.network import with_factors
 from darkprune.surgery.plan import Plan
 from darkprune.surgery.removed_units import reduced
 from darkprune.surgery.replaced_channels import check_similar, with_similar
@@ -34,7 +35,9 @@ def replay(weights: NetworkWeights, plan: Plan, hashes: tuple[str, str | None]) 
                 f"{path}: the plan was made for another {kind} file ({name}, sha256 {wanted[:12]}…; this one has "
                 f"{found[:12]}…); take that file, or make a new plan"
             )
-    base = with_similar(reduced(weights, plan.units), plan.similar)
+    if plan.units and plan.factors:
+        raise PlanError("plan: holds units and factors; cut out the units first, and factorise the result")
+    base = with_similar(with_factors(reduced(weights, plan.units), plan.factors), plan.similar)
     channels = map_channels(base.graph)
     keep, carriers = plan.classes(channels)
     how, constant = str(plan.settings["compensate"]), str(plan.settings["constant"])

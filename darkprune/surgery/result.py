@@ -209,6 +209,10 @@ def _stages(surgery: Surgery) -> list[JsonObject]:
                 "after": totals(graph, size).to_json(),
             }
         )
+    if surgery.plan.factors:
+        convolutions = len(surgery.graph) - len(surgery.original.graph) + len(surgery.plan.factors)
+        after = totals(surgery.graph, size).to_json()
+        return [{"stage": "factors", "factorised": len(surgery.plan.factors), "into": convolutions, "after": after}]
     before = without_replacements(cut, similar)
     removed = _width_lost(before)
     stages.append({"stage": "channels", "removed": removed, "after": totals(before.slim, size).to_json()})

@@ -37,7 +37,7 @@ def write_held(surgery: Surgery, file: BinaryIO) -> None:
 
     Channels that others replace stay as they are.
     """
-    weights, cut = surgery.reduced, without_replacements(surgery.cut, surgery.plan.similar)
+    weights, cut = surgery.factorised, without_replacements(surgery.cut, surgery.plan.similar)
     constants = removed_constants(weights, cut.channels, cut.gone, cut.constant, cut.measured)
     writer = NetworkWriter(weights.graph, file, weights.header)
     for layer in weights.graph:

@@ -21,6 +21,7 @@ from darkprune.json_types import JsonMapping
 from darkprune.progress import Progress, reporting, silent
 from darkprune.settings import PathLike
 from darkprune.surgery.apply import Constants, Cut, constants_of, write_slim
+from darkprune.surgery.factors.network import with_factors
 from darkprune.surgery.plan import Plan
 from darkprune.surgery.removed_units import reduced
 from darkprune.surgery.replaced_channels import with_offsets, with_similar
@@ -74,9 +75,14 @@ class Surgery:
         return reduced(self.original, self.plan.units, self.cut.channels.graph)
 
     @cached_property
+    def factorised(self) -> TensorSource:
+        """`reduced`, with the convolutions as products that the plan writes so."""
+        return with_factors(self.reduced, self.plan.factors, self.cut.channels.graph)
+
+    @cached_property
     def base(self) -> TensorSource:
-        """What the cut applies to: `reduced`, with the new weights where channels replace others."""
-        return with_similar(self.reduced, self.plan.similar)
+        """What the cut applies to: `factorised`, with the new weights where channels replace others."""
+        return with_similar(self.factorised, self.plan.similar)
 
     @property
     def graph(self) -> Graph:

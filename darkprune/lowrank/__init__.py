@@ -1,0 +1,1 @@
+"""Low-rank factorisation: which convolutions become products, of which rank, in which subspace."""
