@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from darkprune.api.detect import detect as detect
     from darkprune.api.evaluate import EvaluateSettings as EvaluateSettings
     from darkprune.api.evaluate import evaluate as evaluate
+    from darkprune.api.factorize import FactorizeSettings as FactorizeSettings
+    from darkprune.api.factorize import factorize as factorize
     from darkprune.api.init import InitResult as InitResult
     from darkprune.api.init import InitSettings as InitSettings
     from darkprune.api.init import init as init
@@ -93,6 +95,7 @@ _HOME = {
     "EvaluateSettings": "darkprune.api.evaluate",
     "ExportResult": "darkprune.api.conversion.export",
     "ExportSettings": "darkprune.api.conversion.export",
+    "FactorizeSettings": "darkprune.api.factorize",
     "FoundObject": "darkprune.api.detect",
     "ImageObjects": "darkprune.api.detect",
     "InitResult": "darkprune.api.init",
@@ -122,6 +125,7 @@ _HOME = {
     "distill": "darkprune.api.train",
     "evaluate": "darkprune.api.evaluate",
     "export": "darkprune.api.conversion.export",
+    "factorize": "darkprune.api.factorize",
     "init": "darkprune.api.init",
     "load": "darkprune.api.pair",
     "report": "darkprune.api.report",

@@ -28,13 +28,13 @@ def _words(text: str) -> list[str]:
 
 
 FUNCTIONS = _words("""
-    bench build_engine cliff compare compress detect distill evaluate export init load prune report train verify
-    write_kit
+    bench build_engine cliff compare compress detect distill evaluate export factorize init load prune report train
+    verify write_kit
 """)
 SETTINGS = _words("""
     BenchSettings CliffSettings CompareSettings CompressSettings DetectSettings DistillSettings EngineSettings
-    EvaluateSettings ExportSettings InitSettings KitSettings PruneSettings ReportSettings TrainSettings
-    VerifySettings
+    EvaluateSettings ExportSettings FactorizeSettings InitSettings KitSettings PruneSettings ReportSettings
+    TrainSettings VerifySettings
 """)
 RESULTS = _words("""
     BenchResult CliffResult CompareResult CompressResult DetectResult EngineResult EvaluateResult ExportResult

@@ -58,6 +58,11 @@ JOBS: Mapping[str, Mapping[str, Command]] = {
                 "sparse/yolov4.cfg sparse/yolov4_final.weights --ratio 0.4 -o slim/",
             ),
         ),
+        "factorize": Command(
+            "compression.factorize",
+            "write convolutions as products of smaller ones (low rank)",
+            ("yolov3-tiny.cfg yolov3-tiny.weights --images photos/ --target-macs 0.8 --recover lsq -o slim/",),
+        ),
         "compare": Command(
             "compression.compare",
             "pruning methods, budgets and recoveries side by side",

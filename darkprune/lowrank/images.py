@@ -44,8 +44,10 @@ class _Sums:
     def of(cls, layer: Layer, device: torch.device) -> _Sums:
         """Allocates them."""
         n, c = layer.output.c, layer.inputs[0].c
-        shapes = ((n, n), (n,), (n, n), (c, c))
-        return cls(*(torch.zeros(shape, dtype=torch.float64, device=device) for shape in shapes))
+        products, total, effect, inputs = (
+            torch.zeros(shape, dtype=torch.float64, device=device) for shape in ((n, n), (n,), (n, n), (c, c))
+        )
+        return cls(products, total, effect, inputs)
 
     def add_maps(self, x: Tensor, sums: Tensor) -> None:
         """Adds inputs and sums of a batch."""
@@ -101,8 +103,8 @@ def measure_moments(
         covariance = sums.products / max(sums.positions, 1) - torch.outer(mean, mean)
         if not module.has_batch_norm:
             mean = mean - module.biases.double()
-        # an error at one position is alike at its neighbours: it counts once for each position
-        effect = sums.effect * (sums.positions / max(images, 1) / max(PROBES * images, 1))
+        # errors at neighbouring positions are alike: between independent (factor 1) and the same all over the map
+        effect = sums.effect * ((sums.positions / max(images, 1)) ** 0.5 / max(PROBES * images, 1))
         inputs = sums.inputs / max(sums.input_positions, 1)
         values = [part.cpu().numpy() for part in (covariance, mean, effect, inputs)]
         filters = module.kernel().double().flatten(2).cpu().numpy()

@@ -22,20 +22,12 @@ _TARGET = "what to keep: a fraction (0.65) or a value"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Amount:
-    """How much is to go: exactly one of these, or nothing beside units and similarity."""
+class BudgetSettings:
+    """What to keep of a network: at most one of these."""
 
-    ratio: float | None = setting(None, "fraction of the prunable channels, 0 to below 1", group=_AMOUNT, metavar="P")
-    ratios: tuple[float, ...] = setting((), "one fraction per group", group=_AMOUNT, metavar="R1,R2,…")
-    preset: str | None = setting(None, "a published setting, groups included", group=_AMOUNT, choices=PRESETS)
-    plan: str | None = setting(None, "replay a plan instead of making one", group=_AMOUNT, metavar="FILE")
     target_params: str | float | None = setting(None, f"{_TARGET} (stored floats, 24M)", group=_AMOUNT, metavar="V")
     target_macs: str | float | None = setting(None, f"{_TARGET} (multiply-adds, 12G)", group=_AMOUNT, metavar="V")
     target_size: str | float | None = setting(None, f"{_TARGET} (weights file, 90MB)", group=_AMOUNT, metavar="V")
-    target_latency: str | float | None = setting(
-        None, "what to keep of the time, measured on --runner: milliseconds (12ms) or a fraction (0.6)",
-        group=_AMOUNT, metavar="MS|F",
-    )  # fmt: skip
 
     def has_budget(self) -> bool:
         """Returns whether parameters, operations or bytes are asked for."""
@@ -52,6 +44,20 @@ class Amount:
             if value is not None:
                 return parse_budget(kind, str(value), totals(graph))
         return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Amount(BudgetSettings):
+    """How much is to go: exactly one of these, or nothing beside units and similarity."""
+
+    ratio: float | None = setting(None, "fraction of the prunable channels, 0 to below 1", group=_AMOUNT, metavar="P")
+    ratios: tuple[float, ...] = setting((), "one fraction per group", group=_AMOUNT, metavar="R1,R2,…")
+    preset: str | None = setting(None, "a published setting, groups included", group=_AMOUNT, choices=PRESETS)
+    plan: str | None = setting(None, "replay a plan instead of making one", group=_AMOUNT, metavar="FILE")
+    target_latency: str | float | None = setting(
+        None, "what to keep of the time, measured on --runner: milliseconds (12ms) or a fraction (0.6)",
+        group=_AMOUNT, metavar="MS|F",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

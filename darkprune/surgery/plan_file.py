@@ -13,8 +13,8 @@ from darkprune.errors import PlanError
 from darkprune.graph.channels import MAX_CHANNELS
 from darkprune.json_types import JsonMapping
 from darkprune.layers.base import Floats
-from darkprune.surgery.plan import COMPENSATIONS, FORMAT, GroupResult, Plan, finite
 from darkprune.surgery.factors.projection import Factors
+from darkprune.surgery.plan import COMPENSATIONS, FORMAT, GroupResult, Plan, finite
 from darkprune.surgery.replaced_channels import Tap
 from darkprune.surgery.units import Unit
 

@@ -26,7 +26,7 @@ def print_result(plan: Plan, result: PruneResult, pair: tuple[str, str]) -> None
     print("\nwritten: " + ", ".join(outputs.values()))
     _print_measured(result.findings)
     if "comparison" in result.findings:
-        _print_comparison(result.findings["comparison"])
+        print_comparison(result.findings["comparison"])
     if "weights" in outputs:
         print("next: " + shlex.join(["darkprune", "verify", *pair, outputs["cfg"], outputs["weights"]]))
     else:
@@ -89,7 +89,7 @@ def _print_measured(findings: JsonMapping) -> None:
         )
 
 
-def _print_comparison(networks: Sequence[JsonMapping]) -> None:
+def print_comparison(networks: Sequence[JsonMapping]) -> None:
     """Prints how original, slim network and control compare."""
     measure, title = ("agreement", "agreement") if networks[0]["map50"] is None else ("map50", "mAP@0.5")
     print()

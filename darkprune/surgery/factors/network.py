@@ -183,9 +183,9 @@ class WithFactors(TensorSource):
             return np.zeros(layer.blob(name).shape, np.float32)
         factors = self._factors[part.layer]
         if part.role == "reduce" and factors.inputs is not None:
-            return factors.inputs.whole.coordinates[:, :, None, None].copy()
+            return np.array(factors.inputs.whole.coordinates[:, :, None, None], np.float32)
         if part.role == "expand" and factors.outputs is not None:
-            return factors.outputs.whole.basis[:, :, None, None].copy()
+            return np.array(factors.outputs.whole.basis[:, :, None, None], np.float32)
         return factors.core(np.float64(self._source.read(before, name)), whole=True).astype(np.float32)
 
     def chunks(self, layer: Layer, name: str, limit: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
@@ -198,7 +198,7 @@ class WithFactors(TensorSource):
 
 
 def with_factors(source: TensorSource, factors: Mapping[int, Factors], graph: Graph | None = None) -> TensorSource:
-    """Returns the network with some convolutions written as products: itself where there are none; see `WithFactors`."""
+    """Returns the network with some convolutions written as products: itself where there are none."""
     return WithFactors(source, factors, graph) if factors else source
 
 
