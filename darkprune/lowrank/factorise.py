@@ -139,17 +139,30 @@ def factorise(
     factors = {i: candidates[i].factors(number) for i, number in chosen.items() if number}
     rows = [candidates[i].describe(number).to_json() for i, number in chosen.items() if number]
     means = {index: candidates[index].mean for index in factors}
-    plan, cut = _plan(weights, factors, means, described)
+    plan, cut = plan_factors(weights, factors, means, described)
     return Surgery(original=weights, plan=plan, cut=cut, findings={"factors": rows})
 
 
-def _plan(
+def plan_factors(
     weights: NetworkWeights,
     factors: Mapping[int, Factors],
     means: Mapping[int, Floats],
     described: Mapping[str, object],
 ) -> tuple[Plan, Cut]:
-    """Cuts the inner channels that the projections leave out; what they are on average goes into the bias."""
+    """Makes the plan of a factorisation: inner channels that the projections leave out are cut.
+
+    Args:
+        weights: the pair.
+        factors: layer -> what it becomes.
+        means: layer -> means of its sums, without its bias: what is left out of them on average goes into the bias.
+        described: settings for the reader of the plan.
+
+    Returns:
+        The plan, without the hashes of its pair, and the same as a cut of the factorised network.
+
+    Raises:
+        PlanError: a layer cannot be factorised.
+    """
     graph = build_graph(factorised_cfg(weights.graph, factors))
     channels = map_channels(graph)
     keep = np.ones(channels.count, bool)

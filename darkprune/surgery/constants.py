@@ -16,7 +16,7 @@ from darkprune.graph.channels import BoolArray, ChannelMap
 from darkprune.graph.graph import Layer
 from darkprune.graph.weights import TensorSource
 from darkprune.layers import INPUT
-from darkprune.layers.activations import CARRIER_SHIFT, activate, mean_under_normal
+from darkprune.layers.activations import ACROSS_CHANNELS, CARRIER_SHIFT, activate, mean_under_normal
 from darkprune.layers.base import Floats
 from darkprune.layers.convolution import BN_EPSILON, Convolutional
 from darkprune.layers.dense import Connected
@@ -107,7 +107,7 @@ def propagate(weights: TensorSource, channels: ChannelMap, wanted: BoolArray, ow
         for layer in graph:
             classes = channels.of_layer[layer.index]
             here = np.where(classes < 0, False, wanted[classes]) if len(classes) else np.zeros(0, bool)
-            if not here.any():
+            if not here.any() or getattr(layer.kind, "activation", "") in ACROSS_CHANNELS:  # which leave no constant
                 values.append(np.full(len(classes), np.nan))
                 continue
             made = own(layer)

@@ -154,3 +154,15 @@ def test_spatial_scale_leaves_the_mean_of_the_factor() -> None:
         assert np.isnan(found[1]).all()  # the factor itself stays
         kappa = carrier_constants(pair, channels, gone)
     assert not np.nan_to_num(kappa[2]).any()  # no carrier is constant behind it
+
+
+def test_what_mixes_channels_leaves_no_constant() -> None:
+    """A spatial factor that meets such an activation: nothing is known of it, and nothing is asked."""
+    text = cfg(
+        CONV.format("leaky", 3), CONV.format("logistic", 1), "scale_channels from=0 scale_wh=1", "route layers=1",
+        CONV.format("leaky", 1), "shortcut from=-2 activation=normalize_channels_softmax",
+    )  # fmt: skip
+    with opened(text, tensors_of(text, {})) as weights:
+        channels = map_channels(weights.graph)
+        found = removed_constants(weights, channels, np.zeros(channels.count, bool), "mean")
+    assert all(np.isnan(values).all() for values in found)
