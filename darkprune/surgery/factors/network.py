@@ -22,7 +22,7 @@ from darkprune.graph.graph import Graph, Layer, build_graph
 from darkprune.graph.weights import NetworkWriter, TensorSource
 from darkprune.layers import INPUT
 from darkprune.layers.convolution import Convolutional
-from darkprune.surgery.factors.projection import Factors
+from darkprune.surgery.factors.projection import MOST_CHANNELS, Factors
 from darkprune.surgery.removed_units import renumbered_lines
 
 #: keys of the window, which go with the k×k convolution
@@ -57,6 +57,8 @@ def factorisable(graph: Graph, layer: Layer) -> bool:
     if not isinstance(kind, Convolutional) or layer.sources[0] == INPUT or not layer.stored:
         return False
     if kind.geometry.groups > 1 or kind.share_index is not None or kind.antialiasing:
+        return False
+    if max(layer.inputs[0].c, layer.output.c) > MOST_CHANNELS:
         return False
     if kind.binary or kind.xnor or kind.flipped or len(layer.stored) != len(layer.blobs):
         return False

@@ -14,7 +14,7 @@ from darkprune.layers.base import Floats
 
 Array32 = NDArray[np.float32]
 
-MOST_CHANNELS = 1 << 16
+MOST_CHANNELS = 1 << 13  #: a projection needs matrices of channels x channels
 INVERSE = 1e-2  #: how far `coordinates @ basis` may be from 1 in a file
 _LINE = 120  #: characters of a line of base64
 
