@@ -21,6 +21,8 @@ from darkprune.network.readout import PROBES, backward_passes
 from darkprune.progress import Progress, silent, track
 from darkprune.surgery.factors.network import factorisable
 
+POWER = 0.5  #: of scores; see `darkprune.network.readout.read_out`
+
 
 @dataclass
 class _Sums:
@@ -91,7 +93,7 @@ def measure_moments(
     images = 0
     with _recording({i: m for i, m in modules.items() if isinstance(m, Convolution)}, found):
         for batch in batches_for(network, sample):
-            for _ in backward_passes(network, batch, PROBES, generator):
+            for _ in backward_passes(network, batch, PROBES, generator, POWER):
                 pass
             images += len(batch)
             step()
@@ -103,8 +105,7 @@ def measure_moments(
         covariance = sums.products / max(sums.positions, 1) - torch.outer(mean, mean)
         if not module.has_batch_norm:
             mean = mean - module.biases.double()
-        # errors at neighbouring positions are alike: between independent (factor 1) and the same all over the map
-        effect = sums.effect * ((sums.positions / max(images, 1)) ** 0.5 / max(PROBES * images, 1))
+        effect = sums.effect / max(PROBES * images, 1)
         inputs = sums.inputs / max(sums.input_positions, 1)
         values = [part.cpu().numpy() for part in (covariance, mean, effect, inputs)]
         filters = module.kernel().double().flatten(2).cpu().numpy()

@@ -17,6 +17,7 @@ from darkprune.layers.heads import Head, Region, Yolo
 from darkprune.network import Network, NetworkOutput
 
 PROBES = 2  #: random projections per image
+SMALLEST_SCORE = 1e-4  #: added to scores before a root, whose slope at 0 is infinite
 
 
 @dataclass(frozen=True)
@@ -33,14 +34,15 @@ class Readout:
     boxes: Tensor
 
 
-def read_out(graph: Graph, output: NetworkOutput) -> Readout:
+def read_out(graph: Graph, output: NetworkOutput, power: float = 1.0) -> Readout:
     """Reads scores and boxes off the heads' raw maps.
 
     Args:
         graph: the network.
         output: of a forward pass.
+        power: to which scores are raised: below 1, weak detections count as they do in the ranking of mAP.
     """
-    parts = [_of_head(layer, output.heads[layer.index]) for layer in graph.heads]
+    parts = [_of_head(layer, output.heads[layer.index], power) for layer in graph.heads]
     if not parts:
         flat = output.output.flatten(1)
         return Readout(flat, flat[:, :0])
@@ -54,7 +56,9 @@ def project(outputs: Readout, generator: torch.Generator) -> Tensor:
     return sum((_signs(part, generator) * part).sum() for part in parts) + outputs.scores.new_zeros(())
 
 
-def backward_passes(network: Network, images: Tensor, probes: int, generator: torch.Generator) -> Iterator[int]:
+def backward_passes(
+    network: Network, images: Tensor, probes: int, generator: torch.Generator, power: float = 1.0
+) -> Iterator[int]:
     """Runs a batch once, and backpropagates one random projection of its outputs after the other.
 
     Args:
@@ -62,12 +66,13 @@ def backward_passes(network: Network, images: Tensor, probes: int, generator: to
         images: (b, c, h, w).
         probes: number of projections.
         generator: of their signs.
+        power: see `read_out`.
 
     Yields:
         The number of each projection, after its gradients were computed.
     """
     with torch.enable_grad():
-        outputs = read_out(network.graph, network(images))
+        outputs = read_out(network.graph, network(images), power)
     for probe in range(probes):
         loss = project(outputs, generator)
         if loss.requires_grad:
@@ -80,7 +85,7 @@ def _signs(like: Tensor, generator: torch.Generator) -> Tensor:
     return signs.to(like.dtype).mul_(2).sub_(1)
 
 
-def _of_head(layer: Layer, raw: Tensor) -> tuple[Tensor, Tensor]:
+def _of_head(layer: Layer, raw: Tensor, power: float) -> tuple[Tensor, Tensor]:
     """Returns (b, n) scores and (b, m) boxes of one head; boxes as the head's activations leave them."""
     kind = layer.kind
     assert isinstance(kind, Head)
@@ -91,4 +96,8 @@ def _of_head(layer: Layer, raw: Tensor) -> tuple[Tensor, Tensor]:
     objectness, classes = activated[:, :, [layout.objectness]], activated[:, :, layout.class_values]
     if isinstance(kind, Region) and kind.softmax:
         classes = torch.softmax(values[:, :, layout.class_values], 2)
-    return (objectness * classes).flatten(1), (box * objectness).flatten(1)
+    return _raised(objectness * classes, power).flatten(1), (box * _raised(objectness, power)).flatten(1)
+
+
+def _raised(values: Tensor, power: float) -> Tensor:
+    return values if power == 1 else (values + SMALLEST_SCORE).pow(power)

@@ -9,13 +9,12 @@ from pathlib import Path
 
 from darkprune.errors import GraphError
 from darkprune.graph.channels import ChannelMap, map_channels
-from darkprune.graph.graph import Graph, Layer, build_graph, read_graph
+from darkprune.graph.graph import Graph, Layer, read_graph
 from darkprune.graph.groups import PruneGroup, group_of
 from darkprune.surgery.apply import Cut
 from darkprune.surgery.plan import Plan
 from darkprune.surgery.plan_file import read_plan
-from darkprune.surgery.removed_units import kept_layers, without_units
-from darkprune.surgery.units import check_units
+from darkprune.surgery.replay import base_graph, layers_before
 
 
 @dataclass(frozen=True)
@@ -106,9 +105,7 @@ def slim_of_plan(graph: Graph, plan: Plan) -> Slim:
     Raises:
         PlanError: the plan is for another network.
     """
-    check_units(graph, plan.units)
-    base = build_graph(without_units(graph, plan.units)) if plan.units else graph
-    channels = map_channels(base)
+    channels = map_channels(base_graph(graph, plan))
     keep, carriers = plan.classes(channels)
     return pair_graphs(graph, Cut(channels, keep, carriers, "none", "mean").slim, plan)
 
@@ -118,24 +115,24 @@ def pair_graphs(graph: Graph, slim: Graph, plan: Plan | None) -> Slim:
 
     Args:
         graph, slim: the networks.
-        plan: of the cut; needed where units were cut out.
+        plan: of the cut; needed where units were cut out, or convolutions factorised.
 
     Raises:
         GraphError: they do not belong together.
     """
-    kept = kept_layers(graph, plan.units) if plan is not None else range(len(graph))
+    kept = layers_before(graph, plan) if plan is not None else tuple(range(len(graph)))
     names = f"{graph.cfg.source} and {slim.cfg.source}"
     if len(kept) != len(slim):
         raise GraphError(
-            f"{names} have {len(graph)} and {len(slim)} layers; after --units give the plan.json of the cut instead"
+            f"{names} have {len(graph)} and {len(slim)} layers; after --units or factorize give the plan.json instead"
         )
     for place, index in enumerate(kept):
-        if slim[place].name != graph[index].name:
+        if index is not None and slim[place].name != graph[index].name:
             raise GraphError(
                 f"{names}: layer {index} is {graph[index].name} in one and {slim[place].name} in the other; "
                 "give a network and the result of cutting it"
             )
-    return Slim(slim, {index: place for place, index in enumerate(kept)})
+    return Slim(slim, {index: place for place, index in enumerate(kept) if index is not None})
 
 
 def _letters(number: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +14,9 @@ from darkprune.graph.weights import NetworkWeights
 from darkprune.progress import Progress, silent, track
 from darkprune.runners.base import Maps, load_with_any
 from darkprune.surgery.apply import Cut
-from darkprune.surgery.factors.network import parts_of, write_multiplied
-from darkprune.surgery.removed_units import kept_layers, write_silenced
+from darkprune.surgery.factors.network import write_multiplied
+from darkprune.surgery.removed_units import write_silenced
+from darkprune.surgery.replay import layers_before
 from darkprune.surgery.stand_ins import write_held, write_masked
 from darkprune.surgery.static_check import output_layers
 from darkprune.surgery.surgery import Surgery
@@ -116,21 +117,18 @@ def _run(surgery: Surgery, path: Path, runner: str, images: Sequence[NDArray[np.
     """
     original, plan = surgery.original, surgery.plan
     whole = path.with_name("whole.weights")
-    numbers: Mapping[int, int] = {index: index for index in range(len(original.graph))}
     if plan.factors:
-        parts = parts_of(original.graph, plan.factors)
-        numbers = {number: part.layer for number, part in enumerate(parts) if part.last}
         with NetworkWeights(surgery.factorised.graph, path) as stand_in, whole.open("wb") as file:
             write_multiplied(original.graph, plan.factors, stand_in, file)
     elif plan.units:
-        numbers = dict(enumerate(kept_layers(original.graph, plan.units)))
         with NetworkWeights(surgery.reduced.graph, path) as stand_in, whole.open("wb") as file:
             write_silenced(original, plan.units, stand_in, file)
     else:
         whole = path
     _, loaded = load_with_any(original.graph, whole, runner)
     shown = [loaded.outputs(image) for image in images]
-    return [{new: maps[old] for new, old in numbers.items() if old in maps} for maps in shown]
+    before = layers_before(original.graph, plan)
+    return [{new: maps[old] for new, old in enumerate(before) if old is not None and old in maps} for maps in shown]
 
 
 def _compare(cut: Cut, reference: Sequence[Maps], found: Sequence[Maps]) -> list[Difference]:

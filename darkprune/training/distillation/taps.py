@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 
 from darkprune.errors import TrainingError, UsageError
 from darkprune.graph.channels import map_channels
-from darkprune.graph.graph import Graph, Layer, build_graph
+from darkprune.graph.graph import Graph, Layer
 from darkprune.graph.groups import PruneGroup
 from darkprune.layers.simple import Final
 from darkprune.surgery.apply import Cut
 from darkprune.surgery.plan import Plan
-from darkprune.surgery.removed_units import kept_layers, without_units
+from darkprune.surgery.replay import base_graph, layers_before
 from darkprune.training.settings import DistillPreset
 
 #: Chu et al. 2023, §6: β of the first three maps, and of the later ones
@@ -154,12 +154,11 @@ def with_channels(taps: Sequence[Tap], teacher: Graph, student: Graph, plan: Pla
                 "which of the teacher's channels the student has is in the plan that it was cut by: --plan plan.json"
             )
         return tuple(replace(tap, channels=_pairs(range(student[tap.student].output.c))) for tap in taps)
-    reduced = build_graph(without_units(teacher, plan.units)) if plan.units else teacher
-    channels = map_channels(reduced)
+    channels = map_channels(base_graph(teacher, plan))
     keep, carriers = plan.classes(channels)
     found = []
     for tap in taps:
-        classes = channels.of_layer[tap.student]  # without the units, layers are numbered as in the student
+        classes = channels.of_layer[tap.student]  # numbered as in the student
         kept = channels.kept_channels(keep, classes)
         if len(kept) != student[tap.student].output.c:
             raise TrainingError(
@@ -178,14 +177,14 @@ def _pairs(kept: Sequence[int]) -> tuple[tuple[int, int], ...]:
 def _student_numbers(teacher: Graph, student: Graph, plan: Plan | None) -> dict[int, int]:
     """Maps the teacher's layer numbers to the student's."""
     units = plan.units if plan is not None else ()
-    kept = kept_layers(teacher, units)
+    kept = layers_before(teacher, plan) if plan is not None else tuple(range(len(teacher)))
     if len(kept) != len(student):
         hint = "" if plan is not None else "; give the plan that it was cut by (--plan plan.json)"
         raise TrainingError(
             f"teacher and student do not match: {len(kept)} layers of {teacher.cfg.source} would remain, "
             f"{student.cfg.source} has {len(student)}{hint}"
         )
-    numbers = {old: new for new, old in enumerate(kept)}
+    numbers = {old: new for new, old in enumerate(kept) if old is not None}
     for unit in sorted(units, key=lambda unit: unit.first):
         numbers[unit.last] = numbers[unit.source]  # without the unit, its readers read its source
     return numbers
