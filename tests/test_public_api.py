@@ -57,7 +57,7 @@ def _examples() -> Iterator[tuple[str, str, str]]:
 EXAMPLES = list(_examples())
 #: what the page shows before its sections: every example may use it
 PREAMBLE = "".join(code for title, _, code in EXAMPLES if title == "Python API")
-TRAINING = ("train", "distill", "compress", "compare", "report")  #: examples that train
+TRAINING = ("train", "distill", "factorize", "compress", "compare", "report")  #: examples that run PyTorch for long
 NETWORK = next(code for title, _, code in EXAMPLES if title == "load")
 
 

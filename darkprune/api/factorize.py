@@ -47,8 +47,10 @@ class FactorizeSettings(BudgetSettings):
     data: str | None = setting(
         None, "labelled images: mAP of the result beside its control's", group=_IMAGES, metavar="F"
     )
-    split: str = setting("valid", "which part of the data", group=_IMAGES)
-    names: str | None = setting(None, "names of the classes, in order", group=_IMAGES, metavar="F")
+    split: str = setting("valid", "which part of the data", group=_IMAGES, metavar="PART")
+    names: str | None = setting(
+        None, "names of the classes, in order", group=_IMAGES, metavar="F", default_text="the data's"
+    )
     exclude: tuple[int, ...] = setting((), "layers that stay as they are", group=_RANKS, metavar="L1,L2,…")
     target: str | None = setting(
         None, "what it will run on; TensorRT wants widths in multiples of 8", group=_RANKS, choices=tuple(targets())
