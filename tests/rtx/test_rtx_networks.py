@@ -34,6 +34,19 @@ def test_checkpoints_plain_and_pruned(name: str, compensate: str, tmp_path: Path
     assert plans["fp16"].bytes_written < 0.75 * plans["fp32"].bytes_written
 
 
+@needs_assets
+@pytest.mark.skipif(not hasattr(dp, "factorize"), reason="there are no low-rank pairs yet")
+def test_low_rank_pairs(tmp_path: Path) -> None:
+    name = "yolov3-tiny_coco"
+    pair = dp.load(CHECKPOINTS / name / f"{name}.cfg", CHECKPOINTS / name / f"{name}.weights")
+    dp.factorize(pair, dp.FactorizeSettings(target_macs=0.7, target="rtx"), output=tmp_path / "slim")
+    slim = dp.load(tmp_path / "slim" / f"{name}.cfg", tmp_path / "slim" / f"{name}.weights")
+    assert len(slim.graph) > len(pair.graph)
+    for precision in PRECISIONS:
+        planned(slim.graph, slim.weights_file, tmp_path, precision, OPTIONS)
+    assert dp.export(slim, tmp_path / "slim.onnx", dp.ExportSettings(target="rtx", fp32=True)).agreement.agrees
+
+
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 @pytest.mark.parametrize(
     "name", ["yolov3", "yolov4", "yolov4-csp", "yolov4-tiny", "mobilenet-yolov3-voc", "yolov3-spp"]
