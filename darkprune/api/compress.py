@@ -60,6 +60,11 @@ class CompressResult:
         return next(network for network in self.networks if network.result)
 
     @property
+    def verdict(self) -> str:
+        """What `verify` says of the result, in words; empty where it was left out."""
+        return str(self.stages.get("verify", {}).get("said", ""))
+
+    @property
     def map50(self) -> float | None:
         """mAP@0.5 of the result; None where it was not measured."""
         return self.figures.map50

@@ -13,7 +13,7 @@ from darkprune.api.prune import PruneSettings
 from darkprune.training.settings import RunSettings
 
 STEP = 3.5  #: forward, backward and update of one training image
-SCORES = {"surgeon": 1200.0, "sensitivity": 500.0, "first-order": 500.0}  #: on 64 images
+SCORES = {"auto": 500.0, "surgeon": 1200.0, "sensitivity": 500.0, "first-order": 500.0}  #: on 64 images
 OTHER_SCORES, REFIT = 150.0, 2000.0
 RUNNER = 0.5  #: of one image in a program for inference
 

@@ -2,7 +2,7 @@
 
 | given | stages |
 |---|---|
-| labels | sparse training → pruning → least-squares recovery → distillation → mAP → ONNX or kit |
+| labels | sparse training → pruning → least-squares recovery → distillation → mAP → ONNX or kit; `--way` has others |
 | images | at several input sizes: pruning and recovery; the best by agreement → label-free distillation → ONNX or kit |
 | the pair alone | a smaller input; pruning and recovery on drawn scenes where the input size is fixed |
 """
@@ -19,6 +19,7 @@ from darkprune.api.conversion.export import ExportSettings
 from darkprune.api.conversion.kit import KitSettings
 from darkprune.api.evaluate import EvaluateSettings
 from darkprune.api.prune import PruneSettings
+from darkprune.api.verify import VerifySettings
 from darkprune.compression import stages
 from darkprune.compression.available import FOLDER, Available
 from darkprune.compression.defaults import (
@@ -50,6 +51,8 @@ from darkprune.selection.budget import Budget
 from darkprune.selection.settings import Recovery
 from darkprune.training.settings import DistillSettings, TrainSettings
 
+DIRECTLY = "directly"  #: the second way of `--way best`, without sparse training
+
 
 class Compression:
     """The stages of a run, and the networks that they make.
@@ -63,6 +66,7 @@ class Compression:
         stages: in order.
         networks: the original, and what each stage makes of it.
         candidates: those of them that are as slim as is wanted; where two are as good, the later one is the result.
+        made_of: name of a network -> the one that a stage made it of.
         result: the pair at the end: a copy of the best candidate.
     """
 
@@ -78,27 +82,44 @@ class Compression:
         self.records, self.folder = records, records.path.parent
         self.stages: list[Stage] = []
         self.networks, self.candidates = [original], list[RunNetwork]()
-        labels, detector = available.train is not None, available.detector
-        needing = [name for name in ("sparse", "finetune") if name in settings.stages and not labels]
-        if needing:
-            raise UsageError(f"[{needing[0]}] trains on labels: give some with --data F, or leave the section out")
-        if self._on("sparse", labels):
-            length = steps_for(SPARSE_EPOCHS, available.train_count)
-            self._train("sparse", "sparse", {**RECIPE, "iterations": length, "sparsity": "dynamic", **self._target()})
-        if not self.only_input_size:
-            self._prune()
+        self.made_of: dict[str, RunNetwork] = {}
+        labels = available.train is not None
+        self._refuse(labels)
+        before = original
+        if self.trains_sparsely:
+            before = self._train_sparsely()
+        students = [] if self.only_input_size else [self._prune(before)]
+        if settings.way == "best" and before is not original:
+            students.append(self._prune(original, DIRECTLY))
         self._resize()
-        if self._on("distill", detector and (labels or available.learns_enough)):
-            self._distill()
-        if self._on("finetune", False):
-            length = steps_for(TUNE_EPOCHS, available.train_count)
-            self._train("finetune", "finetuned", {**RECIPE, "iterations": length})
+        if settings.way == "best":
+            self._learn_both(students)
+        else:
+            if self._on("distill", available.detector and (labels or available.learns_enough)):
+                self._distill()
+            if self._on("finetune", False):
+                self._finetune(self.networks[-1])
         self._measure(last=True)
         self.result = self._put("result", self.folder, self.available.class_names)
         if self._on("evaluate", self.graph.net.input.is_map):
             self._add(stages.timing(original, self.result))
+        if self._on("verify", True):
+            check = self.settings.of_stage("verify", VerifySettings, {})
+            self._add(stages.verification(self, check))
         if self._on("export", True):
             self._export()
+
+    def _refuse(self, labels: bool) -> None:
+        """Refuses what needs labels, where there are none."""
+        needing = [f"[{name}]" for name in ("sparse", "finetune") if name in self.settings.stages]
+        needing += [f"--way {self.settings.way}"] if self.settings.way != "sparse" else []
+        if needing and not labels:
+            raise UsageError(f"{needing[0]} trains on labels: give some with --data F, or leave it out")
+
+    @cached_property
+    def trains_sparsely(self) -> bool:
+        """Whether the run begins with sparse training."""
+        return self._on("sparse", self.available.train is not None and self.settings.way != "refit")
 
     @cached_property
     def graph(self) -> Graph:
@@ -113,8 +134,11 @@ class Compression:
         by_images = self.available.images is not None and self.available.detector
         defaults: dict[str, object] = {"force": True}  # what comes of it is repaired, or measured
         if by_images and not {"criterion", "candidates", "preset"} & {*own, *amount}:
-            refitted = self._on("recover", True) and "rounds" not in own
+            searched = {"rounds", "search_minutes"} & {key.replace("-", "_") for key in own}
+            refitted = self._on("recover", True) and not searched
             defaults["criterion"] = "surgeon" if refitted else "sensitivity"
+            if self.trains_sparsely and not searched:
+                defaults["criterion"] = "auto"  # after sparse training |γ| is as good as any; see docs/RESULTS.md
         if "target_latency" in amount and "runner" not in own:
             defaults["runner"] = "opencv"
         if self.settings.board and "preset" not in own:
@@ -160,6 +184,21 @@ class Compression:
         assert self.available.held_out is not None
         return Judge(self.original, self.available.held_out.path)
 
+    def cut_of(self, network: RunNetwork) -> RunNetwork | None:
+        """Returns the cut, with its plan beside it, that gave a network its widths; None where nothing was cut.
+
+        The run has made the network.
+        """
+        found: RunNetwork | None = network
+        while found is not None:
+            if found.name == "chosen":
+                name = self.records.records["chosen"].result["network"]
+                found = next(network for network in self.networks if network.name == name)
+            if found.cfg.with_name("plan.json").is_file() and found.name in self.made_of:
+                return found
+            found = self.made_of.get(found.name)
+        return None
+
     def to_write(self) -> Iterator[Written | Drawn | Content]:
         """Yields the files that the run writes before its first stage."""
         for source in self.available.to_write():
@@ -196,11 +235,13 @@ class Compression:
         """Returns the time of a forward pass of the original, the unit of the stages' costs; 0 where unknown."""
         return seconds_per_pass(self.original.pair()) if self.available.torch and self.available.detector else 0.0
 
-    def _made(self, name: str, stage: str, kind: str = "") -> RunNetwork:
-        """Adds the network that a stage makes, in a folder of its own."""
+    def _made(self, before: RunNetwork, name: str, stage: str, kind: str = "", way: str = "") -> RunNetwork:
+        """Adds the network that a stage makes, in a folder of its own; `way` sets those of a second way apart."""
+        name, stage = f"{name} {way}".rstrip(), f"{stage}: {way}" if way else stage
         stem, folder = self.original.cfg.stem, self.folder / name.replace(" ", "-")
         made = RunNetwork(name, folder / f"{stem}.cfg", folder / f"{stem}{kind}.weights", stage)
         self.networks.append(made)
+        self.made_of[made.name] = before
         if stage != "sparse":
             self.candidates.append(made)
         return made
@@ -212,31 +253,54 @@ class Compression:
         found = [source for source in (available.names, valid) if source is not None]
         return list(found), {source.role: str(source.path) for source in found}
 
-    def _train(self, stage: str, folder: str, defaults: dict[str, object]) -> None:
+    def _train_sparsely(self) -> RunNetwork:
+        length = steps_for(SPARSE_EPOCHS, self.available.train_count)
+        defaults = {**RECIPE, "iterations": length, "sparsity": "dynamic", **self._target()}
+        return self._train("sparse", self.original, "sparse", defaults)
+
+    def _finetune(self, before: RunNetwork, way: str = "") -> RunNetwork:
+        length = steps_for(TUNE_EPOCHS, self.available.train_count)
+        return self._train("finetune", before, "finetuned", {**RECIPE, "iterations": length}, way)
+
+    def _train(
+        self, stage: str, before: RunNetwork, name: str, defaults: dict[str, object], way: str = ""
+    ) -> RunNetwork:
         """Adds training on labels."""
         data = self.available.train
         assert data is not None
         read, paths = self._labels()
         settings = self.settings.of_stage(stage, TrainSettings, defaults, **paths)
-        before = self.networks[-1]
         cost = cost_of_training(settings, self.available.train_count, self._share(before))
-        self._add(stages.training(before, self._made(folder, stage, "_final"), data, read, settings), cost)
+        made = self._made(before, name, stage, "_final", way)
+        self._add(stages.training(before, made, data, read, settings), cost)
+        return made
 
-    def _prune(self) -> None:
+    def _learn_both(self, students: Sequence[RunNetwork]) -> None:
+        """Adds distillation and fine-tuning of each of some networks, side by side."""
+        for student, way in zip(students, ("", DIRECTLY), strict=False):
+            if self._on("distill", True):
+                self._distill(student, way)
+            if self._on("finetune", True):
+                self._finetune(student, way)
+
+    def _prune(self, before: RunNetwork, way: str = "") -> RunNetwork:
         """Adds pruning at the network's own size and, where images allow it, the replay of its plan with a refit."""
-        images, before = self.available.images, self.networks[-1]
-        read = [images] if images is not None and self.prune_settings.images is not None else []
-        pruned = self._made("pruned", "prune")
-        self._add(stages.pruning(before, pruned, read, self.prune_settings), cost_of_pruning(self.prune_settings, 1))
+        images, settings = self.available.images, self.prune_settings
+        if way and settings.criterion == "auto":
+            settings = replace(settings, criterion="surgeon")
+        read = [images] if images is not None and settings.images is not None else []
+        pruned = self._made(before, "pruned", "prune", way=way)
+        self._add(stages.pruning(before, pruned, read, settings), cost_of_pruning(settings, 1))
         if not self._on("recover", images is not None and self.available.detector):
-            return
+            return pruned
         if images is None:
             raise UsageError("[recover] looks at images: give some with --images DIR or --data F")
         plan = FileSource("plan", pruned.cfg.with_name("plan.json"))
         paths = {"plan": str(plan.path), "images": str(images.path)}
         settings = self.settings.of_stage("recover", PruneSettings, {"recover": "lsq"}, **paths)
-        stage = stages.pruning(before, self._made("recovered", "recover"), [plan, images], settings)
-        self._add(stage, cost_of_pruning(settings, 1))
+        recovered = self._made(before, "recovered", "recover", way=way)
+        self._add(stages.pruning(before, recovered, [plan, images], settings), cost_of_pruning(settings, 1))
+        return recovered
 
     def _resize(self) -> None:
         """Adds the original at smaller inputs; where images allow it, those above the budget are pruned down to it."""
@@ -249,19 +313,23 @@ class Compression:
             self.networks.insert(1, resized[-1])
             return
         self.networks[1:1] = resized
-        recovery: Recovery = "none"
-        if self._on("recover", True):
-            given = {"plan": "plan.json", "images": str(images.path)}
-            recovery = self.settings.of_stage("recover", PruneSettings, {"recover": "lsq"}, **given).recover
         for network in _spread(resized[:-1]):
             assert network.resized is not None
             share = budget.target / network.resized.macs
-            settings = replace(self.prune_settings, target_macs=share, recover=recovery)
-            made = self._made(f"pruned at {network.size}", f"prune: {network.size}")
+            settings = replace(self.prune_settings, target_macs=share, recover=self._recovery())
+            made = self._made(network, f"pruned at {network.size}", f"prune: {network.size}")
             cost = cost_of_pruning(settings, self._share(network))
             self._add(stages.pruning(network, made, [images], settings), cost)
 
-    def _distill(self) -> None:
+    def _recovery(self) -> Recovery:
+        """Returns how networks are repaired that are pruned in one stage."""
+        if not self._on("recover", True) or self.available.images is None:
+            return "none"
+        given = {"plan": "plan.json", "images": str(self.available.images.path)}
+        return self.settings.of_stage("recover", PruneSettings, {"recover": "lsq"}, **given).recover
+
+    def _distill(self, student: RunNetwork | None = None, way: str = "") -> None:
+        """Adds learning from the original, by a given network or the best so far."""
         available, teacher = self.available, self.original
         read, paths = self._labels()
         defaults: dict[str, object] = dict(RECIPE)
@@ -275,17 +343,19 @@ class Compression:
             read, paths = (read, paths) if available.valid is not None else ([], {})
         else:
             raise UsageError("[distill] learns from images: give some with --images DIR or --data F")
-        student = self.candidates[-1]
-        plan = FileSource("plan", self.folder / "pruned" / "plan.json")
-        if self.by_sizes:  # the best of several sizes learns
+        several = student is None and self.by_sizes
+        if several:  # the best of several sizes learns
             self._measure()
             student = self._put("chosen", self.folder / "chosen", None)
+        student = student or self.candidates[-1]
+        plan = FileSource("plan", self.folder / f"pruned {way}".rstrip().replace(" ", "-") / "plan.json")
+        if several:
             plan = FileSource("plan", student.cfg.with_name("plan.json"))
         else:
             read.append(plan)
         paths = {**paths, "plan": str(plan.path), role: str(images.path)}
         settings = self.settings.of_stage("distill", DistillSettings, defaults, **paths)
-        made = self._made("distilled", "distill", "_final")
+        made = self._made(student, "distilled", "distill", "_final", way)
         cost = cost_of_training(settings, available.train_count or available.learn_count, self._share(student), True)
         self._add(stages.distillation(teacher, student, made, [images, *read], settings), cost)
 

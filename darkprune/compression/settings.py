@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from darkprune.compression.defaults import ALTERNATIVES, AMOUNTS, STAGES
 from darkprune.darknet.input import read_file
@@ -68,6 +68,11 @@ class CompressSettings:
         metavar="V",
     )  # fmt: skip
     ratio: float | None = setting(None, "fraction of the channels to remove instead", exclusive="amount", metavar="P")
+    way: Literal["sparse", "refit", "best"] = setting(
+        "sparse",
+        "with labels: sparse, training that prepares for pruning by γ; refit, pruning by what a refit leaves instead; "
+        "best, both, each distilled and fine-tuned: the best of the four",
+    )
     fixed_input: bool = setting(False, "leave the input size alone, which else is one of the means to save operations")
     target: str | None = setting(
         None, "what it will run on; a board gets widths in multiples of 8, and a kit", choices=tuple(targets())

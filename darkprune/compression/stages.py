@@ -11,6 +11,7 @@ from darkprune.api.conversion.export import ExportSettings
 from darkprune.api.conversion.kit import KitSettings
 from darkprune.api.evaluate import EvaluateSettings
 from darkprune.api.prune import PruneSettings
+from darkprune.api.verify import VerifySettings
 from darkprune.compression import work
 from darkprune.compression.defaults import WITHOUT_EFFECT
 from darkprune.compression.network import RunNetwork
@@ -178,6 +179,22 @@ def timing(original: RunNetwork, result: RunNetwork) -> Stage:
         step="time",
         sources=(*original.sources("original"), *result.sources()),
         work=partial(work.measure_time, original, result),
+    )
+
+
+def verification(run: Compression, settings: VerifySettings) -> Stage:
+    """Returns the check of the result's cut.
+
+    Args:
+        run: the run so far.
+        settings: of the function.
+    """
+    return Stage(
+        name="verify",
+        step="verify",
+        settings=decisive(settings),
+        sources=(*run.original.sources("original"), *run.result.sources()),
+        work=partial(work.check, run, settings),
     )
 
 

@@ -193,7 +193,8 @@ def verdict_on(networks: Sequence[NetworkFigures]) -> list[str]:
 
 def _harm(networks: Sequence[NetworkFigures]) -> list[str]:
     number = next(number for number, network in enumerate(networks) if network.result)
-    result, later = networks[number], [network for network in networks[number + 1 :] if network.network in TRAINED]
+    result = networks[number]
+    later = [network for network in networks[number + 1 :] if network.network.startswith(TRAINED)]
     if not later:
         return []
     return [

@@ -16,9 +16,11 @@ from darkprune.api.conversion.kit import KitSettings, write_kit
 from darkprune.api.evaluate import EvaluateSettings, evaluate
 from darkprune.api.prune import PruneSettings, prune
 from darkprune.api.train import distill, train
+from darkprune.api.verify import VerifySettings, verify
 from darkprune.compression.network import RunNetwork
 from darkprune.compression.summary import best_of
 from darkprune.darknet.output import atomic_file
+from darkprune.errors import DarkpruneError
 from darkprune.evaluation.control import control_at, control_networks
 from darkprune.json_types import JsonMapping
 from darkprune.progress import Progress, say
@@ -76,6 +78,26 @@ def cut(
     surgery.close()
     assert surgery.result is not None
     return _figures(surgery.result, progress)
+
+
+def check(run: Compression, settings: VerifySettings, resume: bool, progress: Progress) -> Mapping[str, object]:
+    """Checks that the result is what its plan says, see `darkprune.api.verify`.
+
+    Raises:
+        DarkpruneError: it is not.
+    """
+    best = run.records.records["result"].result["network"]
+    cut = run.cut_of(next(network for network in run.networks if network.name == best))
+    if cut is None:
+        return {"verdict": "not pruned", "said": "it is the original at a smaller input: nothing was cut"}
+    original, plan = run.made_of[cut.name], cut.cfg.with_name("plan.json")
+    result = verify(run.result.pair(), original.pair(), replace(settings, plan=plan), progress=progress)
+    if result.verdict == "wrong":
+        problem = "; ".join(result.problems[:3]) or "its numbers differ from the original's"
+        raise DarkpruneError(f"{run.result.cfg}: {result.describe()}: {problem}")
+    if not result.ok:
+        say(progress, f"warning: {result.describe()}")
+    return {"verdict": result.verdict, "said": result.describe(), "runner": result.runner or None}
 
 
 def measure(

@@ -46,7 +46,7 @@ def test_each_size_above_the_budget_is_pruned_down_to_it() -> None:
     assert names(stages) == [
         "prune", "recover", "prune: 128x128", "prune: 96x96", "evaluate: original",
         *(f"evaluate: original at {size}" for size in sizes), "evaluate: pruned", "evaluate: recovered",
-        "evaluate: pruned at 128x128", "evaluate: pruned at 96x96", "result", "time",
+        "evaluate: pruned at 128x128", "evaluate: pruned at 96x96", "result", "time", "verify",
     ]  # fmt: skip
     at_128 = next(stage for stage in stages if stage.name == "prune: 128x128")
     shares = {stage.name: float(stage.settings["target-macs"]) for stage in stages if stage.name.startswith("prune")}
@@ -82,29 +82,52 @@ def test_with_labels_the_control_is_a_candidate_too() -> None:
     found = names(planned(dp.CompressSettings(data="scenes/scenes.data", target_macs=0.3, skip=("export",))))
     assert [name for name in found if name.startswith("evaluate: original at")] == ["evaluate: original at 64x64"]
     assert not any(name.startswith("prune: ") or name == "chosen" for name in found)
-    assert found[-3:] == ["evaluate: control", "result", "time"]
+    assert found[-4:] == ["evaluate: control", "result", "time", "verify"]
 
 
 def test_the_best_of_several_sizes_learns() -> None:
     stages = planned(replace(IMAGES, stages={"distill": {"iterations": 2}}))
     found = names(stages)
     assert found.index("evaluate: pruned at 96x96") < found.index("chosen") < found.index("distill")
-    assert found[-3:] == ["evaluate: distilled", "result", "time"]
+    assert found[-4:] == ["evaluate: distilled", "result", "time", "verify"]
     student = next(stage for stage in stages if stage.name == "distill")
     assert "other/chosen/scenes.weights" in student.command
 
 
 def test_without_images_the_input_shrinks(tmp_path: Path) -> None:
     settings = dp.CompressSettings(target_macs=0.5, skip=("export",))
-    assert names(planned(settings)) == ["result", "time"]
-    assert names(planned(replace(settings, fixed_input=True))) == ["prune", "recover", "result", "time"]
+    assert names(planned(settings)) == ["result", "time", "verify"]
+    assert names(planned(replace(settings, fixed_input=True))) == ["prune", "recover", "result", "time", "verify"]
     assert "prune" in names(planned(replace(settings, stages={"prune": {"min_channels": 4}})))
     result = dp.compress(*PAIR, settings, tmp_path / "run")
     graph = read_graph(result.cfg)
     assert (graph.net.input.w, graph.net.input.h) == (96, 96)
     assert result.weights.read_bytes() == dp.load(*PAIR).weights_file.read_bytes()
     assert "the input becomes 96x96" in result.advice[0]
+    assert result.verdict == "it is the original at a smaller input: nothing was cut"
     assert not (tmp_path / "run" / "inputs" / "drawn").exists()
+
+
+def test_ways_with_labels() -> None:
+    settings = dp.CompressSettings(data="scenes/scenes.data", target_macs=0.5, skip=("evaluate", "verify", "export"))
+
+    def criteria(stages: Sequence[Stage]) -> dict[str, str]:
+        return {stage.name: stage.settings.get("criterion", "auto") for stage in stages if stage.kind == "prune"}
+
+    sparse, refit, best = (planned(replace(settings, way=way)) for way in ("sparse", "refit", "best"))
+    assert names(sparse) == ["sparse", "prune", "recover", "distill", "result"]
+    assert criteria(sparse) == {"prune": "auto"}
+    assert names(refit) == ["prune", "recover", "distill", "result"]
+    assert criteria(refit) == {"prune": "surgeon"}
+    assert names(best) == [
+        "sparse", "prune", "recover", "prune: directly", "recover: directly", "distill", "finetune",
+        "distill: directly", "finetune: directly", "result",
+    ]  # fmt: skip
+    assert criteria(best) == {"prune": "auto", "prune: directly": "surgeon"}
+    student = next(stage for stage in best if stage.name == "finetune: directly")
+    assert "other/recovered-directly/scenes.weights" in student.command
+    with pytest.raises(dp.DarkpruneError, match="--way best trains on labels"):
+        planned(replace(IMAGES, way="best"))
 
 
 def test_boards_get_widths_in_multiples_of_8() -> None:
@@ -124,6 +147,7 @@ def test_the_result_agrees_best(tmp_path: Path) -> None:
     assert result.figures.macs <= 0.31 * dp.load(*PAIR).graph.macs
     slim = [network for network in result.networks if network.macs <= 0.31 * result.networks[0].macs]
     assert len(slim) == 5
+    assert result.verdict
     assert max(network.agreement or 0 for network in slim) - (result.figures.agreement or 0) <= 0.005
     assert result.networks[0].agreement == 1
     assert {network.network for network in result.networks if network.ms} == {"original", result.figures.network}

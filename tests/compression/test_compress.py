@@ -44,7 +44,7 @@ no-tensorboard = true
 """
 STAGES = ["sparse", "prune", "recover", "distill", *(f"evaluate: {name}" for name in (
     "original", "sparse", "pruned", "recovered", "distilled", "control"))]  # fmt: skip
-STAGES += ["result", "time", "export"]
+STAGES += ["result", "time", "verify", "export"]
 
 
 def write_place(folder: Path) -> None:
@@ -134,13 +134,13 @@ def test_a_changed_setting_does_again_what_depends_on_it(place: Path, capsys: py
     shutil.copytree(place / "run", place / "changed")
     assert compress("--set", "distill.iterations=3", "--dry-run", "--json", run="changed") == 0
     told = json.loads(capsys.readouterr().out)
-    late = {"distill", "evaluate: distilled", "evaluate: control", "result", "time", "export"}
+    late = {"distill", "evaluate: distilled", "evaluate: control", "result", "time", "verify", "export"}
     assert {row["stage"] for row in told["stages"] if row["todo"]} == late
     assert compress("--set", "distill.iterations=3", run="changed") == 0
     heard = capsys.readouterr().err
     # the control depends on the widths alone, which are the same; the export on the result, which may be
     same = [manifest(place / run)["stages"]["result"]["outputs"]["tiny.weights"] for run in ("run", "changed")]
-    spared = {"evaluate: control"} | ({"time", "export"} if same[0] == same[1] else set())
+    spared = {"evaluate: control"} | ({"time", "verify", "export"} if same[0] == same[1] else set())
     assert {name for name, todo in done(heard).items() if todo} == late - spared
     assert "iterations 4 → 3" in heard
     assert len((place / "changed" / "distilled" / "log.csv").read_text().splitlines()) == 4

@@ -137,7 +137,9 @@ def _print(result: CompressResult) -> None:
         for network in result.networks
     ]
     print_table(("network", title, "control", "ms", "parameters", "MACs", "weights", "took"), rows)
-    print("\nwritten: " + ", ".join(os.path.relpath(path) for path in result.outputs))
+    if result.verdict:
+        print(f"\nverify: {result.verdict}")
+    print("written: " + ", ".join(os.path.relpath(path) for path in result.outputs))
 
 
 def _quality(networks: Sequence[NetworkFigures]) -> tuple[str, Callable[[NetworkFigures], str]]:
