@@ -86,12 +86,14 @@ def check(run: Compression, settings: VerifySettings, resume: bool, progress: Pr
     Raises:
         DarkpruneError: it is not.
     """
-    best = run.records.records["result"].result["network"]
-    cut = run.cut_of(next(network for network in run.networks if network.name == best))
+    name = run.records.records["result"].result["network"]
+    best = next(network for network in run.networks if network.name == name)
+    cut = run.cut_of(best)
     if cut is None:
         return {"verdict": "not pruned", "said": "it is the original at a smaller input: nothing was cut"}
     original, plan = run.made_of[cut.name], cut.cfg.with_name("plan.json")
-    result = verify(run.result.pair(), original.pair(), replace(settings, plan=plan), progress=progress)
+    # not the copy: the report beside the network itself says whether it was refitted
+    result = verify(best.pair(), original.pair(), replace(settings, plan=plan), progress=progress)
     if result.verdict == "wrong":
         problem = "; ".join(result.problems[:3]) or "its numbers differ from the original's"
         raise DarkpruneError(f"{run.result.cfg}: {result.describe()}: {problem}")
