@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,11 +35,29 @@ def test_what_escaped_once_does_not_again() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_seed_decides_the_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+def readers(monkeypatch: pytest.MonkeyPatch) -> dict[str, Callable[[], Any]]:
     monkeypatch.syspath_prepend(str(ROOT / "tools"))
-    from fuzz_readers import READERS  # type: ignore[import-not-found]
+    import fuzz  # type: ignore[import-not-found]
 
-    first, second = READERS["cfg"](), READERS["cfg"]()
+    return dict(fuzz.READERS)
+
+
+def test_good_files_are_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where the undamaged file is refused already, damage is found by nobody."""
+    pytest.importorskip("torch")
+    for name, make in readers(monkeypatch).items():
+        reader = make()
+        for number, content in enumerate(reader.good):
+            folder = tmp_path / f"{name}{number}"
+            folder.mkdir()
+            (folder / reader.file).write_bytes(content)
+            shown = list(reader.read(folder / reader.file) or ())
+            assert shown == [] or name in ("yaml", "list") or name.startswith("run"), name
+
+
+def test_a_seed_decides_the_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    make = readers(monkeypatch)["cfg"]
+    first, second = make(), make()
     inputs = [first.input(3, number) for number in range(40)]
     assert inputs == [second.input(3, number) for number in range(40)]
     assert len(set(inputs)) > 35

@@ -96,6 +96,11 @@ def _read_toml(path: Path) -> Iterable[str]:
 def _read_data(path: Path) -> Iterable[str]:
     from darkprune.data.reading import read_dataset
 
+    images = path.parent / "images" / "val"
+    images.mkdir(parents=True)
+    (images / "a.png").write_bytes(PNG)
+    (path.parent / "n.list").write_text("cat\ndog\n", encoding="utf-8")
+    (path.parent / "v.list").write_text(f"{images / 'a.png'}\n", encoding="utf-8")
     dataset = read_dataset(path)
     return [str(problem) for record in dataset.images for problem in record.labels.read().problems]
 
@@ -267,6 +272,7 @@ TOML = (
     b'[compress]\ndata = "obj.data"\ntarget-macs = 0.5\nskip = ["sparse"]\n\n[prune]\nround-to = 8\n\n'
     b"[distill]\nepochs = 60\nlr = 5e-4\n"
 )
+ENGINE = {"format": 1, "tensorrt": "10.3.0", "gpu": "GPU", "capability": "8.7"}
 YAML = b"path: .\ntrain: images/train\nval: images/val\nnc: 2\nnames:\n  0: cat\n  1: dog\n"
 ARGUMENTS = (
     b"prune\nx.cfg\nx.weights\n--ratio\n0.5\n--exclude\n1,2\n-o\nout\n--merge\nvote",
@@ -281,7 +287,7 @@ READERS: dict[str, Callable[[], Reader]] = {
     "toml": lambda: Reader("toml", "run.toml", [TOML], _read_toml),
     "coco": lambda: Reader("coco", "x.json", [_json(COCO)], _read_data),
     "yaml": lambda: Reader("yaml", "x.yaml", [YAML], _read_data),
-    "data": lambda: Reader("data", "x.data", [b"classes=2\ntrain=t.txt\nvalid=v.txt\nnames=n.names\n"], _read_data),
+    "data": lambda: Reader("data", "x.data", [b"classes=2\ntrain=t.txt\nvalid=v.list\nnames=n.list\n"], _read_data),
     "list": lambda: Reader("list", "x.txt", [b"a.png\nimages/b.jpg\n/absent/c.png\n"], _read_data),
     "labels": lambda: Reader("labels", "a.txt", [b"0 0.5 0.5 0.2 0.1\n3 0.1 0.9 0.1 0.1\n"], _read_labels),
     "voc": lambda: Reader("voc", "a.xml", [XML], _read_voc),
@@ -291,7 +297,7 @@ READERS: dict[str, Callable[[], Reader]] = {
     "state": lambda: Reader("state", "state.pt", [_state()], _read_state),
     "onnx": lambda: Reader("onnx", "x.onnx", [_onnx()], _read_onnx),
     "kitmodel": lambda: Reader("kitmodel", "model.json", [_json({"format": 1, "name": "x", "onnx": "m"})], _read_kit),
-    "engine": lambda: Reader("engine", "x.engine.json", [_json({"format": 1, "gpu": "x"})], _read_engine),
+    "engine": lambda: Reader("engine", "x.engine.json", [_json(ENGINE)], _read_engine),
     "names": lambda: Reader("names", "x.names", [b"cat\ndog\n"], _read_names),
     "args": lambda: Reader("args", "words", ARGUMENTS, _read_arguments),
 }

@@ -41,7 +41,8 @@ def _read_manifest(path: Path) -> Iterable[str]:
 def _read_cliff(path: Path) -> Iterable[str]:
     from darkprune.sweep.points import open_records, read_point
 
-    for record in open_records(path.parent, ORIGIN, False).records.values():
+    sweep = Origin(ORIGIN.step, {"rate": 0.1}, ORIGIN.inputs)
+    for record in open_records(path.parent, sweep, False).records.values():
         read_point(record)
     return ()
 
@@ -105,6 +106,7 @@ def _key_file(key: str) -> bytes:
 
 SWEEP = {"metric": "mAP@0.5", "unpruned": 0.6, "pruned": [ROW], "recovered": [ROW], "control": [ROW]}
 COMPARED = {"about": {"cfg": "y.cfg", "data": "d", "runner": "torch"}, "rows": [ROW, {**ROW, "failed": "x: no"}]}
+MADE = {"darkprune": "0.1.0", "versions": {"numpy": "2.0"}, "commands": ["darkprune prune x"], "inputs": {"cfg": {}}}
 STAGES = _of_records("darkprune-run/2", "stages", {"prune": RECORD, "distill": {**RECORD, "result": {"map50": 0.5}}})
 
 #: name -> what makes the reader
@@ -123,5 +125,5 @@ READERS: dict[str, Callable[[], Reader]] = {
     "run-manifest": lambda: Reader("run-manifest", "manifest.json", [STAGES], _read_run),
     "run-cliff": lambda: Reader("run-cliff", "cliff.json", [_json(SWEEP)], _read_run),
     "run-compare": lambda: Reader("run-compare", "compare.json", [_json(COMPARED)], _read_run),
-    "run-provenance": lambda: Reader("run-provenance", "run.json", [(_run() / "run.json").read_bytes()], _read_run),
+    "run-provenance": lambda: Reader("run-provenance", "run.json", [_json(MADE)], _read_run),
 }

@@ -50,7 +50,7 @@ def load(engine_path: str) -> Optional[Dict[str, object]]:
         return None
     try:
         facts = json.loads(read_bytes(path).decode("utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RuntimeFailure("{}: not JSON ({}), build the engine again".format(path, error)) from None
     if not isinstance(facts, dict) or facts.get("format") != _FORMAT:
         raise RuntimeFailure("{}: not the description of an engine, build the engine again".format(path))
