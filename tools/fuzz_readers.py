@@ -99,6 +99,7 @@ def _read_data(path: Path) -> Iterable[str]:
     images = path.parent / "images" / "val"
     images.mkdir(parents=True)
     (images / "a.png").write_bytes(PNG)
+    (images / "a.txt").write_text("0 0.5 0.5 0.2 0.1\n", encoding="utf-8")
     (path.parent / "n.list").write_text("cat\ndog\n", encoding="utf-8")
     (path.parent / "v.list").write_text(f"{images / 'a.png'}\n", encoding="utf-8")
     dataset = read_dataset(path)
