@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -171,6 +172,7 @@ def _read_engine(path: Path) -> Iterable[str]:
     from darkprune.kit.board.runtime import RuntimeFailure
     from darkprune.kit.board.runtime.metadata import refuse_foreign
 
+    path.with_suffix("").write_bytes(b"engine")
     try:
         refuse_foreign(str(path.with_suffix("")), "10.3.0", "GPU", "8.7")
     except RuntimeFailure as error:
@@ -273,7 +275,13 @@ TOML = (
     b'[compress]\ndata = "obj.data"\ntarget-macs = 0.5\nskip = ["sparse"]\n\n[prune]\nround-to = 8\n\n'
     b"[distill]\nepochs = 60\nlr = 5e-4\n"
 )
-ENGINE = {"format": 1, "tensorrt": "10.3.0", "gpu": "GPU", "capability": "8.7"}
+ENGINE = {
+    "format": 1,
+    "engine_sha256": sha256(b"engine").hexdigest(),
+    "tensorrt": "10.3.0",
+    "gpu": "GPU",
+    "capability": "8.7",
+}
 YAML = b"path: .\ntrain: images/train\nval: images/val\nnc: 2\nnames:\n  0: cat\n  1: dog\n"
 ARGUMENTS = (
     b"prune\nx.cfg\nx.weights\n--ratio\n0.5\n--exclude\n1,2\n-o\nout\n--merge\nvote",
