@@ -340,6 +340,18 @@ class TestFailures:
 
     def test_broken_descriptions(self, machine: Machine, run: Run, kit: Path) -> None:
         machine.install("8.2")
+        run(kit / "build_engine.py")
+        facts = json.loads((kit / "model.engine.json").read_text())
+        for value in ("a\n\x1b[31m" + 3000 * "b", [1, "\n"]):
+            (kit / "model.engine.json").write_text(json.dumps({**facts, "gpu": value}))
+            code, _, err = run(kit / "bench.py")
+            assert code == 1
+            assert "built for" in err
+            assert err.count("\n") == 1
+            assert len(err) < 1100
+            assert "\x1b" not in err
+        (kit / "model.engine.json").write_text("[" * 100_000)
+        assert "not JSON" in run(kit / "bench.py")[2]
         text = (kit / "model.json").read_text()
         for content, reason in (("{", "not JSON"), (text.replace('"format": 1', '"format": 2'), "not of format 1")):
             (kit / "model.json").write_text(content)

@@ -9,5 +9,13 @@ from typing import Any
 TensorRT = Any  # the `tensorrt` module, and objects of its classes, which have no types
 
 
+MOST_CHARACTERS = 1000  # of a message
+
+
 class RuntimeFailure(Exception):
-    """An expected failure; `str(error)` is one line that says what is wrong and what to do."""
+    """An expected failure; `str(error)` is one line that says what is wrong and what to do, whatever a file holds."""
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        shown = "".join(c if c.isprintable() else " " if c in "\n\t" else "?" for c in text[:MOST_CHARACTERS])
+        return shown + "..." if len(text) > MOST_CHARACTERS else shown
