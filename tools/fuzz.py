@@ -33,7 +33,7 @@ from darkprune.errors import MOST_CHARACTERS, DarkpruneError
 
 SECONDS, MEMORY = 10, 1 << 30  #: what one input may take: processor time, bytes
 READERS = {**FILES, **RUNS}
-WAIT = 60  #: seconds that one input may take on a busy machine
+WAIT = 300  #: seconds that one input may take where the machine is busy, or something waits for ever
 
 
 @dataclass(frozen=True)

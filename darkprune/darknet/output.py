@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -168,9 +169,10 @@ def remove_leftovers(target: Path) -> None:
     Args:
         target: the file or folder that they were to write.
     """
-    start = f".{target.name}{PARTIAL}"
+    # as `tempfile` ends names: the user's own `.slim.partial-notes` is none
+    left = re.compile(re.escape(f".{target.name}{PARTIAL}") + "[a-z0-9_]{8}")
     with suppress(OSError), os.scandir(target.parent) as entries:
-        for entry in [entry for entry in entries if entry.name.startswith(start)]:
+        for entry in [entry for entry in entries if left.fullmatch(entry.name)]:
             with suppress(OSError):
                 number = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
                 try:
@@ -213,6 +215,21 @@ def _lock(number: int) -> bool:
     return True
 
 
+def remove_own(folder: Path, patterns: Sequence[str]) -> None:
+    """Removes files that darkprune wrote from a folder, and the folder where nothing else is in it.
+
+    Args:
+        folder: may be missing.
+        patterns: of the files' names.
+    """
+    for pattern in patterns:
+        for path in list(folder.glob(pattern)):
+            with suppress(OSError):
+                path.unlink()
+    with suppress(OSError):
+        folder.rmdir()
+
+
 def _remove_tree(path: Path) -> None:
     """Removes a folder of darkprune's, as far as that is possible; write protection inside it is no obstacle."""
 
@@ -233,6 +250,11 @@ def _put_in_place(partial: Path, target: Path) -> None:
         return
     _carry_over(target, partial)
     _exchange(partial, target)
+    try:
+        _carry_over(partial, target)  # what came in between
+    except BaseException:
+        _exchange(partial, target)
+        raise
 
 
 def _carry_over(old: Path, new: Path) -> None:
@@ -252,6 +274,8 @@ def _carry_over(old: Path, new: Path) -> None:
             continue
         if os.path.ismount(entry.path):
             raise OutputError(f"{entry.path}: is a mount point, which cannot be carried over; choose another -o")
+        if not os.access(entry.path, os.W_OK | os.X_OK) and os.geteuid() != entry.stat().st_uid:
+            raise OutputError(f"{entry.path}: belongs to another user and cannot be carried over; choose another -o")
         if there and (place.is_symlink() or not place.is_dir()):
             raise OutputError(f"{entry.path}: is a folder where a file is to be written; move it away")
         if not there:

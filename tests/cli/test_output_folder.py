@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -422,11 +423,70 @@ def test_a_mount_point_in_a_result_stays(earlier: Path) -> None:
         subprocess.run(["umount", mount], check=True)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give folders away")
+def test_a_folder_of_another_user_stays() -> None:
+    """What docker leaves as root in a user's result can neither be moved nor removed by the user."""
+    with tempfile.TemporaryDirectory() as name:
+        out = Path(name, "out")
+        (out / "runs").mkdir(parents=True)
+        (out / "result").write_text("old")
+        (out / "runs" / "log").write_text("mine")
+        for path in (Path(name), out, *out.rglob("*")):
+            os.chown(path, 65534, 65534)
+        (out / "docker").mkdir()
+        (out / "docker" / "x").write_text("root's")
+        before = tree(Path(name))
+        child = os.fork()
+        if child == 0:  # pragma: no cover
+            status = 1
+            try:
+                os.setgroups([])
+                os.setgid(65534)
+                os.setuid(65534)
+                replaced(out)
+            except OutputError as error:
+                status = 0 if "belongs to another user" in str(error) else 2
+            finally:
+                os._exit(status)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert tree(Path(name)) == before
+
+
+def test_what_comes_in_while_folders_change_places_is_kept(earlier: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    exchange = output._exchange
+
+    def late(first: Path, second: Path) -> None:
+        (second / "late").write_text("mine")
+        exchange(first, second)
+
+    monkeypatch.setattr(output, "_exchange", late)
+    replaced(earlier)
+    assert (earlier / "late").read_text() == "mine"
+    assert (earlier / "result").read_text() == "new"
+    assert [path.name for path in earlier.parent.iterdir()] == ["out"]
+
+
+def test_pipes_and_links_of_the_user_are_carried_over(earlier: Path, tmp_path: Path) -> None:
+    os.mkfifo(earlier / "runs" / "pipe")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "mine").write_text("mine")
+    (earlier / "outside").symlink_to(outside)
+    (earlier / "theirs").symlink_to(outside / "mine")
+    with result_folder(earlier, [], overwrite=True) as folder:
+        (folder / "theirs").write_text("new")
+    assert (earlier / "runs" / "pipe").is_fifo()
+    assert (earlier / "outside").is_symlink()
+    assert (earlier / "theirs").read_text() == "new"
+    assert (outside / "mine").read_text() == "mine"
+
+
 def test_leftovers_of_killed_processes_are_removed_and_only_those(tmp_path: Path) -> None:
-    (tmp_path / ".out.partial-dead" / "part").mkdir(parents=True)
+    (tmp_path / ".out.partial-deadbeef" / "part").mkdir(parents=True)
     mode = tmp_path.stat().st_mode
-    (tmp_path / ".out.json.partial-dead").write_text("{")
-    (tmp_path / ".other.partial-dead").write_text("another's")
+    (tmp_path / ".out.json.partial-deadbeef").write_text("{")
+    (tmp_path / ".other.partial-deadbeef").write_text("another's")
+    (tmp_path / ".out.partial-notes").write_text("mine")
     with result_folder(tmp_path / "out", []) as first:
         (first / "result").write_text("first")
         with suppress(RuntimeError), result_folder(tmp_path / "out", []):  # another one at the same time
@@ -434,7 +494,9 @@ def test_leftovers_of_killed_processes_are_removed_and_only_those(tmp_path: Path
         assert (first / "result").exists()
     with atomic_file(tmp_path / "out.json") as file:
         file.write(b"{}")
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".other.partial-dead", "out", "out.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".other.partial-deadbeef", ".out.partial-notes", "out", "out.json",
+    ]  # fmt: skip
     assert tmp_path.stat().st_mode == mode
 
 

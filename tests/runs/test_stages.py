@@ -82,11 +82,11 @@ def test_only_leftovers_of_killed_processes_are_removed(tmp_path: Path, records:
     output = tmp_path / "first"
     output.mkdir()
     (output / "mine.txt").write_text("mine")
-    (tmp_path / ".first.partial-abc").mkdir()
+    (tmp_path / ".first.partial-abcdefgh").mkdir()
     work = lambda resume, progress: {}  # noqa: E731
     run_stages([Stage(name="first", step="x", work=work, output=output)], records)
     assert (output / "mine.txt").read_text() == "mine"
-    assert not (tmp_path / ".first.partial-abc").exists()
+    assert not (tmp_path / ".first.partial-abcdefgh").exists()
 
 
 def test_time_is_estimated_before_and_corrected_by_what_was_measured(
