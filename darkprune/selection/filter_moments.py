@@ -8,8 +8,9 @@ Hermite polynomials. What is added in a shortcut is taken for independent.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from darkprune.layers.merge import Route, Shortcut
 from darkprune.layers.pooling import MaxPool
 from darkprune.layers.resample import Upsample
 
+PART = 1 << 25  #: bytes of filters that are read at a time
 TERMS = 20  #: of Mehler's series; what is left of a kink is below 1 % of the variance
 
 
@@ -96,8 +98,7 @@ def _produced(weights: TensorSource, layer: Layer, own: Indices, classes: Indice
     if np.isin(own, classes).sum() != len(classes):
         return None  # a class twice in one layer (reorg couples neighbours)
     positions = order[np.searchsorted(own, classes, sorter=order)]
-    filters = np.float64(weights.read(layer, "weights").reshape(layer.output.c, -1)[positions])
-    return [_activated(weights, layer, positions, _cosines(filters))]
+    return [_activated(weights, layer, positions, _cosines_of(weights, layer, positions))]
 
 
 def _depthwise(weights: TensorSource, layer: Layer, given: Sequence[Moments]) -> list[Moments]:
@@ -114,10 +115,31 @@ def _depthwise(weights: TensorSource, layer: Layer, given: Sequence[Moments]) ->
     return parts
 
 
+def _cosines_of(weights: TensorSource, layer: Layer, positions: Indices) -> Floats:
+    """Returns the cosines between some filters of a layer, of which only parts are in memory."""
+
+    def parts() -> Iterator[tuple[Indices, Floats]]:
+        for first, rows in weights.chunks(layer, "weights", PART):
+            wanted = np.flatnonzero((positions >= first) & (positions < first + len(rows)))
+            yield wanted, _unit(np.float64(rows.reshape(len(rows), -1)[positions[wanted] - first]))
+
+    cosines = np.zeros((len(positions), len(positions)))
+    for number, (ours, unit) in enumerate(parts()):
+        cosines[np.ix_(ours, ours)] = unit @ unit.T
+        for theirs, other in islice(parts(), number):
+            cosines[np.ix_(ours, theirs)] = block = unit @ other.T
+            cosines[np.ix_(theirs, ours)] = block.T
+    return cosines
+
+
 def _cosines(filters: Floats) -> Floats:
-    lengths = np.sqrt(np.maximum(np.square(filters).sum(axis=1, keepdims=True), 1e-30))
-    unit = filters / lengths
+    unit = _unit(filters)
     return np.asarray(unit @ unit.T)
+
+
+def _unit(filters: Floats) -> Floats:
+    """Returns filters of length 1."""
+    return np.asarray(filters / np.sqrt(np.maximum(np.square(filters).sum(axis=1, keepdims=True), 1e-30)))
 
 
 def _activated(weights: TensorSource, layer: Layer, positions: Indices, correlation: Floats) -> Moments:

@@ -310,3 +310,18 @@ def test_real_checkpoint(tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert main(["prune", *pair, "--ratio", "0.1", "--similarity", "0.6", "--force", "-o", str(out)]) == 0
     assert main(["verify", *pair, str(out / f"{name}.cfg"), str(out / f"{name}.weights")]) == 0
+
+
+@pytest.mark.parametrize("part", [1, 200, 1000])
+def test_filters_that_are_read_in_parts(part: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = net(conv(12), conv(9), conv(4))
+    with opened(text, random_weights(text, 0)) as (weights, channels):
+        found = filter_moments(weights, channels)
+        classes = channels.of_layer[1][np.random.default_rng(0).permutation(9)[:7]]
+        whole = found(classes)
+        monkeypatch.setattr("darkprune.selection.filter_moments.PART", part)
+        parts = found(classes)
+    assert whole is not None
+    assert parts is not None
+    np.testing.assert_allclose(parts[1][0].covariance, whole[1][0].covariance, rtol=1e-12)
+    assert np.linalg.matrix_rank(whole[1][0].covariance) == 7
