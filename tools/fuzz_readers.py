@@ -243,6 +243,13 @@ def _onnx() -> bytes:
         return out.read_bytes()
 
 
+def _kit_model() -> bytes:
+    from darkprune.kit.schema import describe
+    from darkprune.targets import target
+
+    return describe(_graph(), ("cat",), ("head_4",)).to_json(target("orin"), "0" * 64).encode()
+
+
 def _gammas() -> bytes:
     file = io.BytesIO()
     counts = np.ones((2, 1, 3), np.int64)
@@ -305,7 +312,7 @@ READERS: dict[str, Callable[[], Reader]] = {
     "gamma": lambda: Reader("gamma", "gamma.npz", [_gammas()], _read_gammas),
     "state": lambda: Reader("state", "state.pt", [_state()], _read_state),
     "onnx": lambda: Reader("onnx", "x.onnx", [_onnx()], _read_onnx),
-    "kitmodel": lambda: Reader("kitmodel", "model.json", [_json({"format": 1, "name": "x", "onnx": "m"})], _read_kit),
+    "kitmodel": lambda: Reader("kitmodel", "model.json", [_kit_model()], _read_kit),
     "engine": lambda: Reader("engine", "x.engine.json", [_json(ENGINE)], _read_engine),
     "names": lambda: Reader("names", "x.names", [b"cat\ndog\n"], _read_names),
     "args": lambda: Reader("args", "words", ARGUMENTS, _read_arguments),

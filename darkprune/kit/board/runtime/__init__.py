@@ -18,4 +18,4 @@ class RuntimeFailure(Exception):
     def __str__(self) -> str:
         text = super().__str__()
         shown = "".join(c if c.isprintable() else " " if c in "\n\t" else "?" for c in text[:MOST_CHARACTERS])
-        return shown + "..." if len(text) > MOST_CHARACTERS else shown
+        return shown[:-3] + "..." if len(text) > MOST_CHARACTERS else shown
