@@ -95,14 +95,18 @@ def _read_toml(path: Path) -> Iterable[str]:
 
 
 def _read_data(path: Path) -> Iterable[str]:
-    from darkprune.data.reading import read_dataset
-
     images = path.parent / "images" / "val"
     images.mkdir(parents=True)
     (images / "a.png").write_bytes(PNG)
     (images / "a.txt").write_text("0 0.5 0.5 0.2 0.1\n", encoding="utf-8")
     (path.parent / "n.list").write_text("cat\ndog\n", encoding="utf-8")
     (path.parent / "v.list").write_text(f"{images / 'a.png'}\n", encoding="utf-8")
+    return _problems(path)
+
+
+def _problems(path: Path) -> list[str]:
+    from darkprune.data.reading import read_dataset
+
     dataset = read_dataset(path)
     return [str(problem) for record in dataset.images for problem in record.labels.read().problems]
 
@@ -110,7 +114,7 @@ def _read_data(path: Path) -> Iterable[str]:
 def _read_labels(path: Path) -> Iterable[str]:
     path.with_suffix(".png").write_bytes(PNG)
     (path.parent / "list.txt").write_text(f"{path.with_suffix('.png')}\n", encoding="utf-8")
-    return _read_data(path.parent / "list.txt")
+    return _problems(path.parent / "list.txt")
 
 
 def _read_voc(path: Path) -> Iterable[str]:
@@ -119,7 +123,7 @@ def _read_voc(path: Path) -> Iterable[str]:
     (path.parent / "JPEGImages" / "a.png").write_bytes(PNG)
     (path.parent / "ImageSets" / "Main" / "val.txt").write_text("a\n", encoding="utf-8")
     path.replace(path.parent / "Annotations" / "a.xml")
-    return _read_data(path.parent)
+    return _problems(path.parent)
 
 
 def _read_image(path: Path) -> Iterable[str]:
