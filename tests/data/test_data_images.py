@@ -200,6 +200,8 @@ def test_values_of_16_bits_are_scaled(tmp_path: Path, bits: int, brightest: int,
 
 @pytest.mark.parametrize("kind", [".jpg", ".png", ".bmp", ".tiff", ".webp", ".ppm", ".gif"])
 def test_the_size_is_known_before_decoding(kind: str) -> None:
+    if not cv2.haveImageWriter(f"x{kind}"):
+        pytest.skip(f"this OpenCV writes no {kind}")  # GIF since 4.11
     assert stored_size(encode(kind, pixels_of(5, 21, 34))) == (34, 21)
 
 
