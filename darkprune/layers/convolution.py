@@ -37,7 +37,7 @@ BN_EPSILON = 1e-5  #: inside the root, as AlexeyAB's program has it
 def batch_norm(blob: BlobReader, part: str = "") -> tuple[Floats, Floats]:
     """Returns (slope, intercept) of a batch normalisation at inference: y = slope·x + intercept; NaN for σ² below 0."""
     with np.errstate(invalid="ignore"):
-        slope = blob(f"{part}scales") / np.sqrt(np.float64(blob(f"{part}rolling_variance")) + BN_EPSILON)
+        slope = blob(f"{part}scales") / np.sqrt(np.array(blob(f"{part}rolling_variance"), np.float64) + BN_EPSILON)
     return slope, blob(f"{part}biases") - slope * blob(f"{part}rolling_mean")
 
 
@@ -248,9 +248,9 @@ class Convolutional(Kind):
 
     def constant(self, inputs: Sequence[Floats], blob: BlobReader) -> Floats:
         """Returns a depthwise convolution's output for constant inputs, away from the border."""
-        taps = np.float64(blob("weights")).reshape(self.geometry.filters, -1).sum(axis=1)
+        taps = np.array(blob("weights"), np.float64).reshape(self.geometry.filters, -1).sum(axis=1)
         if self.flipped:
-            taps = np.float64(blob("weights")).reshape(-1, self.geometry.filters).sum(axis=0)
+            taps = np.array(blob("weights"), np.float64).reshape(-1, self.geometry.filters).sum(axis=0)
         values = taps * np.repeat(inputs[0], self.geometry.filters // self.geometry.groups)
         if self.batch_normalize:
             slope, intercept = batch_norm(blob)

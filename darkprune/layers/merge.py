@@ -182,7 +182,7 @@ class Shortcut(Kind):
         if self.weights_type == "none":
             total = np.sum(inputs, axis=0)
         else:
-            factors = self.normalised(np.float64(blob("weights")).reshape(len(inputs), -1))
+            factors = self.normalised(np.array(blob("weights"), np.float64).reshape(len(inputs), -1))
             total = (factors * np.stack(list(inputs))).sum(axis=0)
         return activations.activate(self.activation, total)
 

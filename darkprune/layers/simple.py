@@ -137,7 +137,7 @@ class Implicit(Kind):
 
     def constant(self, inputs: Sequence[Floats], blob: BlobReader) -> Floats:
         """The stored values (their mean over the atoms)."""
-        return np.asarray(np.float64(blob("weights")).mean(axis=1))
+        return np.asarray(np.array(blob("weights"), np.float64).mean(axis=1))
 
     def widths(self, kept_in: int, kept_out: int) -> dict[str, int]:
         """`filters`."""

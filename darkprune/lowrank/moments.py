@@ -62,16 +62,16 @@ def moments_of_weights(weights: TensorSource, layer: Layer) -> Moments:
     makes of it, relative to the layer's whole.
     """
     assert isinstance(layer.kind, Convolutional)
-    filters = np.float64(weights.read(layer, "weights"))
+    filters = np.array(weights.read(layer, "weights"), np.float64)
     filters = filters.reshape(*filters.shape[:2], -1)
     rows = filters.reshape(len(filters), -1)
     covariance = rows @ rows.T
     mean, slope = np.zeros(len(rows)), np.ones(len(rows))
     if layer.is_normalised:
-        mean, variance = (np.float64(weights.read(layer, f"rolling_{name}")) for name in ("mean", "variance"))
+        mean, variance = (np.array(weights.read(layer, f"rolling_{name}"), np.float64) for name in ("mean", "variance"))
         deviation = np.sqrt(np.maximum(variance, 0) + BN_EPSILON)
         scale = deviation / np.sqrt(np.maximum(covariance.diagonal(), np.finfo(np.float32).tiny))
         covariance *= np.outer(scale, scale)
-        slope = np.float64(weights.read(layer, "scales")) / deviation
+        slope = np.array(weights.read(layer, "scales"), np.float64) / deviation
     whole = float(covariance.diagonal() @ slope**2) or 1.0
     return Moments(filters, covariance, mean, np.diag(slope**2 / whole), None)

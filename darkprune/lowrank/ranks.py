@@ -71,7 +71,7 @@ def choices_of(layer: Layer, outputs: Directions, inputs: Directions | None, mul
         losses = losses + inputs.losses[np.where(a > 0, a, c)]
     saves = (macs < macs[0]) & (params < params[0])
     saves[0] = True
-    return Choices(a[saves], b[saves], *(np.float64(values[saves]) for values in (macs, params, losses)))
+    return Choices(a[saves], b[saves], *(np.array(values[saves], np.float64) for values in (macs, params, losses)))
 
 
 def choose_ranks(choices: Mapping[int, Choices], kind: str, left: float) -> dict[int, int]:

@@ -143,7 +143,7 @@ def _compare(cut: Cut, reference: Sequence[Maps], found: Sequence[Maps]) -> list
             if a.shape != b.shape or not a.size:
                 continue
             scale = max(float(np.abs(a).max()), 1e-12)
-            error = np.abs(np.float64(a) - b).max(axis=0)
+            error = np.abs(np.array(a, np.float64) - b).max(axis=0)
             inside = np.zeros(error.shape, bool)
             height, width = error.shape
             inside[height // 3 : height - height // 3, width // 3 : width - width // 3] = True

@@ -135,7 +135,7 @@ def _variances(weights: TensorSource, channels: ChannelMap, layer: Layer, before
     """Returns the variance of each output channel: of the batch normalisation and activation, or that of the input."""
     kind, classes = layer.kind, channels.of_layer[layer.index]
     if isinstance(kind, Convolutional) and layer.is_normalised and kind.activation in FUNCTIONS:
-        scale, shift = (np.float64(weights.read(layer, name)) for name in ("scales", "biases"))
+        scale, shift = (np.array(weights.read(layer, name), np.float64) for name in ("scales", "biases"))
         return variance_under_normal(kind.activation, scale, shift)
     known = np.zeros(channels.count) if isinstance(kind, Shortcut) else np.ones(channels.count)
     for source in layer.sources:

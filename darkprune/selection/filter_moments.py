@@ -104,7 +104,7 @@ def _produced(weights: TensorSource, layer: Layer, own: Indices, classes: Indice
 def _depthwise(weights: TensorSource, layer: Layer, given: Sequence[Moments]) -> list[Moments]:
     """Every channel has filters of its own: the correlation of the inputs times that of the filters."""
     per_channel = layer.output.c // layer.inputs[0].c
-    filters = np.float64(weights.read(layer, "weights").reshape(layer.output.c, -1))
+    filters = np.array(weights.read(layer, "weights").reshape(layer.output.c, -1), np.float64)
     parts = []
     for part in given:
         spread = np.sqrt(np.maximum(np.diag(part.covariance), 1e-30))
@@ -121,7 +121,7 @@ def _cosines_of(weights: TensorSource, layer: Layer, positions: Indices) -> Floa
     def parts() -> Iterator[tuple[Indices, Floats]]:
         for first, rows in weights.chunks(layer, "weights", PART):
             wanted = np.flatnonzero((positions >= first) & (positions < first + len(rows)))
-            yield wanted, _unit(np.float64(rows.reshape(len(rows), -1)[positions[wanted] - first]))
+            yield wanted, _unit(np.array(rows.reshape(len(rows), -1)[positions[wanted] - first], np.float64))
 
     cosines = np.zeros((len(positions), len(positions)))
     for number, (ours, unit) in enumerate(parts()):
@@ -145,8 +145,8 @@ def _unit(filters: Floats) -> Floats:
 def _activated(weights: TensorSource, layer: Layer, positions: Indices, correlation: Floats) -> Moments:
     assert isinstance(layer.kind, Convolutional)
     name = layer.kind.activation
-    gamma = np.float64(weights.read(layer, "scales"))[positions]
-    beta = np.float64(weights.read(layer, "biases"))[positions]
+    gamma = np.array(weights.read(layer, "scales"), np.float64)[positions]
+    beta = np.array(weights.read(layer, "biases"), np.float64)[positions]
     coefficients = _hermite(name, np.abs(gamma), beta)
     signed = np.clip(correlation, -1, 1) * np.outer(np.sign(gamma), np.sign(gamma))
     covariance, power = np.zeros_like(signed), np.ones_like(signed)

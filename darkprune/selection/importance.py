@@ -94,7 +94,7 @@ def score_channels(weights: TensorSource, channels: ChannelMap, criterion: str) 
     for layer, voting in scored_layers(channels):
         names = {blob.name for blob in layer.stored}
         if criterion == "bn_gamma" and "scales" in names:
-            family, values = "gamma", np.abs(np.float64(weights.read(layer, "scales")))
+            family, values = "gamma", np.abs(np.array(weights.read(layer, "scales"), np.float64))
         else:
             norm = WEIGHT_NORMS["l1" if criterion == "bn_gamma" else criterion]
             family, values = "weights", _filter_norms(weights, layer, norm)
@@ -111,7 +111,7 @@ def score_channels(weights: TensorSource, channels: ChannelMap, criterion: str) 
 def _filter_norms(weights: TensorSource, layer: Layer, norm: Callable[[Floats], Floats]) -> Floats:
     if layer.blob("weights").axes[0].role is not Role.OUT:
         rows = np.moveaxis(weights.read(layer, "weights"), -1, 0)
-        return norm(np.float64(rows.reshape(layer.output.c, -1)))
+        return norm(np.array(rows.reshape(layer.output.c, -1), np.float64))
     chunks = weights.chunks(layer, "weights", CHUNK_BYTES)
-    parts = [norm(np.float64(rows.reshape(len(rows), -1))) for _, rows in chunks]
+    parts = [norm(np.array(rows.reshape(len(rows), -1), np.float64)) for _, rows in chunks]
     return np.concatenate(parts)

@@ -215,7 +215,7 @@ def _cut_filters(weights: TensorSource, cut: Cut, layer: Layer, writer: NetworkW
     for blob in layer.stored:
         if blob.name == "weights":
             continue
-        values = np.float64(weights.read(layer, blob.name)[out])
+        values = np.array(weights.read(layer, blob.name)[out], np.float64)
         if blob.name == "rolling_mean":
             values -= offset
         elif blob.name == "biases":

@@ -139,15 +139,15 @@ def _own_constant(weights: TensorSource, layer: Layer, how: str) -> Floats | Non
     kind = layer.kind
     assert isinstance(kind, Convolutional | Connected)
     read = weights.reader(layer)
-    shift = np.float64(read("biases"))
+    shift = np.array(read("biases"), np.float64)
     owner = layer
     while not owner.stored and owner.references:  # a convolution that shares weights is normalised as their owner is
         owner = weights.graph[owner.references[0]]
     if how == "beta" or not owner.is_normalised:
         return activate(kind.activation, shift)
-    scale = np.float64(read("scales"))
+    scale = np.array(read("scales"), np.float64)
     if not layer.is_dense:  # ε matters where what comes in hardly varies
-        variance = np.maximum(np.float64(read("rolling_variance")), 0)
+        variance = np.maximum(np.array(read("rolling_variance"), np.float64), 0)
         scale = scale * np.sqrt(variance / (variance + BN_EPSILON))
     return mean_under_normal(kind.activation, scale, shift)
 

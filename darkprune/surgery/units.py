@@ -127,7 +127,7 @@ def score_units(weights: TensorSource, units: Iterable[Unit]) -> tuple[Unit, ...
     graph, scored = weights.graph, []
     for unit in units:
         layer = next(graph[i] for i in range(unit.last - 1, unit.first - 1, -1) if _scores(graph[i]))
-        score = float(np.abs(np.float64(weights.read(layer, "scales"))).mean())
+        score = float(np.abs(np.array(weights.read(layer, "scales"), np.float64)).mean())
         if not math.isfinite(score):
             raise PlanError(
                 f"{weights.path}: layer {layer.index} ({layer.name}): a γ is NaN or infinite; repair or retrain "

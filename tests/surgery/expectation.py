@@ -183,7 +183,7 @@ def _activation(layer: ReferenceLayer, default: str) -> str:
 def _own_constant(layer: ReferenceLayer, how: str) -> np.ndarray:
     name, arrays = _activation(layer, "logistic"), layer.arrays
     if how == "beta" or "scales" not in arrays:
-        return ar.activate(np.float64(arrays["biases"]), name)
+        return ar.activate(np.array(arrays["biases"], np.float64), name)
     pairs = zip(arrays["scales"].tolist(), arrays["biases"].tolist(), strict=True)
     return np.array([mean_activation(name, scale, shift) for scale, shift in pairs])
 

@@ -84,7 +84,7 @@ def norm_of(writer: LayerWriter[Kind]) -> tuple[Floats | None, Floats]:
     """Returns batch normalisation and bias as factor (None: 1) and summand per output channel, in float64."""
     if any(blob.name == "scales" for blob in writer.owner.blobs):
         return batch_norm(writer.blob)
-    return None, np.float64(writer.blob("biases"))
+    return None, np.array(writer.blob("biases"), np.float64)
 
 
 def folded(writer: LayerWriter[Kind], slope: Floats | None, flipped: bool = False) -> Callable[[], Array]:

@@ -45,7 +45,9 @@ def _weighted(writer: LayerWriter[Shortcut], number: int) -> str:
     tensor = writer.map_of(number)
     if writer.kind.weights_type == "none":
         return tensor
-    factors = writer.kind.normalised(np.float64(writer.blob("weights")).reshape(len(writer.inputs), -1))[number]
+    factors = writer.kind.normalised(np.array(writer.blob("weights"), np.float64).reshape(len(writer.inputs), -1))[
+        number
+    ]
     channels = writer.inputs[number].feature.c
     if len(factors) > 1 and channels != len(factors):  # only the common channels are added
         factors = np.concatenate([factors, np.ones(channels)])[:channels]

@@ -188,7 +188,7 @@ class WithFactors(TensorSource):
             return np.array(factors.inputs.whole.coordinates[:, :, None, None], np.float32)
         if part.role == "expand" and factors.outputs is not None:
             return np.array(factors.outputs.whole.basis[:, :, None, None], np.float32)
-        return factors.core(np.float64(self._source.read(before, name)), whole=True).astype(np.float32)
+        return factors.core(np.array(self._source.read(before, name), np.float64), whole=True).astype(np.float32)
 
     def chunks(self, layer: Layer, name: str, limit: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Reads a tensor in parts, that of a factorised layer whole; see `TensorSource`."""
@@ -225,9 +225,11 @@ def write_multiplied(graph: Graph, factors: Mapping[int, Factors], stand_in: Ten
             tensors["weights"] = stand_in.read(roles.get("core", last), "weights")
         if "reduce" in roles:
             points = stand_in.read(roles["reduce"], "weights")[:, :, 0, 0]
-            tensors["weights"] = np.moveaxis(np.tensordot(np.float64(tensors["weights"]), points, (1, 0)), -1, 1)
+            tensors["weights"] = np.moveaxis(
+                np.tensordot(np.array(tensors["weights"], np.float64), points, (1, 0)), -1, 1
+            )
         if "expand" in roles:
-            points = np.float64(stand_in.read(roles["expand"], "weights")[:, :, 0, 0])
+            points = np.array(stand_in.read(roles["expand"], "weights")[:, :, 0, 0], np.float64)
             tensors["weights"] = np.tensordot(points, tensors["weights"], 1)
             offset = points @ stand_in.read(roles["core"], "biases")
             if "rolling_mean" in tensors:

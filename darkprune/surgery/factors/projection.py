@@ -47,7 +47,7 @@ class Projection:
 
         The others span what the projection takes away.
         """
-        basis, coordinates = np.float64(self.basis), np.float64(self.coordinates)
+        basis, coordinates = np.array(self.basis, np.float64), np.array(self.coordinates, np.float64)
         # what coordinates map to 0, as orthonormal columns
         rest = np.linalg.qr(coordinates.T, mode="complete")[0][:, self.rank :]
         others = rest.T - (rest.T @ basis) @ coordinates
@@ -75,7 +75,7 @@ class Projection:
         if not 0 < rank <= width <= MOST_CHANNELS:
             raise ValueError(f"a projection of {width} channels onto {rank}")
         found = cls(_decode(data["basis"], (width, rank)), _decode(data["coordinates"], (rank, width)))
-        if not np.abs(np.float64(found.coordinates) @ found.basis - np.eye(rank)).max() < INVERSE:
+        if not np.abs(np.array(found.coordinates, np.float64) @ found.basis - np.eye(rank)).max() < INVERSE:
             raise ValueError("coordinates and basis of a projection do not belong together")
         return found
 
@@ -120,10 +120,10 @@ class Factors:
             (b, a, taps…).
         """
         if self.inputs is not None:
-            basis = np.float64((self.inputs.whole if whole else self.inputs).basis)
+            basis = np.array((self.inputs.whole if whole else self.inputs).basis, np.float64)
             filters = np.moveaxis(np.tensordot(filters, basis, (1, 0)), -1, 1)
         if self.outputs is not None:
-            coordinates = np.float64((self.outputs.whole if whole else self.outputs).coordinates)
+            coordinates = np.array((self.outputs.whole if whole else self.outputs).coordinates, np.float64)
             filters = np.tensordot(coordinates, filters, 1)
         return filters
 
