@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from glob import escape
 from pathlib import Path
 from typing import Any
 
 from darkprune.comparison.amounts import Amount, size_kind
 from darkprune.comparison.cells import TRAINED, Cell
 from darkprune.comparison.setup import Setup
-from darkprune.darknet.output import remove_own
 from darkprune.graph.graph import Graph, read_graph
 from darkprune.graph.stats import totals
 from darkprune.graph.weights import NetworkWeights
-from darkprune.runs.lock import NAME as LOCK
 from darkprune.selection.settings import Selection
-from darkprune.training.loop.checkpoint import STATE, RunFolder
+from darkprune.training.loop.checkpoint import RunFolder
 from darkprune.training.result import TrainResult
 from darkprune.training.settings import DistillSettings, TrainSettings
 from darkprune.training.tasks import distil_network, train_network
@@ -145,8 +142,7 @@ def _run(
     for kept in KEPT:
         if (folder.folder / kept).is_file():
             shutil.copyfile(folder.folder / kept, out / kept)
-    stem = escape(folder.stem)
-    remove_own(folder.folder, (f"{stem}*.weights", f"{stem}*.cfg", STATE, *KEPT, "run.json", "plan.json", LOCK))
+    shutil.rmtree(folder.folder, ignore_errors=True)
     speed = round(result.images_per_second, 2)
     return {"steps": result.steps, "images_per_second": speed, "warnings": list(result.warnings)}
 
