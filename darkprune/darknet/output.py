@@ -215,21 +215,6 @@ def _lock(number: int) -> bool:
     return True
 
 
-def remove_own(folder: Path, patterns: Sequence[str]) -> None:
-    """Removes files that darkprune wrote from a folder, and the folder where nothing else is in it.
-
-    Args:
-        folder: may be missing.
-        patterns: of the files' names.
-    """
-    for pattern in patterns:
-        for path in list(folder.glob(pattern)):
-            with suppress(OSError):
-                path.unlink()
-    with suppress(OSError):
-        folder.rmdir()
-
-
 def _remove_tree(path: Path) -> None:
     """Removes a folder of darkprune's, as far as that is possible; write protection inside it is no obstacle."""
 
