@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 
 #: in their order
-STAGES = ("sparse", "prune", "recover", "distill", "finetune", "evaluate", "verify", "export")
+STAGES = ("sparse", "prune", "recover", "factorize", "distill", "finetune", "evaluate", "verify", "export")
 #: settings of `prune` that say how much goes; one of them is given
 AMOUNTS = ("ratio", "ratios", "preset", "target_params", "target_macs", "target_size", "target_latency")
 #: settings that exclude each other: what the user sets takes the place of a default

@@ -44,6 +44,11 @@ def cost_of_pruning(settings: PruneSettings, share: float) -> float:
     return cost * share
 
 
+def cost_of_refit(share: float) -> float:
+    """Returns the work of choosing ranks and of a refit, at an input size with a share of the original's operations."""
+    return (OTHER_SCORES + REFIT) * share
+
+
 def cost_of_evaluation(images: int, share: float) -> float:
     """Returns the work of running a network over images."""
     return images * RUNNER * share

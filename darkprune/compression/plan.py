@@ -3,7 +3,7 @@
 | given | stages |
 |---|---|
 | labels | sparse training → pruning → least-squares recovery → distillation → mAP → ONNX or kit; `--way` has others |
-| images | at several input sizes: pruning and recovery; the best by agreement → label-free distillation → ONNX or kit |
+| images | at several input sizes: pruning or factorisation, recovery → the best by agreement → distillation → export |
 | the pair alone | a smaller input; pruning and recovery on drawn scenes where the input size is fixed |
 """
 
@@ -18,6 +18,7 @@ from pathlib import Path
 from darkprune.api.conversion.export import ExportSettings
 from darkprune.api.conversion.kit import KitSettings
 from darkprune.api.evaluate import EvaluateSettings
+from darkprune.api.factorize import FactorizeSettings
 from darkprune.api.prune import PruneSettings
 from darkprune.api.verify import VerifySettings
 from darkprune.compression import stages
@@ -34,6 +35,7 @@ from darkprune.compression.defaults import (
 from darkprune.compression.estimate import (
     cost_of_evaluation,
     cost_of_pruning,
+    cost_of_refit,
     cost_of_training,
     seconds_per_pass,
 )
@@ -45,13 +47,16 @@ from darkprune.errors import UsageError
 from darkprune.evaluation.control import smaller_inputs
 from darkprune.graph.graph import Graph
 from darkprune.graph.stats import totals
+from darkprune.layers.convolution import Convolutional
 from darkprune.runs.record_file import RecordFile
 from darkprune.runs.stages import FileSource, Source, Stage
 from darkprune.selection.budget import Budget
 from darkprune.selection.settings import Recovery
+from darkprune.surgery.factors.network import factorisable
 from darkprune.training.settings import DistillSettings, TrainSettings
 
 DIRECTLY = "directly"  #: the second way of `--way best`, without sparse training
+_SPARE = 0.1  #: of a network that stays beside what cannot be factorised
 
 
 class Compression:
@@ -66,6 +71,7 @@ class Compression:
         stages: in order.
         networks: the original, and what each stage makes of it.
         candidates: those of them that are as slim as is wanted; where two are as good, the later one is the result.
+        factorised: those of them that are products of smaller convolutions.
         made_of: name of a network -> the one that a stage made it of.
         result: the pair at the end: a copy of the best candidate.
     """
@@ -82,6 +88,7 @@ class Compression:
         self.records, self.folder = records, records.path.parent
         self.stages: list[Stage] = []
         self.networks, self.candidates = [original], list[RunNetwork]()
+        self.factorised: list[RunNetwork] = []
         self.made_of: dict[str, RunNetwork] = {}
         labels = available.train is not None
         self._refuse(labels)
@@ -92,6 +99,7 @@ class Compression:
         if settings.way == "best" and before is not original:
             students.append(self._prune(original, DIRECTLY))
         self._resize()
+        self._factorise()
         if settings.way == "best":
             self._learn_both(students)
         else:
@@ -322,11 +330,42 @@ class Compression:
             self._add(stages.pruning(network, made, [images], settings), cost)
 
     def _recovery(self) -> Recovery:
-        """Returns how networks are repaired that are pruned in one stage."""
+        """Returns how networks are repaired that are pruned or factorised in one stage."""
         if not self._on("recover", True) or self.available.images is None:
             return "none"
         given = {"plan": "plan.json", "images": str(self.available.images.path)}
         return self.settings.of_stage("recover", PruneSettings, {"recover": "lsq"}, **given).recover
+
+    def _factorise(self) -> None:
+        """Adds factorisation down to the budget, at the network's own size and at smaller ones, without labels.
+
+        Only where most operations are in convolutions larger than 1x1, which products save a lot of.
+        """
+        images, budget = self.available.images, self.budget
+        if self.available.train is not None or images is None or not self.available.detector or budget is None:
+            return
+        judged = (self.available.valid or self.available.held_out) is not None and self._on("evaluate", True)
+        if self.only_input_size or not judged or not self._on("factorize", self.available.torch):
+            return
+        resized = [network for network in self.networks if network.resized is not None]
+        for network in [self.original, *_spread(resized[:-1])]:
+            graph = network.resized or self.graph
+            share = budget.target / budget.of(totals(graph))
+            if share >= 1 or share < 1 - _product_share(graph, budget) + _SPARE:
+                continue
+            cut = self.prune_settings
+            defaults: dict[str, object] = {} if cut.target is None else {"target": cut.target}
+            defaults |= {"exclude": list(cut.exclude)} if cut.exclude else {}
+            given: dict[str, object] = {f"target_{budget.kind}": share, "images": str(images.path)}
+            given["recover"] = "lsq" if self._recovery() == "lsq" else "none"
+            settings = self.settings.of_stage("factorize", FactorizeSettings, defaults, **given)
+            size = f" at {network.size}" if network.resized is not None else ""
+            stage = f"factorize: {network.size}" if size else "factorize"
+            made = self._made(network, f"factorised{size}", stage)
+            self.factorised.append(made)
+            self.candidates.remove(made)
+            self.candidates.insert(0, made)  # where it is no better than a pruned network, that has fewer layers
+            self._add(stages.factorisation(network, made, [images], settings), cost_of_refit(self._share(network)))
 
     def _distill(self, student: RunNetwork | None = None, way: str = "") -> None:
         """Adds learning from the original, by a given network or the best so far."""
@@ -343,8 +382,8 @@ class Compression:
             read, paths = (read, paths) if available.valid is not None else ([], {})
         else:
             raise UsageError("[distill] learns from images: give some with --images DIR or --data F")
-        several = student is None and self.by_sizes
-        if several:  # the best of several sizes learns
+        several = student is None and (self.by_sizes or bool(self.factorised))
+        if several:  # the best of them learns, unless it has other layers than its teacher
             self._measure()
             student = self._put("chosen", self.folder / "chosen", None)
         student = student or self.candidates[-1]
@@ -389,7 +428,9 @@ class Compression:
         stem = self.original.cfg.stem
         made = RunNetwork(name, folder / f"{stem}.cfg", folder / f"{stem}.weights", name)
         judged = any(stage.kind == "evaluate" for stage in self.stages)
-        candidates = tuple(self.candidates if judged else self.candidates[-1:])
+        learns = name == "chosen"
+        usable = [network for network in self.candidates if not (learns and network in self.factorised)]
+        candidates = tuple(usable if judged else usable[-1:])
         self._add(stages.choice(self, candidates, made, names))
         return made
 
@@ -406,6 +447,18 @@ class Compression:
         else:
             settings = self.settings.of_stage("export", ExportSettings, {}, **given)
             self._add(stages.export(network, read, settings))
+
+
+def _product_share(graph: Graph, budget: Budget) -> float:
+    """Returns the share of a network's operations or parameters in convolutions that products save a lot of."""
+    large = [
+        layer
+        for layer in graph
+        if isinstance(layer.kind, Convolutional) and layer.kind.geometry.size > 1 and factorisable(graph, layer)
+    ]
+    if budget.kind == "macs":
+        return sum(layer.macs for layer in large) / graph.macs
+    return sum(blob.count for layer in large for blob in layer.stored) / totals(graph).params
 
 
 def _spread(networks: Sequence[RunNetwork]) -> list[RunNetwork]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from darkprune.api.conversion.export import ExportSettings
 from darkprune.api.conversion.kit import KitSettings
 from darkprune.api.evaluate import EvaluateSettings
+from darkprune.api.factorize import FactorizeSettings
 from darkprune.api.prune import PruneSettings
 from darkprune.api.verify import VerifySettings
 from darkprune.compression import work
@@ -97,6 +98,28 @@ def pruning(before: RunNetwork, made: RunNetwork, read: Sequence[Source], settin
         sources=(*before.sources(), *read),
         command=command("prune", before.files, settings, output),
         work=partial(work.cut, before, output, settings),
+        output=output,
+        files=(*made.files, output / "plan.json", output / "report.json"),
+    )
+
+
+def factorisation(before: RunNetwork, made: RunNetwork, read: Sequence[Source], settings: FactorizeSettings) -> Stage:
+    """Returns factorisation.
+
+    Args:
+        before: the network that is factorised.
+        made: what becomes of it.
+        read: images.
+        settings: of the function.
+    """
+    output = made.cfg.parent
+    return Stage(
+        name=made.made_by,
+        step="factorize",
+        settings=decisive(settings),
+        sources=(*before.sources(), *read),
+        command=command("factorize", before.files, settings, output),
+        work=partial(work.factorise, before, output, settings),
         output=output,
         files=(*made.files, output / "plan.json", output / "report.json"),
     )

@@ -14,6 +14,7 @@ import numpy as np
 from darkprune.api.conversion.export import ExportSettings, export
 from darkprune.api.conversion.kit import KitSettings, write_kit
 from darkprune.api.evaluate import EvaluateSettings, evaluate
+from darkprune.api.factorize import FactorizeSettings, factorize
 from darkprune.api.prune import PruneSettings, prune
 from darkprune.api.train import distill, train
 from darkprune.api.verify import VerifySettings, verify
@@ -75,6 +76,16 @@ def cut(
 ) -> Mapping[str, object]:
     """Prunes a network, see `darkprune.api.prune`."""
     surgery = prune(network.pair(), replace(settings, overwrite=True), output=output, progress=progress)
+    surgery.close()
+    assert surgery.result is not None
+    return _figures(surgery.result, progress)
+
+
+def factorise(
+    network: RunNetwork, output: Path, settings: FactorizeSettings, resume: bool, progress: Progress
+) -> Mapping[str, object]:
+    """Writes convolutions of a network as products, see `darkprune.api.factorize`."""
+    surgery = factorize(network.pair(), replace(settings, overwrite=True), output=output, progress=progress)
     surgery.close()
     assert surgery.result is not None
     return _figures(surgery.result, progress)

@@ -16,7 +16,7 @@ from darkprune.graph.graph import read_graph
 from darkprune.runs.stages import Stage
 
 PAIR = ("builtin:scenes", "builtin:scenes")
-IMAGES = dp.CompressSettings(images="scenes/train", target_macs=0.3, skip=("export",))
+IMAGES = dp.CompressSettings(images="scenes/train", target_macs=0.3, skip=("factorize", "export"))
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +108,24 @@ def test_without_images_the_input_shrinks(tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "inputs" / "drawn").exists()
 
 
+def test_products_are_tried_where_they_reach_the_budget() -> None:
+    settings = replace(IMAGES, skip=("export",))
+    stages = planned(settings)  # three quarters of the operations are in 3x3 convolutions: 30 % is out of reach
+    made = {stage.name: stage.settings for stage in stages if stage.kind == "factorize"}
+    assert list(made) == ["factorize: 128x128", "factorize: 96x96"]
+    assert float(made["factorize: 128x128"]["target-macs"]) == pytest.approx(0.3 * (160 / 128) ** 2, rel=0.01)
+    assert made["factorize: 96x96"]["recover"] == "lsq"
+    assert "evaluate: factorised at 96x96" in names(stages)
+    for more in ({"target_macs": 0.6}, {"target_macs": None, "target_params": 0.6}):
+        fixed = names(planned(replace(settings, fixed_input=True, **more)))
+        assert [name for name in fixed if name.startswith("factorize")] == ["factorize"]
+    learns = planned(replace(settings, stages={"distill": {"iterations": 2}}))
+    chosen = next(stage for stage in learns if stage.name == "chosen")
+    assert not any("factorised" in source.role for source in chosen.sources)  # it has other layers than its teacher
+    result = next(stage for stage in learns if stage.name == "result")
+    assert any("factorised" in source.role for source in result.sources)
+
+
 def test_ways_with_labels() -> None:
     settings = dp.CompressSettings(data="scenes/scenes.data", target_macs=0.5, skip=("evaluate", "verify", "export"))
 
@@ -143,17 +161,19 @@ def test_boards_get_widths_in_multiples_of_8() -> None:
 
 @pytest.mark.slow
 def test_the_result_agrees_best(tmp_path: Path) -> None:
-    result = dp.compress(*PAIR, IMAGES, tmp_path / "run")
+    result = dp.compress(*PAIR, replace(IMAGES, skip=("export",)), tmp_path / "run")
     assert result.figures.macs <= 0.31 * dp.load(*PAIR).graph.macs
     slim = [network for network in result.networks if network.macs <= 0.31 * result.networks[0].macs]
-    assert len(slim) == 5
+    assert len(slim) == 7
     assert result.verdict
     assert max(network.agreement or 0 for network in slim) - (result.figures.agreement or 0) <= 0.005
     assert result.networks[0].agreement == 1
     assert {network.network for network in result.networks if network.ms} == {"original", result.figures.network}
-    again = dp.compress(*PAIR, IMAGES, tmp_path / "run")
+    again = dp.compress(*PAIR, replace(IMAGES, skip=("export",)), tmp_path / "run")
     assert again.to_json() == result.to_json()
-    learnt = dp.compress(*PAIR, replace(IMAGES, stages={"distill": {"iterations": 2, "batch": 4}}), tmp_path / "run")
+    learnt = dp.compress(
+        *PAIR, replace(IMAGES, skip=("export",), stages={"distill": {"iterations": 2, "batch": 4}}), tmp_path / "run"
+    )
     assert learnt.networks[-1].network == "distilled"
     assert read_graph(tmp_path / "run" / "distilled" / "scenes.cfg").net.input == read_graph(result.cfg).net.input
 
