@@ -52,6 +52,7 @@ ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 HEAVY = ("numpy", "cv2", "onnx", "onnxruntime", "torch", "hypothesis")
 #: bytes that a process may allocate: a fault can ask for any number
 MOST_MEMORY = 6 << 30
+WAITING = 20  #: a process that waits for something takes no processor time: it ends after so many times its limit
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Test:
     """What is known of a test from the first run.
 
     Attributes:
-        seconds: how long it takes.
+        seconds: processor time that it takes.
         calls: functions that it calls, as (file, first line).
     """
 
@@ -90,7 +91,7 @@ class _Watch:
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
         self._codes.clear()
-        started = time.perf_counter()
+        started = time.process_time()  # other work on the machine makes no difference
         sys.setprofile(self._called)
         yield
         sys.setprofile(None)
@@ -99,7 +100,7 @@ class _Watch:
             for code in self._codes
             if code.co_filename.startswith(self._prefix)  # type: ignore[attr-defined]
         }
-        self._tests[item.nodeid] = {"seconds": time.perf_counter() - started, "calls": sorted(calls)}
+        self._tests[item.nodeid] = {"seconds": time.process_time() - started, "calls": sorted(calls)}
 
     def pytest_sessionfinish(self) -> None:
         self._output.write_text(json.dumps(self._tests), encoding="utf-8")
@@ -136,7 +137,7 @@ def main() -> int:
     parser.add_argument("--sample", type=int, metavar="N", help="faults that are tried, drawn from all (all)")
     parser.add_argument("--seed", type=int, default=0, help="of the draw (0)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes at a time (one per core)")
-    parser.add_argument("--seconds", type=float, default=30, help="of tests per fault, besides their start (30)")
+    parser.add_argument("--seconds", type=float, default=30, help="processor time of tests per fault (30)")
     parser.add_argument("--slow", action="store_true", help="run tests that are marked slow, too")
     parser.add_argument("--at-least", type=float, default=0, metavar="PERCENT", help="fail below this share")
     parser.add_argument("-o", "--output", type=Path, help="write the outcome of every fault to this file, as JSON")
@@ -236,12 +237,13 @@ def _try_all(
                 yield mutation, "not reached"
                 continue
             slot = free.pop()
-            deadline = time.monotonic() + 30 + 4 * sum(tests[name].seconds for name in wanted)
-            running[_start(mutation, wanted, source, slot)] = _Running(mutation, slot, deadline)
+            limit = 30 + 4 * sum(tests[name].seconds for name in wanted)
+            child = _start(mutation, wanted, source, slot, limit)
+            running[child] = _Running(mutation, slot, time.monotonic() + WAITING * limit)
         for child, state in list(running.items()):
             done, status = os.waitpid(child, os.WNOHANG)
-            late = not done and time.monotonic() > state.deadline
-            if late:
+            late = os.WIFSIGNALED(status) if done else time.monotonic() > state.deadline
+            if not done and late:
                 os.killpg(child, signal.SIGKILL)
                 os.waitpid(child, 0)
             if done or late:
@@ -285,13 +287,15 @@ def _tests_for(mutation: Mutation, tests: Mapping[str, Test], seconds: float) ->
     return chosen
 
 
-def _start(mutation: Mutation, wanted: Sequence[str], source: Path, slot: Path) -> int:
-    """Starts a process that runs tests on a copy with the fault, and returns its number."""
+def _start(mutation: Mutation, wanted: Sequence[str], source: Path, slot: Path, seconds: float) -> int:
+    """Starts a process that runs tests on a copy with the fault, for some processor time; returns its number."""
     (slot / mutation.path).write_text(mutation.apply(source)[0], encoding="utf-8")
     child = os.fork()
     if child == 0:
         os.setsid()
         resource.setrlimit(resource.RLIMIT_DATA, (MOST_MEMORY, MOST_MEMORY))
+        most = int(time.process_time() + seconds) + 1
+        resource.setrlimit(resource.RLIMIT_CPU, (most, most))
         _enter(slot, slot.parent / "log")
         files = sorted({name.partition("::")[0] for name in wanted})
         os._exit(_pytest(["-x", *files], [_Choose(wanted)]))
