@@ -22,6 +22,7 @@ class SparsityPreset:
         lr: learning rate at the start; it falls as a cosine.
         epochs: length of the run.
         size: input size in pixels.
+        keep_fraction: share of the channels that are spared after the switch.
     """
 
     s: float
@@ -29,6 +30,7 @@ class SparsityPreset:
     lr: float = 0.002
     epochs: int = 200
     size: int = 416
+    keep_fraction: float = 0.3
 
 
 SPARSITY_PRESETS = {
@@ -57,5 +59,6 @@ def with_preset(settings: TrainSettings, graph: Graph) -> TrainSettings:
         adam=False if settings.adam is None else settings.adam,
         epochs=settings.epochs if settings.iterations or settings.epochs else float(preset.epochs),
         size=settings.size or str(preset.size),
+        keep_fraction=preset.keep_fraction if settings.keep_fraction is None else settings.keep_fraction,
         groups=settings.sparsity_preset if fits else settings.groups,
     )

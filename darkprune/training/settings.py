@@ -179,7 +179,9 @@ class SparsitySettings:
         metavar="X", default_text="auto",
     )  # fmt: skip
     switch: float = setting(0.5, "part of the run at which dynamic chooses", group=_SPARSE)
-    keep_fraction: float = setting(0.3, "share of the channels that are spared then", group=_SPARSE)
+    keep_fraction: float | None = setting(
+        None, "share of the channels that are spared then", group=_SPARSE, default_text="1 − --ratio"
+    )
     reselect: bool = setting(False, "choose them again after every epoch", group=_SPARSE)
     no_coupled: bool = setting(False, "leave convolutions joined by shortcuts alone", group=_SPARSE)
     sparsity_preset: Literal["yolov4", "yolov3", "mobilenet-yolov3"] | None = setting(
@@ -203,8 +205,9 @@ class SparsitySettings:
         if self.s not in (None, "auto"):
             object.__setattr__(self, "s", _read_s(str(self.s)))
         for name in ("switch", "keep_fraction", "ratio"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name):g} is outside 0 to 1")
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise UsageError(f"--{name.replace('_', '-')} {value:g} is outside 0 to 1")
 
 
 @dataclass(frozen=True, kw_only=True)

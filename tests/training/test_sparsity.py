@@ -161,6 +161,55 @@ def test_s_is_steered_to_arrive_at_the_switch(pull: float) -> None:
     assert seen[switch // 2] > 0.15  # not long before: what is to stay is not pushed harder than needed
 
 
+def test_s_falls_while_the_level_is_zero() -> None:
+    strength = SteeredS([0.01] * 400, 100, 0.9)
+    for step in range(1, 101):
+        strength.update(step, 0.9 * (1 - step / 100))
+    reached = strength.s
+    for step in range(101, 151):
+        strength.update(step, 0.0)
+    lowest = strength.s
+    assert 0 < lowest < 0.1 * reached
+    for step in range(151, 201):
+        strength.update(step, 0.001 * (step - 150))  # the loss draws it up again
+    assert strength.s > lowest
+
+
+@pytest.mark.parametrize("adam", [False, True])
+def test_gamma_can_reach_zero_at_an_s_that_adam_can_resist(adam: bool) -> None:
+    """Adam's steps are at most one rate long: an s of more than 1 would shrink every γ, whatever the loss."""
+    short = sparsity(steps=20, sparsity="dynamic", ratio=0.5, lr=0.001, adam=adam, burn_in=1)
+    strongest = max(short.s_of(layer) for layer in short.layers)
+    if not adam:
+        assert short.gamma_rate == 1
+        assert strongest > 50
+        return
+    assert strongest == pytest.approx(0.5)
+    assert short.gamma_rate > 100
+    layer = next(layer for layer in short.layers if layer.layer == 4)
+    largest, s = float(gamma_of(short, 4).abs().max()), short.s_of(layer)
+    short.after_step(1, rate=0.001)
+    assert largest - float(gamma_of(short, 4).abs().max()) == pytest.approx(0.001 * short.gamma_rate * s, rel=1e-3)
+    optimizer = Optimizer(
+        short.network, OptimizerSettings(adam=True), 8, spare_batch_norm=True, gamma_rate=short.gamma_rate
+    )
+    optimizer.set_rate(0.001)
+    rates = sorted({group["lr"] for group in optimizer.inner.param_groups})
+    assert rates == pytest.approx([0.001, 0.001 * short.gamma_rate])
+
+
+def test_dynamic_spares_what_the_ratio_leaves_of_every_group() -> None:
+    sparse = sparsity(steps=10, sparsity="dynamic", s=0.01, switch=0.5, ratio=0.75)
+    for step in range(1, 7):
+        sparse.after_step(step, 0.001)
+    spared: dict[int, list[bool]] = {}
+    for layer, weight in zip(sparse.layers, sparse.weights(), strict=True):
+        spared.setdefault(layer.group, []).extend((weight < 0.005).tolist())
+    assert len(spared) > 1
+    for mask in spared.values():
+        assert sum(mask) == int(0.25 * len(mask) + 0.5)
+
+
 def test_an_automatic_s_makes_the_asked_for_share_vanish(tmp_path: Path) -> None:
     graph = tiny_graph()
     data = write_images(tmp_path / "data", 8)

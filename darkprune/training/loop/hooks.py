@@ -15,12 +15,14 @@ class Hook:
         columns: names of its figures in the log.
         slims: whether it makes the network smaller.
         spares_batch_norm: whether γ and β take no weight decay, whatever the optimiser.
+        gamma_rate: factor on the learning rate of γ.
     """
 
     name: str
     columns: tuple[str, ...] = ()
     slims = False
     spares_batch_norm = False
+    gamma_rate = 1.0
 
     def before_step(self, step: int) -> None:
         """Is called when the gradients of a step (from 1) are complete, before the weights change."""

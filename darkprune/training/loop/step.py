@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -104,7 +105,10 @@ class Stepper:
         recipe = self.recipe
         self.network = network
         spare = any(hook.spares_batch_norm for hook in self.hooks)
-        self.optimizer = Optimizer(network, recipe.optimizer, recipe.batch, spare_batch_norm=spare)
+        gamma_rate = math.prod(hook.gamma_rate for hook in self.hooks)
+        self.optimizer = Optimizer(
+            network, recipe.optimizer, recipe.batch, spare_batch_norm=spare, gamma_rate=gamma_rate
+        )
         self.freezing = Freezing(network.graph, recipe.freeze, recipe.schedule.burn_in, recipe.frozen_bn)
 
     def train_from(self, step: int) -> None:

@@ -94,7 +94,15 @@ class Optimizer:
         parameters: what it trains, by name.
     """
 
-    def __init__(self, network: Network, settings: OptimizerSettings, batch: int, *, spare_batch_norm: bool) -> None:
+    def __init__(
+        self,
+        network: Network,
+        settings: OptimizerSettings,
+        batch: int,
+        *,
+        spare_batch_norm: bool,
+        gamma_rate: float = 1.0,
+    ) -> None:
         """Sorts the parameters into groups of one rate and one decay.
 
         Args:
@@ -102,13 +110,14 @@ class Optimizer:
             settings: how.
             batch: images per step.
             spare_batch_norm: no decay for γ and β whatever the optimiser (sparse training).
+            gamma_rate: factor on the rate of γ.
         """
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         self._clips: list[tuple[Tensor, float]] = []
         self.parameters = {parameter.name: parameter.tensor for parameter in trained_parameters(network)}
         for parameter in trained_parameters(network):
             options = network.graph.options(parameter.layer)
-            factor = options.float("learning_rate", 1.0)
+            factor = options.float("learning_rate", 1.0) * (gamma_rate if parameter.blob == "scales" else 1.0)
             groups.setdefault((factor, _decay(parameter, settings, spare_batch_norm)), []).append(parameter.tensor)
             clip = options.float("clip")
             if clip and parameter.blob == "weights" and parameter.layer.name in _DECAYING:

@@ -15,6 +15,7 @@ step is s·64/B.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -34,6 +35,7 @@ from darkprune.training.sparsity.gammas import GammaRecord
 from darkprune.training.sparsity.layers import SparseLayer, sparse_layers
 from darkprune.training.sparsity.strength import NEGLIGIBLE, SteeredS
 
+STRONGEST = 0.5  #: s at the start with Adam, whose steps are at most one rate long: a larger one shrinks all γ alike
 KEPT_SHARE = 0.01  #: part of s that the channels that matter still get (`dynamic`)
 
 
@@ -72,7 +74,10 @@ class Sparsity(Hook):
         self.layers: tuple[SparseLayer, ...] = ()
         self._take(network)
         rates = [recipe.schedule.at(step, recipe.seed) for step in range(1, recipe.steps + 1)]
-        self._steered = [SteeredS(rates, self.switch_step, level) for level in self._levels()]
+        self._steered = self._start(rates)
+        if not isinstance(settings.s, float) and recipe.optimizer.adam:
+            self.gamma_rate = max(1.0, max(steered.s for steered in self._steered) / STRONGEST)
+            self._steered = self._start([rate * self.gamma_rate for rate in rates])
 
     def use(self, network: Network, cut: Cut | None = None) -> None:
         """Continues with a slim network: spared channels that are still there stay spared."""
@@ -88,6 +93,9 @@ class Sparsity(Hook):
         device = tensor_of(network, self.layers[0].layer, "scales").device
         self._free = [layer.free.to(device) for layer in self.layers]
         self._figures: dict[str, float] = {}
+
+    def _start(self, rates: Sequence[float]) -> list[SteeredS]:
+        return [SteeredS(rates, self.switch_step, level) for level in self._levels()]
 
     def s_of(self, layer: SparseLayer) -> float:
         """Returns the weight of a layer's |γ| at the next step."""
@@ -109,7 +117,7 @@ class Sparsity(Hook):
         for layer, weight in zip(self.layers, self.weights(), strict=True):
             gamma = tensor_of(self.network, layer.layer, "scales")
             if gamma.requires_grad:
-                gamma.copy_(gamma.sign() * (gamma.abs() - rate * weight).clamp_(min=0))
+                gamma.copy_(gamma.sign() * (gamma.abs() - rate * self.gamma_rate * weight).clamp_(min=0))
         self._figures = {}
         for steered, level in zip(self._steered, self._levels(), strict=True):
             steered.update(step, level)
@@ -180,12 +188,22 @@ class Sparsity(Hook):
         return found
 
     def _select(self) -> None:
-        """Chooses the channels with the largest |γ| over all layers; of equal ones the first."""
+        """Chooses the channels with the largest |γ|; of equal ones the first.
+
+        A given share is chosen over all layers, as published; without one every group keeps what its ratio leaves.
+        """
         sizes = torch.cat([size for _, size in self._sizes()])
-        count = math.floor(self.settings.keep_fraction * len(sizes) + 0.5)
-        order = sizes.argsort(descending=True, stable=True)[:count]
         chosen = torch.zeros_like(sizes, dtype=torch.bool)
-        chosen[order] = True
+        if self.settings.keep_fraction is None:
+            groups = torch.cat([torch.full((len(size),), layer.group) for layer, size in self._sizes()])
+            pools = [torch.nonzero(groups == number).flatten() for number in range(len(self._groups))]
+            share = 1 - self.settings.ratio
+        else:
+            pools, share = [torch.arange(len(sizes))], self.settings.keep_fraction
+        for pool in pools:
+            pool = pool.to(sizes.device)
+            order = sizes[pool].argsort(descending=True, stable=True)
+            chosen[pool[order[: math.floor(share * len(pool) + 0.5)]]] = True
         self._spared = []
         start = 0
         for free in self._free:

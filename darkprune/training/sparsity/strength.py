@@ -14,6 +14,7 @@ from itertools import accumulate
 NEGLIGIBLE = 0.01  #: |γ| below this counts as zero
 UPDATES = 40  #: how often s is chosen anew until the switch
 LARGEST_CHANGE = 2.0  #: factor between one choice and the next
+RELEASE = 0.8  #: factor while the level is zero, until the loss draws it up again
 SHORTEST_HORIZON = 0.05  #: share of the steps until the switch, in which a level that is late has to arrive
 
 
@@ -21,7 +22,8 @@ class SteeredS:
     """Chooses s from how fast the level falls.
 
     With r the rates summed over some steps, the level changes by (pull − s)·r, where the pull of the loss is what is
-    measured. The next s is (level / r until the switch) + pull. After the switch s keeps the level at zero.
+    measured. The next s is (level / r until the switch) + pull. A level of zero shows only that the loss pulls less
+    than s: s is lowered then, so that no more γ vanish than have to.
 
     Attributes:
         s: weight of Σ|γ| at the moment.
@@ -39,7 +41,7 @@ class SteeredS:
         self._switch = max(1, min(switch, len(rates)))
         self._every = max(1, self._switch // UPDATES)
         self._step, self._level = 0, level
-        self.s = self._excess(level) / self._left(0)
+        self.s = level / self._left(0)
 
     def update(self, step: int, level: float) -> None:
         """Takes note of a step.
@@ -53,7 +55,7 @@ class SteeredS:
         passed = self._reached[step] - self._reached[self._step]
         if passed > 0:
             pull = self.s + (level - self._level) / passed
-            wanted = self._excess(level) / self._left(step) + max(0.0, pull)
+            wanted = level / self._left(step) + max(0.0, pull) if level > 0 else RELEASE * self.s
             self.s = min(self.s * LARGEST_CHANGE, max(self.s / LARGEST_CHANGE, wanted))
         self._step, self._level = step, level
 
@@ -64,9 +66,6 @@ class SteeredS:
     def load_state_dict(self, state: dict[str, float]) -> None:
         """Restores it."""
         self.s, self._step, self._level = state["s"], int(state["step"]), state["level"]
-
-    def _excess(self, level: float) -> float:
-        return max(0.0, level - NEGLIGIBLE / 2)
 
     def _left(self, step: int) -> float:
         """Returns the rates summed from a step to the switch; over a short horizon where that is near or past."""
