@@ -175,7 +175,7 @@ def test_the_wheel_alone_prunes_and_verifies(distributions: tuple[Path, Path], t
     assert installed.returncode == 0, installed.stderr[-2000:]
     for command in (
         ["demo", "-o", "demo"],
-        ["prune", "builtin:scenes", "builtin:scenes", "--ratio", "0.3", "-o", "slim"],
+        ["prune", "builtin:scenes", "builtin:scenes", "--ratio", "0.1", "-o", "slim"],
         ["verify", "builtin:scenes", "builtin:scenes", "slim/scenes.cfg", "slim/scenes.weights"],
     ):
         done = subprocess.run(

@@ -18,6 +18,7 @@ from darkprune.pages.contents import Contents, CutFolder, PairFiles, find_origin
 from darkprune.progress import Progress, reporting
 from darkprune.runners.base import RUNNERS, load_with_any
 from darkprune.runners.verify import TOLERANCE, Difference, NumericCheck, check_numbers
+from darkprune.runs import provenance
 from darkprune.runs.digests import digest_of_file
 from darkprune.runs.json_file import JsonValue, find_json
 from darkprune.settings import PathLike, setting
@@ -249,9 +250,7 @@ def _replayed(weights: NetworkWeights, slim: Pair, settings: VerifySettings) -> 
         return None, False
     plan, cfg = read_plan(path), digest_of_file(Path(weights.graph.cfg.source))
     found = digest_of_file(weights.path)
-    with slim.open() as file:
-        trained = file.header.seen != weights.header.seen
-    other = trained and found != plan.weights_sha256
+    other = _is_trained(slim, weights) and found != plan.weights_sha256
     return replay(weights, plan, (cfg, None if other else found)), other
 
 
@@ -260,8 +259,15 @@ def _how_changed(slim: Pair, original: NetworkWeights, record: JsonValue | None)
     if record is not None and record["outputs"]["weights"]["name"].text == slim.weights_file.name:
         how = record["recovery"]["how"].text
         return "" if how in ("", "none") else f"refitted ({how})"
+    return "trained" if _is_trained(slim, original) else ""
+
+
+def _is_trained(slim: Pair, original: NetworkWeights) -> bool:
+    """Returns whether slim weights were trained: they lie in the folder of a training, or have seen other images."""
+    if slim.cfg.with_name(provenance.NAME).is_file():
+        return True
     with slim.open() as weights:
-        return "trained" if weights.header.seen != original.header.seen else ""
+        return weights.header.seen != original.header.seen
 
 
 def _check(
