@@ -10,8 +10,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from darkprune.api.conversion.origin import plan_hash
 from darkprune.api.evaluate import skipped
-from darkprune.api.origin import plan_hash
 from darkprune.api.pair import Network, on_disk
 from darkprune.darknet.output import result_folder
 from darkprune.data.class_names import class_names

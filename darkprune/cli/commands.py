@@ -43,7 +43,7 @@ JOBS: Mapping[str, Mapping[str, Command]] = {
             ("yolov4.cfg yolov4.weights", "yolov4.cfg --html yolov4.html"),
         ),
         "groups": Command(
-            "compression.groups", "layer groups, coupled layers, channels that stay and why", ("yolov4.cfg",)
+            "inspection.groups", "layer groups, coupled layers, channels that stay and why", ("yolov4.cfg",)
         ),
         "cliff": Command(
             "compression.cliff",

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from darkprune.api.origin import files_of, names_of, original_of, plan_hash
+from darkprune.api.conversion.origin import files_of, names_of, original_of, plan_hash
 from darkprune.api.pair import Network, on_disk
 from darkprune.darknet.output import checked_file
 from darkprune.data.labelled import open_labelled

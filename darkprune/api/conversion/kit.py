@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from darkprune.api.conversion.export import ExportResult, PrecisionSettings
-from darkprune.api.origin import files_of, names_of, original_of, plan_hash
+from darkprune.api.conversion.origin import files_of, names_of, original_of, plan_hash
 from darkprune.api.pair import Network, on_disk
 from darkprune.darknet.output import check_folder
 from darkprune.errors import ExportError, UsageError
