@@ -76,6 +76,8 @@ def test_members_without_a_pool_are_not_ranked() -> None:
     marks = mark(members([0, 0, 1], [0, 1, 0], [0, 0, -1], [1, 2, 0]), [0.5])
     assert marks.marked.tolist() == [True, False, False]
     assert np.isnan(marks.rank[2])
+    together = mark(members([0, 0, 1], [0, 1, 0], [0, 0, -1], [1, 2, 0]), [0.5], one_pool=True)
+    assert together.marked.tolist() == [True, False, False]
 
 
 def test_sign_of_gamma_does_not_matter() -> None:

@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import pytest
 from reference import forward, load
+from reference.arithmetic import ACTIVATIONS
 
 from darkprune.graph.channels import map_channels
 from darkprune.layers.activations import CARRIER_SHIFT, FUNCTIONS, HINGES, activate, mean_under_normal, preimage
@@ -17,6 +18,12 @@ from .expectation import mean_activation
 from .networks import cfg, tensors_of
 
 CONV = "convolutional size=1 batch_normalize=1 activation={} filters={}"
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_are_those_of_the_referee(name: str) -> None:
+    x = np.concatenate([np.linspace(-9, 9, 721), [-30.0, -4.0, -2.0, 0.0, 1.0, 4.0, 6.0, 30.0]])
+    assert activate(name, x) == pytest.approx(ACTIVATIONS[name](x), abs=1e-7)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
