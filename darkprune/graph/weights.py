@@ -85,6 +85,29 @@ class TensorSource(Protocol):
         return lambda name: self.read(owner, name)
 
 
+class DerivedSource(TensorSource):
+    """Tensors that are made of those of another source, which must stay open: its header and file are theirs too."""
+
+    def __init__(self, source: TensorSource, graph: Graph) -> None:
+        """Takes the source, and the network that the tensors belong to."""
+        self._source, self._graph = source, graph
+
+    @property
+    def graph(self) -> Graph:
+        """The network."""
+        return self._graph
+
+    @property
+    def header(self) -> Header:
+        """The header of the weights file."""
+        return self._source.header
+
+    @property
+    def path(self) -> Path:
+        """The weights file that the tensors come from."""
+        return self._source.path
+
+
 class NetworkWeights(TensorSource):
     """The weights file of a graph, open for reading.
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -16,10 +15,9 @@ from numpy.typing import NDArray
 
 from darkprune.darknet.cfg import Cfg, parse_cfg
 from darkprune.darknet.options import atoi
-from darkprune.darknet.weights import Header
 from darkprune.graph.graph import Graph, Layer, build_graph
 from darkprune.graph.groups import PruneGroup
-from darkprune.graph.weights import NetworkWriter, TensorSource
+from darkprune.graph.weights import DerivedSource, NetworkWriter, TensorSource
 from darkprune.layers.base import absolute
 from darkprune.surgery.units import Unit, check_units, silencers
 
@@ -80,7 +78,7 @@ def _renumber(line: str, own: int, new: Mapping[int, int], is_list: bool) -> str
     return f"{head}{equals}{','.join(items)}"
 
 
-class WithoutUnits(TensorSource):
+class WithoutUnits(DerivedSource):
     """The tensors of a network without some units; nothing is copied.
 
     Attributes:
@@ -95,35 +93,19 @@ class WithoutUnits(TensorSource):
             units: what is left out.
             graph: of the reduced network, if it is known.
         """
-        self._original = original
-        self._graph = graph or build_graph(without_units(original.graph, units))
+        super().__init__(original, graph or build_graph(without_units(original.graph, units)))
         self.kept = kept_layers(original.graph, units)
-
-    @property
-    def graph(self) -> Graph:
-        """The reduced network."""
-        return self._graph
-
-    @property
-    def header(self) -> Header:
-        """The original's header."""
-        return self._original.header
-
-    @property
-    def path(self) -> Path:
-        """The original's file."""
-        return self._original.path
 
     def read(self, layer: Layer, name: str) -> NDArray[np.float32]:
         """Reads a tensor; see `TensorSource`."""
-        return self._original.read(self._in_original(layer), name)
+        return self._source.read(self._in_original(layer), name)
 
     def chunks(self, layer: Layer, name: str, limit: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Reads a tensor in parts; see `TensorSource`."""
-        return self._original.chunks(self._in_original(layer), name, limit)
+        return self._source.chunks(self._in_original(layer), name, limit)
 
     def _in_original(self, layer: Layer) -> Layer:
-        return self._original.graph[self.kept[layer.index]]
+        return self._source.graph[self.kept[layer.index]]
 
 
 def reduced(original: TensorSource, units: Sequence[Unit], graph: Graph | None = None) -> TensorSource:

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from darkprune.darknet.weights import Header
 from darkprune.errors import PlanError
 from darkprune.graph.channels import BoolArray
 from darkprune.graph.graph import Graph, Layer
-from darkprune.graph.weights import TensorSource
+from darkprune.graph.weights import DerivedSource, TensorSource
 from darkprune.json_types import JsonMapping, JsonObject
 from darkprune.layers.base import Floats, Indices
 from darkprune.layers.convolution import Convolutional
@@ -68,7 +66,7 @@ class Tap:
 Similar = Mapping[int, Tap]
 
 
-class WithReplacements(TensorSource):
+class WithReplacements(DerivedSource):
     """The tensors of a network whose consumers of replaced channels have their new weights; nothing is copied."""
 
     def __init__(self, source: TensorSource, similar: Similar) -> None:
@@ -82,27 +80,13 @@ class WithReplacements(TensorSource):
             PlanError: replacements that this network cannot have.
         """
         _check(source.graph, similar)
-        self._source, self._similar = source, similar
+        super().__init__(source, source.graph)
+        self._similar = similar
         self._readers = {
             layer.index
             for layer in source.graph
             if layer.is_dense and layer.name == "convolutional" and layer.sources[0] in similar
         }
-
-    @property
-    def graph(self) -> Graph:
-        """The network."""
-        return self._source.graph
-
-    @property
-    def header(self) -> Header:
-        """The file's header."""
-        return self._source.header
-
-    @property
-    def path(self) -> Path:
-        """The file's path."""
-        return self._source.path
 
     def read(self, layer: Layer, name: str) -> NDArray[np.float32]:
         """Reads a tensor; see `TensorSource`."""

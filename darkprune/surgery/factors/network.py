@@ -9,17 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from darkprune.darknet.cfg import Cfg, Section, parse_cfg
-from darkprune.darknet.weights import Header
 from darkprune.errors import PlanError
 from darkprune.graph.graph import Graph, Layer, build_graph
-from darkprune.graph.weights import NetworkWriter, TensorSource
+from darkprune.graph.weights import DerivedSource, NetworkWriter, TensorSource
 from darkprune.layers import INPUT
 from darkprune.layers.convolution import Convolutional
 from darkprune.surgery.factors.projection import MOST_CHANNELS, Factors
@@ -138,7 +136,7 @@ def _check(graph: Graph, factors: Mapping[int, Factors]) -> None:
                 raise PlanError(f"plan: layer {index}: a projection of {part.width} channels instead of {width}")
 
 
-class WithFactors(TensorSource):
+class WithFactors(DerivedSource):
     """The tensors of a network some of whose convolutions are written as products of full rank.
 
     Attributes:
@@ -156,24 +154,9 @@ class WithFactors(TensorSource):
         Raises:
             PlanError: see `factorised_cfg`.
         """
-        self._source, self._factors = source, factors
-        self._graph = graph or build_graph(factorised_cfg(source.graph, factors))
+        super().__init__(source, graph or build_graph(factorised_cfg(source.graph, factors)))
+        self._factors = factors
         self.parts = parts_of(source.graph, factors)
-
-    @property
-    def graph(self) -> Graph:
-        """The factorised network, at full width."""
-        return self._graph
-
-    @property
-    def header(self) -> Header:
-        """The original's header."""
-        return self._source.header
-
-    @property
-    def path(self) -> Path:
-        """The original's file."""
-        return self._source.path
 
     def read(self, layer: Layer, name: str) -> NDArray[np.float32]:
         """Reads a tensor; see `TensorSource`."""
