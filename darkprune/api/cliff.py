@@ -268,7 +268,7 @@ class _Work:
         controls = [bench.control(network, pair.weights_file) for network in control_networks(pair.graph, macs)]
         return summarise([*controls, *points], str(self.origin.settings["metric"]))
 
-    def _recover(self, solved: SolvedLayers) -> Recover | None:
+    def _recover(self, solved: SolvedLayers | None) -> Recover | None:
         """Returns what recovers a pruned network; None where nothing does."""
         samples, how = self.samples, self.settings.recover
         if samples is None or how == "none":

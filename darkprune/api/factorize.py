@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from darkprune.api.pair import Pair
-from darkprune.darknet.output import check_folder, result_folder
+from darkprune.api.pair import Pair, for_surgery
+from darkprune.darknet.output import check_folder
 from darkprune.errors import UsageError
 from darkprune.graph.graph import Layer
 from darkprune.graph.weights import NetworkWeights
 from darkprune.lowrank.factorise import Wish, factorise
 from darkprune.lowrank.moments import Moments, moments_of_weights
-from darkprune.processes import in_background
 from darkprune.progress import Progress, reporting
 from darkprune.refit.solved_layers import SolvedLayers, solved_layers
-from darkprune.runs.digests import digest_of_file
 from darkprune.search.settings import BudgetSettings
 from darkprune.selection.budget import Budget
 from darkprune.settings import PathLike, setting
-from darkprune.surgery.result import write_result
 from darkprune.surgery.surgery import Surgery
 from darkprune.targets import target, targets
 
@@ -111,23 +107,17 @@ def factorize(
         DataError: images that cannot be used.
         OutputError: the output exists, holds an input, or cannot be written.
     """
-    inputs = [pair.cfg, pair.weights_file]
     if output is not None:
-        check_folder(Path(output), inputs, settings.overwrite)
-    with reporting(progress) as report, ExitStack() as stack:
-        solved = stack.enter_context(solved_layers(Path(output))) if output is not None else None
-        weights = pair.open()
-        try:
-            hashes = in_background(lambda: (digest_of_file(pair.cfg), digest_of_file(pair.weights_file)))
-            surgery = _Work(weights, settings, report, solved).surgery()
-            if output is None:
-                return surgery.with_hashes(*hashes())
-            with result_folder(Path(output), inputs, settings.overwrite) as folder:
-                surgery, result = write_result(surgery, folder, hashes=hashes, progress=report)
-            return replace(surgery, result=result.moved(Path(output)))
-        except BaseException:
-            weights.close()
-            raise
+        check_folder(Path(output), [pair.cfg, pair.weights_file], settings.overwrite)
+    with (
+        reporting(progress) as report,
+        solved_layers(None if output is None else Path(output)) as solved,
+        for_surgery(pair) as (weights, hashes),
+    ):
+        surgery = _Work(weights, settings, report, solved).surgery()
+        if output is None:
+            return surgery.with_hashes(*hashes())
+        return surgery.saved(Path(output), overwrite=settings.overwrite, hashes=hashes, progress=report)
 
 
 class _Work:
@@ -154,15 +144,9 @@ class _Work:
         surgery = replace(surgery, warnings=(*warnings, *about_labels))
         if samples is None and labelled is None:
             return surgery
-        from darkprune.search.figures import compare
+        from darkprune.search.figures import repair_and_compare
 
-        recovery = None
-        if samples is not None:
-            from darkprune.refit.recover import recover
-
-            surgery, recovery = recover(surgery, samples, settings.recover, self._progress, self._solved)
-        held_out = samples.held_out.paths if samples is not None else ()
-        return compare(surgery, recovery, labelled, held_out, self._progress)
+        return repair_and_compare(surgery, samples, settings.recover, labelled, self._progress, self._solved)
 
     def _read_samples(self) -> Samples | None:
         if self._settings.images is None:

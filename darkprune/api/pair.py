@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from darkprune.errors import WeightsError
 from darkprune.graph.graph import Graph, read_graph
 from darkprune.graph.weights import NetworkWeights, odd_weights
+from darkprune.processes import in_background
+from darkprune.runs.digests import digest_of_file
 from darkprune.settings import PathLike
 from darkprune.surgery.surgery import Surgery
 from darkprune.zoo import resolve
@@ -95,6 +97,21 @@ def load(cfg: PathLike, weights: PathLike | None = None) -> Pair:
         weights: path of its .weights file, or `builtin:NAME`; it may be left out where only shapes matter.
     """
     return Pair(cfg, weights)
+
+
+@contextmanager
+def for_surgery(pair: Pair) -> Iterator[tuple[NetworkWeights, Callable[[], tuple[str, str]]]]:
+    """Opens a pair for a surgery, which takes the file over: it is closed here only where the block fails.
+
+    Yields:
+        The weights; and what gives the SHA-256 of cfg and weights, which are computed meanwhile.
+    """
+    weights = pair.open()
+    try:
+        yield weights, in_background(lambda: (digest_of_file(pair.cfg), digest_of_file(pair.weights_file)))
+    except BaseException:
+        weights.close()
+        raise
 
 
 #: what functions take that look at a network: one on disk, or one that is cut but not saved yet

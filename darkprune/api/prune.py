@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from darkprune.api.pair import Pair
-from darkprune.darknet.output import atomic_file, check_folder, result_folder
+from darkprune.api.pair import Pair, for_surgery
+from darkprune.darknet.output import atomic_file, check_folder
 from darkprune.graph.classes import names_to_copy
 from darkprune.graph.weights import NetworkWeights, TensorSource
 from darkprune.processes import in_background
 from darkprune.progress import Progress, reporting
 from darkprune.refit.solved_layers import SolvedLayers, solved_layers
-from darkprune.runs.digests import digest_of_file
 from darkprune.search.choice import choose
 from darkprune.search.expectation import expect, with_criterion
 from darkprune.search.goal import Goal
@@ -27,7 +25,7 @@ from darkprune.selection.settings import Selection
 from darkprune.settings import PathLike
 from darkprune.surgery.plan_file import read_plan
 from darkprune.surgery.replay import replay
-from darkprune.surgery.result import FileRecord, PruneResult, write_result
+from darkprune.surgery.result import FileRecord, PruneResult
 from darkprune.surgery.surgery import Surgery
 from darkprune.surgery.units import Unit, UnitScorer, score_units
 
@@ -65,12 +63,9 @@ def prune(
     inputs = [pair.cfg, pair.weights_file, *([Path(settings.plan)] if settings.plan else [])]
     if output is not None and not settings.plan_only:
         check_folder(Path(output), inputs, settings.overwrite)
-    with reporting(progress) as report, ExitStack() as stack:
-        solved = stack.enter_context(solved_layers(Path(output))) if output is not None else None
+    with reporting(progress) as report, solved_layers(None if output is None else Path(output)) as solved:
         work = _Work(pair, settings, report, solved)
-        weights = pair.open()
-        try:
-            hashes = in_background(lambda: (digest_of_file(pair.cfg), digest_of_file(pair.weights_file)))
+        with for_surgery(pair) as (weights, hashes):
             odd = in_background(pair.warnings)
             surgery = work.surgery(weights, hashes)
             surgery = replace(surgery, warnings=(*odd(), *surgery.warnings))
@@ -78,14 +73,14 @@ def prune(
                 return surgery.with_hashes(*hashes())
             if settings.plan_only:
                 return _write_plan(surgery.with_hashes(*hashes()), Path(output), inputs, settings.overwrite)
-            with result_folder(Path(output), inputs, settings.overwrite) as folder:
-                surgery, result = write_result(
-                    surgery, folder, hashes=hashes, class_names=work.class_names(), progress=report
-                )
-            return replace(surgery, result=result.moved(Path(output)))
-        except BaseException:
-            weights.close()
-            raise
+            return surgery.saved(
+                Path(output),
+                overwrite=settings.overwrite,
+                inputs=inputs,
+                hashes=hashes,
+                class_names=work.class_names(),
+                progress=report,
+            )
 
 
 def refuse_early(weights: NetworkWeights, settings: PruneSettings) -> None:
@@ -151,15 +146,9 @@ class _Work:
         surgery = replace(surgery, warnings=warnings, findings={**surgery.findings, **self._findings})
         if settings.plan_only or (samples is None and settings.data is None):
             return surgery
-        from darkprune.search.figures import compare
+        from darkprune.search.figures import repair_and_compare
 
-        recovery = None
-        if samples is not None:
-            from darkprune.refit.recover import recover
-
-            surgery, recovery = recover(surgery, samples, settings.recover, self._progress, self._solved)
-        held_out = samples.held_out.paths if samples is not None else ()
-        return compare(surgery, recovery, labelled, held_out, self._progress)
+        return repair_and_compare(surgery, samples, settings.recover, labelled, self._progress, self._solved)
 
     def class_names(self) -> bytes | None:
         """Returns a file with the names of the classes: the one given, that beside the cfg, or the names of the data.

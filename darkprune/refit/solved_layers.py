@@ -115,17 +115,20 @@ class SolvedLayers:
 
 
 @contextmanager
-def solved_layers(output: Path) -> Iterator[SolvedLayers]:
+def solved_layers(output: Path | None) -> Iterator[SolvedLayers | None]:
     """Gives the place for the layers of one refit, or of several one after the other.
 
     It is removed when the block ends well, and stays where that fails or is interrupted with layers in it.
 
     Args:
-        output: what is written at the end of the block.
+        output: what is written at the end of the block; where that is nothing, nothing is kept either.
 
     Raises:
         KeyboardInterrupt: the block was interrupted; the message says what is left.
     """
+    if output is None:
+        yield None
+        return
     solved = SolvedLayers(output)
     try:
         yield solved

@@ -18,7 +18,9 @@ from darkprune.runners.measure import Measure, agreement_with, map_of
 from darkprune.surgery.surgery import Surgery
 
 if TYPE_CHECKING:  # without images no torch is needed
+    from darkprune.data.samples import Samples
     from darkprune.refit.recover import Recovery
+    from darkprune.refit.solved_layers import SolvedLayers
 
 MOST_IMAGES = 32  #: held-out images that agreement is measured on: each of four networks runs on them
 
@@ -59,6 +61,34 @@ class ComparedNetwork:
     def to_json(self) -> dict[str, object]:
         """Returns the fields."""
         return dict(vars(self))
+
+
+def repair_and_compare(
+    surgery: Surgery,
+    samples: Samples | None,
+    how: str,
+    dataset: Dataset | None,
+    progress: Progress = silent,
+    solved: SolvedLayers | None = None,
+) -> Surgery:
+    """Repairs a result on unlabelled images, where there are some, and compares it; see `compare`.
+
+    Args:
+        surgery: what was cut.
+        samples: unlabelled images.
+        how: see `darkprune.refit.recover.recover_file`.
+        dataset: labelled images.
+        progress: gets the steps of each part.
+        solved: keeps the layers of a refit.
+    """
+    recovery: Recovery | None = None
+    held_out: Sequence[Path] = ()
+    if samples is not None:
+        from darkprune.refit.recover import recover
+
+        surgery, recovery = recover(surgery, samples, how, progress, solved)
+        held_out = samples.held_out.paths
+    return compare(surgery, recovery, dataset, held_out, progress)
 
 
 def compare(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -142,12 +142,40 @@ class Surgery:
         Raises:
             OutputError: the folder exists, or cannot be written.
         """
+        names = names_to_copy(self.original.graph)
+        with reporting(progress) as report:
+            saved = self.saved(Path(folder), overwrite=overwrite, class_names=names, progress=report)
+        assert saved.result is not None
+        return saved.result
+
+    def saved(
+        self,
+        folder: Path,
+        *,
+        overwrite: bool,
+        inputs: Sequence[Path] = (),
+        hashes: Callable[[], tuple[str, str]] | None = None,
+        class_names: bytes | None = None,
+        progress: Progress = silent,
+    ) -> Surgery:
+        """Writes the result into a folder, and returns the surgery with it.
+
+        Args:
+            folder: made whole or not at all.
+            overwrite: replace an earlier result.
+            inputs: files that the folder must not hold, besides the original's.
+            hashes, class_names: see `darkprune.surgery.result.write_result`.
+            progress: gets an event per layer.
+
+        Raises:
+            OutputError: the folder exists, holds an input, or cannot be written.
+        """
         from darkprune.surgery.result import write_result
 
-        inputs = [Path(self.original.graph.cfg.source), self.original.path]
-        names = names_to_copy(self.original.graph)
-        with reporting(progress) as report, result_folder(Path(folder), inputs, overwrite) as filled:
-            return write_result(self, filled, class_names=names, progress=report)[1].moved(Path(folder))
+        read = [Path(self.original.graph.cfg.source), self.original.path, *inputs]
+        with result_folder(folder, read, overwrite) as filled:
+            surgery, result = write_result(self, filled, hashes=hashes, class_names=class_names, progress=progress)
+        return replace(surgery, result=result.moved(folder))
 
     def close(self) -> None:
         """Closes the original's weights file, and removes recovered weights that were not saved."""
