@@ -298,7 +298,7 @@ class Compression:
             settings = replace(settings, criterion="surgeon")
         read = [images] if images is not None and settings.images is not None else []
         pruned = self._made(before, "pruned", "prune", way=way)
-        self._add(stages.pruning(before, pruned, read, settings), cost_of_pruning(settings, 1))
+        self._add(stages.cutting(before, pruned, read, settings), cost_of_pruning(settings, 1))
         if not self._on("recover", images is not None and self.available.detector):
             return pruned
         if images is None:
@@ -307,7 +307,7 @@ class Compression:
         paths = {"plan": str(plan.path), "images": str(images.path)}
         settings = self.settings.of_stage("recover", PruneSettings, {"recover": "lsq"}, **paths)
         recovered = self._made(before, "recovered", "recover", way=way)
-        self._add(stages.pruning(before, recovered, [plan, images], settings), cost_of_pruning(settings, 1))
+        self._add(stages.cutting(before, recovered, [plan, images], settings), cost_of_pruning(settings, 1))
         return recovered
 
     def _resize(self) -> None:
@@ -327,7 +327,7 @@ class Compression:
             settings = replace(self.prune_settings, target_macs=share, recover=self._recovery())
             made = self._made(network, f"pruned at {network.size}", f"prune: {network.size}")
             cost = cost_of_pruning(settings, self._share(network))
-            self._add(stages.pruning(network, made, [images], settings), cost)
+            self._add(stages.cutting(network, made, [images], settings), cost)
 
     def _recovery(self) -> Recovery:
         """Returns how networks are repaired that are pruned or factorised in one stage."""
@@ -365,7 +365,7 @@ class Compression:
             self.factorised.append(made)
             self.candidates.remove(made)
             self.candidates.insert(0, made)  # where it is no better than a pruned network, that has fewer layers
-            self._add(stages.factorisation(network, made, [images], settings), cost_of_refit(self._share(network)))
+            self._add(stages.cutting(network, made, [images], settings), cost_of_refit(self._share(network)))
 
     def _distill(self, student: RunNetwork | None = None, way: str = "") -> None:
         """Adds learning from the original, by a given network or the best so far."""

@@ -81,45 +81,26 @@ def distillation(
     )
 
 
-def pruning(before: RunNetwork, made: RunNetwork, read: Sequence[Source], settings: PruneSettings) -> Stage:
-    """Returns pruning, or the replay of a plan.
+def cutting(
+    before: RunNetwork, made: RunNetwork, read: Sequence[Source], settings: PruneSettings | FactorizeSettings
+) -> Stage:
+    """Returns pruning, the replay of a plan, or factorisation.
 
     Args:
-        before: the network that is pruned.
+        before: the network that is made smaller.
         made: what becomes of it.
         read: images, the plan.
-        settings: of the function.
+        settings: of the function, which they decide.
     """
     output = made.cfg.parent
+    name = "prune" if isinstance(settings, PruneSettings) else "factorize"
     return Stage(
         name=made.made_by,
-        step="prune",
+        step=name,
         settings=decisive(settings),
         sources=(*before.sources(), *read),
-        command=command("prune", before.files, settings, output),
+        command=command(name, before.files, settings, output),
         work=partial(work.cut, before, output, settings),
-        output=output,
-        files=(*made.files, output / "plan.json", output / "report.json"),
-    )
-
-
-def factorisation(before: RunNetwork, made: RunNetwork, read: Sequence[Source], settings: FactorizeSettings) -> Stage:
-    """Returns factorisation.
-
-    Args:
-        before: the network that is factorised.
-        made: what becomes of it.
-        read: images.
-        settings: of the function.
-    """
-    output = made.cfg.parent
-    return Stage(
-        name=made.made_by,
-        step="factorize",
-        settings=decisive(settings),
-        sources=(*before.sources(), *read),
-        command=command("factorize", before.files, settings, output),
-        work=partial(work.factorise, before, output, settings),
         output=output,
         files=(*made.files, output / "plan.json", output / "report.json"),
     )

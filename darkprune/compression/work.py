@@ -72,20 +72,17 @@ def distil(
 
 
 def cut(
-    network: RunNetwork, output: Path, settings: PruneSettings, resume: bool, progress: Progress
+    network: RunNetwork,
+    output: Path,
+    settings: PruneSettings | FactorizeSettings,
+    resume: bool,
+    progress: Progress,
 ) -> Mapping[str, object]:
-    """Prunes a network, see `darkprune.api.prune`."""
-    surgery = prune(network.pair(), replace(settings, overwrite=True), output=output, progress=progress)
-    surgery.close()
-    assert surgery.result is not None
-    return _figures(surgery.result, progress)
-
-
-def factorise(
-    network: RunNetwork, output: Path, settings: FactorizeSettings, resume: bool, progress: Progress
-) -> Mapping[str, object]:
-    """Writes convolutions of a network as products, see `darkprune.api.factorize`."""
-    surgery = factorize(network.pair(), replace(settings, overwrite=True), output=output, progress=progress)
+    """Prunes a network or writes its convolutions as products, see `darkprune.api.prune` and `.factorize`."""
+    if isinstance(settings, PruneSettings):
+        surgery = prune(network.pair(), replace(settings, overwrite=True), output=output, progress=progress)
+    else:
+        surgery = factorize(network.pair(), replace(settings, overwrite=True), output=output, progress=progress)
     surgery.close()
     assert surgery.result is not None
     return _figures(surgery.result, progress)
