@@ -6,8 +6,8 @@ from argparse import ArgumentParser, Namespace
 
 from darkprune.api.pair import load
 from darkprune.api.prune import PruneSettings, prune
-from darkprune.cli.compression.prune_output import print_result
-from darkprune.cli.console import add_json, add_pair, lines_and_bars, print_json
+from darkprune.cli.compression.prune_output import print_surgery
+from darkprune.cli.console import add_json, add_pair, lines_and_bars
 from darkprune.cli.flags import add_flags, read_flags
 
 
@@ -30,11 +30,5 @@ def run(args: Namespace) -> int:
     settings = read_flags(PruneSettings, args)
     with lines_and_bars() as progress:
         surgery = prune(load(args.cfg, args.weights), settings, output=args.output, progress=progress)
-    surgery.close()
-    result = surgery.result
-    assert result is not None
-    if args.json:
-        print_json(result.to_json())
-        return 0
-    print_result(surgery.plan, result, (args.cfg, args.weights))
+    print_surgery(surgery, args)
     return 0

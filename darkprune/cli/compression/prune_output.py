@@ -1,17 +1,29 @@
-"""What `darkprune prune` prints."""
+"""What `darkprune prune` and `factorize` print."""
 
 from __future__ import annotations
 
 import shlex
+from argparse import Namespace
 from collections.abc import Sequence
 
-from darkprune.cli.console import count, print_table, print_totals, warn
+from darkprune.cli.console import count, print_json, print_table, print_totals, warn
 from darkprune.json_types import JsonMapping
 from darkprune.surgery.plan import Plan
 from darkprune.surgery.result import PruneResult
+from darkprune.surgery.surgery import Surgery
 
 
-def print_result(plan: Plan, result: PruneResult, pair: tuple[str, str]) -> None:
+def print_surgery(surgery: Surgery, args: Namespace) -> None:
+    """Closes a surgery that is saved, and prints what it did: as JSON with `--json`."""
+    surgery.close()
+    assert surgery.result is not None
+    if args.json:
+        print_json(surgery.result.to_json())
+    else:
+        _print_result(surgery.plan, surgery.result, (args.cfg, args.weights))
+
+
+def _print_result(plan: Plan, result: PruneResult, pair: tuple[str, str]) -> None:
     """Prints what went and what is left, what was measured, warnings, and the command that comes next.
 
     Args:
@@ -22,11 +34,14 @@ def print_result(plan: Plan, result: PruneResult, pair: tuple[str, str]) -> None
     outputs = {kind: str(record.path) for kind, record in result.outputs.items()}
     for message in result.warnings:  # first: what to expect of the figures
         warn(message)
-    _print_plan(plan, result)
+    if "factors" in result.findings:
+        _print_factors(result)
+    else:
+        _print_plan(plan, result)
     print("\nwritten: " + ", ".join(outputs.values()))
     _print_measured(result.findings)
     if "comparison" in result.findings:
-        print_comparison(result.findings["comparison"])
+        _print_comparison(result.findings["comparison"])
     if "weights" in outputs:
         print("next: " + shlex.join(["darkprune", "verify", *pair, outputs["cfg"], outputs["weights"]]))
     else:
@@ -61,6 +76,24 @@ def _print_plan(plan: Plan, result: PruneResult) -> None:
             print(_describe_stage(stage))
 
 
+def _print_factors(result: PruneResult) -> None:
+    """Prints the ranks of every factorised convolution, and what is left."""
+    rows = [
+        (
+            f"{row['layer']}: {row['size']}x{row['size']} {row['channels']} → {row['filters']}",
+            "-" if row["inputs"] is None else row["inputs"],
+            "-" if row["outputs"] is None else row["outputs"],
+            count(row["macs_before"]),
+            count(row["macs_after"]),
+            f"{100 * row['lost']:.2f} %",
+        )
+        for row in result.findings["factors"]
+    ]
+    print_table(("layer", "rank of inputs", "of outputs", "MACs before", "after", "lost"), rows, left=1)
+    print()
+    print_totals(result.before, result.after)
+
+
 def _describe_stage(stage: JsonMapping) -> str:
     """Describes what a stage removed."""
     left = f"{count(stage['after']['params'])} parameters and {count(stage['after']['macs'])} MACs are left"
@@ -89,7 +122,7 @@ def _print_measured(findings: JsonMapping) -> None:
         )
 
 
-def print_comparison(networks: Sequence[JsonMapping]) -> None:
+def _print_comparison(networks: Sequence[JsonMapping]) -> None:
     """Prints how original, slim network and control compare."""
     measure, title = ("agreement", "agreement") if networks[0]["map50"] is None else ("map50", "mAP@0.5")
     print()
