@@ -6,7 +6,7 @@ import shlex
 import sys
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,7 +25,7 @@ from darkprune.darknet.output import check_folder
 from darkprune.data.scenes import write_scenes
 from darkprune.errors import DarkpruneError
 from darkprune.graph.stats import totals
-from darkprune.settings import setting
+from darkprune.settings import setting, words_of
 from darkprune.training.settings import DistillSettings, TrainSettings
 
 VALID_IMAGES = 150
@@ -130,8 +130,8 @@ def _stages(folder: Path, settings: DemoSettings, tell: Callable[[str], None]) -
     network = load(CHECKPOINT, CHECKPOINT)
     if settings.full:
         output = folder / "sparse"
-        show("train", *_files(network), "--data", data, "-o", output, *_flags({**_SHORT, **_SPARSE}))
         sparse = TrainSettings(**_SHORT, **_SPARSE, ratio=ratio)
+        show("train", *_files(network), "--data", data, "-o", output, *words_of(sparse))
         network = load(network.cfg, train(network, data, output, sparse).weights["final"])
     measure("trained sparsely" if settings.full else "as it comes", network)
     slim = load(folder / "slim" / "scenes.cfg", folder / "slim" / "scenes.weights")
@@ -144,8 +144,9 @@ def _stages(folder: Path, settings: DemoSettings, tell: Callable[[str], None]) -
     if steps:
         output = folder / "distilled"
         recipe = {**_SHORT, "adam": True, "lr": 0.001, "iterations": steps, "eval_every": steps}
-        show("distill", *_files(network), *_files(slim), "--data", data, "-o", output, *_flags(recipe))
-        result = distill(network, slim, output, DistillSettings(**recipe, data=str(data)))
+        learning = DistillSettings(**recipe, data=str(data))
+        show("distill", *_files(network), *_files(slim), "-o", output, *words_of(learning))
+        result = distill(network, slim, output, learning)
         slim = load(slim.cfg, result.weights["final"])
         measure("distilled", slim)
     for name, pair in (("before", network), ("after", slim)):
@@ -160,17 +161,6 @@ def _files(pair: Pair) -> tuple[object, object]:
     """Returns a pair as it is written on the command line."""
     own = load(CHECKPOINT, CHECKPOINT)
     return CHECKPOINT if pair.cfg == own.cfg else pair.cfg, CHECKPOINT if pair.weights == own.weights else pair.weights
-
-
-def _flags(settings: Mapping[str, Any]) -> list[str]:
-    """Returns settings as they are written on the command line."""
-    words = []
-    for name, value in settings.items():
-        flag = name.replace("_", "-")
-        words.append(f"--no-{flag}" if value is False else f"--{flag}")
-        if not isinstance(value, bool):
-            words.append(str(value))
-    return words
 
 
 def _teller(stream: Any) -> Callable[[str], None]:
