@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from darkprune.api.pair import Pair, for_surgery
 from darkprune.darknet.output import check_folder
 from darkprune.errors import UsageError
+from darkprune.graph.classes import names_to_copy
 from darkprune.graph.graph import Layer
 from darkprune.graph.weights import NetworkWeights
 from darkprune.lowrank.factorise import Wish, factorise
@@ -114,14 +115,27 @@ def factorize(
         solved_layers(None if output is None else Path(output)) as solved,
         for_surgery(pair) as (weights, hashes),
     ):
-        surgery = _Work(weights, settings, report, solved).surgery()
+        work = _Work(weights, settings, report, solved)
+        surgery = work.surgery()
         if output is None:
             return surgery.with_hashes(*hashes())
-        return surgery.saved(Path(output), overwrite=settings.overwrite, hashes=hashes, progress=report)
+        return surgery.saved(
+            Path(output),
+            overwrite=settings.overwrite,
+            hashes=hashes,
+            class_names=names_to_copy(weights.graph, settings.names, work.class_names),
+            progress=report,
+        )
 
 
 class _Work:
-    """One call of `factorize`."""
+    """One call of `factorize`.
+
+    Attributes:
+        class_names: of the labelled images; empty without.
+    """
+
+    class_names: tuple[str, ...] = ()
 
     def __init__(
         self, weights: NetworkWeights, settings: FactorizeSettings, progress: Progress, solved: SolvedLayers | None
@@ -174,4 +188,5 @@ class _Work:
 
         classes = heads_of(self._weights.graph)[-1].classes
         labelled = open_labelled(settings.data, settings.split, settings.names, classes)
+        self.class_names = labelled.dataset.class_names
         return labelled.dataset, tuple(labelled.warnings)

@@ -84,6 +84,12 @@ def test_moments_are_those_of_the_maps(pair: Pair, images: Path) -> None:
     assert not hasattr(network.layers[6].convolve, "func")  # nothing stays behind in a network
 
 
+def test_names_of_the_classes_go_along(pair: Pair, tmp_path: Path) -> None:
+    pair.cfg.with_suffix(".names").write_text("bolt\nnut\n")
+    factorize(pair, FactorizeSettings(target_macs=0.8), output=tmp_path / "out").close()
+    assert (tmp_path / "out" / "net.names").read_text() == "bolt\nnut\n"
+
+
 @pytest.mark.parametrize("how", ["weights", "images"])
 def test_the_command(how: str, pair: Pair, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("cv2")
