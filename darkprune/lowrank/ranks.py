@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +15,12 @@ from darkprune.graph.graph import Layer
 from darkprune.layers.base import Floats
 from darkprune.layers.convolution import Convolutional
 from darkprune.lowrank.directions import Directions
+from darkprune.selection.budget import Place, bisection
 
 FEWEST = 8  #: directions that a projection keeps at least
 STEPS = 64  #: ranks of each projection that are tried where there are two
+PRICES = (1e-15, 1e15)  #: lowest and highest, of all costs in units of all losses
+BISECTIONS = 20  #: after which a price is known to 0.01 %
 
 Ints = NDArray[np.int64]
 
@@ -106,13 +111,10 @@ def choose_ranks(choices: Mapping[int, Choices], kind: str, left: float) -> dict
     def cost(chosen: Mapping[int, int]) -> float:
         return sum(float(costs[index][number]) for index, number in chosen.items())
 
-    low, high = 1e-15, 1e15
-    while high / low > 1.0001:
-        middle = (low * high) ** 0.5
-        low, high = (middle, high) if cost(at(middle)) > left else (low, middle)
-    chosen = at(high)
-    if cost(at(low)) <= left:
-        chosen = at(low)
+    lowest, highest = (Place(price, cost(at(price))) for price in PRICES)
+    places = bisection(lambda price: cost(at(price)), left, lowest, highest, _geometric_mean)
+    tried = [lowest, *islice(places, BISECTIONS)]
+    chosen = at(min((place.at for place in tried if place.left <= left), default=highest.at))
     while True:
         spare = left - cost(chosen)
         gains = {}
@@ -124,6 +126,10 @@ def choose_ranks(choices: Mapping[int, Choices], kind: str, left: float) -> dict
         if best is None or gains[best][0] <= 0:
             return chosen
         chosen[best] = gains[best][1]
+
+
+def _geometric_mean(low: Place, high: Place, target: float) -> float:
+    return math.sqrt(low.at * high.at)
 
 
 def _ranks(width: int, multiple: int, steps: int | None = None) -> Ints:
