@@ -13,7 +13,7 @@ from darkprune.errors import UsageError
 from darkprune.graph.classes import names_to_copy
 from darkprune.graph.graph import Layer
 from darkprune.graph.weights import NetworkWeights
-from darkprune.lowrank.factorise import Wish, factorise
+from darkprune.lowrank.factorise import RankGoal, factorise
 from darkprune.lowrank.moments import Moments, moments_of_weights
 from darkprune.progress import Progress, reporting
 from darkprune.refit.solved_layers import SolvedLayers, solved_layers
@@ -151,8 +151,8 @@ class _Work:
         budget = settings.budget(weights.graph)
         assert budget is not None
         samples = self._read_samples()
-        wish = Wish(budget=budget, multiple=settings.multiple, exclude=settings.exclude)
-        surgery = factorise(weights, wish, self._moments(samples), settings.described(budget), self._progress)
+        goal = RankGoal(budget=budget, multiple=settings.multiple, exclude=settings.exclude)
+        surgery = factorise(weights, goal, self._moments(samples), settings.described(budget), self._progress)
         warnings = [*weights.graph.warnings, *(samples.warnings() if samples is not None else ())]
         labelled, about_labels = self._labelled()
         surgery = replace(surgery, warnings=(*warnings, *about_labels))

@@ -65,7 +65,7 @@ class Pair:
         return NetworkWeights(self.graph, self.weights_file)
 
     def warnings(self) -> tuple[str, ...]:
-        """Says what is odd about the pair: what darknet reads otherwise than meant, weights that give NaN.
+        """Returns what is odd about the pair: what darknet reads otherwise than meant, weights that give NaN.
 
         Raises:
             WeightsError: the weights do not fit the cfg.

@@ -1,4 +1,4 @@
-"""Tells what a file is that is neither a .cfg nor a .weights file, by its first bytes."""
+"""Recognises a file that is neither a .cfg nor a .weights file, by its first bytes."""
 
 from __future__ import annotations
 

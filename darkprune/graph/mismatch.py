@@ -55,7 +55,7 @@ def _hint(graph: Graph, file: WeightsFile) -> str:
 
 
 def _not_loaded(graph: Graph, file: WeightsFile) -> str | None:
-    """Says that the cfg leaves out tensors that the file may hold (`dontload`, `dontloadscales`)."""
+    """Returns a hint where the cfg leaves out tensors that the file may hold (`dontload`, `dontloadscales`)."""
     layers = [layer for layer in graph if layer.stored != layer.blobs]
     if not layers:
         return None
@@ -66,7 +66,7 @@ def _not_loaded(graph: Graph, file: WeightsFile) -> str | None:
 
 
 def _folded(graph: Graph, file: WeightsFile) -> str | None:
-    """Says that batch normalisation was folded into the filters, where the file is as much shorter."""
+    """Returns a hint where the file is as much shorter as if batch normalisation was folded into the filters."""
     missing = 4 * sum(
         blob.count
         for layer in graph

@@ -31,7 +31,7 @@ def misread(cfg: Cfg, read: Sequence[tuple[Options, Kind]]) -> list[str]:
 
 
 def ignored_keys(cfg: Cfg) -> str | None:
-    """Says which keys of the layers' sections darknet does not know, for errors; None where it knows all."""
+    """Returns which keys of the layers' sections darknet does not know, for errors; None where it knows all."""
     found: dict[str, list[int]] = {}
     for section in cfg.sections[1:]:
         kind = KINDS.get(section.name)

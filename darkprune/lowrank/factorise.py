@@ -28,11 +28,11 @@ from darkprune.surgery.surgery import Surgery
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wish:
+class RankGoal:
     """What a factorisation has to reach.
 
     Attributes:
-        budget: what shall remain of the network.
+        budget: what to keep of the network.
         multiple: ranks are multiples of this number.
         exclude: layers that stay as they are.
     """
@@ -101,7 +101,7 @@ class _Candidate:
 
 def factorise(
     weights: NetworkWeights,
-    wish: Wish,
+    goal: RankGoal,
     moments: Callable[[Layer], Moments],
     described: Mapping[str, object],
     progress: Progress = silent,
@@ -110,7 +110,7 @@ def factorise(
 
     Args:
         weights: the pair.
-        wish: what is to be reached.
+        goal: budget, multiples, layers that stay.
         moments: gives those of a layer; asked once for each layer that can be factorised.
         described: settings for the reader of the plan.
         progress: gets a step per layer.
@@ -119,19 +119,19 @@ def factorise(
         PlanError: nothing in the network can be factorised, or not by so much.
     """
     graph = weights.graph
-    layers = [layer for layer in graph if factorisable(graph, layer) and layer.index not in wish.exclude]
+    layers = [layer for layer in graph if factorisable(graph, layer) and layer.index not in goal.exclude]
     step = track(progress, "finding subspaces", len(layers), "layer")
     candidates: dict[int, _Candidate] = {}
     for layer in layers:
         found = moments(layer)
         outputs, inputs = found.of_outputs(), found.of_inputs()
-        choices = choices_of(layer, outputs, inputs, wish.multiple)
+        choices = choices_of(layer, outputs, inputs, goal.multiple)
         if len(choices.losses) > 1:
             candidates[layer.index] = _Candidate(layer, found.mean, outputs, inputs, choices)
         step()
     if not candidates:
         raise PlanError(f"{graph.cfg.source}: no convolution of it has fewer operations as a product of two or three")
-    kind, budget = wish.budget.kind, wish.budget
+    kind, budget = goal.budget.kind, goal.budget
     fixed = budget.of(totals(graph, weights.header.size)) - sum(
         float(candidate.choices.costs(kind)[0]) for candidate in candidates.values()
     )

@@ -118,7 +118,7 @@ def _meta(equivalent: str, content: str) -> Element:
 
 
 def is_page(path: Path) -> bool:
-    """Tells whether a file is an HTML page as `document` makes them."""
+    """Returns whether a file is an HTML page as `document` makes them."""
     if not path.is_file():
         return False
     with path.open("rb") as file:

@@ -91,7 +91,7 @@ def bisection(
 
     Args:
         measure: returns what is left at a place; falling.
-        target: what shall be left.
+        target: what is to be left.
         low, high: places before and after the target.
         between: chooses the next place between two, for the target.
     """

@@ -50,7 +50,7 @@ class Part:
 
 
 def factorisable(graph: Graph, layer: Layer) -> bool:
-    """Tells whether a layer can be written as a product: a dense convolution of its own, which reads no image."""
+    """Returns whether a layer can be written as a product: a dense convolution of its own, which reads no image."""
     kind = layer.kind
     if not isinstance(kind, Convolutional) or layer.sources[0] == INPUT or not layer.stored:
         return False

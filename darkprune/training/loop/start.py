@@ -101,7 +101,7 @@ def find_start(graph: Graph, weights: Path, stored: Graph, seed: int) -> Start:
 
 
 def start_in_words(graph: Graph, start: Start) -> str | None:
-    """Says what a network takes over from a file that is not its own; None where that is all, or nothing is given."""
+    """Returns what a network takes over from a file that is not its own; None where that is all or nothing."""
     if start.weights is not None and start.graph is not None:
         fresh = fresh_layers(graph, start.graph)
         classes = [head.kind.classes for head in start.graph.heads if isinstance(head.kind, Head)]
