@@ -164,7 +164,8 @@ class Surgery:
             folder: made whole or not at all.
             overwrite: replace an earlier result.
             inputs: files that the folder must not hold, besides the original's.
-            hashes, class_names: see `darkprune.surgery.result.write_result`.
+            hashes: gives the SHA-256 of the original cfg and weights, where they are known already.
+            class_names: the contents of the `.names` file to put beside the result.
             progress: gets an event per layer.
 
         Raises:
