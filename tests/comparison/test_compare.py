@@ -56,6 +56,7 @@ def test_two_methods(pair: list[str], data: Path, tmp_path: Path, capsys: pytest
     assert "group" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_candidates_in_processes_are_those_of_one(
     pair: list[str], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -111,6 +112,7 @@ def test_shares_of_several_jobs(
     assert [line.partition("--cell ")[2] for line in told] == ["1/2 --json", "2/2 --json"]
 
 
+@pytest.mark.slow
 def test_a_cell_that_fails_is_a_row(
     pair: list[str], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -174,6 +176,7 @@ def test_other_labels_are_measured_anew(
     assert all(before[name] != after[name] for name in before if Path(name).parent.name == "cells")
 
 
+@pytest.mark.slow
 def test_recoveries_that_look_and_train(
     pair: list[str], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -124,6 +124,7 @@ keys = st.sampled_from(["id", "image_id", "category_id", "bbox", "file_name", "w
 entries = st.lists(json_values | st.dictionaries(keys, json_values), max_size=4)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.fixed_dictionaries({"images": entries, "annotations": entries, "categories": entries}))
 def test_any_json_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, content: dict[str, Any]) -> None:

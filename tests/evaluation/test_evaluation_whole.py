@@ -131,6 +131,7 @@ def test_heads_of_a_graph(tmp_path: Path) -> None:
         heads_of(read_graph(file))
 
 
+@pytest.mark.slow
 @needs_assets
 @pytest.mark.skipif(not hasattr(cv2.dnn, "readNetFromDarknet"), reason="OpenCV 5 cannot read Darknet files")
 @pytest.mark.parametrize(

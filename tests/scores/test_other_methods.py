@@ -113,6 +113,7 @@ def test_rounds_end_in_one_plan(wide: NetworkWeights, images: Path) -> None:
     assert decision.cut.keep[gone].mean() < 0.1
 
 
+@pytest.mark.slow
 def test_the_best_candidate_is_kept(tmp_path: Path) -> None:
     images = write_images(tmp_path / "images", 16)
     with write_pair(tmp_path, DETECTOR) as weights:

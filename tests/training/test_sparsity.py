@@ -210,6 +210,7 @@ def test_dynamic_spares_what_the_ratio_leaves_of_every_group() -> None:
         assert sum(mask) == int(0.25 * len(mask) + 0.5)
 
 
+@pytest.mark.slow
 def test_an_automatic_s_makes_the_asked_for_share_vanish(tmp_path: Path) -> None:
     graph = tiny_graph()
     data = write_images(tmp_path / "data", 8)
