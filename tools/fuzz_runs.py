@@ -32,7 +32,7 @@ def _read_record(path: Path) -> Iterable[str]:
 
 
 def _read_manifest(path: Path) -> Iterable[str]:
-    from darkprune.compression.manifest import open_manifest
+    from darkprune.compression.run import open_manifest
 
     open_manifest(path.parent, {})
     return ()

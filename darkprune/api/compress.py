@@ -10,11 +10,10 @@ from pathlib import Path
 from darkprune.api.pair import Pair, load
 from darkprune.api.prune import refuse_early
 from darkprune.compression.available import find_available
-from darkprune.compression.defaults import STAGES
-from darkprune.compression.manifest import open_manifest
 from darkprune.compression.network import RunNetwork
-from darkprune.compression.plan import Compression
-from darkprune.compression.settings import CompressSettings
+from darkprune.compression.plan import plan_run
+from darkprune.compression.run import Compression, open_manifest
+from darkprune.compression.settings import STAGES, CompressSettings
 from darkprune.compression.summary import NetworkFigures, advice_for, figures_of, verdict_on
 from darkprune.darknet.output import check_folder
 from darkprune.errors import UsageError
@@ -155,7 +154,7 @@ def _plan(pair: Pair, settings: CompressSettings, folder: Path) -> Compression:
     check_folder(folder, original.files, overwrite=True)  # what may lie in it is for the manifest to say
     available = find_available(settings, pair.graph, folder)
     network = {"cfg": digest_of_file(original.cfg), "weights": digest_of_file(original.weights)}
-    run = Compression(original, open_manifest(folder, network, settings.overwrite), available, settings)
+    run = plan_run(original, open_manifest(folder, network, settings.overwrite), available, settings)
     with pair.open() as weights:
         refuse_early(weights, run.prune_settings)
     if settings.begin is not None:

@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from darkprune.compression.defaults import FEWEST_UNLABELLED
-from darkprune.compression.settings import CompressSettings
+from darkprune.compression.settings import FEWEST_UNLABELLED, CompressSettings
 from darkprune.compression.sources import Drawn, Images, Labelled, Written, list_of
 from darkprune.data import read_dataset
 from darkprune.data.dataset import Dataset

@@ -14,8 +14,8 @@ from darkprune.api.factorize import FactorizeSettings
 from darkprune.api.prune import PruneSettings
 from darkprune.api.verify import VerifySettings
 from darkprune.compression import work
-from darkprune.compression.defaults import WITHOUT_EFFECT
 from darkprune.compression.network import RunNetwork
+from darkprune.compression.settings import WITHOUT_EFFECT
 from darkprune.kit.schema import ONNX_NAME
 from darkprune.runs.stages import FileSource, Source, Stage
 from darkprune.settings import flags_of, words_of
@@ -23,7 +23,7 @@ from darkprune.training.loop.checkpoint import STATE
 from darkprune.training.settings import DistillSettings, TrainSettings
 
 if TYPE_CHECKING:
-    from darkprune.compression.plan import Compression
+    from darkprune.compression.run import Compression
 
 #: settings that name what a stage reads: its sources say the same, by content
 READ = ("data", "valid", "names", "unlabelled", "plan", "images")

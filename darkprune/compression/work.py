@@ -33,7 +33,7 @@ from darkprune.training.result import TrainResult
 from darkprune.training.settings import DistillSettings, TrainSettings
 
 if TYPE_CHECKING:
-    from darkprune.compression.plan import Compression
+    from darkprune.compression.run import Compression
 
 
 INFERENCE = ("onnxruntime", "opencv", "torch")  #: programs to time in, as users will run the result

@@ -10,7 +10,7 @@ import pytest
 
 import darkprune as dp
 from darkprune.api.compress import preview
-from darkprune.compression import plan
+from darkprune.compression import slimming
 from darkprune.data.scenes import write_scenes
 from darkprune.graph.graph import read_graph
 from darkprune.runs.stages import Stage
@@ -57,7 +57,7 @@ def test_each_size_above_the_budget_is_pruned_down_to_it() -> None:
 
 
 def test_many_sizes_are_spread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "MOST_SIZES", 2)
+    monkeypatch.setattr(slimming, "MOST_SIZES", 2)
     stages = planned(replace(IMAGES, target_macs=0.15))
     assert [name for name in names(stages) if name.startswith("prune: ")] == ["prune: 128x128", "prune: 64x64"]
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from darkprune.compression.network import RunNetwork
-from darkprune.compression.plan import Compression
+from darkprune.compression.run import Compression
 from darkprune.compression.summary import NetworkFigures, best_of, verdict_on
 
 

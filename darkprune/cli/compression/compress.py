@@ -23,8 +23,14 @@ from darkprune.cli.console import (
     warn,
 )
 from darkprune.cli.flags import add_flags
-from darkprune.compression.defaults import STAGES
-from darkprune.compression.settings import CompressSettings, Tables, read_assignment, read_settings, settings_from
+from darkprune.compression.settings import (
+    STAGES,
+    CompressSettings,
+    Tables,
+    read_assignment,
+    read_settings,
+    settings_from,
+)
 from darkprune.compression.summary import NetworkFigures
 from darkprune.errors import DarkpruneError
 from darkprune.progress import Progress, duration
