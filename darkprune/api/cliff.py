@@ -12,11 +12,10 @@ from darkprune.api.pair import Pair
 from darkprune.darknet.output import atomic_file
 from darkprune.data.dataset import Dataset
 from darkprune.data.image_files import images_of
-from darkprune.data.labelled import open_labelled
 from darkprune.data.samples import Samples, read_samples
 from darkprune.errors import OutputError, UsageError
 from darkprune.evaluation.control import control_networks
-from darkprune.evaluation.of_graph import heads_of
+from darkprune.evaluation.of_graph import heads_of, labelled_for
 from darkprune.graph.weights import NetworkWeights
 from darkprune.progress import Progress, announced, reporting
 from darkprune.refit.solved_layers import SolvedLayers, solved_layers
@@ -209,7 +208,7 @@ class _Work:
             held_out = samples.held_out.paths if samples else images_of(Path(settings.images or ""))
             paths = held_out[: settings.limit or MOST_IMAGES]
         else:
-            labelled = open_labelled(settings.data, settings.split, settings.names, heads_of(graph)[-1].classes)
+            labelled = labelled_for(graph, settings.data, settings.split, settings.names)
             dataset = replace(labelled.dataset, images=labelled.dataset.images[: settings.limit])
             warnings = labelled.warnings
             paths = tuple(record.path for record in dataset.images)

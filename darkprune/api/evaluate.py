@@ -7,12 +7,11 @@ from dataclasses import dataclass, replace
 
 from darkprune.api.pair import Network, on_disk
 from darkprune.data.dataset import DataProblem
-from darkprune.data.labelled import open_labelled
 from darkprune.evaluation.detector import Detector, Loading
 from darkprune.evaluation.evaluate import evaluate_detector
 from darkprune.evaluation.metrics.average_precision import Scoring
 from darkprune.evaluation.metrics.results import EvaluateResult
-from darkprune.evaluation.of_graph import heads_of
+from darkprune.evaluation.of_graph import labelled_for
 from darkprune.graph.graph import resized
 from darkprune.progress import Progress, reporting
 from darkprune.runners.base import FAST_FIRST, RUNNERS, load_with_any
@@ -57,7 +56,7 @@ def evaluate(
     settings = settings or EvaluateSettings()
     graph = resized(network.graph, settings.size)
     scoring = Scoring(settings.points, settings.iou, settings.thresh)
-    labelled = open_labelled(data, settings.split, settings.names, heads_of(graph)[-1].classes)
+    labelled = labelled_for(graph, data, settings.split, settings.names)
     dataset = labelled.dataset
     loading = Loading(max(1, settings.batch), strict=settings.strict)
     with on_disk(network) as pair, reporting(progress) as report:

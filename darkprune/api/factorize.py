@@ -183,10 +183,8 @@ class _Work:
         settings = self._settings
         if settings.data is None:
             return None, ()
-        from darkprune.data.labelled import open_labelled
-        from darkprune.evaluation.of_graph import heads_of
+        from darkprune.evaluation.of_graph import labelled_for
 
-        classes = heads_of(self._weights.graph)[-1].classes
-        labelled = open_labelled(settings.data, settings.split, settings.names, classes)
+        labelled = labelled_for(self._weights.graph, settings.data, settings.split, settings.names)
         self.class_names = labelled.dataset.class_names
         return labelled.dataset, tuple(labelled.warnings)

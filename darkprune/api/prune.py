@@ -189,10 +189,9 @@ class _Work:
 
     def _open(self, data: PathLike, split: str) -> Dataset:
         """Reads labelled images; warnings about them are kept."""
-        from darkprune.data.labelled import open_labelled
-        from darkprune.evaluation.of_graph import heads_of
+        from darkprune.evaluation.of_graph import labelled_for
 
-        labelled = open_labelled(data, split, self._settings.names, heads_of(self._graph)[-1].classes)
+        labelled = labelled_for(self._graph, data, split, self._settings.names)
         self._measuring += [text for text in labelled.warnings if text not in self._measuring]
         self._names = labelled.dataset.class_names
         return labelled.dataset

@@ -11,9 +11,8 @@ from darkprune.darknet.output import atomic_file, result_folder
 from darkprune.data.class_names import class_names
 from darkprune.data.dataset import Dataset, Objects
 from darkprune.data.image_files import images_of
-from darkprune.data.labelled import open_labelled
 from darkprune.errors import DarkpruneError, UsageError
-from darkprune.evaluation.of_graph import heads_of
+from darkprune.evaluation.of_graph import labelled_for
 from darkprune.graph.graph import Graph, read_graph
 from darkprune.graph.groups import PruneGroup, find_groups
 from darkprune.pages.contents import Contents, PairFiles, find_original, read_contents
@@ -236,7 +235,7 @@ def _dataset(settings: ReportSettings, graph: Graph) -> tuple[Dataset | None, tu
     """Returns the labelled images, if some are given, and their problems."""
     if settings.data is None:
         return None, ()
-    labelled = open_labelled(settings.data, settings.split, settings.names, heads_of(graph)[-1].classes)
+    labelled = labelled_for(graph, settings.data, settings.split, settings.names)
     return replace(labelled.dataset, images=labelled.dataset.images[: settings.limit]), labelled.warnings
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from darkprune.data.labelled import Labelled, open_labelled
 from darkprune.data.loading import InputShape
 from darkprune.data.text_files import read_lines
 from darkprune.errors import DataError, GraphError
 from darkprune.evaluation.heads import Head
 from darkprune.graph.graph import Graph, Layer
 from darkprune.layers.heads import GaussianYolo, Region, Yolo
+from darkprune.settings import PathLike
 
 _MAX_TREE_BYTES = 16 << 20
 
@@ -25,6 +27,16 @@ def heads_of(graph: Graph) -> tuple[Head, ...]:
     if not heads:
         raise GraphError(f"{graph.cfg.source}: has no [yolo], [Gaussian_yolo] or [region] layer, so it detects nothing")
     return heads
+
+
+def labelled_for(graph: Graph, source: PathLike, split: str, names: PathLike | None = None) -> Labelled:
+    """Reads labelled images for a network's last head, see `open_labelled`.
+
+    Raises:
+        GraphError: the network detects nothing.
+        DataError: the images cannot be used, or do not fit the head.
+    """
+    return open_labelled(source, split, names, heads_of(graph)[-1].classes)
 
 
 def input_shape(graph: Graph) -> InputShape:

@@ -7,9 +7,7 @@ left 30 % and more had an agreement of 0.4 and more with the original, those bel
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
@@ -84,18 +82,15 @@ def expect(surgery: Surgery, force: bool) -> str:
     left = signal_left(surgery)
     if criterion != "bn_gamma" and left >= LITTLE:
         return ""
-    pair = [surgery.original.graph.cfg.source, str(surgery.original.path)]
-    amount = ["--target-macs", f"{surgery.graph.macs / surgery.original.graph.macs:.2f}"]
-    command = shlex.join(["darkprune", "compress", *pair, *amount, "--images", "DIR", "-o", "RUN"])
     what = "detect" if surgery.graph.heads else "recognise"
     outcome = "nothing" if left < HOPELESS else "little" if left < LITTLE else "less"
+    share = surgery.graph.macs / surgery.original.graph.macs
     line = (
-        f"{Path(pair[1]).name} was not trained for pruning ({sparsity}); cut like this it will {what} {outcome} "
-        f"(estimate: {100 * left:.2g} % of the signal is left): use {command} (labelled images: --data F), or "
-        "--images DIR --recover lsq"
+        f"{surgery.original.path.name} was not trained for pruning ({sparsity}); cut like this it will {what} "
+        f"{outcome}: use darkprune compress CFG WEIGHTS --target-macs {share:.2f} --images DIR -o RUN"
     )
     if left < HOPELESS and trained and not force:
-        raise PlanError(f"{line}; --force cuts it all the same")
+        raise PlanError(f"{line}, or --force")
     return line
 
 

@@ -30,7 +30,7 @@ class ComparedNetwork:
     """One network in the comparison.
 
     Attributes:
-        name: `original`, `pruned`, `recovered` or `control`.
+        name: `original`, `pruned` or `factorised`, `recovered`, `control`.
         width, height: of the input, in pixels.
         macs: multiply-adds for one image.
         distance: output distance to the original on held-out images; None where it was not measured.
@@ -114,10 +114,11 @@ def compare(
     measured = _measure(surgery, dataset, held_out[:MOST_IMAGES], progress)
     first = ComparedNetwork.of("original", original.graph, 0.0 if recovery else None)
     first = measured(first, original.path, original.graph)
-    networks, name = [first], "pruned"
+    name = made = "factorised" if surgery.plan.factors else "pruned"
+    networks = [first]
     if recovery is not None and recovery.how != "none":
         name = "recovered"
-        networks.append(ComparedNetwork.of("pruned", slim, recovery.distance_before))
+        networks.append(ComparedNetwork.of(made, slim, recovery.distance_before))
     with surgery.temporary_weights() as path:
         result = measured(ComparedNetwork.of(name, slim, recovery.distance_after if recovery else None), path, slim)
     _, *smaller = control_networks(original.graph, [slim.macs])

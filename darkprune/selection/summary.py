@@ -68,11 +68,8 @@ def floor_warnings(layers: Sequence[int]) -> list[str]:
 
 
 def describe_sparsity(results: Sequence[GroupResult]) -> str:
-    """Describes where channels go that are nearly as strong as the others; empty where γ is sparse."""
-    found = [
-        f"{group.name} loses channels up to |γ| = {group.threshold:.2g}, the median is {group.median:.2g}"
-        for group in results
-        if group.threshold is not None and group.median is not None and group.threshold > 0.25 * group.median
-    ]
-    more = f" and {len(found) - 1} more groups" if len(found) > 1 else ""
-    return f"{found[0]}{more}" if found else ""
+    """Describes the first group that loses channels nearly as strong as the others; empty where γ is sparse."""
+    for group in results:
+        if group.threshold is not None and group.median is not None and group.threshold > 0.25 * group.median:
+            return f"loses |γ| up to {group.threshold:.2g}, median {group.median:.2g}"
+    return ""

@@ -109,6 +109,8 @@ def test_the_command(how: str, pair: Pair, images: Path, tmp_path: Path, capsys:
     assert plan["settings"]["moments"] == how
     assert result["stages"][0]["stage"] == "factors"
     assert ("comparison" in result) == (how == "images")
+    if how == "images":
+        assert [row["name"] for row in result["comparison"]][:2] == ["original", "factorised"]
     assert main(["verify", *words(pair), str(out / "net.cfg"), str(out / "net.weights"), "--json"]) == 0
     numeric = json.loads(capsys.readouterr().out)["numeric"]
     assert numeric["worst_layer"]["relative"] < 1e-4

@@ -9,9 +9,8 @@ from pathlib import Path
 from darkprune.api.conversion.origin import files_of, names_of, original_of, plan_hash
 from darkprune.api.pair import Network, on_disk
 from darkprune.darknet.output import checked_file
-from darkprune.data.labelled import open_labelled
 from darkprune.errors import UsageError
-from darkprune.evaluation.of_graph import heads_of
+from darkprune.evaluation.of_graph import labelled_for
 from darkprune.graph.as_meant import with_activation
 from darkprune.graph.graph import resized
 from darkprune.layers.activations import FUNCTIONS
@@ -253,7 +252,7 @@ def export(
         weights = pair.weights_file
         labelled = None
         if settings.data is not None:
-            labelled = open_labelled(settings.data, settings.split, settings.names, heads_of(graph)[-1].classes)
+            labelled = labelled_for(graph, settings.data, settings.split, settings.names)
         path = stack.enter_context(checked_file(output, inputs, settings.overwrite))
         cache = None
         if settings.calibration_cache is not None:

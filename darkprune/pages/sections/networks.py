@@ -109,7 +109,8 @@ def _recorded_maps(context: ReportContext) -> list[float]:
         named = {
             line["network"].text or line["name"].text: line["map50"].number for line in cut.report["comparison"].items
         }
-        found = [named.get("original"), named.get("recovered", named.get("pruned"))]
+        results = ("recovered", "pruned", "factorised")
+        found = [named.get("original"), next((named[name] for name in results if name in named), None)]
     else:
         return []
     known = [value for value in found if value is not None]
