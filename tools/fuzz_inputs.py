@@ -29,7 +29,7 @@ def damaged(draw: random.Random, good: Sequence[bytes]) -> bytes:
     data = draw.choice(good)
     for _ in range(draw.choice((1, 1, 2, 3, 6))):
         data = draw.choice(_CHANGES)(draw, data, good)[: 1 << 20]
-    return data
+    return _stretch(draw, data)[: 1 << 20] if draw.random() < 0.02 else data
 
 
 def _place(draw: random.Random, data: bytes) -> int:
@@ -68,6 +68,13 @@ def _repeat(draw: random.Random, data: bytes, good: Sequence[bytes]) -> bytes:
     first = _place(draw, data)
     part = data[first : first + draw.choice((1, 8, 60, 400))]
     return data[:first] + part * draw.choice((2, 3, 30, 500)) + data[first:]
+
+
+def _stretch(draw: random.Random, data: bytes) -> bytes:
+    """Repeats a word, a line or a token very often: what takes the square of a length is found by it."""
+    first = _place(draw, data)
+    part = draw.choice((data[first : first + draw.randint(1, 12)], b" ", b"\t", b",", b"[", draw.choice(TOKENS)[:20]))
+    return data[:first] + part * draw.choice((3000, 30_000, 300_000)) + data[first:]
 
 
 def _change_number(draw: random.Random, data: bytes, good: Sequence[bytes]) -> bytes:

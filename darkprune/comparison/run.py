@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -13,7 +12,7 @@ import numpy as np
 
 from darkprune.comparison.cells import Cell
 from darkprune.comparison.methods import method_of
-from darkprune.comparison.setup import Setup
+from darkprune.comparison.setup import FOLDERS, Setup
 from darkprune.comparison.steps import (
     cfg_digest,
     cut,
@@ -23,7 +22,7 @@ from darkprune.comparison.steps import (
     prepare_start,
     recover,
 )
-from darkprune.darknet.output import atomic_file
+from darkprune.darknet.output import atomic_file, remove_leftovers_in
 from darkprune.errors import OutputError
 from darkprune.evaluation.control import control_networks
 from darkprune.graph.graph import Graph, read_graph
@@ -68,11 +67,8 @@ def begin(setup: Setup) -> None:
         file.write(_about(setup).encode())
     if setup.settings.cell is not None:
         return
-    for left in setup.folder.glob("*/.*.partial-*"):
-        if left.is_dir():
-            shutil.rmtree(left, ignore_errors=True)
-        else:
-            left.unlink(missing_ok=True)
+    for folder in FOLDERS:
+        remove_leftovers_in(setup.folder / folder)
 
 
 def carry_out(setup: Setup, cells: Sequence[Cell], progress: Progress) -> None:

@@ -13,6 +13,8 @@ from darkprune.runs.digests import plain
 from darkprune.runs.record import Input, Origin, path_text
 from darkprune.surgery.result import ResultNames
 
+FOLDERS = ("sparse", "cuts", "pairs", "cells", "runs")  #: of a comparison
+
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:

@@ -142,7 +142,7 @@ def _run(
     for kept in KEPT:
         if (folder.folder / kept).is_file():
             shutil.copyfile(folder.folder / kept, out / kept)
-    shutil.rmtree(folder.folder, ignore_errors=True)
+    folder.remove()
     speed = round(result.images_per_second, 2)
     return {"steps": result.steps, "images_per_second": speed, "warnings": list(result.warnings)}
 

@@ -169,9 +169,18 @@ def remove_leftovers(target: Path) -> None:
     Args:
         target: the file or folder that they were to write.
     """
+    _remove_leftovers(target.parent, re.escape(target.name))
+
+
+def remove_leftovers_in(folder: Path) -> None:
+    """Removes what processes that were killed left in a folder, whatever they were to write there."""
+    _remove_leftovers(folder, ".+")
+
+
+def _remove_leftovers(folder: Path, name: str) -> None:
     # as `tempfile` ends names: the user's own `.slim.partial-notes` is none
-    left = re.compile(re.escape(f".{target.name}{PARTIAL}") + "[a-z0-9_]{8}")
-    with suppress(OSError), os.scandir(target.parent) as entries:
+    left = re.compile(f"\\.{name}{re.escape(PARTIAL)}[a-z0-9_]{{8}}", re.DOTALL)
+    with suppress(OSError), os.scandir(folder) as entries:
         for entry in [entry for entry in entries if left.fullmatch(entry.name)]:
             with suppress(OSError):
                 number = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)

@@ -16,6 +16,7 @@ from importlib.resources import files
 
 from darkprune.darknet.cfg import Cfg, excerpt
 from darkprune.darknet.options import atoi
+from darkprune.errors import one_line
 from darkprune.json_types import JsonObject
 
 _LINE = re.compile(r"^\[(?P<section>.+)\]|^[ \t]*(?P<key>[^#= \t]+)[ \t]*=[ \t]*(?P<value>[^#]+)")
@@ -40,6 +41,9 @@ class StrictProblem:
     line: int
     section: str
     message: str
+
+    def __str__(self) -> str:
+        return f"line {self.line} [{one_line(self.section, 40)}]: {self.message}"
 
 
 @dataclass

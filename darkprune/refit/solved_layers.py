@@ -7,6 +7,7 @@ everything that decides them. It is removed once the output is written.
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -14,7 +15,7 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
-from darkprune.darknet.output import PARTIAL, atomic_file
+from darkprune.darknet.output import atomic_file, remove_leftovers_in
 from darkprune.errors import OutputError
 from darkprune.runs.digests import digest_of_file
 from darkprune.runs.lock import NAME as LOCK
@@ -23,6 +24,7 @@ from darkprune.runs.record import NAME, Origin, Record, find_record, read_record
 
 SUFFIX = ".refit"
 STEP = "refit"  #: of the record
+LAYER = re.compile(r"layer-\d{4,}")  #: name of a layer's file
 
 
 class SolvedLayers:
@@ -106,9 +108,11 @@ class SolvedLayers:
 
     def _clear(self) -> None:
         """Removes the layers, also one that was being written when a process was killed."""
-        for pattern in ("layer-*", f".layer-*{PARTIAL}*", f".{NAME}{PARTIAL}*"):
-            for path in self.folder.glob(pattern):
-                path.unlink()
+        remove_leftovers_in(self.folder)
+        for path in self.folder.glob("layer-*"):
+            if LAYER.fullmatch(path.name):
+                with suppress(OSError):
+                    path.unlink()
 
     def _path(self, layer: int) -> Path:
         return self.folder / f"layer-{layer:04}"

@@ -21,7 +21,7 @@ from darkprune.graph.weights import DerivedSource, NetworkWriter, TensorSource
 from darkprune.layers.base import absolute
 from darkprune.surgery.units import Unit, check_units, silencers
 
-_NUMBER = re.compile(r"\s*[+-]?[\d\s]*\d")
+_NUMBER = re.compile(r"\s*(?:[+-]\s*)?\d+(?:\s+\d+)*")
 
 
 def kept_layers(graph: Graph, units: Sequence[Unit]) -> tuple[int, ...]:

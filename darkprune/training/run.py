@@ -28,7 +28,7 @@ from darkprune.training.data.examples import ExampleMaker
 from darkprune.training.data.run_data import RunData, open_data
 from darkprune.training.gradual.gradual import GradualPruning
 from darkprune.training.gradual.timetable import make_timetable
-from darkprune.training.loop.checkpoint import STATE, RunFolder, restoring
+from darkprune.training.loop.checkpoint import STATE, WEIGHTS, RunFolder, restoring
 from darkprune.training.loop.distributed import Ranks, join_ranks
 from darkprune.training.loop.hooks import Hook
 from darkprune.training.loop.loop import Trainer
@@ -43,7 +43,6 @@ from darkprune.training.settings import RunSettings
 
 CACHE_SHARE = 0.2  #: of the free memory, for decoded images
 SHOWN_UNREADABLE = 20
-WEIGHTS = ("last", "best", "final")  #: the kinds of a run
 
 #: makes hooks from network, recipe and the run's folder (None in all processes but the first)
 MakeHooks = Callable[[Network, Recipe, RunFolder | None], Sequence[Hook]]

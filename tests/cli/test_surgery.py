@@ -83,6 +83,17 @@ def test_info_strict_json(small_pair: Any, capsys: pytest.CaptureFixture[str]) -
     assert run_json(capsys, "info", small_pair.cfg, "--strict")["strict"] == []
 
 
+def test_info_strict_shows_a_section_s_name_in_one_safe_line(
+    small_pair: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = f"[\x1b[31m{'x' * 5000}]\n"
+    Path(small_pair.cfg).write_text(Path(small_pair.cfg).read_text() + f"[dropout]\n#{odd}{odd}", encoding="utf-8")
+    main(["info", small_pair.cfg, "--strict"])
+    shown = capsys.readouterr()
+    assert "\x1b" not in shown.out + shown.err
+    assert all(len(line) < 400 for line in (shown.out + shown.err).splitlines())
+
+
 def test_info_of_yolov4_voc(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", "builtin:yolov4-voc"]) == 0
     text = capsys.readouterr().out

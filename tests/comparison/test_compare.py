@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from darkprune.cli.main import main
-from darkprune.comparison import steps
+from darkprune.comparison import steps, train
 from darkprune.graph.weights import open_pair
 from darkprune.runs.lock import locked
 from tests.training.tiny import write_images
@@ -90,9 +90,10 @@ def test_a_killed_run_goes_on(
     assert compare(pair, data, output, *TWO) == 130
     assert "1 of 2 cells are done" in capsys.readouterr().err
     before = records(output)
-    (output / "cuts" / ".group.partial-x").mkdir()  # as a process leaves it that is killed outright
+    (output / "cuts" / ".group.partial-deadbeef").mkdir()  # as a process leaves it that is killed outright
+    (output / "cuts" / ".group.partial-notes").write_text("mine")
     assert compare(pair, data, output, *TWO) == 0
-    assert not list(output.glob("cuts/.*"))
+    assert [path.name for path in output.glob("cuts/.*")] == [".group.partial-notes"]
     assert len(calls) == 2 + 3  # the other cell, the unpruned network at two sizes
     after = records(output)
     assert {name: after[name] for name in before} == before
@@ -148,7 +149,7 @@ def test_two_comparisons_in_one_folder(
 ) -> None:
     output = tmp_path / "out"
     assert compare(pair, data, output, *TWO) == 0
-    at_work = output / "cuts" / ".group.partial-x"
+    at_work = output / "cuts" / ".group.partial-deadbeef"
     at_work.mkdir()
     with locked(output):
         assert compare(pair, data, output, *TWO) == 1
@@ -190,6 +191,27 @@ def test_recoveries_that_look_and_train(
     assert len(weights) == 5  # and what lsq left
     assert len(set(weights.values())) == 5
     assert not list((tmp_path / "out" / "runs").iterdir())
+
+
+def test_what_the_user_puts_into_a_training_s_folder_stays(
+    pair: list[str], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, trained = tmp_path / "out", list[Path]()
+    whole = train.train_network
+
+    def with_notes(*args: Any) -> Any:
+        folder = args[3]
+        (folder / "mine").mkdir(parents=True)
+        (folder / "mine" / "notes.txt").write_text("mine")
+        trained.append(folder)
+        return whole(*args)
+
+    monkeypatch.setattr(train, "train_network", with_notes)
+    more = ("--methods", "group", "--budgets", "0.7", "--recoveries", "finetune", "--iterations", 1, "--batch", 4)
+    assert compare(pair, data, output, *more) == 0
+    (folder,) = trained
+    left = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*"))]
+    assert left == ["mine", "mine/notes.txt"]
 
 
 @pytest.mark.slow

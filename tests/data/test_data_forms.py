@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import cv2
@@ -11,6 +12,7 @@ import pytest
 
 from darkprune.data import read_dataset
 from darkprune.data.check import check_dataset
+from darkprune.data.forms.darknet import find_label
 from darkprune.data.forms.ultralytics import read_yaml
 from darkprune.data.image_files import images_of
 from darkprune.errors import DataError
@@ -94,6 +96,42 @@ def test_yaml_that_is_none_of_a_data_set(tmp_path: Path) -> None:
     for content in ("- a\n", "just words\n", ": 1\n"):
         with pytest.raises(DataError, match="no YAML of a data set"):
             read_yaml(text(tmp_path / "a.yaml", content))
+
+
+def test_long_yaml_is_read_in_the_time_of_its_length(tmp_path: Path) -> None:
+    """Joined lines, entries and blanks each once took the square of their number."""
+    began = time.process_time()
+    for content in ("a: [" + "\nb," * 200_000 + "]", "a:" + "\n- b" * 200_000, f"a{' ' * 400_000}: b"):
+        assert "a" in read_yaml(text(tmp_path / "a.yaml", content))
+    with pytest.raises(DataError):
+        read_yaml(text(tmp_path / "a.yaml", f"a{' ' * 400_000}"))
+    many = read_yaml(text(tmp_path / "a.yaml", "a:\n" + "".join(f"  k{number}: b\n" for number in range(100_000))))
+    assert len(many["a"]) == 100_000
+    assert time.process_time() - began < 8
+
+
+@pytest.mark.parametrize("count", ["9" * 5000, "²", "7"])
+def test_a_number_of_classes_that_is_not_that_of_the_names(count: str, tmp_path: Path) -> None:
+    image(tmp_path / "images" / "val" / "a.png")
+    path = text(tmp_path / "data.yaml", f"val: images/val\nnc: {count}\nnames: {{0: cat, ²: dog}}\n")
+    found = read_dataset(path)
+    assert found.class_names == ("cat",)
+    assert [str(problem)[:200] for problem in found.problems if "names" in str(problem)] == (
+        [] if count == "²" else [f"{path}: says nc: {count[:20]} but has 1 names"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("image", "label"),
+    [("images/a.png", "labels/a.txt"), ("x/images/images/a.png", "x/images/labels/a.txt"),
+     ("images/images/a.png", "images/labels/a.txt"), ("images/myimages/a.png", "labels/myimages/a.txt")],
+)  # fmt: skip
+def test_the_last_images_folder_counts(image: str, label: str, tmp_path: Path) -> None:
+    text(tmp_path / label, "")
+    assert find_label(image, tmp_path) == tmp_path / label
+    began = time.process_time()
+    find_label("images/" * 100_000 + "a.png")
+    assert time.process_time() - began < 2
 
 
 def test_cvat_s_paths_lead_through_a_folder_that_is_not_there(tmp_path: Path) -> None:

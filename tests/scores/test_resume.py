@@ -141,7 +141,7 @@ def test_a_folder_of_the_users_is_left_alone(weights: NetworkWeights, settings: 
     (mine / "record.json").unlink()
     kept = interrupt(weights, tmp_path / "slim", settings)
     (kept / "notes.txt").write_text("mine")
-    (kept / ".layer-0002.partial-killed").write_text("")
+    (kept / ".layer-0002.partial-deadbeef").write_text("")
     run(weights, tmp_path / "slim", settings, Stop())
     assert [path.name for path in mine.iterdir()] == ["notes.txt"]
 
@@ -182,3 +182,14 @@ def test_a_pipe_gets_a_line_now_and_then(
     monkeypatch.setattr(console, "LINE_SECONDS", 0.0)
     assert main([*command, str(tmp_path / "slim")]) == 0
     assert "refitting: layer 3 of 11\n" in capsys.readouterr().err
+
+
+def test_only_the_refit_s_own_files_are_removed(
+    weights: NetworkWeights, settings: PruneSettings, tmp_path: Path, undisturbed: bytes
+) -> None:
+    kept = interrupt(weights, tmp_path / "slim", settings)
+    (kept / "layer-notes.txt").write_text("mine")
+    (kept / "layer-0003.bak").mkdir()
+    (kept / ".layer-0003.partial-deadbeef").write_text("half")
+    assert run(weights, tmp_path / "slim", settings, Stop()) == undisturbed
+    assert sorted(path.name for path in kept.iterdir()) == ["layer-0003.bak", "layer-notes.txt"]

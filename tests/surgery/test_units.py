@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -100,6 +101,12 @@ def test_indices_and_text() -> None:
     assert "layers = -1, 4 , 0 " not in text
     assert "layers = -1, 4 , -5  # of 3,x" in text  # 10 is 7, now 4; 4 of layer 12 is 1 of layer 6
     assert "# a comment that stays" in text
+    began = time.process_time()
+    blanks = " " * 20_000
+    odd = TEXT.replace(" 10 ", f"{blanks}1 0{blanks}").replace("# of", f"#{blanks}of")
+    text = str(without_units(graph_of(odd), [U(1, 3), U(8, 10)]))
+    assert f"layers = -1,{blanks}4{blanks}, -5  #{blanks}of 3,x" in text
+    assert time.process_time() - began < 4
     assert "[shortcut]\nfrom=-3" in text
     assert len(build_graph(parse_cfg(text))) == 8
     assert str(without_units(graph, [])) == TEXT

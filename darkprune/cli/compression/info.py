@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from darkprune.cli.console import add_json, add_pair, count, megabytes, print_json, print_table, print_totals, warn
 from darkprune.darknet.output import atomic_file
+from darkprune.darknet.strict import StrictProblem, strict_problems
 from darkprune.errors import OutputError
 from darkprune.graph.graph import Graph, read_graph
 from darkprune.graph.groups import PRESETS, divide
@@ -51,7 +53,7 @@ def run(args: Namespace) -> int:
             version = [head.major, head.minor, head.revision]
             header = {"version": version, "seen": head.seen, "bytes": weights.file.size}
             bad = odd_weights(weights)
-    strict = _strict(graph) if args.strict else None
+    strict = strict_problems(graph.cfg) if args.strict else None
     if args.html and structure is not None:
         _draw(args, structure, slim_file)
     if args.json:
@@ -121,17 +123,8 @@ def _print_change(structure: Structure, slim: Graph) -> None:
     print()
 
 
-def _strict(graph: Graph) -> list[JsonObject]:
-    from darkprune.darknet.strict import strict_problems
-
-    return [
-        {"line": problem.line, "section": problem.section, "message": problem.message}
-        for problem in strict_problems(graph.cfg)
-    ]
-
-
 def _to_json(
-    graph: Graph, header: JsonObject | None, size: int, bad: list[str], strict: list[JsonObject] | None
+    graph: Graph, header: JsonObject | None, size: int, bad: list[str], strict: list[StrictProblem] | None
 ) -> JsonObject:
     total = totals(graph, size)
     shape = graph.net.input
@@ -148,7 +141,7 @@ def _to_json(
         "warnings": [*graph.warnings, *bad],
     }
     if strict is not None:
-        data["strict"] = strict
+        data["strict"] = [asdict(problem) for problem in strict]
     return data
 
 
@@ -172,7 +165,7 @@ def _print_layers(graph: Graph) -> None:
     print()
 
 
-def _print(graph: Graph, header: JsonObject | None, size: int, strict: list[JsonObject] | None) -> None:
+def _print(graph: Graph, header: JsonObject | None, size: int, strict: list[StrictProblem] | None) -> None:
     """Prints the totals, and what the weights file says of itself."""
     total = totals(graph, size)
     print(f"{graph.cfg.source}: {len(graph)} layers, input {graph.net.input}")
@@ -187,4 +180,4 @@ def _print(graph: Graph, header: JsonObject | None, size: int, strict: list[Json
     if strict is not None:
         print(f"strict      {len(strict)} things that hank-ai's darknet would refuse")
         for problem in strict:
-            print(f"            line {problem['line']} [{problem['section']}]: {problem['message']}")
+            print(f"            {problem}")

@@ -36,7 +36,7 @@ _REPLACED = (
 )
 #: those that darknet replaces, not all that are images here
 _EXTENSIONS = (".jpg", ".JPG", ".jpeg", ".JPEG", ".png", ".PNG", ".bmp", ".BMP", ".ppm", ".PPM", ".tiff", ".TIFF")
-_LAST_IMAGES = re.compile(r"(^|[/\\])images([/\\])(?!.*[/\\]images[/\\])")
+_IMAGES = re.compile(r"(?:^|(?<=[/\\]))images(?=[/\\])")
 
 
 @dataclass(frozen=True)
@@ -171,11 +171,17 @@ def find_label(image: str, base: Path = Path()) -> Path:
     if os.path.isfile(first):
         return first
     stem = os.path.splitext(image)[0] + ".txt"
-    for text in (_LAST_IMAGES.sub(r"\1labels\2", stem), stem):
+    for text in (_beside_images(stem), stem):
         candidate = base / text
         if os.path.isfile(candidate):
             return candidate
     return first
+
+
+def _beside_images(path: str) -> str:
+    """Replaces the last folder called `images` by `labels`."""
+    found = list(_IMAGES.finditer(path))
+    return f"{path[: found[-1].start()]}labels{path[found[-1].end() :]}" if found else path
 
 
 def _record(image: Listed, difficult: str | None) -> ImageRecord:

@@ -19,7 +19,7 @@ from darkprune.errors import DataError
 
 MAX_YAML_BYTES = 4 << 20
 _KEYS = {"train": ("train",), "valid": ("val", "valid", "validation", "test")}
-_ENTRY = re.compile(r"""(['"]?)([^'":#][^'":]*?)\1\s*:(?:\s+(.*)|$)""")
+_KEY = re.compile(r"""(['"]?)([^'":#][^'":]*)\1""")
 _COMMENT = re.compile(r"(^|\s)#.*$")
 Value = str | list[str] | dict[str, str]
 
@@ -68,8 +68,8 @@ def read_ultralytics(path: Path, split: str = "valid", names: Path | None = None
         class_names, odd = read_names(names)
         problems += odd
     count = settings.get("nc")
-    if isinstance(count, str) and count.isdigit() and class_names and int(count) != len(class_names):
-        text = f"says nc: {count} but has {len(class_names)} names"
+    if isinstance(count, str) and count.isdecimal() and class_names and count.lstrip("0") != str(len(class_names)):
+        text = f"says nc: {count[:20]} but has {len(class_names)} names"
         problems.append(DataProblem(path, None, text, "names"))
     return Dataset(
         name=path.stem,
@@ -96,7 +96,7 @@ def _place(path: Path, root: str, text: str, key: str) -> Path:
 
 def _names(value: Value) -> tuple[str, ...]:
     if isinstance(value, dict):
-        numbered = {int(key): name for key, name in value.items() if key.isdigit() and len(key) < 7}
+        numbered = {int(key): name for key, name in value.items() if key.isdecimal() and len(key) < 7}
         if numbered and max(numbered) < 100_000:
             return tuple(numbered.get(number, "") for number in range(max(numbered) + 1))
         return ()
@@ -112,37 +112,54 @@ def read_yaml(path: Path) -> dict[str, Value]:
     found: dict[str, Value] = {}
     key = ""
     for number, indent, text in _logical_lines(read_lines(path, MAX_YAML_BYTES, "a YAML file")):
-        entry = _ENTRY.fullmatch(text)
         if text.startswith("- ") and key:
-            items = found.get(key)
-            found[key] = [*(items if isinstance(items, list) else []), _plain(text[2:])]
-        elif entry is None:
+            items = found[key]
+            if not isinstance(items, list):
+                found[key] = items = []
+            items.append(_plain(text[2:]))
+            continue
+        entry = _entry(text)
+        if entry is None:
             raise DataError(f"{path}:{number}: is neither `key: value` nor `- value`; this is no YAML of a data set")
-        elif indent and key:
-            pairs = found.get(key)
-            found[key] = {**(pairs if isinstance(pairs, dict) else {}), entry[2].strip(): _plain(entry[3] or "")}
+        name, value = entry
+        if indent and key:
+            pairs = found[key]
+            if not isinstance(pairs, dict):
+                found[key] = pairs = {}
+            pairs[name] = _plain(value)
         else:
-            key = entry[2].strip()
-            found[key] = _value(entry[3] or "")
+            key = name
+            found[key] = _value(value)
     return found
+
+
+def _entry(text: str) -> tuple[str, str] | None:
+    """Splits `key: value`; returns None for anything else."""
+    name, colon, value = text.partition(":")
+    match = _KEY.fullmatch(name.strip())
+    if not colon or match is None or value[:1].strip():
+        return None
+    return match[2].strip(), value.strip()
 
 
 def _logical_lines(lines: list[str]) -> Iterator[tuple[int, int, str]]:
     """Yields number, indent and text of lines without comments; brackets are joined over several lines."""
-    joined, start, indent = "", 0, 0
+    joined: list[str] = []
+    start, indent, square, curly = 0, 0, 0, 0
     for number, line in enumerate(lines, start=1):
         text = _COMMENT.sub("", line).rstrip()
         if not text.strip() or text.startswith(("---", "%")):
             continue
         if not joined:
-            start, indent = number, len(text) - len(text.lstrip())
-        joined = f"{joined} {text.strip()}".strip()
-        if any(joined.count(left) > joined.count(right) for left, right in ("[]", "{}")):
-            continue
-        yield start, indent, joined
-        joined = ""
+            start, indent, square, curly = number, len(text) - len(text.lstrip()), 0, 0
+        joined.append(text.strip())
+        square += text.count("[") - text.count("]")
+        curly += text.count("{") - text.count("}")
+        if square <= 0 and curly <= 0:
+            yield start, indent, " ".join(joined)
+            joined = []
     if joined:
-        yield start, indent, joined
+        yield start, indent, " ".join(joined)
 
 
 def _value(text: str) -> Value:

@@ -77,7 +77,7 @@ def main() -> int:
     parser.add_argument("--turn", type=int, default=0, choices=(0, 1, 2, 3), help="turn a CSI camera by 90 degrees")
     arguments = parser.parse_args()
     width, _, height = arguments.size.partition("x")
-    if not (width.isdigit() and height.isdigit()):
+    if not (width.isdecimal() and height.isdecimal() and len(arguments.size) < 20):
         raise RuntimeFailure("--size {}: write it as 1280x720".format(arguments.size))
     camera = Camera(int(width), int(height), arguments.fps, arguments.turn)
 

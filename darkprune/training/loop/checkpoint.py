@@ -8,25 +8,30 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import torch
 
 from darkprune.darknet.cfg import Cfg
-from darkprune.darknet.output import atomic_file
+from darkprune.darknet.output import atomic_file, remove_leftovers_in
 from darkprune.darknet.weights import Header
 from darkprune.errors import OutputError, TrainingError, one_line
 from darkprune.graph.graph import Graph
 from darkprune.graph.weights import weights_bytes
 from darkprune.network import Network, save_weights
+from darkprune.runs.lock import NAME as LOCK
+from darkprune.runs.provenance import NAME as PROVENANCE
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 FORMAT = "darkprune-state/2"
 STATE = "state.pt"
+WEIGHTS = ("last", "best", "final")  #: the kinds of a run
+#: files of a run besides its network
+FILES = (STATE, "log.csv", "curves.png", "gamma.npz", "gamma.png", PROVENANCE, LOCK)
 #: what a resumed run needs: tensors and plain values
 State = dict[str, Any]
 
@@ -92,6 +97,16 @@ class RunFolder:
                 path.unlink()
         except OSError as error:
             raise OutputError(f"{path}: cannot be removed ({error.strerror})") from None
+
+    def remove(self) -> None:
+        """Removes what a run wrote here, and the folder where nothing else lies in it."""
+        remove_leftovers_in(self.folder)
+        written = [self.cfg, self.cfg.with_suffix(".names"), *map(self.weights, WEIGHTS)]
+        for path in (*written, *(self.folder / name for name in FILES)):
+            with suppress(OSError):
+                path.unlink()
+        with suppress(OSError):
+            self.folder.rmdir()
 
     def write_weights(self, network: Network, kind: str, seen: int) -> None:
         """Writes a network's weights; what was there before stays until they are complete.

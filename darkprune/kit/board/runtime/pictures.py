@@ -75,7 +75,7 @@ def frames(source: str, camera: Camera, channels: int = 3) -> Iterator[Tuple[str
     """
     kind, _, number = source.partition(":")
     if kind in ("usb", "csi"):
-        if not number.isdigit():
+        if not (number.isdecimal() and len(number) < 10):
             raise RuntimeFailure("{}: name the camera by number, such as {}:0".format(source, kind))
         for item in _stream(source, _open_camera(kind, int(number), camera)):
             yield item
