@@ -28,6 +28,7 @@ from darkprune.graph.graph import Graph
 from darkprune.layers.heads import GaussianYolo, Head, Region, Yolo
 from darkprune.onnx.nodes.builder import INPUT_NAME
 from darkprune.onnx.options import ExportOptions
+from darkprune.runs.json_file import parse_json
 
 _DEFAULTS: dict[str, object] = {
     "scale_x_y": 1.0,
@@ -113,10 +114,9 @@ def read_facts(model: onnx.ModelProto, source: str) -> dict[str, Any]:
     facts = {entry.key: entry.value for entry in model.metadata_props}
     if "darkprune_version" not in facts:
         raise ExportError(f"{source}: was not written by darkprune export, so nothing is known about its heads")
-    try:
-        return {key: json.loads(value) if value[:1] in ("[", "{") else value for key, value in facts.items()}
-    except (ValueError, RecursionError):
-        raise ExportError(f"{source}: its metadata are damaged; export it again") from None
+    damaged = f"{source}: its metadata are damaged; export it again"
+    return {key: parse_json(value, damaged, ExportError).value if value[:1] in ("[", "{") else value
+            for key, value in facts.items()}  # fmt: skip
 
 
 def _head_facts(kind: Head, output: str) -> dict[str, object]:

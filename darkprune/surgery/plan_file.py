@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
 import numpy as np
 
-from darkprune.darknet.input import read_file
 from darkprune.errors import PlanError
 from darkprune.graph.channels import MAX_CHANNELS
 from darkprune.json_types import JsonMapping
 from darkprune.layers.base import Floats
+from darkprune.runs.json_file import JsonValue, parse_json, read_json
 from darkprune.surgery.factors.projection import Factors
-from darkprune.surgery.plan import COMPENSATIONS, FORMAT, GroupResult, Plan, finite
+from darkprune.surgery.plan import COMPENSATIONS, FORMAT, GroupResult, Plan
 from darkprune.surgery.replaced_channels import Tap
 from darkprune.surgery.units import Unit
 
@@ -28,7 +27,7 @@ def read_plan(path: Path) -> Plan:
         PlanError: it cannot be read, or is not a plan.
     """
     what = "a plan (darkprune prune --plan-only writes one)"
-    return parse_plan(read_file(path, MAX_BYTES, what, PlanError), str(path))
+    return _from_value(read_json(path, what, MAX_BYTES, PlanError), str(path))
 
 
 def parse_plan(raw: bytes | str, source: str = "plan") -> Plan:
@@ -41,13 +40,14 @@ def parse_plan(raw: bytes | str, source: str = "plan") -> Plan:
     Raises:
         PlanError: it is not a plan.
     """
+    return _from_value(parse_json(raw, source, PlanError), source)
+
+
+def _from_value(data: JsonValue, source: str) -> Plan:
+    if not isinstance(data.value, dict):
+        raise PlanError(f"{source}: is not a plan of darkprune")
     try:
-        text = raw.decode("utf-8") if isinstance(raw, bytes) else raw
-        data = json.loads(text, parse_constant=finite)
-    except (ValueError, RecursionError) as error:
-        raise PlanError(f"{source}: is not JSON ({str(error)[:80]})") from None
-    try:
-        return _from_json(data)
+        return _from_json(data.value)
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise PlanError(f"{source}: is not a plan of darkprune ({type(error).__name__}: {str(error)[:80]})") from None
 

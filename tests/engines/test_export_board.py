@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -324,7 +326,7 @@ class TestFailures:
     @pytest.mark.parametrize(
         ("arguments", "reason"),
         [
-            (["none.jpg"], "none.jpg: not a picture"),
+            (["none.jpg"], "none.jpg: cannot be read (No such file or directory)"),
             (["none"], "none: no such picture, folder or video; cameras are csi:0 and usb:0"),
             (["csi:x"], "csi:x: name the camera by number"),
             (["usb:²"], "usb:²: name the camera by number"),
@@ -341,6 +343,39 @@ class TestFailures:
         code, _, err = run(kit / "detect.py", *arguments)
         assert code == 1
         assert reason in err.splitlines()[-1]
+
+    def test_names_of_pictures_that_are_no_text(
+        self, machine: Machine, run: Run, kit: Path, picture: Path, tmp_path: Path
+    ) -> None:
+        machine.install("8.2")
+        run(kit / "build_engine.py")
+        folder = tmp_path / "pictures"
+        folder.mkdir()
+        names = [b"bl\xfcte.png", b"\xb4\xb3.png", b"a\x1b[31m\nb.png"]
+        for name in names:
+            shutil.copy(picture, folder / os.fsdecode(name))
+        code, out, err = run(kit / "detect.py", folder, "--out", tmp_path / "drawn", "--json", tmp_path / "found.json")
+        assert (code, err) == (0, "")
+        assert "\x1b" not in out
+        assert out.count(" objects in ") == len(names)
+        assert sorted(os.listdir(os.fsencode(tmp_path / "drawn"))) == sorted(
+            name.replace(b".png", b".jpg") for name in names
+        )
+        assert len(json.loads((tmp_path / "found.json").read_text())) == len(names)
+
+    @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes by name here")
+    def test_files_that_never_end_or_are_too_large(
+        self, machine: Machine, run: Run, kit: Path, tmp_path: Path
+    ) -> None:
+        machine.install("8.2")
+        run(kit / "build_engine.py")
+        os.mkfifo(tmp_path / "a.jpg")
+        (tmp_path / "empty.jpg").touch()
+        assert "a.jpg: not a file" in run(kit / "detect.py", tmp_path / "a.jpg")[2]
+        assert "empty.jpg: not a picture" in run(kit / "detect.py", tmp_path / "empty.jpg")[2]
+        with (kit / "model.engine.json").open("r+b") as file:
+            file.truncate(17 << 20)
+        assert "model.engine.json: too large" in run(kit / "bench.py")[2]
 
     def test_broken_descriptions(self, machine: Machine, run: Run, kit: Path) -> None:
         machine.install("8.2")

@@ -13,7 +13,7 @@ from typing import Dict, List, Set
 import cv2
 import numpy as np
 
-from darkprune.kit.board.runtime import RuntimeFailure
+from darkprune.kit.board.runtime import RuntimeFailure, one_line
 from darkprune.kit.board.runtime.command import open_kit_engine, run
 from darkprune.kit.board.runtime.detections import Detections
 from darkprune.kit.board.runtime.detector import Detector, as_json, lines
@@ -34,7 +34,7 @@ def draw(image: np.ndarray, found: Detections, names: List[str]) -> np.ndarray:
         # neighbouring classes get distant colours
         colour = tuple(int(value) for value in np.random.RandomState(int(index)).randint(64, 256, 3))
         cv2.rectangle(canvas, corner, (int((x + w / 2) * width), int((y + h / 2) * height)), colour, 2)
-        text = "{} {:.2f}".format(names[int(index)], float(score))
+        text = "{} {:.2f}".format(one_line(names[int(index)]), float(score))
         cv2.putText(canvas, text, (corner[0], max(corner[1] - 4, 12)), cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, 1)
     return canvas
 
@@ -94,7 +94,7 @@ def main() -> int:
         started = time.perf_counter()
         found = detector.detect([image])[0]
         milliseconds = 1000 * (time.perf_counter() - started)
-        print("{}: {} objects in {:.1f} ms".format(label, len(found.scores), milliseconds))
+        print("{}: {} objects in {:.1f} ms".format(one_line(label), len(found.scores), milliseconds))
         for line in lines(found, model.names, (image.shape[1], image.shape[0])):
             print("  " + line, flush=True)
         if arguments.json:

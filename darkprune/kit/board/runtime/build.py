@@ -234,7 +234,7 @@ def _layers(trt: TensorRT, log: TensorRT, serialized: TensorRT) -> List[Dict[str
     text = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
     try:
         rows = json.loads(text).get("Layers", [])
-    except ValueError:
+    except (ValueError, RecursionError):
         return []
     return [_layer(row) for row in rows]
 

@@ -55,6 +55,9 @@ def open_kit_engine(folder: str, path: str, model: Model) -> Session:
 
 def run(main: Callable[[], int]) -> int:
     """Runs a script and returns its exit status: 1 after an expected failure, which is one line on standard error."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # Python 3.7 and later
+            stream.reconfigure(errors="backslashreplace")  # class names on a terminal without their letters
     try:
         return main()
     except RuntimeFailure as error:

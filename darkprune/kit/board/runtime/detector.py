@@ -4,7 +4,7 @@ from typing import Dict, List, Optional, Tuple
 
 import numpy as np
 
-from . import RuntimeFailure
+from . import RuntimeFailure, one_line
 from .detections import Candidates, Detections, decode, suppress, undo_letterbox
 from .model import Model
 from .pictures import to_input
@@ -73,7 +73,7 @@ def lines(found: Detections, names: List[str], picture: Tuple[int, int]) -> List
         x, y, w, h = [float(value) for value in found.boxes[index]]
         result.append(
             "{}: {:.0f}%\t(left_x: {:4.0f}   top_y: {:4.0f}   width: {:4.0f}   height: {:4.0f})".format(
-                names[int(found.classes[index])],
+                one_line(names[int(found.classes[index])]),
                 100 * found.scores[index],
                 (x - w / 2) * width,
                 (y - h / 2) * height,

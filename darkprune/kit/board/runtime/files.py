@@ -1,25 +1,47 @@
 """Reading and writing whole files; what is written appears complete or not at all."""
 
 import hashlib
+import json
 import os
 import tempfile
 
 from . import RuntimeFailure
 
 _CHUNK = 1 << 20
+_MOST_JSON = 16 << 20
 
 
-def read_bytes(path: str) -> bytes:
+def read_bytes(path: str, limit: int = 1 << 40) -> bytes:
     """Returns the content of a file.
 
     Raises:
-        RuntimeFailure: it cannot be read.
+        RuntimeFailure: it cannot be read, has more bytes than the limit, or is a pipe, which might never end.
     """
     try:
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise RuntimeFailure("{}: not a file".format(path))
         with open(path, "rb") as file:
+            if os.fstat(file.fileno()).st_size > limit:
+                raise RuntimeFailure("{}: too large".format(path))
             return file.read()
     except OSError as error:
         raise RuntimeFailure("{}: cannot be read ({})".format(path, error.strerror)) from None
+
+
+def read_json(path: str, remedy: str) -> object:
+    """Returns the content of a JSON file.
+
+    Args:
+        path: the file.
+        remedy: what to do where it is none.
+
+    Raises:
+        RuntimeFailure: it cannot be read, is too large, nested too deeply or not JSON.
+    """
+    try:
+        return json.loads(read_bytes(path, _MOST_JSON).decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise RuntimeFailure("{}: not JSON ({}), {}".format(path, str(error)[:80], remedy)) from None
 
 
 def write_atomic(path: str, content: bytes) -> None:

@@ -9,7 +9,7 @@ import os
 from typing import Dict, Optional
 
 from . import RuntimeFailure
-from .files import read_bytes, sha256_of, write_atomic
+from .files import read_json, sha256_of, write_atomic
 
 _FORMAT = 1
 
@@ -48,10 +48,7 @@ def load(engine_path: str) -> Optional[Dict[str, object]]:
     path = path_for(engine_path)
     if not os.path.exists(path):
         return None
-    try:
-        facts = json.loads(read_bytes(path).decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise RuntimeFailure("{}: not JSON ({}), build the engine again".format(path, error)) from None
+    facts = read_json(path, "build the engine again")
     if not isinstance(facts, dict) or facts.get("format") != _FORMAT:
         raise RuntimeFailure("{}: not the description of an engine, build the engine again".format(path))
     return facts

@@ -3,12 +3,11 @@
 darkprune writes it (`kit/schema.py`), from `KitDescription`.
 """
 
-import json
 import os
 from typing import Dict, List, NamedTuple, NoReturn, Optional, Tuple
 
 from . import RuntimeFailure
-from .files import read_bytes, sha256_of
+from .files import read_json, sha256_of
 
 FORMAT = 1
 NAME = "model.json"
@@ -69,10 +68,7 @@ def load_model(folder: str) -> Model:
         RuntimeFailure: there is none, another version of darkprune wrote it, or it is damaged.
     """
     path = os.path.join(folder, NAME)
-    try:
-        content = json.loads(read_bytes(path).decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise RuntimeFailure("{}: not JSON ({}), copy the kit again".format(path, str(error)[:80])) from None
+    content = read_json(path, "copy the kit again")
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise RuntimeFailure("{}: not of format {}, copy the whole kit again".format(path, FORMAT))
     fields = _Fields(path, content)

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from . import RuntimeFailure
+from .files import read_bytes
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp")
 # what letterboxing leaves around the picture (fill_image in letterbox_image)
@@ -127,7 +128,11 @@ def read_image(path: str, channels: int = 3) -> np.ndarray:
     Raises:
         RuntimeFailure: it cannot be read.
     """
-    image = cv2.imread(path, cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR)
+    data = np.frombuffer(read_bytes(path), np.uint8)
+    try:
+        image = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR)
+    except cv2.error:  # an empty file, or more pixels than OpenCV allows
+        image = None
     if image is None:
         raise RuntimeFailure("{}: not a picture that OpenCV reads".format(path))
     return image
