@@ -9,6 +9,15 @@ from itertools import islice
 from pathlib import Path
 
 SMALLEST_BOUND = 1000  #: whole numbers from here on are bounds against absurd input
+LARGEST_GUARD = 1e-6  #: fractions up to here only keep a divisor or a logarithm away from 0
+#: functions that give the same for their first two arguments in the other order
+SYMMETRIC = frozenset(
+    ("min", "max", "minimum", "maximum", "logical_and", "logical_or", "intersect1d", "union1d", "array_equal")
+)
+#: calls whose arguments decide what is shown, or what numpy warns of: not what is computed
+SHOWN = frozenset(("track", "say", "excerpt", "errstate"))
+#: calls that keep all their arguments, because they only mean something together
+WHOLE = frozenset((*SHOWN, "setting", "isinstance", "cast"))
 
 _COMPARISONS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
     ast.Lt: (ast.LtE, ast.GtE),
@@ -37,6 +46,7 @@ _ARITHMETIC: dict[type[ast.operator], type[ast.operator]] = {
 }
 _OPPOSITES = {"min": "max", "any": "all", "minimum": "maximum", "argmin": "argmax", "ceil": "floor", "zeros": "ones"}
 _OPPOSITES |= {value: key for key, value in _OPPOSITES.items()}
+_LEFT_OUT = ast.Raise | ast.Assert | ast.JoinedStr | ast.Import | ast.ImportFrom
 
 
 @dataclass(frozen=True)
@@ -46,7 +56,7 @@ class Mutation:
     Attributes:
         path: the file, relative to the project.
         line: of the statement or expression that is changed.
-        function: first line of the innermost function around it, decorators included; 0 outside of any.
+        function: first line of the innermost function or lambda around it, decorators included; 0 outside of any.
         kind: of the change, for counting.
         node, change: number of the node among those of the file that can be changed, and of the change among its.
     """
@@ -97,11 +107,13 @@ def _walk(node: ast.AST, function: int) -> Iterator[tuple[ast.stmt | ast.expr, i
         function = min([node.lineno, *(entry.lineno for entry in node.decorator_list)])
         defaults = [entry for entry in (*node.args.defaults, *node.args.kw_defaults) if entry]
         children: list[ast.AST] = [*defaults, *node.body]
+    elif isinstance(node, ast.Lambda):
+        function, children = node.lineno, [*node.args.defaults, node.body]
     elif isinstance(node, ast.AnnAssign):
         children = [node.value] if node.value else []
     elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
         children = list(node.orelse)
-    elif isinstance(node, ast.Raise | ast.Assert | ast.JoinedStr | ast.Import | ast.ImportFrom):
+    elif isinstance(node, _LEFT_OUT) or _is_bound(node) or (isinstance(node, ast.Call) and _name_of(node) in SHOWN):
         children = []
     elif isinstance(node, ast.ClassDef):
         children = list(node.body)
@@ -120,6 +132,32 @@ def _is_first(node: ast.Subscript) -> bool:
     return isinstance(node.slice, ast.Constant) and node.slice.value == 0 and isinstance(node.slice.value, int)
 
 
+def _is_bound(node: ast.AST) -> bool:
+    """Returns whether this is a number written as a power, `1 << 20` or `10**6`: a bound as large whole numbers are."""
+    return (
+        isinstance(node, ast.BinOp)
+        and isinstance(node.op, ast.LShift | ast.Pow)
+        and isinstance(node.left, ast.Constant)
+        and isinstance(node.right, ast.Constant)
+    )
+
+
+def _is_empty(node: ast.Call) -> bool:
+    """Returns whether an array without elements is made, whose content cannot be another."""
+    return bool(node.args) and any(
+        isinstance(part, ast.Constant) and part.value == 0
+        for part in (node.args[0].elts if isinstance(node.args[0], ast.Tuple) else node.args[:1])
+    )
+
+
+def _is_abstract(node: ast.Raise) -> bool:
+    return isinstance(node.exc, ast.Name) and node.exc.id == "NotImplementedError"
+
+
+def _name_of(node: ast.Call) -> str:
+    return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+
+
 def _is_docstring(node: ast.AST) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
@@ -132,7 +170,7 @@ def _changes(node: ast.stmt | ast.expr) -> Iterator[tuple[str, Callable[[ast.AST
                 yield "comparison", lambda n, i=number, o=other: n.ops.__setitem__(i, o())  # type: ignore[misc]
     elif isinstance(node, ast.BoolOp):
         yield "boolean", _set("op", ast.Or() if isinstance(node.op, ast.And) else ast.And())
-    elif isinstance(node, ast.BinOp) and type(node.op) in _ARITHMETIC and not _has_text(node):
+    elif isinstance(node, ast.BinOp) and type(node.op) in _ARITHMETIC and not (_has_text(node) or _is_bound(node)):
         yield "arithmetic", _set("op", _ARITHMETIC[type(node.op)]())
     elif isinstance(node, ast.AugAssign):
         if type(node.op) in _ARITHMETIC and not _has_text(node):
@@ -149,7 +187,7 @@ def _changes(node: ast.stmt | ast.expr) -> Iterator[tuple[str, Callable[[ast.AST
     elif isinstance(node, ast.If | ast.IfExp | ast.While):
         if not isinstance(node.test, ast.Compare):  # whose opposite is a comparison's own change
             yield "negation", lambda n: setattr(n, "test", ast.UnaryOp(ast.Not(), n.test))  # type: ignore[attr-defined]
-    elif isinstance(node, ast.Expr | ast.Raise):
+    elif isinstance(node, ast.Expr) or (isinstance(node, ast.Raise) and not _is_abstract(node)):
         yield "statement", _drop
     elif isinstance(node, ast.Continue):
         yield "statement", lambda n: _become(n, ast.Break())
@@ -166,16 +204,17 @@ def _changes(node: ast.stmt | ast.expr) -> Iterator[tuple[str, Callable[[ast.AST
 
 
 def _changes_of_call(node: ast.Call) -> Iterator[tuple[str, Callable[[ast.AST], None]]]:
-    name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-    if name in ("track", "say", "setting", "isinstance", "cast"):  # what is shown, and what types say
+    name = _name_of(node)
+    if name in WHOLE:
         return
-    if name in _OPPOSITES:
+    if name in _OPPOSITES and not _is_empty(node):
         field = "attr" if isinstance(node.func, ast.Attribute) else "id"
         yield "call", lambda n: setattr(n.func, field, _OPPOSITES[name])  # type: ignore[attr-defined]
-    if len(node.args) > 1 and not any(isinstance(entry, ast.Starred) for entry in node.args[:2]):
+    starred = any(isinstance(entry, ast.Starred) for entry in node.args[:2])
+    if len(node.args) > 1 and not starred and name not in SYMMETRIC:
         yield "order", lambda n: n.args.__setitem__(slice(0, 2), n.args[1::-1])  # type: ignore[attr-defined]
     for number, keyword in enumerate(node.keywords):
-        if keyword.arg not in (None, "strict", "encoding", "errors"):
+        if keyword.arg not in (None, "strict", "encoding", "errors", "progress"):
             yield "argument", _without_keyword(number)
 
 
@@ -189,6 +228,8 @@ def _other_values(value: object) -> tuple[object, ...]:
     if isinstance(value, int):  # a bound against absurd input may as well be one more or less
         return (value + 1, value - 1) if abs(value) < SMALLEST_BOUND else ()
     if isinstance(value, float):
+        if 0 < value <= LARGEST_GUARD:
+            return ()
         return (value * 1.02 if value else 1.0,)
     return ()
 

@@ -50,7 +50,7 @@ class Header:
     @property
     def wide(self) -> bool:
         """Whether `seen` takes 64 bits."""
-        return self.major * 10 + self.minor >= 2
+        return self.major >= 1 or self.minor >= 2  # darknet: major * 10 + minor >= 2
 
     @property
     def transposed(self) -> bool:

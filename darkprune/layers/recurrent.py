@@ -222,8 +222,8 @@ class Rnn(_Cell):
     names = ("rnn",)
     other_keys = frozenset(["logistic", "shortcut"])
 
-    hidden: int = 1
-    activation: str = "logistic"
+    hidden: int
+    activation: str
 
     @classmethod
     def read(cls, options: Options) -> Rnn:

@@ -82,7 +82,7 @@ class _Moving(Kind):
         return None
 
     def fits(self, channels: int) -> bool:
-        """Whether channels move as wholes."""
+        """Whether channels move as wholes: [reorg] moves them in blocks of s², one after the other or c/s² apart."""
         return channels % (self.stride**2) == 0
 
     def origins(self, channels: int) -> Indices:
@@ -170,10 +170,6 @@ class Reorg(_Moving):
                 f"[reorg] with stride {self.stride} needs at least {self.stride**2} channels, not {source.c}"
             )
         return super().output(inputs)
-
-    def fits(self, channels: int) -> bool:
-        """Channels move in blocks of s², one after the other or, in reverse, c/s² apart."""
-        return channels % (self.stride**2) == 0
 
     def blocks(self, channels: int) -> Indices:
         """s² consecutive channels are one of V; in reverse channels k, k + c/s², … end in one."""

@@ -17,7 +17,7 @@ WIDTH_KEYS = frozenset({"filters", "groups", "output", "out_channels"})
 
 
 def static_problems(
-    original: TensorSource, slim: TensorSource, cut: Cut | None, report: Path | None = None, *, trained: bool = False
+    original: TensorSource, slim: TensorSource, cut: Cut | None, report: Path | None, *, trained: bool
 ) -> list[str]:
     """Compares two pairs as files.
 

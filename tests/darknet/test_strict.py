@@ -78,6 +78,9 @@ def test_zoo_problems(name: str, line: int, part: str) -> None:
         ("B1=.9", "B1 is used with adam=1 only"),
         ("adam=1\nB1=.9\nB2=.99\neps=.1", None),
         ("contrastive=1", "two images"),
+        ("contrastive=1\nbatch=2", None),
+        ("contrastive=1\nbatch=4\nsubdivisions=2", None),
+        ("contrastive=1\nbatch=4\nsubdivisions=3", "two images"),
         ("policy=steps\nsteps=1e3\nscales=.1", "steps lists '1e3'"),
         ("policy=steps\nsteps=1,2,\nscales=.1,.1", "steps lists ''"),
         ("seen=0", "'seen' is not used"),
@@ -98,6 +101,7 @@ def test_net(line: str, part: str | None) -> None:
         ("[conv]\nfilters=3\nstopbackward=1\nclip=.5\nlearning_rate=2", None),
         ("[conv]\nsize=3\nsway=1\nrotate=1", "only one of"),
         ("[conv]\nsway=1", "needs size=3"),
+        ("[conv]\nsize=3\nsway=1", None),
         ("[conv]\nhidden=3", "'hidden' is not used"),
         ("[conv]\nactivation=leaky\n[shortcut]\nfrom=-1\nweights_type=per_layer", "weights_type='per_layer'"),
         ("[conv]\nactivation=leaky\n[shortcut]\nfrom=-1\nweights_type=per_feature\nweights_normalization=relu", None),
@@ -109,7 +113,10 @@ def test_net(line: str, part: str | None) -> None:
          "'show_details' is not used"),
         ("[conv]\nfilters=18\n[yolo]\nclasses=1\nnum=3\niou_loss=eiou", "iou_loss='eiou' is unknown"),
         ("[conv]\nfilters=18\n[yolo]\nclasses=1\nnum=3\nanchors=1,2,3,4,5,6,7,8", "has room for 6"),
+        ("[conv]\nfilters=6\n[yolo]\nclasses=1\nanchors=1,2", None),
+        ("[conv]\nfilters=6\n[yolo]\nclasses=1\nanchors=1,2,3", "anchors lists 3 numbers, num has room for 2"),
         ("[conv]\nfilters=18\n[yolo]\nclasses=1\nnum=3\ncounters_per_class=5,6", "lists 2 values for classes=1"),
+        ("[conv]\nfilters=25\n[yolo]\ncounters_per_class=" + ",".join("5" * 20), None),
     ],
 )  # fmt: skip
 def test_sections(section: str, part: str | None) -> None:
@@ -129,6 +136,19 @@ def test_input_size_of_networks_that_end_in_a_head(last: str, refused: bool) -> 
     text = f"[net]\nwidth=64\nheight=50\nchannels=3\n[conv]\nfilters=3\n[{last}]\n"
     assert bool(messages(text)) is refused
     assert not messages(text + "[route]\nlayers=-2\n")
+
+
+@pytest.mark.parametrize(
+    ("size", "refused"),
+    [("width=64\nheight=96", False), ("width=32\nheight=32", False), ("width=48\nheight=64", True), ("width=64", True)],
+)
+def test_input_sizes_that_a_head_takes(size: str, refused: bool) -> None:
+    assert bool(messages(f"[net]\n{size}\nchannels=3\n[conv]\nfilters=3\n[yolo]\n")) is refused
+
+
+def test_text_before_any_section() -> None:
+    """Where only AlexeyAB's reader takes the line for a comment."""
+    assert messages(f";hue=1\n{NET}") == [(1, "", "text before any section: ';hue=1'")]
 
 
 def test_problems_come_in_the_order_of_the_lines() -> None:
