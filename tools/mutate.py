@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -24,6 +25,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from statistics import mean
@@ -233,7 +235,7 @@ def _try_all(
     while waiting or running:
         while free and waiting:
             mutation = waiting.pop()
-            wanted = _tests_for(mutation, tests, args.seconds)
+            wanted = _tests_for(mutation, tests, args.seconds, source)
             if not wanted:
                 yield mutation, "not reached"
                 continue
@@ -255,27 +257,39 @@ def _try_all(
         time.sleep(0.02)
 
 
-def _tests_for(mutation: Mutation, tests: Mapping[str, Test], seconds: float) -> list[str]:
+@cache
+def _imported(file: Path) -> frozenset[str]:
+    """Returns the modules of darkprune that a test file imports from."""
+    return frozenset(re.findall(r"^from (darkprune[\w.]*) import", file.read_text(encoding="utf-8"), re.MULTILINE))
+
+
+def _tests_for(mutation: Mutation, tests: Mapping[str, Test], seconds: float, source: Path) -> list[str]:
     """Lists the tests that call the function of a fault, up to some seconds of them.
 
-    Those of the fault's own room come first; of these the files whose tests are quick, which look at little each.
+    A fault outside of functions is tried by the tests that call anything of its module, and by files that import it.
+    Files that import the module come first, then those of the fault's own room; of these the files whose tests are
+    quick, which look at little each.
     """
+    module = mutation.path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
-    def reaches(test: Test) -> bool:
+    def imports(name: str) -> bool:
+        return module in _imported(source / name.partition("::")[0])
+
+    def reaches(name: str, test: Test) -> bool:
         if mutation.function:
             return (mutation.path, mutation.function) in test.calls
-        return any(path == mutation.path for path, _ in test.calls)
+        return imports(name) or any(path == mutation.path for path, _ in test.calls)
 
     folders = next(folders for places, folders in ROOMS.values() if mutation.path.startswith(places))
-    reaching = {name: test.seconds for name, test in tests.items() if reaches(test)}
+    reaching = {name: test.seconds for name, test in tests.items() if reaches(name, test)}
     per_file: dict[str, list[float]] = {}
     for name, duration in reaching.items():
         per_file.setdefault(name.partition("::")[0], []).append(duration)
 
-    def order(name: str) -> tuple[int, float, str, float]:
+    def order(name: str) -> tuple[bool, int, float, str, float]:
         file = name.partition("::")[0]
         near = next((number for number, folder in enumerate(folders) if file.startswith(folder)), len(folders))
-        return near, mean(per_file[file]), file, reaching[name]
+        return not imports(name), near, mean(per_file[file]), file, reaching[name]
 
     chosen: list[str] = []
     total = 0.0

@@ -16,6 +16,8 @@ SYMMETRIC = frozenset(
 )
 #: calls whose arguments decide what is shown, or what numpy warns of: not what is computed
 SHOWN = frozenset(("track", "say", "excerpt", "errstate"))
+#: arguments that guard against mistakes, or decide what is shown or where something is computed
+UNSEEN = frozenset(("strict", "encoding", "errors", "ignore_errors", "progress", "device"))
 #: calls that keep all their arguments, because they only mean something together
 WHOLE = frozenset((*SHOWN, "setting", "isinstance", "cast"))
 
@@ -113,15 +115,18 @@ def _walk(node: ast.AST, function: int) -> Iterator[tuple[ast.stmt | ast.expr, i
         children = [node.value] if node.value else []
     elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
         children = list(node.orelse)
-    elif isinstance(node, _LEFT_OUT) or _is_bound(node) or (isinstance(node, ast.Call) and _name_of(node) in SHOWN):
+    elif isinstance(node, _LEFT_OUT) or _is_bound(node) or _is_type(node):
         children = []
+    elif isinstance(node, ast.Call):
+        arguments = [entry.value for entry in node.keywords if entry.arg not in UNSEEN]
+        children = [] if _name_of(node) in SHOWN else [node.func, *node.args, *arguments]
     elif isinstance(node, ast.ClassDef):
         children = list(node.body)
     elif isinstance(node, ast.Subscript) and _is_first(node):
         children = [node.value]
     else:
         children = list(ast.iter_child_nodes(node))
-    if isinstance(node, ast.stmt | ast.expr) and not _is_docstring(node):
+    if isinstance(node, ast.stmt | ast.expr) and not (_is_docstring(node) or _is_type(node)):
         yield node, function
     for child in children:
         yield from _walk(child, function)
@@ -140,6 +145,23 @@ def _is_bound(node: ast.AST) -> bool:
         and isinstance(node.left, ast.Constant)
         and isinstance(node.right, ast.Constant)
     )
+
+
+def _is_guarded(node: ast.BinOp) -> bool:
+    """Returns whether this is a bound, or a guard is added or multiplied: with the opposite sign it is as small."""
+    guards = [part for part in (node.left, node.right) if isinstance(part, ast.Constant) and _is_guard(part.value)]
+    return bool(guards) or _is_bound(node)
+
+
+def _is_guard(value: object) -> bool:
+    return isinstance(value, float) and 0 < value <= LARGEST_GUARD
+
+
+def _is_type(node: ast.AST) -> bool:
+    """Returns whether this is for type checkers: `TypeVar(…)`, `Literal[…]`."""
+    if isinstance(node, ast.Call):
+        return _name_of(node) == "TypeVar"
+    return isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id == "Literal"
 
 
 def _is_empty(node: ast.Call) -> bool:
@@ -170,7 +192,7 @@ def _changes(node: ast.stmt | ast.expr) -> Iterator[tuple[str, Callable[[ast.AST
                 yield "comparison", lambda n, i=number, o=other: n.ops.__setitem__(i, o())  # type: ignore[misc]
     elif isinstance(node, ast.BoolOp):
         yield "boolean", _set("op", ast.Or() if isinstance(node.op, ast.And) else ast.And())
-    elif isinstance(node, ast.BinOp) and type(node.op) in _ARITHMETIC and not (_has_text(node) or _is_bound(node)):
+    elif isinstance(node, ast.BinOp) and type(node.op) in _ARITHMETIC and not (_has_text(node) or _is_guarded(node)):
         yield "arithmetic", _set("op", _ARITHMETIC[type(node.op)]())
     elif isinstance(node, ast.AugAssign):
         if type(node.op) in _ARITHMETIC and not _has_text(node):
@@ -214,7 +236,7 @@ def _changes_of_call(node: ast.Call) -> Iterator[tuple[str, Callable[[ast.AST], 
     if len(node.args) > 1 and not starred and name not in SYMMETRIC:
         yield "order", lambda n: n.args.__setitem__(slice(0, 2), n.args[1::-1])  # type: ignore[attr-defined]
     for number, keyword in enumerate(node.keywords):
-        if keyword.arg not in (None, "strict", "encoding", "errors", "progress"):
+        if keyword.arg is not None and keyword.arg not in UNSEEN:
             yield "argument", _without_keyword(number)
 
 
@@ -227,9 +249,7 @@ def _other_values(value: object) -> tuple[object, ...]:
         return (not value,)
     if isinstance(value, int):  # a bound against absurd input may as well be one more or less
         return (value + 1, value - 1) if abs(value) < SMALLEST_BOUND else ()
-    if isinstance(value, float):
-        if 0 < value <= LARGEST_GUARD:
-            return ()
+    if isinstance(value, float) and not _is_guard(value):
         return (value * 1.02 if value else 1.0,)
     return ()
 

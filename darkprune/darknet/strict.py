@@ -25,7 +25,7 @@ _LEADING_NUMBER = re.compile(r"-?(?:\d+\.?\d*|\.\d+)")
 _PLAIN_INTEGER = re.compile(r"-?\d+")
 _PLAIN_FLOAT = re.compile(r"-?(?:\d+\.?\d*|\.\d+)")
 _BLANKS = " \t\r\n"
-_FLOAT_MAX, _FLOAT_MIN = 3.4028235e38, 1.1754944e-38
+_FLOAT_MAX, _FLOAT_MIN = 2.0**128 - 2.0**104, 2.0**-126  #: 32-bit ones; the smallest that is normal
 
 
 @dataclass(frozen=True)

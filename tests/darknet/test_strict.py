@@ -58,6 +58,10 @@ def test_zoo_problems(name: str, line: int, part: str) -> None:
         ("momentum=+1", "no exponents"),
         ("hue=--1", "is no number"),
         ("hue=" + "9" * 40, "is no number"),
+        (f"hue={2**128 - 2**104}", None),  # the largest 32-bit float, and the smallest normal one
+        (f"hue={2**128 - 2**103}", "is no number"),
+        (f"hue={2**-126:.140f}", None),
+        (f"hue={2**-127:.140f}", "is no number"),
         ("hue=", None),
         ("hue= # none", "no exponents"),
         (";hue=1", "';' starts no comment"),

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from darkprune.darknet.cfg import parse_cfg
-from darkprune.errors import CfgError, DarkpruneError
+from darkprune.errors import CfgError, DarkpruneError, GraphError
 from darkprune.graph.channels import map_channels
 from darkprune.graph.graph import build_graph
 from darkprune.graph.weights import weights_bytes
@@ -122,3 +122,21 @@ def test_the_first_section_and_the_rest() -> None:
     with pytest.raises(CfgError, match="has no layer"):
         build_graph(parse_cfg("[network]\ninputs=3\n"))
     assert len(build_graph(parse_cfg("[network]\ninputs=3\n[conn]\n"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("depth", "width", "advice"),
+    [
+        (1, 15, "the strides need multiples of 2: width=14 or 16 instead of 15"),
+        (2, 18, "the strides need multiples of 4: width=16 or 20 instead of 18"),
+        (3, 1, "the strides need multiples of 8: width=8 or 8 instead of 1"),
+    ],
+)
+def test_the_next_sizes_are_told(depth: int, width: int, advice: str) -> None:
+    """A map that was halved so many times and enlarged again does not fit the one that it came from."""
+    down = "[convolutional]\nfilters=3\nsize=3\nstride=2\npad=1\n"
+    head = f"[net]\nwidth={width}\nheight=64\nchannels=3\n[convolutional]\nfilters=3\n"
+    text = head + down * depth + f"[upsample]\nstride={2**depth}\n[route]\nlayers=-1,0\n"
+    with pytest.raises(GraphError) as error:
+        build_graph(parse_cfg(text))
+    assert str(error.value).endswith(advice)

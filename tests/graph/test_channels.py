@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from darkprune.darknet.cfg import parse_cfg
-from darkprune.graph.channels import ChannelMap, depthwise_layers, map_channels
+from darkprune.graph.channels import ChannelMap, depthwise_layers, map_channels, removed_in
 from darkprune.graph.graph import build_graph, read_graph
 
 ROOT = Path(__file__).parents[2]
@@ -358,3 +358,13 @@ def test_a_channel_takes_a_few_bytes() -> None:
     finally:
         tracemalloc.stop()
     assert peak < 200 * found.count
+
+
+def test_widths_that_a_range_of_layers_loses() -> None:
+    """Both ends count; followers (the factors of a squeeze-and-excitation branch) do not."""
+    found = channels("conv4", "conv6", "avgpool", "conv6", "scale_channels from=1", "conv8")
+    keep = np.ones(found.count, bool)
+    for layer, count in ((0, 1), (1, 2), (5, 3)):
+        keep[found.of_layer[layer][:count]] = False
+    lost = {(0, 0): 1, (0, 1): 3, (1, 4): 2, (3, 3): 0, (1, 5): 5, (5, 5): 3}
+    assert {ends: removed_in(found, keep, *ends) for ends in lost} == lost

@@ -160,6 +160,7 @@ def test_network_without_a_map_is_warned_of() -> None:
         (["conv filters=3", "sam"], "no from="),
         (["conv filters=3", "scale_channels"], "no from="),
         (["conv filters=0"], "filters=0 is out of range"),
+        (["local filters=20000000 size=3"], r"\[local\] would have more than 2\^31 - 1 weights"),
         (["conv filters=-2147483648"], "out of range"),
         (["conv filters=2147483647"], r"2\^31 - 1"),
         (["conv filters=3 size=0"], "size=0"),

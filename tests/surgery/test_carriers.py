@@ -14,7 +14,7 @@ from darkprune.surgery.result import _inexact
 from darkprune.surgery.surgery import Surgery
 
 from .cutting import check, make, opened, slim_of
-from .networks import Network, cfg, tensors_of
+from .networks import Network, cfg, gammas, tensors_of
 
 THICK = "convolutional size=3 pad=1 batch_normalize=1 activation={} filters={}"
 THIN = "convolutional size=1 pad=1 batch_normalize=1 activation={} filters={}"
@@ -36,6 +36,14 @@ def test_one_carrier_for_a_padded_consumer() -> None:
     assert carriers(decision) == {0: 1, 1: 0}
     channels, kept, _ = decision.plan.layers[0]
     assert (channels, len(kept)) == (8, 5)  # it counts in the width
+
+
+def test_any_channel_may_carry_the_first_of_all_too() -> None:
+    text = cfg(THICK.format("leaky", 4), THICK.format("leaky", 2), "convolutional filters=2 size=1")
+    for weakest in range(4):
+        with opened(text, gammas(text, _0=[0.1 if channel == weakest else 1 for channel in range(4)])) as pair:
+            plan = make(pair, ratio=0.25, min_channels=1, compensate="carrier", allocation="uniform").plan
+        assert plan.layers[0] == (4, (0, 1, 2, 3), (weakest,))
 
 
 @pytest.mark.parametrize("consumer", [THIN, UNPADDED])

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import os
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from darkprune.darknet.cfg import parse_cfg
 from darkprune.errors import PlanError
+from darkprune.graph.channels import map_channels
 from darkprune.graph.graph import build_graph
 from darkprune.graph.weights import NetworkWeights
 from darkprune.runs.digests import digest_of_file
@@ -250,6 +253,22 @@ def test_constants_must_fit(tmp_path: Path) -> None:
         data["layers"]["4"]["constants"] = constants
         with pytest.raises(PlanError):
             replayed(data, tmp_path)
+
+
+def test_constants_are_of_layers_that_there_are() -> None:
+    with opened(TEXT, tensors_of(TEXT, {})) as pair:
+        plan, channels = make(pair, ratio=0.5, min_channels=1).plan, map_channels(pair.graph)
+    for layer in (-1, len(channels.graph)):
+        with pytest.raises(PlanError, match=f"constants of layer {layer} do not fit the network"):
+            replace(plan, measured={layer: np.ones(2)}).classes(channels)
+
+
+def test_measured_constants_are_rounded_to_seven_digits_behind_the_point() -> None:
+    with opened(TEXT, tensors_of(TEXT, {})) as pair:
+        plan = make(pair, ratio=0.5, min_channels=1).plan
+    constants = np.array([1 / 3, -2 / 3, 1e-8, 4, 5, 6])
+    written = replace(plan, measured={4: constants}).to_json()["layers"]["4"]["constants"]
+    assert written == [0.3333333, -0.6666667, 0, 4, 5, 6]
 
 
 def test_hash(tmp_path: Path) -> None:

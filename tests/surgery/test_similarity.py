@@ -86,6 +86,10 @@ CASES = {
     "depthwise": (net(conv(8), conv(8, groups=8), conv(4)), [0, 1]),
     "two filters per channel": (net(conv(6), conv(12, groups=6), conv(4)), [0, 1]),
     "pool, upsample": (net(conv(8), "[maxpool]\nsize=2\nstride=2\n\n", "[upsample]\nstride=2\n\n", conv(4)), [0]),
+    "averages": (
+        net(conv(8), "[local_avgpool]\nsize=2\nstride=2\n\n", "[dropout]\n\n[empty]\n\n[avgpool]\n\n", conv(4, 1)),
+        [0],
+    ),
     "shortcut": (net(conv(8), conv(6), conv(8), SHORTCUT.format(-3), conv(4), conv(3)), [0, 2]),
     "concatenation": (net(conv(8), conv(6), "[route]\nlayers=-1,0\n\n", conv(5), conv(4)), [0]),
     "twice": (
@@ -184,6 +188,15 @@ def test_negative_relations_do_not_pass_a_maximum() -> None:
         double(network, 0, 1, 0, gain, 0.3)
         _, plan = slim_of(text, encode(network), SIMILAR)
         assert len(plan.similar) == sections
+
+
+def test_channels_must_be_alike_wherever_they_are_read() -> None:
+    """One reader after a maximum, which a negative relation does not pass, and one that reads them as they are."""
+    text = net(conv(8, 3, "linear"), "[maxpool]\nsize=2\nstride=2\n\n", conv(4, 1), "[route]\nlayers=0\n\n", conv(4, 1))
+    network = load(text, random_weights(text, 1))
+    double(network, 0, 1, 0, -1.0, 0.3)
+    _, plan = slim_of(text, encode(network), SIMILAR)
+    assert not plan.similar
 
 
 def test_what_is_not_known_stays() -> None:

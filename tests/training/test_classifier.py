@@ -85,6 +85,9 @@ def test_deltas_are_those_of_the_real_program(temperature: float, tail: str, upd
 def test_labels_are_smoothed() -> None:
     loss = SoftmaxLoss(build_graph(parse_cfg(network(net="label_smooth_eps=.1\n"), "x.cfg")))
     assert loss.truth(torch.tensor([2])).tolist() == [pytest.approx([0.025, 0.025, 0.9, 0.025, 0.025])]
+    two = network(net="label_smooth_eps=.1\n").replace("filters=5", "filters=2").replace("output=5", "output=2")
+    loss = SoftmaxLoss(build_graph(parse_cfg(two, "x.cfg")))
+    assert loss.truth(torch.tensor([1])).tolist() == [pytest.approx([0.1, 0.9])]
 
 
 @pytest.mark.parametrize(

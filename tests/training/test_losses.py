@@ -95,6 +95,19 @@ def test_without_objects_only_objectness_learns() -> None:
     )
 
 
+@pytest.mark.parametrize(("seen", "drawn"), [(12_799, True), (12_800, False)])
+def test_region_draws_boxes_to_their_anchors_for_12800_images(seen: int, drawn: bool) -> None:
+    """Without objects: x and y towards the middle of the cell, by 0.01 and the slope of the logistic function."""
+    case = Case("x", section="region")
+    graph = build_graph(parse_cfg(case.cfg(), case.name))
+    nothing = make_truths([np.zeros((0, 5), np.float32)] * case.images)
+    raw = torch.from_numpy(case.raw())
+    delta = loss_of(graph, graph[1]).deltas(raw, nothing, (52, 44), seen).delta
+    x = raw[:, 0].sigmoid()
+    wanted = 0.01 * (0.5 - x) * x * (1 - x) if drawn else torch.zeros_like(x)
+    torch.testing.assert_close(delta[:, 0], wanted, rtol=1e-4, atol=1e-8)
+
+
 @pytest.mark.parametrize("section", ["yolo", "Gaussian_yolo", "region"])
 def test_classes_beyond_the_head_are_left_out(section: str) -> None:
     case = Case("x", section=section)
