@@ -44,7 +44,10 @@ ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "graph": (("darkprune/graph",), ("tests/graph", "tests/layers", "tests/surgery")),
     "surgery": (("darkprune/surgery",), ("tests/surgery", "tests/cli/test_surgery.py")),
-    "selection": (("darkprune/selection",), ("tests/surgery", "tests/cli/test_surgery.py")),
+    "selection": (
+        ("darkprune/selection",),
+        ("tests/surgery", "tests/cli/test_surgery.py", "tests/comparison/test_cells.py"),
+    ),
     "decoding": (
         ("darkprune/evaluation/heads.py", "darkprune/evaluation/nms.py", "darkprune/evaluation/boxes.py"),
         ("tests/evaluation", "tests/engines/test_export_detections.py"),

@@ -94,6 +94,21 @@ def test_large_groups_take_the_other_ways(monkeypatch: pytest.MonkeyPatch, kind:
     assert np.array_equal(found.scores, expected.scores)
 
 
+def test_groups_are_taken_together_as_far_as_their_pairs_allow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 3, 2, 1 and 4 boxes there are 3, 1, 0 and 6 pairs."""
+    group = np.repeat([5, 7, 8, 11], [3, 2, 1, 4])
+    for limit, stretches in (
+        (100, [(0, 10, 10)]), (4, [(0, 6, 4), (6, 10, 6)]), (3, [(0, 3, 3), (3, 6, 1), (6, 10, 6)]),
+    ):  # fmt: skip
+        monkeypatch.setattr(nms, "_MAX_PAIRS", limit)
+        assert list(nms._stretches(group)) == stretches
+    assert not list(nms._stretches(group[:0]))
+    first, second = nms._pairs(group)
+    assert list(zip(first.tolist(), second.tolist(), strict=True)) == [
+        (0, 1), (0, 2), (1, 2), (3, 4), (6, 7), (6, 8), (6, 9), (7, 8), (7, 9), (8, 9),
+    ]  # fmt: skip
+
+
 def test_a_chain_keeps_every_other_box() -> None:
     # each overlaps its neighbours alone: the second falls, so that the third stays, and so on
     count = 41

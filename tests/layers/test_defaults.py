@@ -91,3 +91,13 @@ def test_a_head_has_as_many_anchors_as_it_names() -> None:
     head = "yolo classes=1 mask=0,2 num=3 anchors=10,20,30,40"
     built = build_graph(parse_cfg(network("9 9 3", "conv filters=12", head)))
     assert asdict(built[1].kind)["all_anchors"] == ((10.0, 20.0), (30.0, 40.0), (0.5, 0.5))
+
+
+@pytest.mark.parametrize(("kind", "values"), [("yolo", 6), ("Gaussian_yolo", 10)])
+def test_the_commas_of_a_comment_count_for_no_anchor(kind: str, values: int) -> None:
+    """darknet counts commas up to a `#`, in the mask as in the anchors."""
+    head = f"{kind} classes=1 num=3 mask=0,1#,2 anchors=1,2,3,4#,5,6"
+    built = build_graph(parse_cfg(network("9 9 3", f"conv filters={2 * values}", head)))
+    found = asdict(built[1].kind)
+    assert (found["mask"], found["listed"]) == ((0, 1), 4)
+    assert found["all_anchors"][:2] == ((1, 2), (3, 4))

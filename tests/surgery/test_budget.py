@@ -34,7 +34,7 @@ TOLERANCE = 0.01  # as promised to users, whatever the program says
 @pytest.mark.parametrize(
     ("kind", "text", "target"),
     [("params", "0.5", 500), ("params", "0.6k", 600), ("macs", "1", 5000), ("macs", "4k", 4000), ("size", "2kB", 2000),
-     ("size", "4000B", 4000), ("macs", "1000", 1000)],
+     ("params", "65%", 650), ("size", "4000B", 4000), ("macs", "1000", 1000)],
 )  # fmt: skip
 def test_reading(kind: str, text: str, target: float) -> None:
     assert parse_budget(kind, text, BEFORE).target == target

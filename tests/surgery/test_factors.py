@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, event, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from reference import ReferenceNetwork, forward, load
 
@@ -112,13 +112,9 @@ def compare(expected: list[np.ndarray], found: list[np.ndarray], numbers: Mappin
 EXAMPLES = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
 
 
-@pytest.mark.slow
-@EXAMPLES
-@given(networks(), st.data())
-def test_of_full_rank_nothing_changes(network: Network, data: st.DataObject) -> None:
+def check_unchanged(network: Network, factors: Mapping[int, Factors]) -> None:
+    """Compares a network with its factors of full rank, and with what comes of multiplying them again."""
     graph = graph_of(network.text)
-    assume(candidates(graph))
-    factors = data.draw(factors_for(graph, whole=True))
     with opened(network.text, network.weights) as weights:
         means = {index: np.zeros(graph[index].output.c) for index in factors}
         surgery = surgery_of(weights, factors, means)
@@ -134,10 +130,15 @@ def test_of_full_rank_nothing_changes(network: Network, data: st.DataObject) -> 
 @pytest.mark.slow
 @EXAMPLES
 @given(networks(), st.data())
-def test_of_lower_rank_filters_are_projected(network: Network, data: st.DataObject) -> None:
+def test_of_full_rank_nothing_changes(network: Network, data: st.DataObject) -> None:
     graph = graph_of(network.text)
     assume(candidates(graph))
-    factors = data.draw(factors_for(graph, whole=False))
+    check_unchanged(network, data.draw(factors_for(graph, whole=True)))
+
+
+def check_projected(network: Network, factors: Mapping[int, Factors]) -> None:
+    """Compares a network of lower ranks and its stand-ins with the original whose filters are projected."""
+    graph = graph_of(network.text)
     random = np.random.default_rng(network.seed)
     means = {index: random.normal(size=graph[index].output.c) for index in factors}
     with opened(network.text, network.weights) as weights:
@@ -150,12 +151,34 @@ def test_of_lower_rank_filters_are_projected(network: Network, data: st.DataObje
                 path.write_bytes(bytes_of(write, surgery))
                 with NetworkWeights(surgery.factorised.graph, path) as stand_in:
                     stand_ins.append(bytes_of(write_multiplied, graph, factors, stand_in))
-    event(f"reduced inputs: {any(found.inputs for found in factors.values())}")
     numbers = {new: part.layer for new, part in enumerate(parts_of(graph, factors)) if part.last}
     found = forward(load(text, raw), network.image)
     compare(forward(projected(load(network.text, network.weights), factors, means), network.image), found, numbers)
     for stand_in in stand_ins:
         compare(forward(load(network.text, stand_in), network.image), found, numbers)
+
+
+@pytest.mark.slow
+@EXAMPLES
+@given(networks(), st.data())
+def test_of_lower_rank_filters_are_projected(network: Network, data: st.DataObject) -> None:
+    graph = graph_of(network.text)
+    assume(candidates(graph))
+    check_projected(network, data.draw(factors_for(graph, whole=False)))
+
+
+@pytest.mark.parametrize("sides", ["inputs", "outputs", "both"])
+def test_one_network_at_full_and_at_lower_rank(sides: str) -> None:
+    random = np.random.default_rng(0)
+    graph = graph_of(TEXT)
+    network = Network(TEXT, 0, False)
+    for check, less in ((check_unchanged, 0), (check_projected, 1)):
+        factors = {}
+        for index in candidates(graph):
+            layer = graph[index]
+            ends = [projection(random, width, width - less) for width in (layer.inputs[0].c, layer.output.c)]
+            factors[index] = Factors(ends[0] if sides != "outputs" else None, ends[1] if sides != "inputs" else None)
+        check(network, factors)
 
 
 def test_text_stays_as_it_was_written() -> None:
@@ -223,6 +246,13 @@ def test_what_cannot_be_factorised(section: str) -> None:
     assert candidates(graph) == [2]
     with pytest.raises(PlanError, match="layer 1 is no convolution that can be written as a product"):
         factorised_cfg(graph, {1: Factors(None, projection(np.random.default_rng(0), 8, 2))})
+
+
+def test_a_convolution_of_too_many_channels_is_left_alone() -> None:
+    """Either side counts: 8192 channels are the most that a projection has."""
+    one = "convolutional size=1 activation=linear filters={}"
+    graph = graph_of(cfg(one.format(4), one.format(8193), one.format(4), one.format(8192)))
+    assert candidates(graph) == [3]
 
 
 def test_shared_weights_stay_shared() -> None:

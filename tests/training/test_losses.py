@@ -81,6 +81,22 @@ def test_a_cell_by_hand() -> None:
     assert found.parts[0].item() == pytest.approx(sum(value**2 for value in wanted), rel=1e-6)
 
 
+def test_a_box_without_width_learns_all_the_same() -> None:
+    """e^-200 is 0 in 32 bits: darknet takes 1 for the width then."""
+    text = (
+        "[net]\nwidth=32\nheight=32\nchannels=6\n[convolutional]\nfilters=6\nstride=32\nactivation=linear\n"
+        "[yolo]\nclasses=1\nnum=1\nanchors=16,8\niou_loss=ciou\n"
+    )
+    graph = build_graph(parse_cfg(text, "cell"))
+    raw = torch.zeros(1, 6, 1, 1)
+    raw[0, 2:4] = -200
+    truth = make_truths([np.array([[0, 0.75, 0.25, 0.5, 0.5]], np.float32)])
+    delta = loss_of(graph, graph[1]).deltas(raw, truth, (32, 32), 0).delta.flatten()
+    assert delta[4:].tolist() == [0.5, 0.5]
+    assert delta.isfinite().all()
+    assert delta[0] > 0 > delta[1]
+
+
 def test_without_objects_only_objectness_learns() -> None:
     case = CASES[0]
     graph = build_graph(parse_cfg(case.cfg(), case.name))
