@@ -227,6 +227,7 @@ def test_what_darknet_reads_is_all_that_other_programs_get() -> None:
         ("\ufeff[net]\nwidth=8\n".encode("utf-16-le"), "is UTF-16 text; save it as UTF-8"),
         ("[net]\nwidth=8\n".encode("utf-16"), "is UTF-16 text; save it as UTF-8"),
         ("[net]\nwidth=8\n".encode("utf-16-le"), "is UTF-16 text; save it as UTF-8"),
+        ("[net".encode("utf-16-le"), "is UTF-16 text; save it as UTF-8"),
         (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
         (b"<html><body>404</body></html>", "is a web page"),
         (gzip.compress(b"[net]", mtime=0), "is compressed with gzip"),

@@ -145,6 +145,18 @@ def test_another_number_of_classes_is_named(cfg: int, file: int, tmp_path: Path)
         pass
 
 
+@pytest.mark.parametrize(("layers", "named"), [(3, "layers 0, 1, 2 out of"), (4, "layers 0, 1, 2, … out of")])
+def test_layers_that_are_not_loaded_are_named(layers: int, named: str, tmp_path: Path) -> None:
+    kept_out = "[convolutional]\nfilters=3\ndontload=1\n"
+    graph = graph_of("[net]\nwidth=8\nheight=8\nchannels=3\n" + kept_out * layers + "[convolutional]\nfilters=2\n")
+    with pytest.raises(WeightsError, match=named) as raised:
+        NetworkWeights(graph, write(tmp_path, 8 + 12 * layers))  # 3 biases and 3 x 3 weights each
+    assert "but it holds them: delete that key" in str(raised.value)
+    with pytest.raises(WeightsError, match=named) as raised:
+        NetworkWeights(graph, write(tmp_path, 8 + 12 * layers + 1))
+    assert "delete that key" not in str(raised.value)
+
+
 def test_the_16_byte_header_counts_in_the_size(tmp_path: Path) -> None:
     graph = detector(2)
     old = struct.pack("<iiiI", 0, 1, 0, 7)

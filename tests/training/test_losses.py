@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from darkprune.errors import DarkpruneError
 from darkprune.graph.graph import build_graph
 from darkprune.training.losses import HeadLoss, Truths, loss_of, make_truths
 from darkprune.training.losses.boxes import best_iou, iou, overlap, overlap_gradient
+from darkprune.training.losses.settings import limited
 from darkprune.training.losses.truths import Assignment, match
 from tests.training.delta_cases import CASES, GOLDEN, STRIDE, Case, Floats
 
@@ -79,6 +81,22 @@ def test_a_cell_by_hand() -> None:
     wanted = [scale * 0.25, scale * -0.25, scale * math.log(16 / 16), scale * math.log(16 / 8), 0.5, 0.5]
     np.testing.assert_allclose(-raw.grad.flatten().numpy(), wanted, rtol=1e-6, atol=1e-7)
     assert found.parts[0].item() == pytest.approx(sum(value**2 for value in wanted), rel=1e-6)
+
+
+def test_the_figure_of_one_object_by_hand() -> None:
+    """Prediction and object share 1/4 x 1/8 of the image; objectness and class are off by a half each."""
+    text = (
+        "[net]\nwidth=32\nheight=32\nchannels=6\n[convolutional]\nfilters=6\nstride=32\nactivation=linear\n"
+        "[yolo]\nclasses=1\nnum=1\nanchors=16,8\niou_loss={}\niou_normalizer=.5\nobj_normalizer=2\nshow_details={}\n"
+    )
+    truth = make_truths([np.array([[0, 0.75, 0.25, 0.5, 0.5]], np.float32)])
+    shared = (1 / 32) / (1 / 8 + 1 / 4 - 1 / 32)
+    for kind, details, wanted in (("iou", 1, 0.5 * (1 - shared) + 2 * (1 + 1 / 4)), ("iou", 0, None), ("mse", 1, None)):
+        graph = build_graph(parse_cfg(text.format(kind, details), "cell"))
+        parts = loss_of(graph, graph[1])(torch.zeros(1, 6, 1, 1), truth, (32, 32), 0).parts.tolist()
+        assert parts[2:4] == pytest.approx([1, 0.25])  # objectness weighs twice
+        assert parts[4:] == pytest.approx([shared, 1])
+        assert parts[0] == pytest.approx(sum(parts[1:4]) if wanted is None else wanted)
 
 
 def test_a_box_without_width_learns_all_the_same() -> None:
@@ -210,3 +228,56 @@ def test_an_object_on_the_far_edge_stays_in_its_row() -> None:
     truths = make_truths([np.array([[0, 1.0, 1.0, 0.2, 0.2]], np.float32)])
     matches = match(truths, Assignment(((10, 10),), (0,)), (13, 11), (52, 44))
     assert (matches.column.item(), matches.row.item()) == (12, 10)
+
+
+#: of `parse_yolo`, `parse_gaussian_yolo` and `parse_region`
+HEAD_DEFAULTS = {
+    "iou_loss": "mse", "iou_normalizer": 0.75, "obj_normalizer": 1, "cls_normalizer": 1, "delta_normalizer": 1,
+    "iou_thresh": 1, "iou_thresh_kind": "iou", "ignore_thresh": 0.5, "truth_thresh": 1, "label_smooth_eps": 0,
+    "objectness_smooth": False, "max_delta": None, "class_weights": None, "max": 200,
+}  # fmt: skip
+DEFAULTS = {
+    "yolo": {**HEAD_DEFAULTS, "focal_loss": False, "show_details": True},
+    "Gaussian_yolo": {**HEAD_DEFAULTS, "uc_normalizer": 1},
+    "region": {
+        "thresh": 0.5, "classfix": 0, "rescore": False, "bias_match": False, "focal_loss": False, "coord_scale": 1,
+        "object_scale": 1, "noobject_scale": 1, "class_scale": 1, "max": 200,
+    },
+}  # fmt: skip
+
+
+def settings_of(section: str, keys: str = "") -> dict[str, object]:
+    filters = {"yolo": 8, "Gaussian_yolo": 12, "region": 8}[section]
+    net = f"[net]\nwidth=32\nheight=32\nchannels=3\n[convolutional]\nfilters={filters}\n"
+    graph = build_graph(parse_cfg(f"{net}[{section}]\nclasses=3\n{keys}"))
+    return asdict(loss_of(graph, graph[1]).settings)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("section", DEFAULTS)
+def test_keys_left_out(section: str) -> None:
+    assert settings_of(section) == DEFAULTS[section]
+
+
+@pytest.mark.parametrize("section", DEFAULTS)
+def test_keys_that_are_given(section: str) -> None:
+    names = [name for name, value in DEFAULTS[section].items() if not isinstance(value, str | None)]
+    found = settings_of(section, "".join(f"{name}=1\n" for name in names))
+    assert {name: found[name] for name in names} == dict.fromkeys(names, 1)
+
+
+@pytest.mark.parametrize(("text", "kind"), [("ciou", "ciou"), ("giou", "giou"), ("diou", "diou"), ("eiou", "iou")])
+def test_an_overlap_that_darknet_does_not_know_is_iou(text: str, kind: str) -> None:
+    found = settings_of("yolo", f"iou_loss={text}\niou_thresh_kind={text}\n")
+    assert (found["iou_loss"], found["iou_thresh_kind"]) == (kind, kind)
+
+
+def test_rare_classes_weigh_more() -> None:
+    """The largest counter through the class's own, at most `max_delta`; a class never seen counts as seen once."""
+    assert settings_of("yolo", "counters_per_class=8,2,0\n")["class_weights"] == (1, 4, 8)
+    assert settings_of("yolo", "counters_per_class=8,2,0\nmax_delta=5\n")["class_weights"] == (1, 4, 5)
+
+
+def test_limited_deltas() -> None:
+    wanted = torch.tensor([math.nan, math.inf, -math.inf, 7.0, -7.0, 0.5])
+    assert limited(wanted, 2).tolist() == [0, 0, 0, 2, -2, 0.5]
+    assert limited(wanted, None).tolist() == [0, 0, 0, 7, -7, 0.5]
