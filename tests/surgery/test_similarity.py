@@ -300,11 +300,18 @@ def test_plans(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tap = plan.similar[layer]
     with NetworkWeights(read_graph(pair[0]), pair[1]) as weights:
         hashes = plan.cfg_sha256, plan.weights_sha256
-        for bad in (replace(tap, by=tap.by + 100), replace(tap, by=tap.channels)):
-            with pytest.raises(PlanError, match=f"replacements at layer {layer}"):
+        width = weights.graph[7].output.c  # before a unit went, its layers were four more
+        for by, why in (
+            (width, "name channels"),
+            (-1, "name channels"),
+            (tap.channels, "a replaced channel stays, or"),
+        ):
+            bad = replace(tap, by=np.full_like(tap.by, by))
+            with pytest.raises(PlanError, match=f"replacements at layer {layer}:? {why}"):
                 replay(weights, replace(plan, similar={layer: bad}), hashes)
-        with pytest.raises(PlanError, match="replacements at layer 99"):
-            replay(weights, replace(plan, similar={99: tap}), hashes)
+        for index in (-1, 99):
+            with pytest.raises(PlanError, match=f"replacements at layer {index} name"):
+                replay(weights, replace(plan, similar={index: tap}), hashes)
 
 
 def test_a_bad_tap_is_no_plan(tmp_path: Path) -> None:
