@@ -253,19 +253,10 @@ class Kind(ABC):
 KINDS: dict[str, type[Kind]] = {}
 
 #: keys that darknet reads in every section
-COMMON_KEYS = frozenset(
-    [
-        "clip",
-        "onlyforward",
-        "dont_update",
-        "burnin_update",
-        "stopbackward",
-        "train_only_bn",
-        "dontload",
-        "dontloadscales",
-        "learning_rate",
-    ]
-)
+COMMON_KEYS = frozenset([
+    "clip", "onlyforward", "dont_update", "burnin_update", "stopbackward", "train_only_bn", "dontload",
+    "dontloadscales", "learning_rate",
+])  # fmt: skip
 
 K = TypeVar("K", bound=type[Kind])
 T = TypeVar("T")

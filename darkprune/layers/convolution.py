@@ -118,23 +118,10 @@ class Convolutional(Kind):
 
     names = ("convolutional", "conv")
     index_key = ("share_index", False)
-    other_keys = frozenset(
-        [
-            "assisted_excitation",
-            "bin_output",
-            "sway",
-            "rotate",
-            "stretch",
-            "stretch_sway",
-            "angle",
-            "dot",
-            "grad_centr",
-            "reverse",
-            "coordconv",
-            "stream",
-            "wait_stream",
-        ]
-    )
+    other_keys = frozenset([
+        "assisted_excitation", "bin_output", "sway", "rotate", "stretch", "stretch_sway", "angle", "dot", "grad_centr",
+        "reverse", "coordconv", "stream", "wait_stream",
+    ])  # fmt: skip
 
     geometry: Geometry
     activation: str

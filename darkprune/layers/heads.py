@@ -161,35 +161,12 @@ class Yolo(MaskedHead):
 
     names = ("yolo",)
     index_key = ("embedding_layer", False)
-    other_keys = frozenset(
-        [
-            "max",
-            "show_details",
-            "max_delta",
-            "counters_per_class",
-            "label_smooth_eps",
-            "objectness_smooth",
-            "iou_normalizer",
-            "obj_normalizer",
-            "cls_normalizer",
-            "delta_normalizer",
-            "iou_loss",
-            "iou_thresh_kind",
-            "jitter",
-            "resize",
-            "focal_loss",
-            "ignore_thresh",
-            "truth_thresh",
-            "iou_thresh",
-            "random",
-            "track_history_size",
-            "sim_thresh",
-            "dets_for_track",
-            "dets_for_show",
-            "track_ciou_norm",
-            "map",
-        ]
-    )
+    other_keys = frozenset([
+        "max", "show_details", "max_delta", "counters_per_class", "label_smooth_eps", "objectness_smooth",
+        "iou_normalizer", "obj_normalizer", "cls_normalizer", "delta_normalizer", "iou_loss", "iou_thresh_kind",
+        "jitter", "resize", "focal_loss", "ignore_thresh", "truth_thresh", "iou_thresh", "random",
+        "track_history_size", "sim_thresh", "dets_for_track", "dets_for_show", "track_ciou_norm", "map",
+    ])  # fmt: skip
 
     classes: int
     mask: tuple[int, ...]
@@ -236,29 +213,11 @@ class GaussianYolo(MaskedHead):
     """Gaussian YOLOv3: per anchor x, σx, y, σy, w, σw, h, σh, objectness, classes… (`gaussian_yolo_layer.c`)."""
 
     names = ("Gaussian_yolo",)
-    other_keys = frozenset(
-        [
-            "max",
-            "max_delta",
-            "counters_per_class",
-            "label_smooth_eps",
-            "objectness_smooth",
-            "uc_normalizer",
-            "iou_normalizer",
-            "obj_normalizer",
-            "cls_normalizer",
-            "delta_normalizer",
-            "iou_loss",
-            "iou_thresh_kind",
-            "jitter",
-            "resize",
-            "ignore_thresh",
-            "truth_thresh",
-            "iou_thresh",
-            "random",
-            "map",
-        ]
-    )
+    other_keys = frozenset([
+        "max", "max_delta", "counters_per_class", "label_smooth_eps", "objectness_smooth", "uc_normalizer",
+        "iou_normalizer", "obj_normalizer", "cls_normalizer", "delta_normalizer", "iou_loss", "iou_thresh_kind",
+        "jitter", "resize", "ignore_thresh", "truth_thresh", "iou_thresh", "random", "map",
+    ])  # fmt: skip
 
     classes: int
     mask: tuple[int, ...]
@@ -292,28 +251,10 @@ class Region(Head):
     """A YOLOv2 head; anchors in cells; darknet lays its output out cell by cell (`region_layer.c`)."""
 
     names = ("region",)
-    other_keys = frozenset(
-        [
-            "max",
-            "log",
-            "sqrt",
-            "focal_loss",
-            "jitter",
-            "resize",
-            "rescore",
-            "thresh",
-            "classfix",
-            "absolute",
-            "random",
-            "coord_scale",
-            "object_scale",
-            "noobject_scale",
-            "mask_scale",
-            "class_scale",
-            "bias_match",
-            "map",
-        ]
-    )
+    other_keys = frozenset([
+        "max", "log", "sqrt", "focal_loss", "jitter", "resize", "rescore", "thresh", "classfix", "absolute", "random",
+        "coord_scale", "object_scale", "noobject_scale", "mask_scale", "class_scale", "bias_match", "map",
+    ])  # fmt: skip
 
     classes: int
     coords: int
@@ -358,21 +299,10 @@ class Detection(Final):
     """A YOLOv1 head: side²·classes, then side²·num objectness, then boxes (`detection_layer.c`)."""
 
     names = ("detection",)
-    other_keys = frozenset(
-        [
-            "rescore",
-            "max",
-            "coord_scale",
-            "forced",
-            "object_scale",
-            "noobject_scale",
-            "class_scale",
-            "jitter",
-            "resize",
-            "random",
-            "reorg",
-        ]
-    )
+    other_keys = frozenset([
+        "rescore", "max", "coord_scale", "forced", "object_scale", "noobject_scale", "class_scale", "jitter", "resize",
+        "random", "reorg",
+    ])  # fmt: skip
 
     classes: int
     coords: int
