@@ -86,7 +86,7 @@ class Geometry:
         weights = Blob(f"{part}weights", axes, groups=self.groups)
         return (Blob(f"{part}biases", (out,)), *(norm if batch_normalize else ()), weights)
 
-    def bflops(self, channels: int, height: int, width: int, xnor: bool = False) -> float:
+    def bflops(self, channels: int, height: int, width: int, xnor: bool) -> float:
         """Computes 2 x weights x output positions / 1e9, as darknet prints it."""
         operations = 2.0 * self.weights(channels) * height * width / 1e9
         return operations / 32 if xnor else operations

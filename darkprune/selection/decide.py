@@ -182,7 +182,7 @@ def decide(ranking: Ranking, settings: Selection) -> Surgery:
         units=ranking.units,
         similar=similar,
     )
-    cut = Cut(channels, keep, carriers, settings.compensate, settings.constant, measured or None)
+    cut = Cut(channels, keep, carriers, settings.compensate, settings.constant, measured)
     return Surgery(original=original, plan=plan, cut=cut, warnings=tuple(warnings))
 
 
@@ -203,7 +203,7 @@ def _choose(ranking: Ranking, settings: Selection, keep: BoolArray, priority: Fl
     carriers = np.zeros(channels.count, bool)
     if settings.compensate == "carrier":
         constants = removed_constants(
-            ranking.weights, channels, (~keep | rounded) & channels.free, settings.constant, ranking.measured or None
+            ranking.weights, channels, (~keep | rounded) & channels.free, settings.constant, ranking.measured
         )
         carriers = choose_carriers(ranking.weights, channels, keep, rounded, constants)
         keep = keep | carriers

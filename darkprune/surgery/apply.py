@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import BinaryIO
 
@@ -46,7 +46,7 @@ class Cut:
     carriers: BoolArray
     compensate: str
     constant: str
-    measured: Mapping[int, Floats] | None = None
+    measured: Mapping[int, Floats] = field(default_factory=dict)
 
     @property
     def gone(self) -> BoolArray:

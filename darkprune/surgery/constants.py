@@ -8,6 +8,7 @@ makes of each channel: they tell more than the constant that comes in.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Literal, get_args
 
 import numpy as np
@@ -24,6 +25,7 @@ from darkprune.layers.merge import ScaleChannels
 
 Constant = Literal["mean", "beta"]
 CONSTANTS: tuple[str, ...] = get_args(Constant)
+NOT_MEASURED: Mapping[int, Floats] = MappingProxyType({})
 
 #: layer -> value per output channel, for layers whose constants do not follow from their inputs'
 Own = Callable[[Layer], Floats | None]
@@ -34,7 +36,7 @@ def removed_constants(
     channels: ChannelMap,
     gone: BoolArray,
     how: str,
-    measured: Mapping[int, Floats] | None = None,
+    measured: Mapping[int, Floats] = NOT_MEASURED,
 ) -> list[Floats]:
     """Computes the constant of every removed channel of every layer.
 
@@ -50,7 +52,7 @@ def removed_constants(
     """
 
     def own(layer: Layer) -> Floats | None:
-        if measured is not None and layer.index in measured:
+        if layer.index in measured:
             return measured[layer.index]
         return _own_constant(weights, layer, how)
 
@@ -118,14 +120,14 @@ def propagate(weights: TensorSource, channels: ChannelMap, wanted: BoolArray, ow
     return values
 
 
-def makes_constants(layer: Layer, how: str, measured: Mapping[int, Floats] | None = None) -> bool:
+def makes_constants(layer: Layer, how: str, measured: Mapping[int, Floats]) -> bool:
     """Returns whether the constants at a layer's output are its own, not what it makes of those at its input.
 
     Args:
         layer: the layer.
         how, measured: see `removed_constants`.
     """
-    if measured is not None and layer.index in measured:
+    if layer.index in measured:
         return True
     if not isinstance(layer.kind, Convolutional | Connected):
         return False
@@ -134,7 +136,7 @@ def makes_constants(layer: Layer, how: str, measured: Mapping[int, Floats] | Non
 
 def _own_constant(weights: TensorSource, layer: Layer, how: str) -> Floats | None:
     """Returns act(β), or its mean where there is batch normalisation; None for layers that pass channels on."""
-    if not makes_constants(layer, how):
+    if not makes_constants(layer, how, NOT_MEASURED):
         return None
     kind = layer.kind
     assert isinstance(kind, Convolutional | Connected)

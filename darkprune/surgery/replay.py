@@ -42,7 +42,7 @@ def replay(weights: NetworkWeights, plan: Plan, hashes: tuple[str, str | None]) 
     channels = map_channels(base.graph)
     keep, carriers = plan.classes(channels)
     how, constant = str(plan.settings["compensate"]), str(plan.settings["constant"])
-    cut = Cut(channels, keep, carriers, how, constant, plan.measured or None)
+    cut = Cut(channels, keep, carriers, how, constant, plan.measured)
     check_similar(cut, plan.similar)
     groups = [replace(group, removed=removed_in(channels, keep, group.first, group.last)) for group in plan.groups]
     return Surgery(original=weights, plan=replace(plan, groups=tuple(groups)), cut=cut)
