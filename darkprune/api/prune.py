@@ -15,6 +15,7 @@ from darkprune.graph.weights import NetworkWeights, TensorSource
 from darkprune.processes import in_background
 from darkprune.progress import Progress, reporting
 from darkprune.refit.solved_layers import SolvedLayers, solved_layers
+from darkprune.runners.layer_times import TIMED, LayerTimes
 from darkprune.search.choice import choose
 from darkprune.search.expectation import expect, with_criterion
 from darkprune.search.goal import Goal
@@ -108,6 +109,9 @@ class _Work:
     def __init__(self, pair: Pair, settings: PruneSettings, progress: Progress, solved: SolvedLayers | None) -> None:
         self._settings, self._graph, self._progress, self._solved = settings, pair.graph, progress, solved
         self._samples = self._read_samples()
+        self._times: LayerTimes | None = None
+        if settings.target_latency is not None and settings.runner in TIMED:
+            self._times = LayerTimes(settings.runner, settings.batch)
         self._findings: dict[str, object] = {}
         self._measuring: list[str] = []
         self._names: tuple[str, ...] = ()
@@ -128,6 +132,7 @@ class _Work:
                 rounds=settings.rounds,
                 minutes=settings.search_minutes,
                 jobs=settings.jobs,
+                layer_times=self._times,
             )
             scored = samples is not None and find_spec("torch") is not None
             surgery = choose(
@@ -208,12 +213,11 @@ class _Work:
             self._findings["curves"] = {**found.curves.to_json(), "kept_in": str(found.kept_in)}
             self._measuring += found.warnings
         if settings.target_latency is not None and settings.runner is not None:
-            from darkprune.search.latency import parse_latency, within_latency
+            from darkprune.search.latency import Where, parse_latency, within_latency
 
             target = parse_latency(str(settings.target_latency))
-            selection, reached = within_latency(
-                ranking, selection, target, settings.runner, settings.batch, self._progress
-            )
+            where = Where(settings.runner, settings.batch, self._times)
+            ranking, selection, reached = within_latency(ranking, selection, target, where, self._progress)
             self._findings["latency"] = reached.to_json()
             self._measuring += reached.warnings()
         return ranking, selection

@@ -8,14 +8,18 @@ from darkprune.data.samples import Samples
 from darkprune.graph.channels import ChannelMap
 from darkprune.graph.weights import TensorSource
 from darkprune.progress import Progress, silent
-from darkprune.scores.sensitivity import IMAGES, score_by_effect
+from darkprune.scores.sensitivity import IMAGES, ClassPrice, class_macs, score_by_effect
 from darkprune.scores.surgeon import score_by_surgeon
 from darkprune.scores.thinet import score_by_reconstruction
 from darkprune.selection.importance import ImageScores
 
 
 def scorer(
-    criterion: str, samples: Samples, recover: str = "none", progress: Progress = silent
+    criterion: str,
+    samples: Samples,
+    recover: str = "none",
+    progress: Progress = silent,
+    price: ClassPrice = class_macs,
 ) -> Callable[[TensorSource, ChannelMap], ImageScores]:
     """Returns a function that scores the channels of a network.
 
@@ -24,11 +28,12 @@ def scorer(
         samples: unlabelled images.
         recover: the recovery that will follow.
         progress: gets the steps of each part.
+        price: what effects are divided by; ThiNet has no use for it.
     """
-    score = score_by_effect
-    if criterion == "thinet":
-        score = score_by_reconstruction
-    elif criterion == "surgeon" or (criterion == "sensitivity" and recover == "lsq"):
-        score = score_by_surgeon
     sample = samples.fit.first(IMAGES)
-    return lambda weights, channels: score(weights, channels, sample, progress)
+    if criterion == "thinet":
+        return lambda weights, channels: score_by_reconstruction(weights, channels, sample, progress)
+    score = score_by_effect
+    if criterion == "surgeon" or (criterion == "sensitivity" and recover == "lsq"):
+        score = score_by_surgeon
+    return lambda weights, channels: score(weights, channels, sample, progress, price)

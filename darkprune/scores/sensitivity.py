@@ -9,7 +9,7 @@ neural network pruning", square the derivatives of the training loss instead.)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 
@@ -34,10 +34,43 @@ from darkprune.progress import Progress, silent, track
 from darkprune.selection.importance import ImageScores, LayerScores, scored_layers
 
 IMAGES = 64  #: that a criterion uses
+#: returns per class of channels what it costs to keep it
+ClassPrice = Callable[[ChannelMap], Floats]
+
+
+def class_macs(channels: ChannelMap) -> Floats:
+    """Counts per class the multiply-adds that produce it and that read it, wherever it occurs."""
+    return class_shares(channels, lambda layer: (layer.macs, layer.macs))
+
+
+def class_shares(channels: ChannelMap, of_layer: Callable[[Layer], tuple[float, float]]) -> Floats:
+    """Shares out what layers cost to the classes that they read and produce.
+
+    Args:
+        channels: labels of the network.
+        of_layer: returns what a layer's inputs cost together, and its outputs.
+    """
+    total = np.zeros(channels.count)
+
+    def share(cost: float, classes: Indices) -> None:
+        np.add.at(total, classes[classes >= 0], cost / max(1, len(classes)))
+
+    for layer in channels.graph:
+        if not isinstance(layer.kind, Convolutional | Connected):
+            continue
+        read, made = of_layer(layer)
+        share(made, channels.of_layer[layer.index])
+        if layer.sources[0] != INPUT and is_dense(layer):
+            share(read, channels.inputs(layer))
+    return total
 
 
 def score_by_effect(
-    weights: TensorSource, channels: ChannelMap, sample: Sample, progress: Progress = silent
+    weights: TensorSource,
+    channels: ChannelMap,
+    sample: Sample,
+    progress: Progress = silent,
+    price: ClassPrice = class_macs,
 ) -> ImageScores:
     """Scores every layer that has channels to choose from, and measures what removed channels leave behind.
 
@@ -46,13 +79,14 @@ def score_by_effect(
         channels: its labels.
         sample: unlabelled images.
         progress: gets a step per batch, of the means and of the scores.
+        price: what effects are divided by; multiply-adds by default.
 
     Raises:
         PlanError: a score that is not a finite number.
     """
     network = load_network(weights)
     means = mean_outputs(network, sample, progress)
-    return image_scores(channels, effect_per_mac(network, channels, sample, means, progress), means)
+    return image_scores(channels, effect_per_price(network, channels, sample, means, progress, price), means)
 
 
 def image_scores(channels: ChannelMap, importance: Floats, means: Mapping[int, Floats]) -> ImageScores:
@@ -70,14 +104,15 @@ def image_scores(channels: ChannelMap, importance: Floats, means: Mapping[int, F
     return ImageScores(scores, {index: mean for index, mean in means.items() if leaves_own(channels.graph[index])})
 
 
-def effect_per_mac(
+def effect_per_price(
     network: Network,
     channels: ChannelMap,
     sample: Sample,
     means: Mapping[int, Floats],
     progress: Progress = silent,
+    price: ClassPrice = class_macs,
 ) -> Floats:
-    """Returns the effect of every class of channels per multiply-add.
+    """Returns the effect of every class of channels per multiply-add, or per another price.
 
     Args:
         network: in eval mode, its parameters without gradients.
@@ -85,6 +120,7 @@ def effect_per_mac(
         sample: unlabelled images.
         means: per layer, from `mean_outputs`.
         progress: gets a step per batch.
+        price: multiply-adds by default.
 
     Raises:
         PlanError: an effect that is not a finite number.
@@ -93,7 +129,7 @@ def effect_per_mac(
     if not np.isfinite(effects).all():
         source = network.graph.cfg.source
         raise PlanError(f"{source}: the network's outputs on these images hold NaN or infinite values")
-    return effects / np.maximum(class_macs(channels), 1)
+    return effects / np.maximum(price(channels), 1)
 
 
 def mean_outputs(network: Network, sample: Sample, progress: Progress = silent) -> dict[int, Floats]:
@@ -224,22 +260,6 @@ class _Gates:
 def is_dense(layer: Layer) -> bool:
     """Returns whether a layer mixes the channels that it reads: only there a removed channel's weights go."""
     return layer.is_dense and layer.inputs[0].is_map
-
-
-def class_macs(channels: ChannelMap) -> Floats:
-    """Counts per class the multiply-adds that produce it and that read it, wherever it occurs."""
-    macs = np.zeros(channels.count)
-
-    def share(total: int, classes: Indices) -> None:
-        np.add.at(macs, classes[classes >= 0], total / max(1, len(classes)))
-
-    for layer in channels.graph:
-        if not isinstance(layer.kind, Convolutional | Connected):
-            continue
-        share(layer.macs, channels.of_layer[layer.index])
-        if layer.sources[0] != INPUT and is_dense(layer):
-            share(layer.macs, channels.inputs(layer))
-    return macs
 
 
 def leaves_own(layer: Layer) -> bool:

@@ -38,12 +38,16 @@ from darkprune.progress import Progress, silent
 from darkprune.refit.effects import convolutions, measure_effects
 from darkprune.refit.least_squares import RIDGE
 from darkprune.scores.removal import Consumer, removal_prices
-from darkprune.scores.sensitivity import averaging, class_macs, image_scores, is_dense
+from darkprune.scores.sensitivity import ClassPrice, averaging, class_macs, image_scores, is_dense
 from darkprune.selection.importance import ImageScores, scored_layers
 
 
 def score_by_surgeon(
-    weights: TensorSource, channels: ChannelMap, sample: Sample, progress: Progress = silent
+    weights: TensorSource,
+    channels: ChannelMap,
+    sample: Sample,
+    progress: Progress = silent,
+    price: ClassPrice = class_macs,
 ) -> ImageScores:
     """Scores every layer that has channels to choose from by the cost of their removal when their turn came.
 
@@ -52,6 +56,7 @@ def score_by_surgeon(
         channels: its labels.
         sample: unlabelled images.
         progress: gets the steps of each part.
+        price: what the costs are divided by.
 
     Raises:
         PlanError: maps or derivatives that are not finite numbers.
@@ -69,7 +74,7 @@ def score_by_surgeon(
     for layer, _ in scored_layers(channels):
         classes = channels.of_layer[layer.index]
         candidates[classes[classes >= 0]] = True
-    prices = removal_prices(consumers, candidates & channels.free, np.maximum(class_macs(channels), 1), progress)
+    prices = removal_prices(consumers, candidates & channels.free, np.maximum(price(channels), 1), progress)
     return image_scores(channels, prices, means.result())
 
 

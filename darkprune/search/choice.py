@@ -10,7 +10,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from darkprune.graph.channels import ChannelMap
 from darkprune.graph.weights import NetworkWeights
+from darkprune.layers.base import Floats
 from darkprune.progress import Progress, silent
 from darkprune.search.goal import Goal
 from darkprune.selection.decide import Ranking, decide, rank
@@ -22,6 +24,7 @@ from darkprune.surgery.units import UnitScorer, score_units
 
 if TYPE_CHECKING:  # reading images needs OpenCV
     from darkprune.data.samples import Samples
+    from darkprune.scores.sensitivity import ClassPrice
 
 Adjust = Callable[[Ranking, Selection], tuple[Ranking, Selection]]
 
@@ -69,7 +72,7 @@ def choose(
     else:
         by_images = None
         if selection.criterion in IMAGE_CRITERIA:
-            by_images = scorer(selection.criterion, samples, goal.recover, progress)
+            by_images = scorer(selection.criterion, samples, goal.recover, progress, _price(goal, progress))
         ranking = rank(weights, selection, by_images=by_images, moments=moments, by_unit=by_unit)
     if not (goal.budget and goal.minutes):
         return _decide(ranking, selection, goal, adjust)
@@ -80,6 +83,20 @@ def choose(
     improved = improve(weights, ranking, selection, samples, goal, progress=progress)
     surgery = _decide(improved.ranking, selection, goal)
     return replace(surgery, findings={**surgery.findings, "search": improved.to_json()})
+
+
+def _price(goal: Goal, progress: Progress) -> ClassPrice:
+    """Returns what a class of channels costs: in multiply-adds, or in nanoseconds where a latency is the goal."""
+    from darkprune.scores.sensitivity import class_macs, class_shares
+
+    times = goal.layer_times
+    if times is None:
+        return class_macs
+
+    def nanoseconds(channels: ChannelMap) -> Floats:
+        return 1e6 * class_shares(channels, times.prices(channels.graph, progress).shares)
+
+    return nanoseconds
 
 
 def _decide(ranking: Ranking, selection: Selection, goal: Goal, adjust: Adjust | None = None) -> Surgery:

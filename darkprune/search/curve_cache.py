@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from darkprune.errors import OutputError
+from darkprune.runs.cache_folder import cache_folder
 from darkprune.runs.json_file import JsonValue
 from darkprune.runs.record import Origin, Record
 from darkprune.runs.record_file import RecordFile
@@ -35,10 +36,9 @@ class CurveCache:
 
     def __init__(self, weights: Path, weights_sha256: str) -> None:
         beside = weights.with_name(weights.name + SUFFIX)
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "darkprune"
         own = weights.parent.resolve() == folder("weights").resolve()  # darkprune's own folder is not the user's
         may = not own and os.access(beside.parent, os.W_OK)
-        self.path = beside if may else home / (weights_sha256[:32] + SUFFIX)
+        self.path = beside if may else cache_folder() / (weights_sha256[:32] + SUFFIX)
         self.problem: str | None = None
         self._records = RecordFile(self.path, FORMAT, {})
         if self.path.exists():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from darkprune.runners.layer_times import LayerTimes
 from darkprune.selection.budget import Budget
 
 if TYPE_CHECKING:  # reading images needs OpenCV
@@ -23,6 +24,7 @@ class Goal:
         minutes: time in which the plan is improved against the output distance.
         seed: of all that is drawn.
         jobs: processes that candidates are tried in.
+        layer_times: a latency is the goal, and channels are worth what they cost there; None: multiply-adds count.
         labelled: images that candidates are compared on, by mAP; without them by the output distance.
     """
 
@@ -33,4 +35,5 @@ class Goal:
     minutes: float = 0.0
     seed: int = 0
     jobs: int = 1
+    layer_times: LayerTimes | None = None
     labelled: Dataset | None = None

@@ -20,7 +20,7 @@ from darkprune.graph.weights import NetworkWeights, TensorSource
 from darkprune.progress import Progress, silent, track
 from darkprune.refit.recover import cut_and_align
 from darkprune.refit.refit import refit
-from darkprune.scores.sensitivity import IMAGES, effect_per_mac, image_scores, mean_outputs, score_by_effect
+from darkprune.scores.sensitivity import IMAGES, effect_per_price, image_scores, mean_outputs, score_by_effect
 from darkprune.search.goal import Goal
 from darkprune.selection.budget import Budget
 from darkprune.selection.decide import Ranking, decide, rank
@@ -80,7 +80,7 @@ def rank_in_rounds(
         networks = cut_and_align(surgery)
         refit(networks, sample)
         channels, means = map_channels(networks.slim.graph), mean_outputs(networks.slim, sample)
-        now = image_scores(channels, effect_per_mac(networks.slim, channels, sample, means), means).scores
+        now = image_scores(channels, effect_per_price(networks.slim, channels, sample, means), means).scores
         scores = _merged(first[0].scores, now, surgery.cut, gone, number, rounds)
         made = ImageScores(scores, first[0].measured)
         ranking = rank(weights, selection, by_images=lambda *_, made=made: made, moments=moments)

@@ -19,11 +19,12 @@ from darkprune.graph.fresh import write_fresh
 from darkprune.graph.graph import build_graph
 from darkprune.graph.weights import open_pair
 from darkprune.kit.board.runtime.command import MODULES
+from darkprune.runners import layer_times
 from darkprune.runners.base import LoadedNetwork
 from darkprune.search import group_curves, latency
 from darkprune.search.group_curves import CurveImages
 from darkprune.search.latency import parse_latency
-from darkprune.selection.budget import HIGHEST
+from darkprune.selection.curves import Curves
 from darkprune.selection.decide import Ranking, rank
 from darkprune.selection.settings import Selection
 
@@ -195,7 +196,7 @@ class _Clock(LoadedNetwork):
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+def clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, float]:
     """Replaces the program and the clock; what is tested is the search."""
     chosen = {"noise": 0.02}
 
@@ -205,6 +206,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
         return name, network
 
     monkeypatch.setattr(latency, "load_with_any", load)
+    monkeypatch.setattr(layer_times, "load_with_any", load)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(time, "perf_counter", lambda: _Clock.now)
     return chosen
 
@@ -231,16 +234,42 @@ def test_latency_is_met(
     assert not any("uncertain" in message for message in found["warnings"])
 
 
+def test_latency_along_curves(
+    pair: list[str],
+    images: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    clock: dict[str, float],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Curves save milliseconds, not multiply-adds, where a latency is the goal."""
+    asked: list[str] = []
+    path = Curves.path
+    monkeypatch.setattr(Curves, "path", lambda self, by: (asked.append(by), path(self, by))[1])
+    flags = [*pair, *GROUPS, "--allocation", "sensitivity", "--images", images]
+    found = prune(capsys, *flags, "--target-latency", "0.8", "-o", tmp_path / "slim")
+    assert asked == ["ms"]
+    timed = found["latency"]
+    assert timed["reached_ms"] == pytest.approx(timed["target_ms"], rel=0.06)
+    assert 0 < timed["predicted_ms"] < 1.05 * timed["original_ms"]  # in blocks of 8 channels this network is coarse
+
+
 def test_noise_is_told(
     pair: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], clock: dict[str, float]
 ) -> None:
     command = ["prune", *pair, "--runner", "opencv", "--target-latency", "0.8", "-o", str(tmp_path / "no")]
     clock["noise"] = 0.999
     whole = latency._summarised
-    with pytest.MonkeyPatch.context() as patched:  # the last trial, too, is far away
-        patched.setattr(
-            latency, "_summarised", lambda ratio, a, b: whole(ratio, a, b * (1.4 if ratio not in (0, HIGHEST) else 1))
-        )
+    seen: set[float] = set()
+
+    def far_at_last(ratio: float, before: Any, after: Any) -> Any:
+        """The last trial is the second one of its ratio."""
+        again = ratio in seen
+        seen.add(ratio)
+        return whole(ratio, before, after * (1.4 if again else 1))
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(latency, "_summarised", far_at_last)
         assert main(command) == 1
     assert "timing on this machine is uncertain by" in capsys.readouterr().err
     assert not (tmp_path / "no").exists()

@@ -121,7 +121,7 @@ def test_what_a_dense_checkpoint_needs_is_said(
     weights: NetworkWeights, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert prune(weights, tmp_path / "slim", "--ratio", "0.3") == 0
-    assert "--images DIR --recover lsq" in capsys.readouterr().err
+    assert "use darkprune compress CFG WEIGHTS --target-macs " in capsys.readouterr().err
 
 
 def test_torch_is_not_imported_without_need(weights: NetworkWeights, tmp_path: Path) -> None:

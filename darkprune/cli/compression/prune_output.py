@@ -115,9 +115,11 @@ def _print_measured(findings: JsonMapping) -> None:
         print(f"\nsensitivity of the groups ({curves['metric']}), kept in {curves['kept_in']}")
     if "latency" in findings:
         found = findings["latency"]
+        expected = found["predicted_ms"]
+        predicted = "" if expected is None else f"predicted: {expected:.2f}; "
         print(
             f"\nlatency on {found['runner']}, batch {found['batch']}: {found['reached_ms']:.2f} ms of "
-            f"{found['original_ms']:.2f} (asked for: {found['target_ms']:.2f}; {len(found['trials'])} measurements, "
+            f"{found['original_ms']:.2f} (asked for: {found['target_ms']:.2f}; {predicted}{len(found['trials'])} measurements, "
             f"uncertain by {100 * found['noise']:.1f} %)"
         )
 
