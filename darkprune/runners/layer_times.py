@@ -34,7 +34,7 @@ from darkprune.runs.cache_folder import cache_folder
 from darkprune.runs.record import Origin, Record
 from darkprune.runs.record_file import RecordFile
 
-FORMAT = "darkprune-layer-times/1"
+FORMAT = "darkprune-times/1"
 NAME = "layer-times.json"
 MULTIPLE = 8  #: widths between two multiples cost what the larger one costs
 WIDTHS = (1 / 8, 1 / 4, 1 / 2, 1)  #: that are measured, as parts of the original's

@@ -119,8 +119,8 @@ def _print_measured(findings: JsonMapping) -> None:
         predicted = "" if expected is None else f"predicted: {expected:.2f}; "
         print(
             f"\nlatency on {found['runner']}, batch {found['batch']}: {found['reached_ms']:.2f} ms of "
-            f"{found['original_ms']:.2f} (asked for: {found['target_ms']:.2f}; {predicted}{len(found['trials'])} measurements, "
-            f"uncertain by {100 * found['noise']:.1f} %)"
+            f"{found['original_ms']:.2f} (asked for: {found['target_ms']:.2f}; {predicted}"
+            f"{len(found['trials'])} measurements, uncertain by {100 * found['noise']:.1f} %)"
         )
 
 
