@@ -67,6 +67,15 @@ def test_the_neck_ends_where_the_first_head_branches_off() -> None:
     assert ranges(graph, "auto")[-2:] == [(3, 6), (7, 14)]
 
 
+def test_the_neck_ends_before_what_feeds_the_last_upsampling_where_the_first_head_hangs_on_the_backbone() -> None:
+    graph = network(
+        DOWN, CONV, DOWN, CONV, PREDICT, YOLO,  # 0-5: the backbone ends at 3, as in YOLOv3
+        "route layers=3", CONV, "upsample", CONV, PREDICT, YOLO,  # 6-11
+        "route layers=9", CONV, "upsample", PREDICT, YOLO,  # 12-16
+    )  # fmt: skip
+    assert ranges(graph, "auto") == [(0, 1), (2, 3), (4, 12), (13, 16)]
+
+
 def test_a_range_whose_last_layer_is_its_only_convolution_stands_alone() -> None:
     graph = network(CONV, "maxpool size=2 stride=2", CONV, DOWN, CONV, CONV, "upsample", CONV, PREDICT, YOLO)
     assert ranges(graph, "auto") == [(0, 0), (1, 2), (3, 4), (5, 9)]
