@@ -44,12 +44,12 @@ def _hint(graph: Graph, file: WeightsFile) -> str:
     cause = _not_loaded(graph, file) or _folded(graph, file)
     if cause:
         return cause
-    held = [blob.layer for blob in file.blobs.values() if blob.offset + 4 * blob.floats <= file.size]
     starts = {blob.layer: blob.offset for blob in reversed(file.blobs.values())}
     if file.size in starts.values():
+        last = max(layer for layer, start in starts.items() if start < file.size)
         return (
-            f"it ends exactly after layer {held[-1]}: a cut-off file for pre-training "
-            f"({Path(graph.cfg.source).stem}.conv.{held[-1] + 1}), which has no weights for the rest"
+            f"it ends exactly after layer {last}: a cut-off file for pre-training "
+            f"({Path(graph.cfg.source).stem}.conv.{last + 1}), which has no weights for the rest"
         )
     return "take the cfg and the weights of one and the same network"
 

@@ -267,8 +267,10 @@ def test_measured_constants_are_rounded_to_seven_digits_behind_the_point() -> No
     with opened(TEXT, tensors_of(TEXT, {})) as pair:
         plan = make(pair, ratio=0.5, min_channels=1).plan
     constants = np.array([1 / 3, -2 / 3, 1e-8, 4, 5, 6])
-    written = replace(plan, measured={4: constants}).to_json()["layers"]["4"]["constants"]
-    assert written == [0.3333333, -0.6666667, 0, 4, 5, 6]
+    data = replace(plan, measured={4: constants, 2: np.arange(12) / 3}).to_json()
+    assert data["layers"]["4"]["constants"] == [0.3333333, -0.6666667, 0, 4, 5, 6]
+    assert "constants" not in data["layers"]["0"]
+    assert data["constants"] == {"2": [round(number / 3, 7) for number in range(12)]}  # a layer that passes channels on
 
 
 def test_hash(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -275,6 +275,20 @@ def test_rare_classes_weigh_more() -> None:
     """The largest counter through the class's own, at most `max_delta`; a class never seen counts as seen once."""
     assert settings_of("yolo", "counters_per_class=8,2,0\n")["class_weights"] == (1, 4, 8)
     assert settings_of("yolo", "counters_per_class=8,2,0\nmax_delta=5\n")["class_weights"] == (1, 4, 5)
+
+
+@pytest.mark.parametrize("section", DEFAULTS)
+def test_objects_beyond_max_are_not_learnt(section: str) -> None:
+    case = Case("x", section=section)
+    first = make_truths([rows[:1] for rows in case.labels()])
+    found = []
+    for keys, truths in (({"max": 1}, make_truths(case.labels())), ({}, first), ({}, make_truths(case.labels()))):
+        graph = build_graph(parse_cfg(replace(case, keys=keys).cfg(), case.name))
+        raw = torch.from_numpy(case.raw()).requires_grad_()
+        loss_of(graph, graph[1])(raw, truths, (52, 44), 20_000).value.backward()
+        found.append(raw.grad)
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
 
 
 def test_limited_deltas() -> None:

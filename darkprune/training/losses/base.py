@@ -58,7 +58,7 @@ class DetectionLoss(ABC):
     """
 
     scale: float = 1.0
-    limit: int = 200
+    limit: int
     classes: int
 
     @abstractmethod
