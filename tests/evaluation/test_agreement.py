@@ -12,6 +12,7 @@ from test_evaluation_whole import SEER, make_set, seer
 
 from darkprune.data.loading import InputShape
 from darkprune.errors import DataError
+from darkprune.evaluation import agreement
 from darkprune.evaluation.agreement import Agreement
 from darkprune.evaluation.detector import Detector, Run
 from darkprune.evaluation.heads import Head
@@ -39,9 +40,9 @@ def detector(change: Callable[[Floats, int], None]) -> Detector:
 
 
 def test_the_original_agrees_with_itself(tmp_path: Path) -> None:
-    agreement = Agreement(SEER, paths_of(tmp_path))
-    assert (agreement.objects, len(agreement.images)) == (5, 5)
-    assert agreement.of(SEER) == 1
+    whole = Agreement(SEER, paths_of(tmp_path))
+    assert (whole.objects, len(whole.images)) == (5, 5)
+    assert whole.of(SEER) == 1
 
 
 def test_a_network_is_scored_by_the_share_that_it_finds(tmp_path: Path) -> None:
@@ -57,9 +58,9 @@ def test_what_the_original_is_not_sure_of_is_no_object(tmp_path: Path) -> None:
         if number < 2:
             out[4] = np.where(out[4] > 0, -1.2, out[4])  # 0.23
 
-    agreement = Agreement(detector(unsure), paths_of(tmp_path))
-    assert agreement.objects == 3
-    assert agreement.of(SEER) < 1  # the other two are false detections
+    unsure_agreement = Agreement(detector(unsure), paths_of(tmp_path))
+    assert unsure_agreement.objects == 3
+    assert unsure_agreement.of(SEER) < 1  # the other two are false detections
 
 
 def test_classes_count_by_their_objects(tmp_path: Path) -> None:
@@ -93,3 +94,14 @@ def test_images_without_detections_say_nothing(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not one of 1 images can be read"):
         Agreement(SEER, [tmp_path / "list.txt"])
     assert len(Agreement(SEER, [*paths, tmp_path / "list.txt"]).images) == 5
+
+
+def test_an_untrained_network_is_refused_before_its_boxes_are_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agreement, "MOST_CANDIDATES", 1)
+    assert Agreement(SEER, paths_of(tmp_path)).objects == 5
+    monkeypatch.setattr(agreement, "MOST_CANDIDATES", 0)
+    monkeypatch.setattr("darkprune.evaluation.detector.suppress_for", None)
+    with pytest.raises(DataError, match=r"finds 1 objects per image .* it is not trained"):
+        Agreement(SEER, paths_of(tmp_path))
