@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -131,7 +132,7 @@ def _check_image(record: ImageRecord, classes: int | None, decode: bool) -> tupl
             problems.append(image_problem(record.path, error))
         else:
             problems += [DataProblem(record.path, None, odd, "image")] if odd else []
-    elif not record.path.is_file():
+    elif not os.path.isfile(record.path):
         problems.append(DataProblem(record.path, None, "no such image", "image"))
     return problems, set(reading.objects.classes.tolist())
 

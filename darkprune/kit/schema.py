@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import darkprune
-from darkprune.errors import ExportError
+from darkprune.errors import ExportError, one_line
 from darkprune.evaluation.heads import Head
 from darkprune.evaluation.nms import NMS_THRESHOLD
 from darkprune.evaluation.of_graph import heads_of, input_shape
@@ -142,7 +142,7 @@ def describe(graph: Graph, names: Sequence[str], outputs: Sequence[str], name: s
         GraphError: the network has no detection head.
     """
     return KitDescription(
-        name=name,
+        name=one_line(name, 200),
         width=graph.net.input.w,
         height=graph.net.input.h,
         channels=graph.net.input.c,

@@ -21,7 +21,7 @@ from darkprune.onnx.network import OnnxNetwork
 from darkprune.onnx.nodes.layer_writer import layer_name
 from darkprune.onnx.nodes.outputs import Suppression
 from darkprune.onnx.read import facts_of_file, read_model, sizes_of
-from darkprune.onnx.session import OnnxSession
+from darkprune.onnx.session import OnnxSession, is_text
 from darkprune.onnx.suppression import suppression_fault
 
 Floats = NDArray[np.float32]
@@ -174,9 +174,10 @@ def deviation(ours: Floats, theirs: Floats, least: float = 1e-30) -> float:
 def runnable(path: Path, form: str = "heads") -> Iterator[Path]:
     """Writes a file beside another, whose weights onnxruntime then maps into memory instead of copying them.
 
-    With suppression it also gives the boxes and scores before; TensorRT's plugin is taken out.
+    With suppression it also gives the boxes and scores before; TensorRT's plugin is taken out. Where the path is not
+    UTF-8 no file can name it, and the weights are copied.
     """
-    model = read_model(path, mapped=True)
+    model = read_model(path, mapped=True) if is_text(path) else onnx.ModelProto.FromString(path.read_bytes())
     if form == "efficientnms":
         model.graph.node.pop()
         del model.graph.output[:]

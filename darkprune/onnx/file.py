@@ -17,9 +17,11 @@ import onnx
 from onnx import TensorProto
 
 from darkprune.darknet.output import atomic_file
+from darkprune.errors import ExportError
 from darkprune.onnx.network import MAX_PROTO, OnnxNetwork, tensor_of, values_of
 from darkprune.onnx.nodes.builder import Array
 from darkprune.onnx.read import GRAPH_INITIALIZER, MODEL_GRAPH, TENSOR_RAW_DATA, length_delimited
+from darkprune.onnx.session import is_text
 
 _ROOM = 1 << 20  #: bytes that everything but the tensors' values may take beside them
 _BLOCK = 1 << 20
@@ -55,6 +57,8 @@ def write_onnx(
             return
         # entered last, so in its place before the file that names it
         data_path = _data_path(path)
+        if not is_text(Path(data_path.name)):
+            raise ExportError(f"{path}: needs a second file, which ONNX can only name in UTF-8; choose another name")
         data = stack.enter_context(atomic_file(data_path, inputs, overwrite))
         file.write(_write_beside(network, data, data_path.name).SerializeToString())
 

@@ -70,7 +70,7 @@ class OnnxSession:
         if profile is not None:
             options.enable_profiling = True
             options.profile_file_prefix = str(profile)
-        content = str(source) if isinstance(source, Path) else source.SerializeToString()
+        content = _content(source) if isinstance(source, Path) else source.SerializeToString()
         try:
             self._session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's classes are not public
@@ -102,6 +102,29 @@ class OnnxSession:
         """Returns what every node took since the session was opened with `profile`."""
         events: list[Event] = json.loads(Path(self._session.end_profiling()).read_text(encoding="utf-8"))
         return events
+
+
+def _content(path: Path) -> str | bytes:
+    """Returns what onnxruntime opens: the path, or the file's content where the path is not UTF-8.
+
+    Raises:
+        RunnerError: the file cannot be read.
+    """
+    if is_text(path):
+        return str(path)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise RunnerError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def is_text(path: Path) -> bool:
+    """Returns whether a path is UTF-8, as ONNX files and onnxruntime need their paths to be."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def onnxruntime() -> ModuleType:

@@ -254,7 +254,14 @@ def _find_file(contents: Contents, digest: str, name: str) -> Path | None:
     candidates = [path for path, recorded in _recorded_inputs(contents) if recorded == digest]
     if name:
         candidates += [place / name for place in _places_near(contents.folder)]
-    return next((path for path in candidates if path.is_file() and digest_of_file(path) == digest), None)
+    return next((path for path in candidates if _has_digest(path, digest)), None)
+
+
+def _has_digest(path: Path, digest: str) -> bool:
+    try:
+        return path.is_file() and digest_of_file(path) == digest
+    except OSError:  # no name of a file, or one that cannot be read
+        return False
 
 
 def _recorded_inputs(contents: Contents) -> Iterator[tuple[Path, str]]:

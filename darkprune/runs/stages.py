@@ -6,6 +6,7 @@ has changed (settings, content of what it reads, the program's version, a file t
 
 from __future__ import annotations
 
+import os
 import shlex
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -209,7 +210,7 @@ def status_of(stage: Stage, records: RecordFile) -> Status:
         return Status(True, "to be done: it was interrupted", origin=origin)
     for name, digest in record.outputs.items():
         path = folder / name
-        if not path.is_file():
+        if not os.path.isfile(path):
             return Status(True, f"to be done: {name} is gone", origin=origin)
         if digest_of_file(path) != digest:
             return Status(True, f"to be done: {name} was changed", origin=origin)

@@ -461,3 +461,24 @@ def test_from_a_checkpoint_to_a_kit(tmp_path: Path, run_json: Run, capsys: pytes
     expected = run_json("detect", *pair, dog, "--runner", "torch")["images"][0]["objects"]
     assert [entry["name"] for entry in found] == [entry["name"] for entry in expected]
     np.testing.assert_allclose([entry["box"] for entry in found], [entry["box"] for entry in expected], atol=0.05)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+@pytest.mark.parametrize("stem", [b"bl\xfcte", b"\xb4\xb3 \x1b[31m\n"])
+def test_names_that_are_not_utf8(stem: bytes, pair: list[str], pictures: Path, tmp_path: Path, run_json: Run) -> None:
+    odd = Path(os.fsdecode(bytes(tmp_path) + b"/" + stem))
+    odd.mkdir()
+    name = os.fsdecode(stem)
+    cfg, weights, images = odd / f"{name}.cfg", odd / f"{name}.weights", odd / f"{name}.d"
+    for path, target in zip((cfg, weights, images), (*pair, pictures), strict=True):
+        path.symlink_to(target)
+    (odd / "names").write_bytes(b"bl\xfc\ngreen\nred\n")
+    plain = run_json("export", *pair, "-o", tmp_path / "plain.onnx", "--names", odd / "names")
+    made = run_json("export", cfg, weights, "-o", odd / f"{name}.onnx", "--names", odd / "names")
+    assert made["deviations"] == plain["deviations"]
+    assert (odd / f"{name}.onnx").stat().st_size == (tmp_path / "plain.onnx").stat().st_size
+    run_json("export", cfg, weights, "-o", odd / f"{name}8.onnx", "--int8", "--calibrate", images)
+    run_json("kit", cfg, weights, "-o", odd / f"{name}.kit", "--names", odd / "names", "--target", "jetson-nano")
+    for text in ("README.md", "model.json", "names.txt", "deepstream/config_infer_darknet.txt"):
+        assert "\x1b" not in (odd / f"{name}.kit" / text).read_text(encoding="utf-8")
+    assert not list(odd.glob(".*"))

@@ -209,6 +209,14 @@ def test_a_category_above_the_others_is_no_class(tmp_path: Path) -> None:
     assert classes_of(tmp_path) == ["green"]
 
 
+def test_names_longer_than_any_file_s(tmp_path: Path) -> None:
+    long = "x" * 5000
+    with pytest.raises(DataError, match="points nowhere"):
+        read_dataset(text(tmp_path / "data.yaml", f"val: {long}\n"))
+    found = read_dataset(text(tmp_path / "list.txt", f"{long}.png\n"))
+    assert "no such image" in [problem.message for problem in check_dataset(found, 1, decode=False)]
+
+
 def test_a_folder_says_what_it_holds(tmp_path: Path) -> None:
     text(tmp_path / "notes.md", "")
     with pytest.raises(DataError, match=r"it holds notes\.md"):

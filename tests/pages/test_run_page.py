@@ -102,6 +102,14 @@ def test_the_original_is_found_by_its_hash_only(slim: Path, small_pair: SmallPai
     assert find_original(read_contents(slim)) is None
 
 
+def test_an_original_that_no_file_can_be_called_is_missing(slim: Path) -> None:
+    recorded = json.loads((slim / "report.json").read_text())
+    for kind in ("cfg", "weights"):
+        recorded["inputs"][kind].update(name="moved", path="9" * 5000)
+    (slim / "report.json").write_text(json.dumps(recorded))
+    assert find_original(read_contents(slim)) is None
+
+
 @drawn
 def test_training_runs_and_gammas(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "runs" / "sparse"

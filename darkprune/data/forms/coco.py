@@ -172,7 +172,7 @@ class _Reader:
         found: dict[Key, tuple[Path, Size]] = {}
         for key, (file, size) in listed.items():
             path = folder / file
-            if "\\" in file and not path.exists():
+            if "\\" in file and not os.path.exists(path):
                 path = folder / file.replace("\\", "/")
             try:
                 found[key] = path, size or image_size(path)

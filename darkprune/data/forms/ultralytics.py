@@ -5,6 +5,7 @@ Read is the part of YAML that such files have: keys with text, lists and one lev
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -88,9 +89,9 @@ def _place(path: Path, root: str, text: str, key: str) -> Path:
     while beside.startswith("../"):
         beside = beside[3:]
     candidates = [path.parent / root / text, path.parent / text, Path(root) / text, path.parent / beside]
-    found = next((candidate for candidate in candidates if candidate.exists()), None)
+    found = next((candidate for candidate in candidates if os.path.exists(candidate)), None)
     if found is None:
-        raise DataError(f"{path}: {key}: {text} points nowhere (looked in {path.parent.resolve()}); correct it")
+        raise DataError(f"{path}: {key}: {text[:200]} points nowhere (looked in {path.parent.resolve()}); correct it")
     return found
 
 
