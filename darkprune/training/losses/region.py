@@ -19,7 +19,7 @@ WARM_UP = 12_800  #: images during which every box is drawn to its anchor
 WARM_UP_SCALE = 0.01
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RegionSettings:
     """The training keys of a head, named as in the cfg."""
 
@@ -32,7 +32,7 @@ class RegionSettings:
     object_scale: float = 1.0
     noobject_scale: float = 1.0
     class_scale: float = 1.0
-    max: int = 200
+    max: int
 
 
 def read_region(options: Options) -> RegionSettings:

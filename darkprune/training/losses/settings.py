@@ -18,7 +18,7 @@ _Head = TypeVar("_Head", bound="HeadSettings")
 LIKELY = 0.25  #: a cell that gives no class this much has to learn "no object", however well its box fits
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class HeadSettings:
     """The training keys of a head, named as in the cfg; `max_delta` is None where the cfg has none."""
 
@@ -35,7 +35,7 @@ class HeadSettings:
     objectness_smooth: bool = False
     max_delta: float | None = None
     class_weights: tuple[float, ...] | None = None
-    max: int = 200
+    max: int
 
     def weight_of(self, classes: Tensor, like: Tensor) -> Tensor:
         """Returns the weight of each object by its class: (n,) -> (n,)."""
