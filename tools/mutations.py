@@ -120,6 +120,8 @@ def _walk(node: ast.AST, function: int) -> Iterator[tuple[ast.stmt | ast.expr, i
     elif isinstance(node, ast.Call):
         arguments = [entry.value for entry in node.keywords if entry.arg not in UNSEEN]
         children = [] if _name_of(node) in SHOWN else [node.func, *node.args, *arguments]
+        if _name_of(node) == "reshape":  # -1 and -2 both stand for what is left
+            children = [child for child in children if not isinstance(child, ast.UnaryOp)]
     elif isinstance(node, ast.ClassDef):
         children = list(node.body)
     elif isinstance(node, ast.Subscript) and _is_first(node):

@@ -93,6 +93,17 @@ def test_a_head_has_as_many_anchors_as_it_names() -> None:
     assert asdict(built[1].kind)["all_anchors"] == ((10.0, 20.0), (30.0, 40.0), (0.5, 0.5))
 
 
+@pytest.mark.parametrize("mask", ["-1,1", "1,2"])
+def test_anchors_that_a_mask_does_not_name(mask: str) -> None:
+    """darknet reads past its list on either side; such an anchor is 0.5 here, and said."""
+    built = build_graph(
+        parse_cfg(network("9 9 3", "conv filters=12", f"yolo classes=1 num=2 mask={mask} anchors=1,2,3,4"))
+    )
+    named = {"-1,1": ((0.5, 0.5), (3, 4)), "1,2": ((3, 4), (0.5, 0.5))}[mask]
+    assert built[1].kind.anchors == named
+    assert f"darknet reads past its 2 anchors: mask={mask} with num=2" in built.warnings[0]
+
+
 @pytest.mark.parametrize(("kind", "values"), [("yolo", 6), ("Gaussian_yolo", 10)])
 def test_the_commas_of_a_comment_count_for_no_anchor(kind: str, values: int) -> None:
     """darknet counts commas up to a `#`, in the mask as in the anchors."""

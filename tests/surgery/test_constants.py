@@ -37,6 +37,7 @@ PATHS = {
     "product": ["activation activation=logistic", "sam from=0 activation=tanh"],
     "squeeze": ["avgpool", "scale_channels from=0 activation=leaky"],
     "depthwise": ["convolutional groups=8 filters=16 size=3 activation=mish batch_normalize=1"],
+    "depthwise flipped": ["convolutional groups=8 filters=8 size=2 activation=leaky flipped=1"],
     "depthwise without normalisation": ["convolutional groups=8 filters=8 size=2 activation=leaky"],
 }  # fmt: skip
 

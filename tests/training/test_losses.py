@@ -48,6 +48,8 @@ def test_crowded_cases_have_cells_with_several_objects() -> None:
     grid, size = (case.columns, case.rows), (case.columns * STRIDE, case.rows * STRIDE)
     matches = match(truths, Assignment(((6, 7), (12, 9), (20, 26), (40, 30)), (1, 2), 0.213), grid, size)
     assert len(matches.turns) > 3
+    entries = torch.stack([matches.image, matches.anchor, matches.row, matches.column])
+    assert len(matches.turns) == entries.unique(dim=1, return_counts=True)[1].max()  # no more turns than are needed
     start = 0
     for end in matches.turns:
         cells = torch.stack([matches.image, matches.anchor, matches.row, matches.column])[:, start:end]
@@ -113,6 +115,21 @@ def test_a_box_without_width_learns_all_the_same() -> None:
     assert delta[4:].tolist() == [0.5, 0.5]
     assert delta.isfinite().all()
     assert delta[0] > 0 > delta[1]
+
+
+@pytest.mark.parametrize("section", ["yolo", "Gaussian_yolo"])
+def test_deltas_are_scaled_as_they_leave_the_head(section: str) -> None:
+    """`delta_normalizer` counts in the gradient, not in the figure (`yolo_layer.c`: scal_cpu at the end)."""
+    case, found = Case("x", section=section), []
+    for factor in (1, 0.25):
+        graph = build_graph(parse_cfg(replace(case, keys={"delta_normalizer": factor}).cfg(), case.name))
+        raw = torch.from_numpy(case.raw()).requires_grad_()
+        loss = loss_of(graph, graph[1])(raw, make_truths(case.labels()), (52, 44), 0)
+        loss.value.backward()
+        assert raw.grad is not None
+        found.append((raw.grad, loss.parts))
+    torch.testing.assert_close(found[1][0], found[0][0] / 4)
+    assert torch.equal(found[0][1], found[1][1])
 
 
 def test_without_objects_only_objectness_learns() -> None:

@@ -76,7 +76,7 @@ class DetectionLoss(ABC):
         """Returns the loss whose gradient at `raw` is −delta."""
         with torch.no_grad():
             found = self.deltas(raw.detach().float(), truths.limited(self.classes, self.limit), size, seen)
-            delta = found.delta if self.scale == 1 else found.delta * self.scale
+            delta = found.delta * self.scale
         return HeadLoss(with_delta(raw.float(), delta, found.parts[0]), found.parts)
 
 
