@@ -20,7 +20,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from darkprune.errors import RunnerError
+from darkprune.errors import RunnerError, one_line
 
 Array = NDArray[Any]
 _FATAL = 4  #: log level; errors are raised, so they need not be logged too
@@ -131,11 +131,13 @@ def onnxruntime() -> ModuleType:
     """Returns the module.
 
     Raises:
-        RunnerError: it is not installed.
+        RunnerError: it is not installed, or damaged.
     """
     try:
         module = import_module("onnxruntime")
-    except ImportError:
+    except ImportError as error:
+        if is_installed():
+            raise RunnerError(f"onnxruntime cannot be imported ({one_line(str(error), 200)})") from None
         raise RunnerError("onnxruntime is not installed: pip install 'darkprune[export]'") from None
     module.set_default_logger_severity(_FATAL)
     return module

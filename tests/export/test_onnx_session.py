@@ -15,6 +15,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from darkprune.errors import RunnerError
+from darkprune.onnx import session as opening
 from darkprune.onnx.session import OnnxSession, is_installed, silenced
 from tests.engines.models import OUTPUTS, SIZE, network
 
@@ -89,3 +90,16 @@ def test_a_calibrated_export_prints_json_and_nothing_else(tmp_path: Path) -> Non
     assert json.loads(done.stdout)["precision"] == "int8"
     assert done.stderr == ""
     assert onnx.load(str(tmp_path / "x.onnx")).graph.node
+
+
+def test_a_damaged_installation_is_not_a_missing_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(name: str) -> None:
+        raise ImportError("initialization failed")
+
+    monkeypatch.setattr(opening, "import_module", fail)
+    monkeypatch.setattr(opening, "is_installed", lambda: True)
+    with pytest.raises(RunnerError, match=r"onnxruntime cannot be imported \(initialization failed\)"):
+        opening.onnxruntime()
+    monkeypatch.setattr(opening, "is_installed", lambda: False)
+    with pytest.raises(RunnerError, match="is not installed"):
+        opening.onnxruntime()
