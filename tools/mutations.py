@@ -235,7 +235,8 @@ def _changes_of_call(node: ast.Call) -> Iterator[tuple[str, Callable[[ast.AST], 
         field = "attr" if isinstance(node.func, ast.Attribute) else "id"
         yield "call", lambda n: setattr(n.func, field, _OPPOSITES[name])  # type: ignore[attr-defined]
     starred = any(isinstance(entry, ast.Starred) for entry in node.args[:2])
-    if len(node.args) > 1 and not starred and name not in SYMMETRIC:
+    differ = len({ast.dump(entry) for entry in node.args[:2]}) == 2
+    if differ and not starred and name not in SYMMETRIC:
         yield "order", lambda n: n.args.__setitem__(slice(0, 2), n.args[1::-1])  # type: ignore[attr-defined]
     for number, keyword in enumerate(node.keywords):
         if keyword.arg is not None and keyword.arg not in UNSEEN:
