@@ -41,11 +41,6 @@ class Amount:
     def as_budget(self, weights: NetworkWeights, kind: str, group_pruning: Selection) -> Budget:
         """Returns the budget of equal size: what group channel pruning leaves where it takes so much.
 
-        Args:
-            weights: the pair that is pruned.
-            kind: of the budget.
-            group_pruning: how group channel pruning chooses.
-
         Raises:
             UsageError, PlanError: ratios or a preset that do not fit the network's groups.
         """

@@ -22,15 +22,12 @@ Panel = Callable[[Axes, Sequence[Row], list[Row], list[str]], None]
 
 
 def draw(rows: Sequence[Row], title: str, save: Save) -> list[str]:
-    """Draws both pictures as PNG and SVG.
+    """Draws both pictures as PNG and SVG; returns the names.
 
     Args:
         rows: the table; the unpruned network first.
         title: what is compared.
         save: called with name and content of each file.
-
-    Returns:
-        The names.
     """
     names = []
     for name, one in (("curves", _draw_curve), ("ratio", _draw_ratio)):

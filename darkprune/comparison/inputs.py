@@ -56,12 +56,6 @@ def prepare(
 ) -> tuple[Setup, Images | None, tuple[str, ...]]:
     """Checks what all cells have in common; nothing is written.
 
-    Args:
-        cfg, weights: the unpruned pair.
-        folder: of the comparison.
-        settings: what is compared.
-        cells: all of them.
-
     Returns:
         What the cells start from; the unlabelled images where any are looked at; what is wrong with the labelled ones.
 

@@ -13,10 +13,7 @@ from darkprune.settings import PathLike
 
 
 def read_names(path: Path) -> tuple[tuple[str, ...], list[DataProblem]]:
-    """Reads a names file: line i is the name of class i.
-
-    Returns:
-        The names, and problems of the file.
+    """Reads a names file: line i is the name of class i; returns the names, and problems of the file.
 
     Raises:
         DataError: it cannot be read or is empty.

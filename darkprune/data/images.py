@@ -31,14 +31,11 @@ getattr(cv2.utils, "logging", cv2).setLogLevel(0)
 
 
 def read_image(path: Path, channels: int = 3) -> Pixels:
-    """Decodes an image file.
+    """Decodes an image file: (height, width, channels) uint8.
 
     Args:
         path: JPEG, PNG, BMP, TIFF, WebP or another kind that OpenCV reads; 16-bit values are scaled to 8 bits.
         channels: 3 for RGB, 1 for grey.
-
-    Returns:
-        (height, width, channels) uint8.
 
     Raises:
         DataError: missing, truncated, too large or not an image, or `channels` is neither 1 nor 3.

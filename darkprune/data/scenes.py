@@ -59,16 +59,13 @@ def draw_scene(seed: int, number: int, size: int = 160) -> Scene:
 
 
 def write_scenes(folder: Path, train: int, valid: int, seed: int = 0, size: int = 160) -> Path:
-    """Writes a data set: images, labels, lists, names and a .data file.
+    """Writes a data set: images, labels, lists, names and a .data file; returns the .data file.
 
     Args:
         folder: made if absent.
         train, valid: number of images of each split.
         seed: of the scenes; the two splits share none.
         size: of the images in pixels.
-
-    Returns:
-        The .data file.
     """
     lists = {}
     for split, first, count in (("train", 0, train), ("valid", 1_000_000, valid)):

@@ -26,10 +26,6 @@ def read_lines(path: Path, limit: int, what: str) -> list[str]:
 def decode_text(data: bytes, path: Path, what: str) -> tuple[str, str | None]:
     """Decodes the content of a text file.
 
-    Args:
-        data: its content.
-        path, what: for the error.
-
     Returns:
         The text without its byte order mark, and the encoding that the mark stands for; None without one.
 

@@ -65,15 +65,7 @@ class Agreement:
         self.images = Dataset("agreement", (), tuple(_record(paths[i], found.of_image(i)) for i in readable))
 
     def of(self, network: Detector, progress: Progress = silent) -> float:
-        """Measures a network; its input size may be another one.
-
-        Args:
-            network: with the original's classes.
-            progress: gets an event per batch.
-
-        Returns:
-            The agreement, 0 to 1.
-        """
+        """Measures a network; its input size may be another one; returns the agreement, 0 to 1."""
         figures, _ = evaluate_detector(
             network, self.images, loading=self._loading, coco=False, task="agreement", progress=progress
         )

@@ -80,14 +80,11 @@ class OutputDistance:
 
 
 def scores_of(head: Head, raw: Maps) -> Maps:
-    """Computes objectness times class probability.
+    """Computes objectness times class probability: (b, anchors · classes, h, w).
 
     Args:
         head: a detection head.
         raw: (b, channels, h, w), its input.
-
-    Returns:
-        (b, anchors · classes, h, w).
     """
     batch, _, height, width = raw.shape
     values, layout = raw.reshape(batch, len(head.anchors), -1, height, width), head.layout

@@ -25,12 +25,7 @@ Maps = dict[int, Tensor]
 
 
 class Walk:
-    """A network and the maps of a sample's images before some layer.
-
-    Attributes:
-        network: the network.
-        sample: the images.
-    """
+    """A network and the maps of a sample's images before some layer."""
 
     def __init__(self, network: Network, sample: Sample, memory: int = MEMORY) -> None:
         """Starts at the images.

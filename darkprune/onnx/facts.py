@@ -40,13 +40,7 @@ _DEFAULTS: dict[str, object] = {
 
 
 def facts_of(graph: Graph, options: ExportOptions, outputs: Sequence[str]) -> dict[str, str]:
-    """Collects the metadata of a file.
-
-    Args:
-        graph: the network.
-        options: what the file is made for.
-        outputs: names of its outputs.
-    """
+    """Collects the metadata of a file."""
     shape = graph.net.input
     facts = {
         "darkprune_version": __version__,
@@ -103,10 +97,6 @@ def set_facts(model: onnx.ModelProto, facts: Mapping[str, str]) -> None:
 
 def read_facts(model: onnx.ModelProto, source: str) -> dict[str, Any]:
     """Reads what darkprune wrote about a file; JSON values are decoded.
-
-    Args:
-        model: the file's content.
-        source: what error messages call it.
 
     Raises:
         ExportError: another program made the file.

@@ -32,14 +32,7 @@ class PairFiles:
 
 @dataclass(frozen=True)
 class CutFolder:
-    """A result of `darkprune prune`.
-
-    Attributes:
-        name: of the folder.
-        pair: the slim network.
-        plan: channels that were kept.
-        report: content of report.json.
-    """
+    """A result of `darkprune prune`."""
 
     name: str
     pair: PairFiles

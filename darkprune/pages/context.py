@@ -21,13 +21,7 @@ MOST_DRAWN = 6  #: diagrams of one kind: each takes a second, and nobody looks a
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page.
-
-    Attributes:
-        key: its anchor.
-        title: its heading.
-        nodes: its content.
-    """
+    """A part of the page."""
 
     key: str
     title: str

@@ -183,13 +183,7 @@ class RunningNetworks:
     def draw_samples(
         self, paths: Sequence[Path], names: Sequence[str], labels: Mapping[Path, Objects]
     ) -> tuple[Sample, ...]:
-        """Draws labels and the boxes of all networks on images; images that cannot be read are left out.
-
-        Args:
-            paths: image files.
-            names: of the classes.
-            labels: of the images that have some.
-        """
+        """Draws labels and the boxes of all networks on images; images that cannot be read are left out."""
         each = [
             find_objects(detector, paths, threshold=THRESHOLD, progress=self._progress) for detector in self._detectors
         ]

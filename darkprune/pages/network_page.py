@@ -17,13 +17,10 @@ _BAR = 128.0  #: length of the bar of the widest layer that makes channels
 
 
 def network_page(structure: Structure) -> bytes:
-    """Draws a network.
+    """Draws a network; returns the HTML file.
 
     Args:
         structure: the network, and what it became.
-
-    Returns:
-        The HTML file.
     """
     graph, slim = structure.graph, structure.slim
     files = [graph.cfg.source, *([slim.graph.cfg.source] if slim else [])]

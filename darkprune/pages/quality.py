@@ -34,13 +34,7 @@ class Quality:
 
 
 def quality_of(detections: Detections, truths: Truths, classes: int, threshold: float) -> Quality:
-    """Compares detections with labels.
-
-    Args:
-        detections, truths: with the same image numbers.
-        classes: of the head.
-        threshold: lowest score that counts as found.
-    """
+    """Compares detections with labels."""
     matches = match(detections, truths)
     counts = count_at(detections, truths, matches, classes, IOU, threshold)
     return Quality(

@@ -17,11 +17,7 @@ Maps = Mapping[int, NDArray[np.float32]]
 
 
 class LoadedNetwork(ABC):
-    """A network that is ready to run.
-
-    Attributes:
-        graph: of the network.
-    """
+    """A network that is ready to run."""
 
     graph: Graph
 

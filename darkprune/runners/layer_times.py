@@ -65,11 +65,7 @@ class WidthTable:
 
 @dataclass(frozen=True)
 class LayerPrices:
-    """What the convolutions of a network cost.
-
-    Attributes:
-        tables: by layer.
-    """
+    """What the convolutions of a network cost."""
 
     tables: Mapping[int, WidthTable]
 
@@ -92,12 +88,7 @@ class LayerPrices:
 
 @dataclass(frozen=True)
 class _Timed:
-    """One network of one layer.
-
-    Attributes:
-        layer: the convolution that it is like.
-        inputs, outputs: its channels.
-    """
+    """One network of one layer."""
 
     layer: Layer
     inputs: int

@@ -8,11 +8,7 @@ from darkprune.progress import duration
 
 
 class Outlook:
-    """Where a run stands among its stages, and how long the rest takes.
-
-    Attributes:
-        total: number of stages.
-    """
+    """Where a run stands among its stages, and how long the rest takes."""
 
     def __init__(self, total: int, seconds: Mapping[str, float]) -> None:
         """Takes the estimates.

@@ -107,9 +107,6 @@ class Stage:
     def origin(self, folder: Path) -> Origin:
         """Returns everything that decides the result.
 
-        Args:
-            folder: of the run.
-
         Raises:
             OSError, DataError: something that it reads is not there.
         """

@@ -101,11 +101,7 @@ def read_coco(path: Path, names: Path | None = None, has_splits: bool = False) -
 
 
 class _Reader:
-    """Reads the parts of a document and collects their problems.
-
-    Attributes:
-        problems: so far.
-    """
+    """Reads the parts of a document and collects their problems."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

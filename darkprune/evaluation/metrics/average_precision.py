@@ -31,7 +31,6 @@ class Scoring:
     confidence: float = 0.25
 
     def __post_init__(self) -> None:
-        """Checks the values."""
         if self.points not in POINTS:
             raise UsageError(f"points={self.points} is not one of {', '.join(map(str, POINTS))}")
         if not 0 <= self.iou < 1:

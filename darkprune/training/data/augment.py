@@ -161,11 +161,7 @@ def usable(cutout: Cutout, width: int, height: int) -> Cutout:
 
 
 def cut_out(pixels: Pixels, cutout: Cutout, width: int, height: int) -> Pixels:
-    """Cuts a part out of an image and stretches it.
-
-    Returns:
-        (height, width, c) uint8.
-    """
+    """Cuts a part out of an image and stretches it: (height, width, c) uint8."""
     rows, columns = pixels.shape[:2]
     x, right, y, bottom = cutout.left, columns - cutout.right, cutout.top, rows - cutout.bottom
     part = pixels[max(0, y) : max(0, bottom), max(0, x) : max(0, right)]

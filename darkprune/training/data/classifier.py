@@ -91,7 +91,6 @@ class CropMaker(ExampleMaker):
     """Makes examples for classifiers (`random_augment_image`)."""
 
     def __init__(self, images: ImageSet, what: Augmentation, strict: bool, crops: Crops) -> None:
-        """Takes images, colours and flips, and the crops."""
         super().__init__(images, what, strict)
         self.crops = crops
 
@@ -109,11 +108,7 @@ class CropMaker(ExampleMaker):
 
 
 def crop(pixels: Pixels, crops: Crops, random: np.random.Generator) -> Pixels:
-    """Turns, scales and cuts a square out of an image; outside it is 0.
-
-    Returns:
-        (side, side, c) uint8.
-    """
+    """Turns, scales and cuts a square out of an image; outside it is 0: (side, side, c) uint8."""
     rows, columns, channels = pixels.shape
     aspect = float(random.uniform(min(1.0, crops.aspect), max(1.0, crops.aspect)))
     aspect = aspect if random.integers(2) else 1 / aspect
@@ -134,13 +129,7 @@ def crop(pixels: Pixels, crops: Crops, random: np.random.Generator) -> Pixels:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Measures the share of images whose most likely class is right.
-
-    Attributes:
-        paths: images.
-        classes: class of each.
-        batch: images at a time.
-    """
+    """Measures the share of images whose most likely class is right."""
 
     paths: tuple[Path, ...]
     classes: tuple[int, ...]

@@ -85,13 +85,10 @@ class ImageSet:
 
 
 def image_set(dataset: Dataset, classes: int, channels: int) -> tuple[ImageSet, tuple[DataProblem, ...]]:
-    """Reads a set's labels.
+    """Reads a set's labels; returns the set, and what was wrong with its label files.
 
     Objects of classes that the head does not have, difficult ones (as darknet's voc_label.py) and those with no size
     or a centre outside the image are left out.
-
-    Returns:
-        The set, and what was wrong with its label files.
 
     Raises:
         TrainingError: no image, or not one object that can be learned.

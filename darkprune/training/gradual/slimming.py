@@ -50,10 +50,6 @@ def as_weights(graph: Graph, values: Values) -> Iterator[NetworkWeights]:
 def cut_weights(cut: Cut, values: Values) -> dict[str, Tensor]:
     """Cuts weights: constants of removed channels are folded into the layers that read them.
 
-    Args:
-        cut: what is removed.
-        values: the weights.
-
     Returns:
         The slim network's, on the CPU.
     """

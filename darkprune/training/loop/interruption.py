@@ -9,11 +9,7 @@ from typing import Any
 
 
 class Interruption:
-    """While it is active the first signal only asks for an end; a second Ctrl-C ends at once.
-
-    Attributes:
-        asked: whether an end was asked for.
-    """
+    """While it is active the first signal only asks for an end; a second Ctrl-C ends at once."""
 
     _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

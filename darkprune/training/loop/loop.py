@@ -49,7 +49,6 @@ class Trainer:
     identity: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Takes from the stepper what is needed at every step."""
         self.recipe, self.ranks, self.hooks = self.stepper.recipe, self.stepper.ranks, self.stepper.hooks
         self.columns = self.stepper.objective.columns
         self.measure = self.validation.column if self.validation is not None else "map50"

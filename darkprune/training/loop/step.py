@@ -76,7 +76,6 @@ class Stepper:
     paths: Sequence[Path] = ()
 
     def __post_init__(self) -> None:
-        """Makes optimiser, average and scaler."""
         self.device = next(self.network.parameters()).device
         self._prepare(self.network)
         self.ema = Ema(self.network, self.recipe.ema)

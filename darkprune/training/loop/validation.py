@@ -19,12 +19,7 @@ Floats = npt.NDArray[np.float32]
 
 
 class Measure(Protocol):
-    """Returns how good a network is, as a fraction: more is better.
-
-    Attributes:
-        column: name in the log.
-        title: what to call it.
-    """
+    """Returns how good a network is, as a fraction: more is better."""
 
     @property
     def column(self) -> str: ...  # noqa: D102
@@ -39,13 +34,7 @@ class Measure(Protocol):
 
 @dataclass(frozen=True)
 class Validation:
-    """mAP on a labelled set.
-
-    Attributes:
-        dataset: labelled images.
-        batch: images at a time.
-        workers: threads that decode.
-    """
+    """mAP on a labelled set."""
 
     dataset: Dataset
     batch: int = 8

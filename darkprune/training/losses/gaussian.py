@@ -65,7 +65,6 @@ class GaussianLoss(DetectionLoss):
     """Computes a [Gaussian_yolo] head's deltas."""
 
     def __init__(self, kind: GaussianYolo, settings: GaussianSettings) -> None:
-        """Takes the head as the graph has it, and its training keys."""
         self.kind = kind
         self.settings = settings
         self.classes = kind.classes

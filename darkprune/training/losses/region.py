@@ -69,7 +69,6 @@ class RegionLoss(DetectionLoss):
     """Computes a [region] head's deltas; predictions are (images · cells · anchors, 5 + classes), cell by cell."""
 
     def __init__(self, kind: Region, settings: RegionSettings) -> None:
-        """Takes the head as the graph has it, and its training keys."""
         self.kind = kind
         self.settings = settings
         self.classes = kind.classes

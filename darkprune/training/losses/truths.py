@@ -109,16 +109,13 @@ class Assignment:
 
 
 def match(truths: Truths, rule: Assignment, grid: tuple[int, int], size: tuple[int, int]) -> Matches:
-    """Assigns the objects of a batch to anchors of cells.
+    """Assigns the objects of a batch to anchors of cells; returns entries in darknet's order within each cell.
 
     Args:
         truths: on the CPU.
         rule: which anchors.
         grid: columns and rows of the head's map.
         size: width and height of the network's input, in pixels.
-
-    Returns:
-        Entries in darknet's order within each cell.
     """
     anchors, mask, shift = rule.anchors, rule.mask, rule.shift
     image, truth = (truths.classes >= 0).nonzero(as_tuple=True)

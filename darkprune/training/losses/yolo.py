@@ -42,7 +42,6 @@ class YoloLoss(DetectionLoss):
     """Computes a [yolo] head's deltas."""
 
     def __init__(self, kind: Yolo, settings: YoloSettings) -> None:
-        """Takes the head as the graph has it, and its training keys."""
         self.kind = kind
         self.settings = settings
         self.classes = kind.classes

@@ -34,7 +34,6 @@ class Ema:
     """The average of a network's parameters and running statistics."""
 
     def __init__(self, network: Network, settings: EmaSettings) -> None:
-        """Starts empty."""
         self.network = network
         self.settings = settings
         self.values: dict[str, Tensor] = {}

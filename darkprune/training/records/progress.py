@@ -19,7 +19,6 @@ class StatusLine:
     """
 
     def __init__(self, progress: Progress, steps: int, epoch_steps: int, done: int) -> None:
-        """Begins at a number of completed steps."""
         self._progress = progress
         self._epoch_steps = epoch_steps
         self._at = track(progress, "training", steps, "step").at

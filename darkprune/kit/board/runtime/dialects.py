@@ -47,7 +47,7 @@ class Dialect82:
     def set_precision(
         self, builder: TensorRT, config: TensorRT, wanted: str, in_file: str, calibrator: TensorRT, profile: TensorRT
     ) -> List[str]:
-        """Allows the builder to compute in FP16 or INT8.
+        """Allows the builder to compute in FP16 or INT8; returns remarks for the user.
 
         Args:
             builder: trt.Builder.
@@ -56,9 +56,6 @@ class Dialect82:
             in_file: what the ONNX file itself is written in; int8 means Q/DQ nodes, fp16 half tensors.
             calibrator: for INT8 of a file without Q/DQ nodes, or None.
             profile: optimisation profile or None, which the calibration of an open batch size needs.
-
-        Returns:
-            Remarks for the user.
 
         Raises:
             RuntimeFailure: the GPU has no INT8, or nothing to calibrate with was given.

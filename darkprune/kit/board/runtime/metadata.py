@@ -20,15 +20,12 @@ def path_for(engine_path: str) -> str:
 
 
 def save(engine_path: str, engine: bytes, facts: Dict[str, object]) -> Dict[str, object]:
-    """Writes an engine and the description beside it.
+    """Writes an engine and the description beside it; returns what was written beside it.
 
     Args:
         engine_path: where to.
         engine: the serialised engine, a buffer.
         facts: JSON; must have `tensorrt`, `gpu` and `capability`; `portable` where it runs on other GPUs, too.
-
-    Returns:
-        What was written beside it.
     """
     write_atomic(engine_path, engine)
     whole: Dict[str, object] = {"format": _FORMAT}

@@ -164,15 +164,12 @@ def _scaled(pixels: np.ndarray) -> np.ndarray:
 
 
 def resize(image: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Resizes bilinearly as darknet does, bit for bit.
+    """Resizes bilinearly as darknet does, bit for bit: (height, width, channels) float32 in 0..1.
 
     Args:
         image: (h, w, channels) uint8.
         width: wanted width in pixels.
         height: wanted height in pixels.
-
-    Returns:
-        (height, width, channels) float32 in 0..1.
     """
     if image.shape[:2] == (height, width):
         return _scaled(image)
