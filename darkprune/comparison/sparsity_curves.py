@@ -12,8 +12,7 @@ from matplotlib.figure import Figure
 from darkprune.errors import DataError
 from darkprune.training.records.curves import render_figure
 from darkprune.training.records.log import NO_CURVE, read_curves
-from darkprune.training.sparsity.gamma_figure import quantile
-from darkprune.training.sparsity.gammas import GammaRecord, read_gammas
+from darkprune.training.sparsity.gammas import GammaRecord, quantile, read_gammas
 
 #: share of the channels whose |γ| lie below a line -> how the line is drawn
 QUANTILES = {0.3: ":", 0.5: "-", 0.7: "--"}

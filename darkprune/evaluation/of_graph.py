@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from darkprune.data.labelled import Labelled, open_labelled
 from darkprune.data.loading import InputShape
 from darkprune.data.text_files import read_lines
 from darkprune.errors import DataError, GraphError
-from darkprune.evaluation.heads import Head
+from darkprune.evaluation.heads import Head, HeadKind
 from darkprune.graph.graph import Graph, Layer
 from darkprune.layers.heads import GaussianYolo, Region, Yolo
 from darkprune.settings import PathLike
@@ -65,43 +66,16 @@ def read_tree(path: Path) -> tuple[int, ...]:
 
 def _head(graph: Graph, layer: Layer) -> Head:
     kind = layer.kind
-    width, height = graph.net.input.w, graph.net.input.h
-    if isinstance(kind, Yolo):
-        return Head(
-            "yolo",
-            kind.classes,
-            kind.anchors,
-            width,
-            height,
-            scale_x_y=kind.scale_x_y,
-            new_coords=kind.new_coords,
-            nms_kind=kind.nms_kind,
-            beta_nms=kind.beta_nms,
-        )
-    if isinstance(kind, GaussianYolo):
-        return Head(
-            "Gaussian_yolo",
-            kind.classes,
-            kind.anchors,
-            width,
-            height,
-            scale_x_y=kind.scale_x_y,
-            nms_kind=kind.nms_kind,
-            beta_nms=kind.beta_nms,
-            yolo_point=kind.yolo_point,
-        )
+    if not isinstance(kind, Yolo | GaussianYolo | Region):
+        raise GraphError(f"{graph.cfg.source}:{layer.line}: no rule for decoding [{layer.name}]")
+    name: HeadKind = "region" if isinstance(kind, Region) else "yolo" if isinstance(kind, Yolo) else "Gaussian_yolo"
+    head = Head(name, kind.classes, kind.anchors, graph.net.input.w, graph.net.input.h)
     if isinstance(kind, Region):
         tree = read_tree(Path(kind.tree)) if kind.tree else None
         if tree is not None and len(tree) != kind.classes:
             raise DataError(f"{kind.tree}: has {len(tree)} classes but [region] in {graph.cfg.source} {kind.classes}")
-        return Head(
-            "region",
-            kind.classes,
-            kind.anchors,
-            width,
-            height,
-            coords=kind.coords,
-            softmax=kind.softmax,
-            tree=tree,
-        )
-    raise GraphError(f"{graph.cfg.source}:{layer.line}: no rule for decoding [{layer.name}]")
+        return replace(head, coords=kind.coords, softmax=kind.softmax, tree=tree)
+    head = replace(head, scale_x_y=kind.scale_x_y, nms_kind=kind.nms_kind, beta_nms=kind.beta_nms)
+    if isinstance(kind, Yolo):
+        return replace(head, new_coords=kind.new_coords)
+    return replace(head, yolo_point=kind.yolo_point)

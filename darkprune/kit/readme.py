@@ -64,8 +64,6 @@ built beside them in `nvdsinfer_custom_impl_Yolo/`. Put one's name into `config-
 {which}
 """
 
-_CALIBRATE = "; `--calibrate DIR` measures the INT8 ranges on pictures of yours"
-
 _ABOUT = {
     ONNX_NAME: "the network, raw heads",
     "model.json": "what the scripts go by",

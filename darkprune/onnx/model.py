@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import onnx
 from onnx import TensorProto, helper
 
 from darkprune import __version__
@@ -22,15 +21,6 @@ from darkprune.onnx.nodes.outputs import FORMS, Output, write_outputs
 from darkprune.onnx.options import OPSETS, USUAL_OPSET, ExportOptions
 from darkprune.targets import Target, target
 from darkprune.tensorrt.operators import check_model
-
-
-def export_onnx(weights: NetworkWeights, options: ExportOptions) -> onnx.ModelProto:
-    """Makes the complete model in memory; `build_onnx` and `write_onnx` do with far less of it.
-
-    Raises:
-        ExportError: see `build_onnx`; more than 2 GiB of weights.
-    """
-    return build_onnx(weights, options).complete()
 
 
 def build_onnx(weights: NetworkWeights, options: ExportOptions) -> OnnxNetwork:

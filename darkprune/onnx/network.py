@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
 from darkprune.errors import ExportError
-from darkprune.onnx.facts import set_facts
 from darkprune.onnx.nodes.builder import Array, Constant
 from darkprune.onnx.nodes.outputs import Output
 
@@ -62,13 +61,6 @@ class OnnxNetwork:
         for tensor in model.graph.initializer:
             tensor.raw_data = values_of(tensor.name, self.constants[tensor.name]).tobytes()
         return model
-
-    def with_metadata(self, changes: Mapping[str, str]) -> OnnxNetwork:
-        """Returns a copy with changed metadata."""
-        model = onnx.ModelProto()
-        model.CopyFrom(self.model)
-        set_facts(model, {**self.metadata, **changes})
-        return replace(self, model=model)
 
 
 def assemble(

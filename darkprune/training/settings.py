@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from darkprune.errors import UsageError
 from darkprune.graph.groups import PRESETS as GROUP_PRESETS
@@ -274,6 +274,11 @@ class DistillSettings(RunSettings):
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise UsageError(f"--{name.replace('_', '-')} {value:g} must not be negative")
+
+
+def given(settings: object, *names: str) -> dict[str, Any]:
+    """Returns the named fields that are not None: what replaces a cfg's or a preset's values."""
+    return {name: value for name in names if (value := getattr(settings, name)) is not None}
 
 
 def _read_s(text: str) -> float:

@@ -59,7 +59,7 @@ def write_place(folder: Path) -> None:
 def no_pictures() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("darkprune.training.loop.loop.draw_curves", lambda *args: True)
-        patch.setattr("darkprune.training.sparsity.gamma_figure.new_figure", lambda width, height: None)
+        patch.setattr("darkprune.training.sparsity.gammas.new_figure", lambda width, height: None)
         yield
 
 
@@ -70,7 +70,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr("darkprune.training.loop.loop.draw_curves", lambda *args: True)
-        patch.setattr("darkprune.training.sparsity.gamma_figure.new_figure", lambda width, height: None)
+        patch.setattr("darkprune.training.sparsity.gammas.new_figure", lambda width, height: None)
         write_place(folder)
         assert main(["compress", "tiny.cfg", "tiny.weights", "--config", "run.toml", "-o", "run"]) == 0
     return folder

@@ -9,4 +9,4 @@ import pytest
 def no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if "pictures" not in request.node.name:
         monkeypatch.setattr("darkprune.training.loop.loop.draw_curves", lambda *args: True)
-        monkeypatch.setattr("darkprune.training.sparsity.gamma_figure.new_figure", lambda width, height: None)
+        monkeypatch.setattr("darkprune.training.sparsity.gammas.new_figure", lambda width, height: None)

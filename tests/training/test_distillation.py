@@ -24,8 +24,7 @@ from darkprune.surgery.plan_file import read_plan
 from darkprune.surgery.removed_units import without_units
 from darkprune.surgery.units import Unit
 from darkprune.training.data.batches import Batch
-from darkprune.training.distillation.distillation import DistillationObjective
-from darkprune.training.distillation.maps import attention, attention_loss, feature_loss
+from darkprune.training.distillation.distillation import DistillationObjective, attention, attention_loss, feature_loss
 from darkprune.training.distillation.soft_head import SoftHead, class_loss
 from darkprune.training.distillation.taps import CHU2022, Tap, choose_taps, match_taps, parse_taps, with_channels
 from darkprune.training.distillation.terms import PRESETS, LossTerms

@@ -10,11 +10,9 @@ import numpy as np
 import pytest
 
 from darkprune.errors import TrainingError
-from darkprune.training.records.board import Board
 from darkprune.training.records.curves import draw_curves, save_figure
-from darkprune.training.records.log import Log, read_curves, read_rows
-from darkprune.training.sparsity.gamma_figure import gamma_figure
-from darkprune.training.sparsity.gammas import GammaRecord, read_gammas
+from darkprune.training.records.log import Board, Log, read_curves, read_rows
+from darkprune.training.sparsity.gammas import GammaRecord, gamma_figure, read_gammas
 
 
 def test_rows_behind_the_state_are_cut_off(tmp_path: Path) -> None:

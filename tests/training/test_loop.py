@@ -17,7 +17,8 @@ from darkprune.progress import ProgressEvent
 from darkprune.training.data.batches import Batch, SizeSettings
 from darkprune.training.loop import memory
 from darkprune.training.loop.memory import advice, is_out_of_memory
-from darkprune.training.loop.objective import DetectionObjective, Loss
+from darkprune.training.loop.objective import DetectionObjective
+from darkprune.training.losses import Loss
 from darkprune.training.recipe.recipe import read_recipe
 from darkprune.training.records.log import read_curves, read_rows
 from darkprune.training.records.progress import StatusLine

@@ -137,5 +137,5 @@ def test_darknets_average_is_handed_over() -> None:
         ema.update(step)
         if step == 3:
             assert gamma[0].item() == 3.0
-    assert not ema.ready
+    assert not ema.values
     assert gamma[0].item() == 7.0

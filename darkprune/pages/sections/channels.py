@@ -117,7 +117,7 @@ def coupled(context: ReportContext) -> Section | Missing:
 
 def gammas(context: ReportContext) -> Section | Missing:
     """Shows how |γ| is distributed in the network that was cut, and over the epochs of training."""
-    from darkprune.training.sparsity.gamma_figure import gamma_figure
+    from darkprune.training.sparsity.gammas import gamma_figure
 
     cut = context.contents.cut
     by_gamma = cut is not None and cut.plan.settings.get("criterion", "bn_gamma") == "bn_gamma"

@@ -28,7 +28,8 @@ from darkprune.settings import PathLike
 from darkprune.training.data.augment import Augmentation, Labels, draw_colours, shift_colours
 from darkprune.training.data.batches import Batch
 from darkprune.training.data.examples import Example, ExampleMaker, ImageSet
-from darkprune.training.loop.objective import Loss, Objective
+from darkprune.training.loop.objective import Objective
+from darkprune.training.losses import Loss
 from darkprune.training.losses.softmax import SoftmaxLoss
 
 

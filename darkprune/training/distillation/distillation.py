@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from darkprune.errors import TrainingError
 from darkprune.graph.graph import Graph, Layer
@@ -29,14 +30,16 @@ from darkprune.layers.heads import Head
 from darkprune.network import Network, NetworkOutput
 from darkprune.surgery.apply import Cut
 from darkprune.training.data.batches import Batch
-from darkprune.training.distillation.maps import attention_loss, feature_loss
 from darkprune.training.distillation.soft_head import SoftHead, class_loss
 from darkprune.training.distillation.taps import Tap
 from darkprune.training.distillation.terms import LossTerms
 from darkprune.training.loop.checkpoint import State
-from darkprune.training.loop.objective import DetectionObjective, Loss, Objective
+from darkprune.training.loop.objective import DetectionObjective, Objective
+from darkprune.training.losses import Loss
 
 _TINY = 1e-9
+_LEAST_NORM = 1e-12
+_LEAST_VARIANCE = 1e-6  #: of a channel that is constant over the images
 
 
 class DistillationObjective(Objective):
@@ -174,3 +177,44 @@ def _shape_of(layer: Layer) -> tuple[object, ...]:
     kind = layer.kind
     assert isinstance(kind, Head)
     return type(kind), kind.classes, kind.anchors, layer.output.h, layer.output.w
+
+
+def attention(features: Tensor) -> Tensor:
+    """Returns where a map is active: Σ_c |A_c|² over the positions, of norm 1; (b, c, h, w) -> (b, h·w)."""
+    where = features.float().square().sum(dim=1).flatten(1)
+    return functional.normalize(where, dim=1, eps=_LEAST_NORM)
+
+
+def attention_loss(teacher: Tensor, student: Tensor, *, mean: bool = False) -> Tensor:
+    """Compares where two maps (b, c, h, w) are active; the numbers of channels may differ.
+
+    Args:
+        teacher: map of the teacher.
+        student: map of the student.
+        mean: take the mean over the positions, instead of the sum.
+
+    Returns:
+        Scalar, summed over the images.
+    """
+    apart = (attention(teacher) - attention(student)).square()
+    return apart.mean(dim=1).sum() if mean else apart.sum()
+
+
+def feature_loss(teacher: Tensor, student: Tensor) -> Tensor:
+    """Compares two maps (b, c, h, w) of the same channels: 1 − the correlation of each channel, mean over channels.
+
+    Half the squared distance after each channel is normalised over images and positions, so that scale and offset of
+    a channel do not count (Cao et al., *PKD: general distillation framework for object detectors via Pearson
+    correlation coefficient*, NeurIPS 2022).
+
+    Returns:
+        Scalar, times the number of images.
+    """
+    apart = (_normalised(teacher) - _normalised(student)).square().mean()
+    return 0.5 * apart * len(teacher)
+
+
+def _normalised(features: Tensor) -> Tensor:
+    values = features.float()
+    variance, mean = values.var(dim=(0, 2, 3), correction=0, keepdim=True), values.mean(dim=(0, 2, 3), keepdim=True)
+    return (values - mean) / (variance + _LEAST_VARIANCE).sqrt()

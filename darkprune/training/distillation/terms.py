@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from darkprune.training.settings import DistillPreset, DistillSettings
+from darkprune.training.settings import DistillPreset, DistillSettings, given
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,5 +60,4 @@ PRESETS: Mapping[DistillPreset, LossTerms] = {
 def terms_of(settings: DistillSettings) -> LossTerms:
     """Returns a preset with what the user sets instead."""
     names = ("temperature", "class_weight", "box_weight", "box_threshold", "hard_weight")
-    given = {name: value for name in names if (value := getattr(settings, name)) is not None}
-    return replace(PRESETS[settings.preset], maps_weight=settings.attention_weight, **given)
+    return replace(PRESETS[settings.preset], maps_weight=settings.attention_weight, **given(settings, *names))

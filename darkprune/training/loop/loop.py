@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from darkprune.darknet.cfg import parse_cfg
+from darkprune.data.dataset import DataProblem
 from darkprune.errors import OutputError, TrainingError
 from darkprune.graph.graph import build_graph
 from darkprune.network import Network
@@ -14,17 +15,51 @@ from darkprune.progress import Progress, silent
 from darkprune.training.data.batches import Batch, BatchLoader, died
 from darkprune.training.loop.checkpoint import RunFolder, State, differences, restoring
 from darkprune.training.loop.interruption import Interruption
-from darkprune.training.loop.outcome import Outcome
 from darkprune.training.loop.step import Step, Stepper
 from darkprune.training.loop.validation import Measure
-from darkprune.training.records.board import Board
 from darkprune.training.records.curves import draw_curves
-from darkprune.training.records.log import Log
+from darkprune.training.records.log import Board, Log
 from darkprune.training.records.progress import StatusLine
 from darkprune.training.settings import RunSettings
 
 SECONDS_BETWEEN_PICTURES = 60.0
 FEWEST_STEPS_BETWEEN_MEASUREMENTS = 100
+
+
+@dataclass
+class Outcome:
+    """What has happened in a run so far.
+
+    Attributes:
+        steps: steps done.
+        stopped: whether it was interrupted before its end.
+        best: highest measurement (mAP@0.5, accuracy); −1 where nothing was measured.
+        best_step: the step of `best`.
+        figures: of the last step.
+        measured: the last measurement.
+        seconds: time taken.
+        waited: part of `seconds` in which the network waited for data.
+        images: examples trained on.
+        unreadable: images that could not be read, by file.
+    """
+
+    steps: int = 0
+    stopped: bool = False
+    best: float = -1.0
+    best_step: int = 0
+    figures: dict[str, float] = field(default_factory=dict)
+    measured: float | None = None
+    seconds: float = 0.0
+    waited: float = 0.0
+    images: int = 0
+    unreadable: dict[str, DataProblem] = field(default_factory=dict)
+
+    def add(self, step: int, figures: dict[str, float], images: int, seconds: float, waited: float) -> None:
+        """Adds a step."""
+        self.steps, self.figures = step, figures
+        self.images += images
+        self.seconds += seconds
+        self.waited += waited
 
 
 @dataclass(kw_only=True, eq=False)
@@ -52,7 +87,7 @@ class Trainer:
         self.recipe, self.ranks, self.hooks = self.stepper.recipe, self.stepper.ranks, self.stepper.hooks
         self.columns = self.stepper.objective.columns
         self.measure = self.validation.column if self.validation is not None else "map50"
-        self.identity = {**self.identity, "recipe": self.recipe.to_plain()}
+        self.identity = {**self.identity, "recipe": asdict(self.recipe)}
         self.outcome = Outcome()
         self._log: Log | None = None
         self._drawn_at = time.monotonic()

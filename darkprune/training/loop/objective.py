@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,20 +14,7 @@ from darkprune.network import NetworkOutput
 from darkprune.surgery.apply import Cut
 from darkprune.training.data.batches import Batch
 from darkprune.training.loop.checkpoint import State
-from darkprune.training.losses import PARTS, loss_of
-
-
-@dataclass(frozen=True, eq=False)
-class Loss:
-    """A loss over one part of a batch.
-
-    Attributes:
-        value: scalar, summed over the part's images: what is differentiated.
-        parts: (n,) figures for the report, which can be added up over parts; detached.
-    """
-
-    value: Tensor
-    parts: Tensor
+from darkprune.training.losses import PARTS, Loss, loss_of
 
 
 class Objective(ABC):

@@ -5,14 +5,14 @@ from __future__ import annotations
 from darkprune.errors import TrainingError
 from darkprune.graph.graph import Graph, Layer
 from darkprune.layers.heads import GaussianYolo, Region, Yolo
-from darkprune.training.losses.base import PARTS, DetectionLoss, HeadLoss
+from darkprune.training.losses.base import PARTS, DetectionLoss, Loss
 from darkprune.training.losses.gaussian import GaussianLoss, GaussianSettings
 from darkprune.training.losses.region import RegionLoss, read_region
 from darkprune.training.losses.settings import read_head
 from darkprune.training.losses.truths import Truths, make_truths
 from darkprune.training.losses.yolo import YoloLoss, YoloSettings
 
-__all__ = ["PARTS", "DetectionLoss", "HeadLoss", "Truths", "loss_of", "make_truths"]
+__all__ = ["PARTS", "DetectionLoss", "Loss", "Truths", "loss_of", "make_truths"]
 
 
 def loss_of(graph: Graph, layer: Layer) -> DetectionLoss:

@@ -22,29 +22,15 @@ PARTS = ("loss", "box", "objectness", "class", "iou", "count")
 
 
 @dataclass(frozen=True, eq=False)
-class HeadLoss:
-    """The loss of one head over a mini-batch.
+class Loss:
+    """A loss over one part of a batch.
 
     Attributes:
-        value: scalar; its gradient at the head's input is −delta, summed over the images like darknet's updates.
-        parts: (6,) in the order of `PARTS`, detached, on the head's device: darknet's figure, sums of squared deltas
-            of boxes, objectness and classes, sum of the IoU of matched boxes, and how many were matched.
+        value: scalar, summed over the part's images: what is differentiated.
+        parts: (n,) figures for the report, which can be added up over parts; detached.
     """
 
     value: Tensor
-    parts: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class Deltas:
-    """What a head wants.
-
-    Attributes:
-        delta: of the shape of the head's input.
-        parts: see `HeadLoss`.
-    """
-
-    delta: Tensor
     parts: Tensor
 
 
@@ -62,7 +48,7 @@ class DetectionLoss(ABC):
     classes: int
 
     @abstractmethod
-    def deltas(self, raw: Tensor, truths: Truths, size: tuple[int, int], seen: int) -> Deltas:
+    def deltas(self, raw: Tensor, truths: Truths, size: tuple[int, int], seen: int) -> tuple[Tensor, Tensor]:
         """Computes darknet's deltas.
 
         Args:
@@ -70,14 +56,18 @@ class DetectionLoss(ABC):
             truths: of the batch, on the CPU.
             size: width and height of the network's input, in pixels.
             seen: images trained on so far, this mini-batch included.
+
+        Returns:
+            The deltas, of the shape of `raw`; and (6,) in the order of `PARTS`: darknet's figure, sums of squared
+            deltas of boxes, objectness and classes, sum of the IoU of matched boxes, and how many were matched.
         """
 
-    def __call__(self, raw: Tensor, truths: Truths, size: tuple[int, int], seen: int) -> HeadLoss:
-        """Returns the loss whose gradient at `raw` is −delta."""
+    def __call__(self, raw: Tensor, truths: Truths, size: tuple[int, int], seen: int) -> Loss:
+        """Returns the loss whose gradient at `raw` is −delta, summed over the images like darknet's updates."""
         with torch.no_grad():
-            found = self.deltas(raw.detach().float(), truths.limited(self.classes, self.limit), size, seen)
-            delta = found.delta * self.scale
-        return HeadLoss(with_delta(raw.float(), delta, found.parts[0]), found.parts)
+            delta, parts = self.deltas(raw.detach().float(), truths.limited(self.classes, self.limit), size, seen)
+            delta = delta * self.scale
+        return Loss(with_delta(raw.float(), delta, parts[0]), parts)
 
 
 class _WithDelta(torch.autograd.Function):

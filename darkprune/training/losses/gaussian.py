@@ -9,13 +9,7 @@ import torch
 from torch import Tensor
 
 from darkprune.layers.heads import AnchorLayout, GaussianYolo
-from darkprune.training.losses.base import (
-    Deltas,
-    DetectionLoss,
-    smoothed,
-    sums_of_squares,
-    vector,
-)
+from darkprune.training.losses.base import DetectionLoss, smoothed, sums_of_squares, vector
 from darkprune.training.losses.boxes import best_iou, overlap, overlap_gradient
 from darkprune.training.losses.settings import LIKELY, HeadSettings, limited
 from darkprune.training.losses.truths import Assignment, Matches, Truths, match
@@ -75,7 +69,7 @@ class GaussianLoss(DetectionLoss):
             kind.all_anchors, kind.mask, settings.iou_thresh, settings.iou_thresh_kind, self.shift
         )
 
-    def deltas(self, raw: Tensor, truths: Truths, size: tuple[int, int], seen: int) -> Deltas:
+    def deltas(self, raw: Tensor, truths: Truths, size: tuple[int, int], seen: int) -> tuple[Tensor, Tensor]:
         """See `DetectionLoss.deltas`."""
         images, _, rows, columns = raw.shape
         anchors, features = len(self.kind.mask), self.kind.layout.size
@@ -89,7 +83,7 @@ class GaussianLoss(DetectionLoss):
         held = (delta[:, 9:] > 0).sum(dim=1, keepdim=True)
         delta[:, :OBJECTNESS] /= held.clamp(min=1)
         shaped = delta.reshape(images, anchors, rows, columns, features).movedim(-1, 2)
-        return Deltas(shaped.reshape(raw.shape), self._parts(delta, overlaps))
+        return shaped.reshape(raw.shape), self._parts(delta, overlaps)
 
     def _predictions(self, raw: Tensor, shape: tuple[int, int, int, int], size: tuple[int, int]) -> _Predictions:
         """Activates and decodes all cells of (images, anchors, rows, columns)."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from darkprune.darknet.options import Options
 from darkprune.layers.heads import Region
-from darkprune.training.losses.base import Deltas, DetectionLoss, refuse_map, sums_of_squares, vector
+from darkprune.training.losses.base import DetectionLoss, refuse_map, sums_of_squares, vector
 from darkprune.training.losses.boxes import best_iou, iou
 from darkprune.training.losses.settings import read_keys
 from darkprune.training.losses.truths import Truths
@@ -74,7 +74,7 @@ class RegionLoss(DetectionLoss):
         self.classes = kind.classes
         self.limit = settings.max
 
-    def deltas(self, raw: Tensor, truths: Truths, size: tuple[int, int], seen: int) -> Deltas:
+    def deltas(self, raw: Tensor, truths: Truths, size: tuple[int, int], seen: int) -> tuple[Tensor, Tensor]:
         """See `DetectionLoss.deltas`."""
         keys = self.settings
         images, _, rows, columns = raw.shape
@@ -104,7 +104,7 @@ class RegionLoss(DetectionLoss):
         overlaps = self._matched(_Predictions(values, boxes, corner, biases), objects, (rows, columns), delta)
         parts = self._parts(delta, overlaps)
         shaped = delta.reshape(images, rows, columns, anchors, features).permute(0, 3, 4, 1, 2)
-        return Deltas(shaped.reshape(raw.shape), parts)
+        return shaped.reshape(raw.shape), parts
 
     def _decode(self, values: Tensor, corner: Tensor, biases: Tensor, grid: Tensor) -> Tensor:
         centre = (corner + values[:, :2].sigmoid()) / grid

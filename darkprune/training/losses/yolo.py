@@ -9,13 +9,7 @@ import torch
 from torch import Tensor
 
 from darkprune.layers.heads import Yolo
-from darkprune.training.losses.base import (
-    Deltas,
-    DetectionLoss,
-    smoothed,
-    sums_of_squares,
-    vector,
-)
+from darkprune.training.losses.base import DetectionLoss, smoothed, sums_of_squares, vector
 from darkprune.training.losses.boxes import best_iou, iou, overlap, overlap_gradient
 from darkprune.training.losses.settings import LIKELY, HeadSettings, limited
 from darkprune.training.losses.truths import Assignment, Matches, Truths, match
@@ -49,7 +43,7 @@ class YoloLoss(DetectionLoss):
         self.scale = settings.delta_normalizer
         self.assignment = Assignment(kind.all_anchors, kind.mask, settings.iou_thresh, settings.iou_thresh_kind)
 
-    def deltas(self, raw: Tensor, truths: Truths, size: tuple[int, int], seen: int) -> Deltas:
+    def deltas(self, raw: Tensor, truths: Truths, size: tuple[int, int], seen: int) -> tuple[Tensor, Tensor]:
         """See `DetectionLoss.deltas`."""
         images, _, rows, columns = raw.shape
         output = self._activate(raw.reshape(images, len(self.kind.mask), self.kind.layout.size, rows, columns))
@@ -60,7 +54,7 @@ class YoloLoss(DetectionLoss):
         overlaps = self._matched(output, objects, matches, size, delta)
         if self.settings.iou_thresh < 1:
             _average(delta)
-        return Deltas(delta.reshape(raw.shape), self._parts(delta, overlaps))
+        return delta.reshape(raw.shape), self._parts(delta, overlaps)
 
     def _activate(self, raw: Tensor) -> Tensor:
         """Computes darknet's `output`; (images, anchors, 5 + classes, rows, columns)."""

@@ -39,11 +39,6 @@ class Ema:
         self.values: dict[str, Tensor] = {}
         self.steps = 0
 
-    @property
-    def ready(self) -> bool:
-        """Whether there is an average to look at."""
-        return bool(self.values)
-
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Adds the weights after a step (1 is the first); at `apply_at` the average becomes the network's weights."""

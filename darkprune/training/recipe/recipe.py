@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 from darkprune.darknet.options import Options
 from darkprune.errors import TrainingError, UsageError
@@ -13,7 +13,7 @@ from darkprune.training.data.batches import SizeSettings
 from darkprune.training.recipe.ema import EmaSettings
 from darkprune.training.recipe.optimizer import OptimizerSettings
 from darkprune.training.recipe.schedule import Schedule, read_schedule
-from darkprune.training.settings import Precision, RunSettings, TrainingKeys
+from darkprune.training.settings import Precision, RunSettings, TrainingKeys, given
 
 FEWEST_IMAGES = 16  #: that batch normalisation should see at a time, where the batch has as many
 USUAL_IMAGES = 32  #: that it sees where memory allows: the batches of Chu et al. 2023 are 16 and 32
@@ -67,10 +67,6 @@ class Recipe:
         """Steps in which every image is seen about once."""
         return max(1, math.ceil(self.images / self.batch))
 
-    def to_plain(self) -> dict[str, object]:
-        """Returns it as plain values, which a resumed run has to have in common with its beginning."""
-        return asdict(self)
-
 
 def read_recipe(graph: Graph, images: int, settings: RunSettings, *, ranks: int = 1, cuda: bool = False) -> Recipe:
     """Combines cfg and settings.
@@ -89,7 +85,6 @@ def read_recipe(graph: Graph, images: int, settings: RunSettings, *, ranks: int 
     batch = settings.batch or graph.net.batch
     schedule = read_schedule(net)
     steps = _steps(schedule, settings, images, batch, graph.cfg.source)
-    optimizer = OptimizerSettings.read(net)
     precision = settings.precision or ("fp16" if cuda else "full")
     if precision == "fp16" and not cuda:
         raise UsageError("--precision fp16 needs a GPU; the CPU can do bf16")
@@ -100,12 +95,7 @@ def read_recipe(graph: Graph, images: int, settings: RunSettings, *, ranks: int 
         images=images,
         seed=settings.seed,
         schedule=_schedule(schedule.over(steps), settings),
-        optimizer=replace(
-            optimizer,
-            momentum=optimizer.momentum if settings.momentum is None else settings.momentum,
-            decay=optimizer.decay if settings.decay is None else settings.decay,
-            adam=optimizer.adam if settings.adam is None else settings.adam,
-        ),
+        optimizer=replace(OptimizerSettings.read(net), **given(settings, "momentum", "decay", "adam")),
         augmentation=_augmentation(read_augmentation(graph), settings),
         sizes=_sizes(graph, net, settings),
         ema=_ema(net, settings, steps),
@@ -150,10 +140,7 @@ def _steps(schedule: Schedule, keys: TrainingKeys, images: int, batch: int, sour
 
 
 def _schedule(schedule: Schedule, keys: TrainingKeys) -> Schedule:
-    if keys.lr is not None:
-        schedule = replace(schedule, rate=keys.lr)
-    if keys.burn_in is not None:
-        schedule = replace(schedule, burn_in=keys.burn_in)
+    schedule = replace(schedule, **given(keys, "burn_in"), rate=schedule.rate if keys.lr is None else keys.lr)
     if keys.policy == "cosine":
         return replace(schedule, policy="sgdr", minimum=schedule.rate * RATE_FLOOR, cycle=schedule.max_batches)
     if keys.policy == "constant":
@@ -164,15 +151,10 @@ def _schedule(schedule: Schedule, keys: TrainingKeys) -> Schedule:
 def _augmentation(what: Augmentation, keys: TrainingKeys) -> Augmentation:
     if keys.no_augment:
         return Augmentation(jitter=0.0, flip=False, letterbox=what.letterbox, limit=what.limit)
-    mosaic = what.mosaic if keys.mosaic is None else keys.mosaic
-    if mosaic and what.letterbox:
+    what = replace(what, **given(keys, "mosaic", "mixup", "flip"))
+    if what.mosaic and what.letterbox:
         raise UsageError("--mosaic does not go together with letter_box=1 of the cfg")
-    return replace(
-        what,
-        mosaic=mosaic,
-        mixup=what.mixup if keys.mixup is None else keys.mixup,
-        flip=what.flip if keys.flip is None else keys.flip,
-    )
+    return what
 
 
 def _sizes(graph: Graph, net: Options, keys: TrainingKeys) -> SizeSettings:

@@ -1,4 +1,4 @@
-"""`log.csv`: one row per step; a resumed run removes the rows after its state."""
+"""What a run writes at every step: `log.csv` and TensorBoard events; a resumed run drops what is after its state."""
 
 from __future__ import annotations
 
@@ -10,16 +10,40 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from darkprune.darknet.output import atomic_file
 from darkprune.errors import OutputError, TrainingError
-from darkprune.training.records.board import Board
 
 FIRST = "step"
 MAX_FIELD = 64
 MAX_LINE = 1 << 16
 _STEP = re.compile(r"\d{1,18}", re.ASCII)
+
+
+class Board:
+    """Writes TensorBoard events; does nothing where it is not installed."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        """Opens the events in a folder; those after a step do not count: the run continues from there."""
+        self._writer: Any = None
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            return
+        self._writer = SummaryWriter(str(folder), purge_step=step)
+
+    def add(self, step: int, values: Mapping[str, float | None]) -> None:
+        """Adds values of a step."""
+        if self._writer is not None:
+            for name, value in values.items():
+                if value is not None:
+                    self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Writes what is buffered."""
+        if self._writer is not None:
+            self._writer.close()
 
 
 class Log:

@@ -30,8 +30,7 @@ from darkprune.training.loop.hooks import Hook
 from darkprune.training.recipe.recipe import Recipe
 from darkprune.training.records.curves import save_figure
 from darkprune.training.settings import TrainSettings
-from darkprune.training.sparsity.gamma_figure import gamma_figure
-from darkprune.training.sparsity.gammas import GammaRecord
+from darkprune.training.sparsity.gammas import GammaRecord, gamma_figure
 from darkprune.training.sparsity.layers import SparseLayer, sparse_layers
 from darkprune.training.sparsity.strength import NEGLIGIBLE, SteeredS
 
