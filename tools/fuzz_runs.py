@@ -89,7 +89,7 @@ def _read_verify_report(path: Path) -> Iterable[str]:
     _in_run(path)
     graph = read_graph(path.with_name("x.cfg"))
     with closing(NetworkWeights(graph, path.with_name("x.weights"))) as slim:
-        return static_problems(slim, slim, None, path)
+        return static_problems(slim, slim, None, path, trained=False)
 
 
 def _json(value: object) -> bytes:
