@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from darkprune.compression.network import RunNetwork
@@ -16,17 +16,19 @@ from darkprune.runners.measure import Measure, without_labels
 class Judge:
     """Compares networks with the original on held-out images.
 
-    By agreement with its detections; by the distance of the outputs where it detects nothing in these images.
+    By agreement with its detections, at each of the input sizes that are tried (see `agreement_with`); by the distance
+    of the outputs where it detects nothing in these images.
     """
 
-    def __init__(self, original: RunNetwork, images: Path) -> None:
+    def __init__(self, original: RunNetwork, smaller: Sequence[Graph], images: Path) -> None:
         """Takes the original, which is run when it is first needed.
 
         Args:
             original: the network to compare with.
+            smaller: it at the other input sizes that are tried.
             images: a folder or a list.
         """
-        self._original, self._images = original, images
+        self._original, self._smaller, self._images = original, smaller, images
         self._measure: tuple[str, Measure] | None = None
 
     def measure(self, graph: Graph, weights: Path, progress: Progress) -> Mapping[str, float]:
@@ -42,8 +44,10 @@ class Judge:
         return {name: measure(_loaded(graph, weights), progress)}
 
     def _prepared(self, progress: Progress) -> tuple[str, Measure]:
-        original = _loaded(self._original.pair().graph, self._original.weights)
-        metric, measure, problem = without_labels(original, images_of(self._images), progress=progress)
+        weights = self._original.weights
+        original = _loaded(self._original.pair().graph, weights)
+        smaller = (_loaded(graph, weights) for graph in self._smaller)
+        metric, measure, problem = without_labels(original, images_of(self._images), progress=progress, smaller=smaller)
         if problem:
             say(progress, f"warning: {problem}")
         return metric, measure

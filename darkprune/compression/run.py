@@ -122,7 +122,7 @@ class Compression:
     def judge(self) -> Judge:
         """Measures networks without labels."""
         assert self.available.held_out is not None
-        return Judge(self.original, self.available.held_out.path)
+        return Judge(self.original, self.smaller if self.by_sizes else (), self.available.held_out.path)
 
     def cut_of(self, network: RunNetwork) -> RunNetwork | None:
         """Returns the cut, with its plan beside it, that gave a network its widths; None where nothing was cut.

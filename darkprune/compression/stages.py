@@ -130,6 +130,7 @@ def comparison(run: Compression, network: RunNetwork, images: FileSource) -> Sta
     return Stage(
         name=f"evaluate: {network.name}",
         step="compare",
+        settings={"sizes": [[graph.net.input.w, graph.net.input.h] for graph in run.smaller] if run.by_sizes else []},
         sources=(*run.original.sources("original"), *network.sources(), images),
         work=partial(work.measure_without_labels, run, network),
     )

@@ -15,9 +15,11 @@ import numpy as np
 
 from darkprune.data.dataset import Dataset, ImageRecord, LabelReading, StoredLabels, make_objects
 from darkprune.errors import DataError
-from darkprune.evaluation.detector import PLAIN, Detector, Loading, find_objects
-from darkprune.evaluation.evaluate import evaluate_detector
+from darkprune.evaluation.detector import PLAIN, Detector, Found, Loading, find_objects
+from darkprune.evaluation.evaluate import truths_of
 from darkprune.evaluation.heads import Floats, decode
+from darkprune.evaluation.metrics.average_precision import DARKNET
+from darkprune.evaluation.metrics.results import summarise
 from darkprune.evaluation.nms import Detections
 from darkprune.progress import Progress, silent
 
@@ -60,17 +62,25 @@ class Agreement:
                 f"the original network finds nothing in {len(readable)} images (from {paths[0]} on), so that nothing "
                 "can be said of how others agree with it: give images of what it was trained for"
             )
-        self._loading = loading
+        self._loading, self._classes = loading, original.heads[-1].classes
         self.objects = len(found.detections)
         self.images = Dataset("agreement", (), tuple(_record(paths[i], found.of_image(i)) for i in readable))
 
     def of(self, network: Detector, progress: Progress = silent) -> float:
         """Measures a network; its input size may be another one; returns the agreement, 0 to 1."""
-        figures, _ = evaluate_detector(
-            network, self.images, loading=self._loading, coco=False, task="agreement", progress=progress
-        )
-        total = sum(entry.truths for entry in figures.per_class)
-        return sum(entry.ap * entry.truths for entry in figures.per_class) / total
+        return self.score(self.find(network, progress))
+
+    def find(self, network: Detector, progress: Progress = silent) -> Found:
+        """Runs a network over the images, for `score`."""
+        paths = [record.path for record in self.images.images]
+        return find_objects(network, paths, self._loading, task="agreement", progress=progress)
+
+    def score(self, found: Found) -> float:
+        """Returns the agreement of what a network found in the images, 0 to 1."""
+        truths = truths_of(self.images, self._classes)
+        names = [str(number) for number in range(self._classes)]
+        per_class = summarise(found.detections, truths, names, len(self.images), 0, DARKNET, None).per_class
+        return sum(entry.ap * entry.truths for entry in per_class) / sum(entry.truths for entry in per_class)
 
 
 def _trained(original: Detector) -> Detector:

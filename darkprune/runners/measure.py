@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from darkprune.data.dataset import Dataset
@@ -28,28 +29,54 @@ def map_of(dataset: Dataset, batch: int = BATCH, task: str = "evaluating") -> Me
     """Measures mAP@0.5 as a fraction; `task` is the name of the work in events."""
 
     def measure(network: LoadedNetwork, progress: Progress) -> float:
-        detector = Detector.of(network.graph, network.head_maps)
         loading = Loading(max(1, batch))
-        figures, _ = evaluate_detector(detector, dataset, loading=loading, coco=False, task=task, progress=progress)
+        figures, _ = evaluate_detector(
+            _detector(network), dataset, loading=loading, coco=False, task=task, progress=progress
+        )
         return figures.map50
 
     return measure
 
 
 def agreement_with(
-    original: LoadedNetwork, paths: Sequence[Path], batch: int = BATCH, progress: Progress = silent
+    original: LoadedNetwork,
+    paths: Sequence[Path],
+    batch: int = BATCH,
+    progress: Progress = silent,
+    smaller: Iterable[LoadedNetwork] = (),
 ) -> Measure:
     """Measures how well a network finds what another one finds, see `Agreement`.
+
+    Args:
+        original: the network to agree with.
+        paths: images that were not used to make the others.
+        batch: images at a time.
+        progress: gets the events of the original's runs.
+        smaller: the original at other input sizes. What is measured is then the mean over all sizes: the original finds
+            other objects at each of them, and a network that agrees with one size alone is not the better for it. Each
+            size counts as much as the original there agrees with itself at its own size.
 
     Raises:
         DataError: no image can be read, or the original finds nothing.
     """
-    agreement = Agreement(Detector.of(original.graph, original.head_maps), paths, Loading(max(1, batch)), progress)
+    loading = Loading(max(1, batch))
+    first = Agreement(_detector(original), paths, loading, progress)
+    weighted = [(1.0, first)]
+    for each in smaller:
+        resized = _detector(each)
+        with suppress(DataError):  # it finds nothing at this size
+            weighted.append((first.of(resized, progress), Agreement(resized, paths, loading, progress)))
+    total = sum(weight for weight, _ in weighted)
 
     def measure(network: LoadedNetwork, progress: Progress) -> float:
-        return agreement.of(Detector.of(network.graph, network.head_maps), progress)
+        found = first.find(_detector(network), progress)
+        return sum(weight * agreement.score(found) for weight, agreement in weighted) / total
 
     return measure
+
+
+def _detector(network: LoadedNetwork) -> Detector:
+    return Detector.of(network.graph, network.head_maps)
 
 
 def distance_to(original: LoadedNetwork, paths: Sequence[Path], batch: int = BATCH) -> Measure:
@@ -61,7 +88,11 @@ def distance_to(original: LoadedNetwork, paths: Sequence[Path], batch: int = BAT
 
 
 def without_labels(
-    original: LoadedNetwork, paths: Sequence[Path], batch: int = BATCH, progress: Progress = silent
+    original: LoadedNetwork,
+    paths: Sequence[Path],
+    batch: int = BATCH,
+    progress: Progress = silent,
+    smaller: Iterable[LoadedNetwork] = (),
 ) -> tuple[str, Measure, str]:
     """Chooses how networks are compared with their original without labels.
 
@@ -69,7 +100,8 @@ def without_labels(
         original: the network to compare with.
         paths: images that were not used to make the others.
         batch: images at a time.
-        progress: gets the events of the original's run.
+        progress: gets the events of the original's runs.
+        smaller: see `agreement_with`.
 
     Returns:
         `agreement`, or `distance` where the original detects nothing in these images; what measures it; and in the
@@ -79,7 +111,7 @@ def without_labels(
         DataError: no image can be read.
     """
     try:
-        return AGREEMENT, agreement_with(original, paths, batch, progress), ""
+        return AGREEMENT, agreement_with(original, paths, batch, progress, smaller), ""
     except DataError as error:
         problem = f"{error}; compared by the distance of the outputs instead"
         return DISTANCE, distance_to(original, paths, batch), problem

@@ -167,7 +167,8 @@ def test_the_result_agrees_best(tmp_path: Path) -> None:
     assert len(slim) == 7
     assert result.verdict
     assert max(network.agreement or 0 for network in slim) - (result.figures.agreement or 0) <= 0.005
-    assert result.networks[0].agreement == 1
+    agreements = {network.network: network.agreement or 0 for network in result.networks}
+    assert agreements["original at 64x64"] < agreements["original"] < 1  # each finds other objects at its size
     assert {network.network for network in result.networks if network.ms} == {"original", result.figures.network}
     again = dp.compress(*PAIR, replace(IMAGES, skip=("export",)), tmp_path / "run")
     assert again.to_json() == result.to_json()

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -16,6 +19,9 @@ from darkprune.evaluation import agreement
 from darkprune.evaluation.agreement import Agreement
 from darkprune.evaluation.detector import Detector, Run
 from darkprune.evaluation.heads import Head
+from darkprune.progress import silent
+from darkprune.runners.base import LoadedNetwork
+from darkprune.runners.measure import agreement_with
 
 Floats = np.ndarray
 
@@ -82,6 +88,30 @@ def test_another_input_size_is_compared_by_boxes(tmp_path: Path) -> None:
     head = Head("yolo", 2, ((32.0, 32.0),), 64, 64)
     half: Run = at_half
     assert Agreement(SEER, paths_of(tmp_path)).of(Detector(half, (head,), InputShape(32, 32))) == 1
+
+
+def test_over_several_sizes_it_is_a_mean(tmp_path: Path) -> None:
+    """The original finds two of five objects at its smaller input, which counts 0.4 therefore."""
+
+    def few(out: Floats, number: int) -> None:
+        if number % 5 > 1:
+            out[4] = -9
+
+    def nothing(out: Floats, number: int) -> None:
+        out[4] = -9
+
+    def loaded(run: Run) -> LoadedNetwork:
+        network = SimpleNamespace(graph=None, head_maps=run)
+        return cast(LoadedNetwork, network)
+
+    paths = paths_of(tmp_path)
+    with mock.patch.object(Detector, "of", lambda _, run: Detector(run, SEER.heads, SEER.shape)):
+        measure = agreement_with(loaded(seer), paths, smaller=[loaded(detector(few).run)])
+        back = Agreement(detector(few), paths).of(SEER)
+        assert measure(loaded(seer), silent) == pytest.approx((1 + 0.4 * back) / 1.4)
+        assert measure(loaded(detector(few).run), silent) == pytest.approx((0.4 + 0.4) / 1.4)
+        blind = agreement_with(loaded(seer), paths, smaller=[loaded(detector(nothing).run)])
+        assert blind(loaded(seer), silent) == 1
 
 
 def test_images_without_detections_say_nothing(tmp_path: Path) -> None:
