@@ -13,6 +13,11 @@ _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 
+def usable_cores() -> int:
+    """Returns how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def in_background(work: Callable[[], _Result]) -> Callable[[], _Result]:
     """Starts a function in a thread; `concurrent.futures` would take 10 ms to import.
 

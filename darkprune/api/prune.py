@@ -15,7 +15,6 @@ from darkprune.graph.weights import NetworkWeights, TensorSource
 from darkprune.processes import in_background
 from darkprune.progress import Progress, reporting
 from darkprune.refit.solved_layers import SolvedLayers, solved_layers
-from darkprune.runners.layer_times import TIMED, LayerTimes
 from darkprune.search.choice import choose
 from darkprune.search.expectation import expect, with_criterion
 from darkprune.search.goal import Goal
@@ -30,9 +29,10 @@ from darkprune.surgery.result import FileRecord, PruneResult
 from darkprune.surgery.surgery import Surgery
 from darkprune.surgery.units import Unit, UnitScorer, score_units
 
-if TYPE_CHECKING:  # torch, and the evaluation, are imported only where images or labels are given
+if TYPE_CHECKING:  # torch, the evaluation and the runners are imported only where the settings need them
     from darkprune.data.dataset import Dataset
     from darkprune.data.samples import Samples
+    from darkprune.runners.layer_times import LayerTimes
 
 
 def prune(
@@ -109,9 +109,7 @@ class _Work:
     def __init__(self, pair: Pair, settings: PruneSettings, progress: Progress, solved: SolvedLayers | None) -> None:
         self._settings, self._graph, self._progress, self._solved = settings, pair.graph, progress, solved
         self._samples = self._read_samples()
-        self._times: LayerTimes | None = None
-        if settings.target_latency is not None and settings.runner in TIMED:
-            self._times = LayerTimes(settings.runner, settings.batch)
+        self._times = self._layer_times()
         self._findings: dict[str, object] = {}
         self._measuring: list[str] = []
         self._names: tuple[str, ...] = ()
@@ -200,6 +198,15 @@ class _Work:
         self._measuring += [text for text in labelled.warnings if text not in self._measuring]
         self._names = labelled.dataset.class_names
         return labelled.dataset
+
+    def _layer_times(self) -> LayerTimes | None:
+        """Returns what measures layers, where a latency is asked for in a program that takes single ones."""
+        settings = self._settings
+        if settings.target_latency is None or settings.runner is None:
+            return None
+        from darkprune.runners.layer_times import TIMED, LayerTimes
+
+        return LayerTimes(settings.runner, settings.batch) if settings.runner in TIMED else None
 
     def _adjust(self, ranking: Ranking, selection: Selection) -> tuple[Ranking, Selection]:
         """Puts measured curves into the ranking, and the ratio that meets a latency into the selection."""

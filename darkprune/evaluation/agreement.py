@@ -62,9 +62,11 @@ class Agreement:
                 f"the original network finds nothing in {len(readable)} images (from {paths[0]} on), so that nothing "
                 "can be said of how others agree with it: give images of what it was trained for"
             )
-        self._loading, self._classes = loading, original.heads[-1].classes
+        classes = original.heads[-1].classes
+        self._loading, self._names = loading, [str(number) for number in range(classes)]
         self.objects = len(found.detections)
         self.images = Dataset("agreement", (), tuple(_record(paths[i], found.of_image(i)) for i in readable))
+        self._truths = truths_of(self.images, classes)
 
     def of(self, network: Detector, progress: Progress = silent) -> float:
         """Measures a network; its input size may be another one; returns the agreement, 0 to 1."""
@@ -77,9 +79,8 @@ class Agreement:
 
     def score(self, found: Found) -> float:
         """Returns the agreement of what a network found in the images, 0 to 1."""
-        truths = truths_of(self.images, self._classes)
-        names = [str(number) for number in range(self._classes)]
-        per_class = summarise(found.detections, truths, names, len(self.images), 0, DARKNET, None).per_class
+        figures = summarise(found.detections, self._truths, self._names, len(self.images), 0, DARKNET, None)
+        per_class = figures.per_class
         return sum(entry.ap * entry.truths for entry in per_class) / sum(entry.truths for entry in per_class)
 
 

@@ -8,7 +8,6 @@ costs. What was measured is kept in `$XDG_CACHE_HOME/darkprune/` (`~/.cache/dark
 from __future__ import annotations
 
 import math
-import os
 import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +27,7 @@ from darkprune.graph.graph import Graph, Layer, build_graph
 from darkprune.layers import INPUT
 from darkprune.layers.base import Floats
 from darkprune.layers.convolution import Convolutional
+from darkprune.processes import usable_cores
 from darkprune.progress import Progress, silent, track
 from darkprune.runners.base import LoadedNetwork, load_with_any
 from darkprune.runs.cache_folder import cache_folder
@@ -155,7 +155,7 @@ class LayerTimes:
 
     def _origin(self, timed: _Timed) -> Origin:
         version = str(getattr(import_module(TIMED[self.runner]), "__version__", ""))
-        machine = [platform.node(), platform.machine(), len(os.sched_getaffinity(0))]
+        machine = [platform.node(), platform.machine(), usable_cores()]
         decided = {"runner": [self.runner, version], "machine": machine, "batch": self.batch, "cfg": timed.cfg}
         return Origin("time a layer", decided, program="any")  # versions of darkprune measure alike
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from darkprune.runners.layer_times import LayerTimes
 from darkprune.selection.budget import Budget
 
-if TYPE_CHECKING:  # reading images needs OpenCV
+if TYPE_CHECKING:  # reading images needs OpenCV, timing layers the runners
     from darkprune.data.dataset import Dataset
+    from darkprune.runners.layer_times import LayerTimes
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 
@@ -24,7 +24,6 @@ from darkprune.layers.dense import Connected
 from darkprune.layers.merge import ScaleChannels
 
 Constant = Literal["mean", "beta"]
-CONSTANTS: tuple[str, ...] = get_args(Constant)
 NOT_MEASURED: Mapping[int, Floats] = MappingProxyType({})
 
 #: layer -> value per output channel, for layers whose constants do not follow from their inputs'

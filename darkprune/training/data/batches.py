@@ -6,7 +6,6 @@ resumed at any step, several processes can share a step, and no state of a gener
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from darkprune.data.dataset import DataProblem
 from darkprune.errors import DataError
+from darkprune.processes import usable_cores
 from darkprune.training.data.augment import Labels
 from darkprune.training.data.examples import Example, ExampleMaker
 from darkprune.training.losses import Truths, make_truths
@@ -250,4 +250,4 @@ def _quiet(worker: int) -> None:
 
 def default_workers() -> int:
     """Returns how many worker processes suit this machine."""
-    return min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    return min(16, usable_cores())
