@@ -3,7 +3,7 @@
 | given | stages |
 |---|---|
 | labels | sparse training → pruning → least-squares recovery → distillation → mAP → ONNX or kit; `--way` has others |
-| images | at several input sizes: pruning or factorisation, recovery → the best by agreement → distillation → export |
+| images | at several input sizes: pruning, of units too, or factorisation, recovery → the best by agreement → export |
 | the pair alone | a smaller input; pruning and recovery on drawn scenes where the input size is fixed |
 """
 
@@ -20,7 +20,7 @@ from darkprune.compression.learning import add_distillation, add_finetuning, add
 from darkprune.compression.network import RunNetwork
 from darkprune.compression.run import CHOSEN, Compression
 from darkprune.compression.settings import CompressSettings
-from darkprune.compression.slimming import add_factorisation, add_pruning, add_smaller_inputs
+from darkprune.compression.slimming import add_factorisation, add_pruning, add_smaller_inputs, add_units
 from darkprune.errors import UsageError
 from darkprune.runs.record_file import RecordFile
 from darkprune.runs.stages import FileSource, Source
@@ -44,6 +44,7 @@ def plan_run(
     if both and before is not original:
         students[DIRECTLY] = add_pruning(run, original, DIRECTLY)
     add_smaller_inputs(run)
+    add_units(run)
     add_factorisation(run)
     if both:
         for way, student in students.items():

@@ -118,6 +118,11 @@ class Compression:
         blind = self.available.images is None or self.available.drawn
         return blind and self.by_sizes and not {"prune", "recover"} & self.settings.stages.keys()
 
+    @property
+    def judges(self) -> bool:
+        """Whether candidates are compared, by mAP or by agreement."""
+        return bool(self.available.valid or self.available.held_out) and self.includes("evaluate", True)
+
     @cached_property
     def judge(self) -> Judge:
         """Measures networks without labels."""

@@ -19,8 +19,10 @@ from darkprune.graph.stats import totals
 from darkprune.layers.convolution import Convolutional
 from darkprune.runs.stages import FileSource
 from darkprune.selection.budget import Budget
+from darkprune.selection.reach import units_above
 from darkprune.selection.settings import Recovery
 from darkprune.surgery.factors.network import factorisable
+from darkprune.surgery.units import find_units
 
 _SPARE = 0.1  #: of a network that stays beside what cannot be factorised
 
@@ -65,6 +67,29 @@ def add_smaller_inputs(run: Compression) -> None:
         run.add(stages.cutting(network, made, [images], settings), cost)
 
 
+def add_units(run: Compression) -> None:
+    """Adds the removal of whole residual units, without labels: half of those that the budget allows, and all of them.
+
+    Channels make up for the rest of the budget.
+    """
+    images, budget = run.available.images, run.budget
+    cut = run.prune_settings
+    own = cut.units or cut.unit_ratio or cut.preset is not None or cut.candidates is not None
+    if run.available.train is not None or images is None or budget is None or own or not run.judges:
+        return
+    if run.only_input_size or not find_units(run.graph):
+        return
+    with run.original.pair().open() as weights:
+        most = units_above(weights, budget)
+    for number in sorted({(most + 1) // 2, most} - {0}):
+        settings = replace(cut, units=number, recover=_recovery(run))
+        name = f"without {number} unit{'s' if number > 1 else ''}"
+        made = run.new_network(run.original, name, f"prune: {name}")
+        run.candidates.remove(made)
+        run.candidates.insert(0, made)  # where it is no better than channels alone, that has kept its layers
+        run.add(stages.cutting(run.original, made, [images], settings), cost_of_pruning(settings, 1))
+
+
 def add_factorisation(run: Compression) -> None:
     """Adds factorisation down to the budget, at the network's own size and at smaller ones, without labels.
 
@@ -73,8 +98,7 @@ def add_factorisation(run: Compression) -> None:
     images, budget = run.available.images, run.budget
     if run.available.train is not None or images is None or not run.available.detector or budget is None:
         return
-    judged = (run.available.valid or run.available.held_out) is not None and run.includes("evaluate", True)
-    if run.only_input_size or not judged or not run.includes("factorize", run.available.torch):
+    if run.only_input_size or not run.judges or not run.includes("factorize", run.available.torch):
         return
     resized = [network for network in run.networks if network.resized is not None]
     for network in [run.original, *_spread(resized[:-1])]:

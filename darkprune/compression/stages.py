@@ -137,7 +137,7 @@ def comparison(run: Compression, network: RunNetwork, images: FileSource) -> Sta
 
 
 def control(run: Compression, read: Sequence[Source], settings: EvaluateSettings) -> Stage:
-    """Returns the measurement of the original at the input sizes that cost what the last network costs.
+    """Returns the measurement of the original at the input sizes that cost what the last candidate costs.
 
     Args:
         run: the run so far.
@@ -148,7 +148,7 @@ def control(run: Compression, read: Sequence[Source], settings: EvaluateSettings
         name="evaluate: control",
         step="control",
         settings=decisive(settings),
-        sources=(*run.original.sources(), FileSource("slim cfg", run.networks[-1].cfg), *read),
+        sources=(*run.original.sources(), FileSource("slim cfg", run.candidates[-1].cfg), *read),
         work=partial(work.measure_control, run, settings),
     )
 

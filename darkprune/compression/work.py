@@ -128,7 +128,7 @@ def measure_control(
     run: Compression, settings: EvaluateSettings, resume: bool, progress: Progress
 ) -> Mapping[str, object]:
     """Measures the original at the input sizes around the slim network's operations, and interpolates."""
-    macs = run.networks[-1].pair().graph.macs
+    macs = run.candidates[-1].pair().graph.macs
     graphs = control_networks(run.original.pair().graph, [macs])
     points: list[tuple[int, float]] = []
     measure = AGREEMENT

@@ -44,12 +44,15 @@ def test_each_size_above_the_budget_is_pruned_down_to_it() -> None:
     stages = planned(IMAGES)
     sizes = ["128x128", "96x96", "64x64"]  # the last is within the budget
     assert names(stages) == [
-        "prune", "recover", "prune: 128x128", "prune: 96x96", "evaluate: original",
+        "prune", "recover", "prune: 128x128", "prune: 96x96", *(f"prune: without {n} units" for n in (3, 5)),
+        "evaluate: original",
         *(f"evaluate: original at {size}" for size in sizes), "evaluate: pruned", "evaluate: recovered",
-        "evaluate: pruned at 128x128", "evaluate: pruned at 96x96", "result", "time", "verify",
+        "evaluate: pruned at 128x128", "evaluate: pruned at 96x96",
+        *(f"evaluate: without {n} units" for n in (3, 5)), "result", "time", "verify",
     ]  # fmt: skip
     at_128 = next(stage for stage in stages if stage.name == "prune: 128x128")
     shares = {stage.name: float(stage.settings["target-macs"]) for stage in stages if stage.name.startswith("prune")}
+    assert shares["prune: without 3 units"] == 0.3
     assert shares["prune"] == 0.3
     assert shares["prune: 128x128"] == pytest.approx(0.3 * (160 / 128) ** 2, rel=0.01)
     assert at_128.settings["recover"] == "lsq"
@@ -59,7 +62,8 @@ def test_each_size_above_the_budget_is_pruned_down_to_it() -> None:
 def test_many_sizes_are_spread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slimming, "MOST_SIZES", 2)
     stages = planned(replace(IMAGES, target_macs=0.15))
-    assert [name for name in names(stages) if name.startswith("prune: ")] == ["prune: 128x128", "prune: 64x64"]
+    tried = [name for name in names(stages) if name.startswith("prune: ") and "unit" not in name]
+    assert tried == ["prune: 128x128", "prune: 64x64"]
 
 
 @pytest.mark.parametrize(
@@ -74,7 +78,8 @@ def test_many_sizes_are_spread(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_the_input_size_stays(settings: dp.CompressSettings) -> None:
     found = names(planned(settings))
-    assert not any(name.startswith(("prune: ", "evaluate: original at")) for name in found)
+    assert not any(name.startswith("prune: ") and "unit" not in name for name in found)
+    assert not any(name.startswith("evaluate: original at") for name in found)
     assert "evaluate: control" in found
 
 
@@ -126,6 +131,56 @@ def test_products_are_tried_where_they_reach_the_budget() -> None:
     assert any("factorised" in source.role for source in result.sources)
 
 
+CONV = "[convolutional]\nbatch_normalize=1\nfilters={}\nsize={}\nstride={}\npad=1\nactivation=leaky\n\n"
+UNIT = CONV.format(8, 1, 1) + CONV.format(16, 3, 1) + "[shortcut]\nfrom=-3\nactivation=linear\n\n"
+RESIDUAL = (
+    "[net]\nwidth=64\nheight=64\nchannels=3\n\n" + CONV.format(16, 3, 2) + CONV.format(16, 3, 2) + 3 * UNIT
+    + "[convolutional]\nfilters=33\nsize=1\nstride=1\npad=1\nactivation=linear\n\n"
+    + "[yolo]\nmask=0,1,2\nanchors=10,14, 30,30, 50,50\nclasses=6\nnum=3\n"
+)  # fmt: skip
+
+
+def test_units_are_tried_where_there_are_any(tmp_path: Path) -> None:
+    (tmp_path / "net.cfg").write_text(RESIDUAL)
+    dp.init(dp.load(tmp_path / "net.cfg"), tmp_path / "net.weights")
+    pair = (tmp_path / "net.cfg", tmp_path / "net.weights")
+
+    def stages(settings: dp.CompressSettings) -> list[Stage]:
+        return [stage for stage, _ in preview(*pair, settings, "other").stages]
+
+    found = stages(replace(IMAGES, target_macs=0.6))
+    tried = {stage.name: stage for stage in found if stage.name.startswith("prune: without")}
+    assert list(tried) == ["prune: without 1 unit", "prune: without 2 units"]
+    assert {name: int(stage.settings["units"]) for name, stage in tried.items()} == dict(
+        zip(tried, (1, 2), strict=True)
+    )
+    assert all(float(stage.settings["target-macs"]) == 0.6 for stage in tried.values())
+    assert "evaluate: without 2 units" in names(found)
+    by_params = stages(replace(IMAGES, target_macs=None, target_params=0.7))
+    assert any(name.startswith("prune: without") for name in names(by_params))
+    for settings in (
+        replace(IMAGES, target_macs=None, ratio=0.3),  # no budget to compare at
+        replace(IMAGES, target_macs=0.6, stages={"prune": {"units": 1}}),
+        replace(IMAGES, target_macs=0.6, skip=("evaluate", "export")),
+        dp.CompressSettings(data="scenes/scenes.data", target_macs=0.6),
+        dp.CompressSettings(target_macs=0.6, fixed_input=True, skip=("evaluate",)),
+    ):
+        assert not any(name.startswith("prune: without") for name in names(stages(settings)))
+
+
+@pytest.mark.slow
+def test_a_network_without_units_is_judged(tmp_path: Path) -> None:
+    (tmp_path / "net.cfg").write_text(RESIDUAL)
+    dp.init(dp.load(tmp_path / "net.cfg"), tmp_path / "net.weights")
+    settings = replace(IMAGES, target_macs=0.6, fixed_input=True)
+    result = dp.compress(tmp_path / "net.cfg", tmp_path / "net.weights", settings, tmp_path / "run")
+    tried = {network.network: network for network in result.networks if network.network.startswith("without")}
+    assert list(tried) == ["without 1 unit", "without 2 units"]
+    for network in tried.values():
+        assert network.macs == pytest.approx(0.6 * result.networks[0].macs, rel=0.02)
+        assert network.agreement is not None or network.distance is not None
+
+
 def test_ways_with_labels() -> None:
     settings = dp.CompressSettings(data="scenes/scenes.data", target_macs=0.5, skip=("evaluate", "verify", "export"))
 
@@ -164,7 +219,8 @@ def test_the_result_agrees_best(tmp_path: Path) -> None:
     result = dp.compress(*PAIR, replace(IMAGES, skip=("export",)), tmp_path / "run")
     assert result.figures.macs <= 0.31 * dp.load(*PAIR).graph.macs
     slim = [network for network in result.networks if network.macs <= 0.31 * result.networks[0].macs]
-    assert len(slim) == 7
+    assert len(slim) == 9
+    assert {"without 3 units", "without 5 units"} < {network.network for network in slim}
     assert result.verdict
     assert max(network.agreement or 0 for network in slim) - (result.figures.agreement or 0) <= 0.005
     agreements = {network.network: network.agreement or 0 for network in result.networks}
@@ -183,7 +239,8 @@ def test_the_result_agrees_best(tmp_path: Path) -> None:
 def test_the_control_of_a_fixed_input_is_shown(tmp_path: Path) -> None:
     settings = replace(IMAGES, fixed_input=True, target_macs=0.7)
     result = dp.compress(*PAIR, settings, tmp_path / "run")
-    control, recovered = result.networks[-1], result.networks[-2]
+    control = result.networks[-1]
+    recovered = next(network for network in result.networks if network.network == "recovered")
     assert control.network == "original at 160x160 to 128x128"
     assert control.agreement == recovered.control
     assert not control.result
