@@ -1,7 +1,8 @@
 """Progress of long work: one event, one callback, and the bars that show it by default.
 
 Library functions take `progress: Progress | None`. A caller's own function gets every event; with None, tqdm bars are
-shown where a person can see them (a terminal, a notebook), and nothing is printed anywhere else.
+shown where a person can see them (a terminal, a notebook), and nothing is printed anywhere else, unless `without_bars`
+names what prints there, as the command line does.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -125,18 +127,35 @@ def reporting(progress: Progress | None) -> Iterator[Progress]:
     """Gives the callback that a library function hands to its work.
 
     Args:
-        progress: the caller's own; None shows bars in a terminal or a notebook, and nothing elsewhere.
+        progress: the caller's own; None shows bars in a terminal or a notebook, elsewhere see `without_bars`.
     """
     if progress is not None:
         yield progress
     elif not _seen():
-        yield silent
+        yield _without_bars.get()
     else:
         bars = _Bars()
         try:
             yield bars
         finally:
             bars.close()
+
+
+_without_bars: ContextVar[Progress] = ContextVar("without_bars", default=silent)
+
+
+@contextmanager
+def without_bars(progress: Progress) -> Iterator[None]:
+    """Names what gets the events of this block's work where no bar would be seen: a log file, a pipe.
+
+    Args:
+        progress: for functions that are called without a callback of their own.
+    """
+    before = _without_bars.set(progress)
+    try:
+        yield
+    finally:
+        _without_bars.reset(before)
 
 
 def _seen() -> bool:

@@ -7,7 +7,6 @@ import sys
 import time
 from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from shutil import get_terminal_size
 from textwrap import wrap
 
@@ -16,7 +15,7 @@ from darkprune.graph.stats import Totals
 from darkprune.graph.stats import change as change
 from darkprune.graph.stats import count as count
 from darkprune.graph.stats import megabytes as megabytes
-from darkprune.progress import Progress, ProgressEvent, reporting, silent
+from darkprune.progress import ProgressEvent
 
 LINE_SECONDS = 30.0  #: between two lines on where work stands, where stderr is no terminal
 LEAST_WIDTH = 40  #: columns of a terminal that tables are made for at least
@@ -125,13 +124,14 @@ def warn(message: str) -> None:
     print(f"warning: {one_line(message)}", file=sys.stderr)
 
 
-class _Lines:
-    """Prints messages, and a line on where long work stands every now and then."""
+class Lines:
+    """Prints messages on stderr, and a line on where long work stands every now and then."""
 
     def __init__(self) -> None:
         self._printed = time.monotonic()
 
     def __call__(self, event: ProgressEvent) -> None:
+        """Prints a message, or where the work stands if the last line is half a minute old."""
         now = time.monotonic()
         if event.message:
             print(event.message, file=sys.stderr, flush=True)
@@ -140,10 +140,3 @@ class _Lines:
             total = f" of {event.total:g}" if event.total else ""
             details = f" ({event.details})" if event.details else ""
             print(f"{event.task}: {event.unit} {event.done:g}{total}{details}", file=sys.stderr, flush=True)
-
-
-@contextmanager
-def lines_and_bars() -> Iterator[Progress]:
-    """Shows progress: bars where a person can see them, elsewhere lines on stderr."""
-    with reporting(None) as shown:
-        yield _Lines() if shown is silent else shown

@@ -20,7 +20,9 @@ from typing import NoReturn
 
 from darkprune import __version__
 from darkprune.cli.commands import COMMANDS, JOBS
+from darkprune.cli.console import Lines
 from darkprune.errors import DarkpruneError, UsageError, one_line
+from darkprune.progress import without_bars
 from darkprune.runs.provenance import made_by_command
 
 #: module -> extra that brings it
@@ -172,7 +174,7 @@ def _run(given: list[str]) -> int:
     if args.command is None:
         parser.print_help()
         return 2
-    with made_by_command(shlex.join(["darkprune", *given])):
+    with made_by_command(shlex.join(["darkprune", *given])), without_bars(Lines()):
         status: int = args.run(args)
     try:
         sys.stdout.flush()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 import darkprune as dp
 from darkprune.cli.compression import distill, train
 from darkprune.cli.flags import read_flags
+from darkprune.cli.main import main
 from darkprune.errors import DarkpruneError
 from darkprune.graph.graph import read_graph
 from darkprune.graph.partial import write_partial
@@ -52,6 +54,16 @@ def test_train_from_an_empty_folder(place: Path, capsys: pytest.CaptureFixture[s
         assert weights.file.header.seen == 64
     assert (place / "run" / "tiny.cfg").read_text() == CFG
     assert (place / "run" / "tiny.names").read_text() == "disc\nsquare\n"
+
+
+def test_a_log_file_shows_where_training_stands(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("darkprune.cli.console.LINE_SECONDS", 0.0)
+    assert main(["train", "tiny.cfg", "--data", "x.data", "-o", "run", *FAST]) == 0
+    err = capsys.readouterr().err
+    assert "batch normalisation sees 8 images at a time" in err
+    assert re.search(r"^training.*: step 4 of 8 \(.*box ", err, re.MULTILINE), err
 
 
 def test_train_goes_on_where_it_was(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

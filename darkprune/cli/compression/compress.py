@@ -16,7 +16,6 @@ from darkprune.cli.console import (
     add_json,
     add_pair,
     count,
-    lines_and_bars,
     megabytes,
     print_json,
     print_table,
@@ -33,7 +32,7 @@ from darkprune.compression.settings import (
 )
 from darkprune.compression.summary import NetworkFigures
 from darkprune.errors import DarkpruneError
-from darkprune.progress import Progress, duration
+from darkprune.progress import duration
 from darkprune.settings import declared
 
 MOST_REPORTED = 500  #: labelled images on which the report compares detections with labels
@@ -63,9 +62,8 @@ def run(args: Namespace) -> int:
         _print_preview(args, preview(args.cfg, args.weights, settings, args.output))
         return 0
     try:
-        with lines_and_bars() as progress:
-            result = compress(args.cfg, args.weights, settings, args.output, progress=progress)
-            page = _report(args, settings, progress)
+        result = compress(args.cfg, args.weights, settings, args.output)
+        page = _report(args, settings)
     except KeyboardInterrupt:
         print("darkprune: stopped; the same command goes on from here", file=sys.stderr)
         return INTERRUPTED
@@ -82,7 +80,7 @@ def run(args: Namespace) -> int:
     return 0
 
 
-def _report(args: Namespace, settings: CompressSettings, progress: Progress) -> Path | None:
+def _report(args: Namespace, settings: CompressSettings) -> Path | None:
     """Writes the report; where it cannot be written the run is done all the same."""
     data = settings.valid or settings.data
     shown = ReportSettings(
@@ -93,7 +91,7 @@ def _report(args: Namespace, settings: CompressSettings, progress: Progress) -> 
         overwrite=True,
     )
     try:
-        return report(args.output, shown, progress=progress).report
+        return report(args.output, shown).report
     except (DarkpruneError, OSError) as error:
         warn(f"no report: {error}")
         return None

@@ -7,7 +7,7 @@ from argparse import ArgumentParser, Namespace
 from darkprune.api.factorize import FactorizeSettings, factorize
 from darkprune.api.pair import load
 from darkprune.cli.compression.prune_output import print_surgery
-from darkprune.cli.console import add_json, add_pair, lines_and_bars
+from darkprune.cli.console import add_json, add_pair
 from darkprune.cli.flags import add_flags, read_flags
 
 
@@ -24,7 +24,6 @@ def configure(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """Factorises a pair."""
     settings = read_flags(FactorizeSettings, args)
-    with lines_and_bars() as progress:
-        surgery = factorize(load(args.cfg, args.weights), settings, output=args.output, progress=progress)
+    surgery = factorize(load(args.cfg, args.weights), settings, output=args.output)
     print_surgery(surgery, args)
     return 0

@@ -7,7 +7,7 @@ from argparse import ArgumentParser, Namespace
 from darkprune.api.pair import load
 from darkprune.api.prune import PruneSettings, prune
 from darkprune.cli.compression.prune_output import print_surgery
-from darkprune.cli.console import add_json, add_pair, lines_and_bars
+from darkprune.cli.console import add_json, add_pair
 from darkprune.cli.flags import add_flags, read_flags
 
 
@@ -28,7 +28,6 @@ def configure(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """Prunes a pair, or plans to."""
     settings = read_flags(PruneSettings, args)
-    with lines_and_bars() as progress:
-        surgery = prune(load(args.cfg, args.weights), settings, output=args.output, progress=progress)
+    surgery = prune(load(args.cfg, args.weights), settings, output=args.output)
     print_surgery(surgery, args)
     return 0
