@@ -126,7 +126,7 @@ def score_units(weights: TensorSource, units: Iterable[Unit]) -> tuple[Unit, ...
     """
     graph, scored = weights.graph, []
     for unit in units:
-        layer = next(graph[i] for i in range(unit.last - 1, unit.first - 1, -1) if _scores(graph[i]))
+        layer = next(graph[i] for i in reversed(range(unit.first, unit.last)) if _scores(graph[i]))
         score = float(np.abs(np.array(weights.read(layer, "scales"), np.float64)).mean())
         if not math.isfinite(score):
             raise PlanError(

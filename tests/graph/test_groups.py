@@ -86,6 +86,12 @@ def test_a_range_without_any_convolution_joins_the_one_before() -> None:
     assert ranges(graph, "auto") == [(0, 3), (4, 4), (5, 9)]
 
 
+def test_a_range_without_any_convolution_joins_no_earlier_one_than_the_one_before() -> None:
+    # 0: as large as the input; 1-2: the first of the two coarsest scales; 3: the second, by the pooling alone
+    found = network(CONV, DOWN, CONV, "maxpool size=2 stride=2", CONV, "upsample", CONV, PREDICT, YOLO)
+    assert ranges(found, "auto") == [(0, 0), (1, 3), (4, 8)]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

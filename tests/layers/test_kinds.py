@@ -166,6 +166,8 @@ def test_network_without_a_map_is_warned_of() -> None:
         (["conv filters=3 size=0"], "size=0"),
         (["conv filters=3 stride=0"], "stride=0"),
         (["conv filters=3 stride=0 stride_x=2"], "stride=0"),
+        (["maxpool size=2 stride_x=0 stride_y=2"], "stride=0"),
+        (["maxpool size=2 stride_x=2 stride_y=0"], "stride=0"),
         (["conv filters=3 stride=0 stride_y=2"], "stride=0"),
         (["conv filters=3 size=7"], "empty map"),
         (["conv filters=3 groups=2"], "groups=2 divides"),

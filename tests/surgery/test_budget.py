@@ -15,7 +15,7 @@ from darkprune.darknet.cfg import parse_cfg
 from darkprune.errors import PlanError, UsageError
 from darkprune.graph.graph import build_graph
 from darkprune.graph.stats import Totals, totals
-from darkprune.selection.budget import Budget, parse_budget
+from darkprune.selection.budget import Budget, parse_budget, solve_ratio
 from darkprune.selection.constraints import Limits, settle
 from darkprune.selection.decide import decide, rank
 from darkprune.selection.reach import refuse_unreachable, within_budget
@@ -140,6 +140,33 @@ def test_met_within_one_percent_and_not_beyond(off: float) -> None:
                 decide(ranking, within_budget(ranking, chosen, budget))
         else:
             assert totals(decide(ranking, within_budget(ranking, chosen, budget)).graph).params == half
+
+
+@pytest.mark.parametrize(
+    ("target", "refusal"),
+    [
+        (250, ""),
+        (706, ""),  # 0.85 % above what the first step leaves
+        (694, ""),
+        (710, "the budget of 710 (params) cannot be met within 1 %: nearest is 700 (--ratio 0."),
+        (690, "the budget of 690 (params) cannot be met within 1 %: nearest is 700 (--ratio 0."),
+        (99.5, ""),
+        (90, "the budget of 90 (params) cannot be met: with every layer at its floor 100 remain"),
+    ],
+)
+def test_the_ratio_that_leaves_a_budget(target: float, refusal: str) -> None:
+    """Of a network that loses nothing up to 0.3, a step there, one at 0.5, and from 0.9 on nothing more."""
+
+    def measure(ratio: float) -> Totals:
+        left = 1000 if ratio < 0.3 else 700 if ratio < 0.5 else round(1000 * max(0.1, 1 - ratio))
+        return replace(BEFORE, params=left)
+
+    budget = Budget("params", target)
+    if refusal:
+        with pytest.raises(PlanError, match=re.escape(refusal)):
+            solve_ratio(budget, measure, BEFORE)
+    else:
+        assert abs(measure(solve_ratio(budget, measure, BEFORE)).params / target - 1) <= TOLERANCE
 
 
 def test_what_stands_in_the_way() -> None:

@@ -18,7 +18,8 @@ from darkprune.graph.graph import Graph, build_graph, read_graph
 from darkprune.graph.groups import divide
 from darkprune.graph.weights import NetworkWeights, weights_bytes
 from darkprune.selection.allocation import RATIO_PRESETS, TABLE1, ratios_of
-from darkprune.selection.voting import Members, mark
+from darkprune.selection.importance import LayerScores, score_channels
+from darkprune.selection.voting import Members, gather_members, mark, merge
 from darkprune.surgery.surgery import Surgery
 from darkprune.zoo import resolve
 
@@ -152,6 +153,26 @@ def test_same_convolution_twice_through_a_concatenation() -> None:
     assert removed(text, weights) == {0: [1], 2: [1, 3]}
 
 
+def test_what_nobody_votes_on_is_dearest() -> None:
+    text = cfg(CONV.format(4), CONV.format(4), HEAD)
+    with opened(text, gammas(text, _0=[4, 3, 2, 1], _1=[1, 2, 3, 4])) as weights:
+        channels, groups = map_channels(weights.graph), divide(weights.graph, "0-2")
+        scores = {0: LayerScores(0, "gamma", np.array([4.0, 3.0, 2.0, 1.0]), voting=True)}
+        ranked = gather_members(channels, scores, groups, frozenset())
+        keep, priority = merge(channels, ranked, mark(ranked, [0.5]), "vote")
+    assert keep.tolist() == [True, True, False, False] + [True] * 6
+    assert priority.tolist() == [0.875, 0.625, 0.375, 0.125] + [np.inf] * 6
+
+
+def test_priority_is_the_mean_rank_of_the_voters() -> None:
+    with opened(STREAM, STREAM_GAMMAS) as weights:
+        channels, groups = map_channels(weights.graph), divide(weights.graph, "0-5")
+        ranked = gather_members(channels, score_channels(weights, channels, "bn_gamma"), groups, frozenset())
+        priority = merge(channels, ranked, mark(ranked, [0.5]), "vote")[1]
+    # of twelve: ranks 0, 2, 4; 1, 8, 6; 10, 3, 7; 11, 9, 5
+    assert priority[:4] * 36 == pytest.approx([6 + 1.5, 15 + 1.5, 20 + 1.5, 25 + 1.5])
+
+
 def test_excluded_layer_keeps_its_coupled_set() -> None:
     assert removed(STREAM, STREAM_GAMMAS, exclude=(3,)) == {}
     free = cfg(CONV.format(4), CONV.format(4), HEAD)
@@ -205,8 +226,8 @@ def test_gamma_of_a_depthwise_layer_counts_under_mean_and_max(merge: str, gone: 
 def test_grouped_merges_agree_on_one_member() -> None:
     text = cfg(CONV.format(8), HEAD)
     weights = gammas(text, _0=[5, 1, 7, 3, 2, 8, 4, 6])
-    for merge in ("vote", "any", "all", "mean", "max"):
-        assert removed(text, weights, merge=merge) == {0: [1, 3, 4, 6]}
+    for how in ("vote", "any", "all", "mean", "max"):
+        assert removed(text, weights, merge=how) == {0: [1, 3, 4, 6]}
 
 
 @pytest.mark.parametrize("channels", [1, 3])

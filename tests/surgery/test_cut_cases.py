@@ -65,6 +65,9 @@ CASES = {
         CONV.format(16), "route layers=0 groups=2 group_id=1",
         "convolutional size=3 pad=1 groups=2 filters=8 activation=leaky", "route layers=0,2", CONV.format(2),
     ),
+    # the pooled image has no class; the last class, which goes, is one inside the unit
+    "a pooled image": cfg("maxpool size=2 stride=2", CONV.format(6), CONV.format(9), CONV.format(6),
+                          "shortcut from=-3"),
     "connected behind softmax": cfg(CONV.format(9), "connected output=8", "softmax", "connected output=3"),
 }  # fmt: skip
 

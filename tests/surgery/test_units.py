@@ -165,6 +165,23 @@ def test_the_lowest_are_chosen(tmp_path: Path) -> None:
             choose_units(weights, ratio=1.5)
 
 
+@pytest.mark.parametrize(
+    ("branch", "scored"),
+    [
+        (conv(4) + conv() + "[dropout]\n\n", 2),  # the last layer of the branch has no γ
+        (conv(4) + conv().replace("batch_normalize=1\n", ""), 1),  # nor the last convolution
+        (conv().replace("batch_normalize=1\n", "") + "[dropout]\n\n[dropout]\n\n" + conv() + "[dropout]\n\n", 4),
+    ],
+)
+def test_a_unit_is_scored_by_its_last_normalised_convolution(branch: str, scored: int, tmp_path: Path) -> None:
+    length = branch.count("\n[") + 1
+    cfg, path = write(tmp_path, net(conv(), branch, SHORTCUT.replace("-3", str(-1 - length)), conv()))
+    with NetworkWeights(read_graph(cfg), path) as weights:
+        (unit,) = choose_units(weights, 1)
+        gamma = weights.read(weights.graph[scored], "scales")
+    assert unit.score == pytest.approx(float(np.abs(gamma).mean()), abs=1e-6)
+
+
 def test_bad_units_in_a_plan() -> None:
     graph = graph_of(TEXT)
     with pytest.raises(PlanError, match="layers 1-4 are no residual unit"):

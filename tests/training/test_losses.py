@@ -101,20 +101,24 @@ def test_the_figure_of_one_object_by_hand() -> None:
         assert parts[0] == pytest.approx(sum(parts[1:4]) if wanted is None else wanted)
 
 
-def test_a_box_without_width_learns_all_the_same() -> None:
+@pytest.mark.parametrize(("section", "y", "sides"), [("yolo", 1, [2, 3]), ("Gaussian_yolo", 2, [4, 6])])
+def test_a_box_without_width_learns_all_the_same(section: str, y: int, sides: list[int]) -> None:
     """e^-200 is 0 in 32 bits: darknet takes 1 for the width then."""
+    channels = sides[-1] + (3 if section == "yolo" else 4)
     text = (
-        "[net]\nwidth=32\nheight=32\nchannels=6\n[convolutional]\nfilters=6\nstride=32\nactivation=linear\n"
-        "[yolo]\nclasses=1\nnum=1\nanchors=16,8\niou_loss=ciou\n"
+        f"[net]\nwidth=32\nheight=32\nchannels={channels}\n[convolutional]\nfilters={channels}\nstride=32\n"
+        f"activation=linear\n[{section}]\nclasses=1\nnum=1\nanchors=16,8\niou_loss=ciou\n"
     )
     graph = build_graph(parse_cfg(text, "cell"))
-    raw = torch.zeros(1, 6, 1, 1)
-    raw[0, 2:4] = -200
+    none, whole = torch.zeros(2, 1, channels, 1, 1)
+    none[0, sides] = -200
+    whole[0, sides, 0, 0] = torch.tensor([2.0, 4.0]).log()  # the anchor is 1/2 x 1/4 of the image
     truth = make_truths([np.array([[0, 0.75, 0.25, 0.5, 0.5]], np.float32)])
-    delta = loss_of(graph, graph[1]).deltas(raw, truth, (32, 32), 0)[0].flatten()
-    assert delta[4:].tolist() == [0.5, 0.5]
+    delta, same = (loss_of(graph, graph[1]).deltas(raw, truth, (32, 32), 0)[0].flatten() for raw in (none, whole))
+    assert delta[-2:].tolist() == [0.5, 0.5]
     assert delta.isfinite().all()
-    assert delta[0] > 0 > delta[1]
+    assert delta[0] > 0 > delta[y]
+    assert delta[[0, y]].tolist() == pytest.approx(same[[0, y]].tolist())
 
 
 @pytest.mark.parametrize("section", ["yolo", "Gaussian_yolo"])
@@ -196,6 +200,20 @@ def test_overlaps_are_ordered(first: list[float], second: list[float]) -> None:
     assert float(iou(a, a)) == pytest.approx(1, abs=1e-5)
     for kind in ("giou", "diou", "ciou"):
         assert float(overlap(a, b, kind)) <= shared + 1e-6
+
+
+def test_overlaps_by_hand() -> None:
+    """Boxes of 4 x 2 and 2 x 4 whose centres are 2 and 1 apart: they share 1 x 2, their hull is 5 x 4."""
+    a, b = torch.tensor([[2.0, 1.0, 4.0, 2.0]]), torch.tensor([[4.0, 2.0, 2.0, 4.0]])
+    shared, distance = 2 / 14, (2**2 + 1**2) / (5**2 + 4**2)
+    aspect = 4 / math.pi**2 * (math.atan(2) - math.atan(0.5)) ** 2
+    wanted = {
+        "iou": shared,
+        "giou": shared - (20 - 14) / 20,
+        "diou": shared - distance**0.6,
+        "ciou": shared - distance - aspect**2 / (1 - shared + aspect),
+    }
+    assert {kind: float(overlap(a, b, kind)) for kind in wanted} == pytest.approx(wanted, rel=1e-5)  # type: ignore[arg-type]
 
 
 @settings(max_examples=60, deadline=None)
