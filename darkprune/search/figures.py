@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # without images no torch is needed
     from darkprune.refit.recover import Recovery
     from darkprune.refit.solved_layers import SolvedLayers
 
-MOST_IMAGES = 32  #: held-out images that agreement is measured on: each of four networks runs on them
+MOST_IMAGES = 32  #: held-out images that agreement is measured on: up to four networks run on them, eight times
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ class ComparedNetwork:
         macs: multiply-adds for one image.
         distance: output distance to the original on held-out images; None where it was not measured.
         map50: mAP@0.5 as a fraction; None without labels.
-        agreement: with what the original detects on held-out images; None with labels, and without images.
+        agreement: with what the original detects on held-out images, at its own size and the control's; None with
+            labels, and without images.
         control: mAP@0.5 or agreement of the control at as many operations; None for the control itself.
     """
 
@@ -100,6 +101,8 @@ def compare(
 ) -> Surgery:
     """Compares a result with the original and its control, by mAP, or without labels by agreement.
 
+    Agreement is that with the original at its own size and at the control's, see `agreement_with`.
+
     Args:
         surgery: what was cut, and repaired if it was.
         recovery: what was measured on unlabelled images.
@@ -111,7 +114,8 @@ def compare(
         The surgery with the comparison among its findings, and a warning where the control is better.
     """
     original, slim = surgery.original, surgery.graph
-    measured = _measure(surgery, dataset, held_out[:MOST_IMAGES], progress)
+    _, *smaller = control_networks(original.graph, [slim.macs])
+    measured = _measure(surgery, smaller, dataset, held_out[:MOST_IMAGES], progress)
     first = ComparedNetwork.of("original", original.graph, 0.0 if recovery else None)
     first = measured(first, original.path, original.graph)
     name = made = "factorised" if surgery.plan.factors else "pruned"
@@ -121,7 +125,6 @@ def compare(
         networks.append(ComparedNetwork.of(made, slim, recovery.distance_before))
     with surgery.temporary_weights() as path:
         result = measured(ComparedNetwork.of(name, slim, recovery.distance_after if recovery else None), path, slim)
-    _, *smaller = control_networks(original.graph, [slim.macs])
     controls = [measured(ComparedNetwork.of("control", graph), original.path, graph) for graph in smaller]
     points = [(each.macs, each.quality) for each in (first, *controls) if each.quality is not None]
     if smaller and points:
@@ -135,7 +138,7 @@ def compare(
 
 
 def _measure(
-    surgery: Surgery, dataset: Dataset | None, held_out: Sequence[Path], progress: Progress
+    surgery: Surgery, smaller: Sequence[Graph], dataset: Dataset | None, held_out: Sequence[Path], progress: Progress
 ) -> Callable[[ComparedNetwork, Path, Graph], ComparedNetwork]:
     """Returns what fills in the mAP or the agreement of a network, given its weights and its graph."""
     original = surgery.original
@@ -146,7 +149,9 @@ def _measure(
     agreement: Measure | None = None
     if dataset is None and held_out:
         with suppress(DataError):  # where the original detects nothing the distance has to do
-            agreement = agreement_with(loaded(original.path, original.graph), held_out, progress=progress)
+            others = (loaded(original.path, graph) for graph in smaller)
+            first = loaded(original.path, original.graph)
+            agreement = agreement_with(first, held_out, progress=progress, smaller=others)
 
     def measured(network: ComparedNetwork, weights: Path, graph: Graph) -> ComparedNetwork:
         if dataset is not None:

@@ -117,9 +117,13 @@ def test_agreement_compares_input_sizes(tmp_path: Path, capsys: pytest.CaptureFi
     assert 0 <= half["value"] < slight["value"] < 1
     assert 0.3 < slight["control"] < 1  # the unpruned network still finds most of it at a smaller input
     assert main(command) == 0
-    assert "agreement: mAP@0.5 against what the unpruned network detects" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "agreement: mAP@0.5 against what the unpruned network detects" in printed
+    assert "counts against the control" in printed
     assert main(["report", str(tmp_path / "out"), "--overwrite"]) == 0
-    assert "agreement over multiply-adds" in (tmp_path / "out" / "report.html").read_text()
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "agreement over multiply-adds" in page
+    assert "counts against the smaller input" in page
 
 
 def test_without_detections_the_outputs_are_compared(

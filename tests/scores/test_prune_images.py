@@ -12,6 +12,7 @@ import pytest
 from tiny import write_images
 
 from darkprune.cli.main import main
+from darkprune.data.scenes import write_scenes
 from darkprune.graph.weights import NetworkWeights, broken_tensors, open_pair
 from darkprune.runs.digests import digest_of_file
 
@@ -51,6 +52,18 @@ def test_prune_refit_and_compare(
     with open_pair(output / "net.cfg", output / "net.weights") as slim:
         assert not broken_tensors(slim)
         assert abs(slim.graph.macs / weights.graph.macs - 0.9) < 0.01
+
+
+def test_agreement_is_a_mean_over_the_inputs_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_scenes(tmp_path / "scenes", train=48, valid=2)
+    more = ["--images", str(tmp_path / "scenes" / "train"), "--target-macs", "0.8", "-o", str(tmp_path / "slim")]
+    assert main(["prune", "builtin:scenes", "builtin:scenes", *more]) == 0
+    rows = json.loads((tmp_path / "slim" / "report.json").read_text())["comparison"]
+    original, pruned, control = (row["agreement"] for row in rows)
+    assert 0.5 < original < 0.99  # at the control's size it finds other objects
+    assert pruned < original
+    assert control > 0.5
+    assert "on average over its own input" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("how", ["bn", "none"])

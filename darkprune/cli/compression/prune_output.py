@@ -139,3 +139,6 @@ def _print_comparison(networks: Sequence[JsonMapping]) -> None:
         for network in networks
     ]
     print_table(("network", "input", "MACs", "output distance", title, "control"), rows)
+    if networks[0]["agreement"] is not None:
+        print("agreement: mAP@0.5 against what the original detects with confidence, on average over its own input")
+        print("size and the control's")
