@@ -150,14 +150,15 @@ def read_contents(folder: Path) -> Contents:
         for file in ("report.json", "run.json")
         for name, record in read_each(_json_file(file))
     )
-    if not (cuts or trainings or cliffs or comparisons):
+    manifest = _json_file("manifest.json")(folder) or JsonValue(None)
+    resized = manifest["stages"].fields and _pair_in(folder)  # compress may find the unpruned network best
+    if not (cuts or trainings or cliffs or comparisons or resized):
         if problems:
             raise DataError(f"{next(iter(problems))}; nothing else in {folder} is a result of darkprune")
         raise DataError(
             f"{folder}: holds no report.json, log.csv, cliff.json or compare.json; give a folder that "
             "darkprune prune, train, distill, cliff, compare or compress wrote, or a folder of such folders"
         )
-    manifest = _json_file("manifest.json")(folder) or JsonValue(None)
     return Contents(
         folder=folder,
         cuts=cuts,

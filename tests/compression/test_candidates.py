@@ -110,6 +110,7 @@ def test_without_images_the_input_shrinks(tmp_path: Path) -> None:
     assert result.weights.read_bytes() == dp.load(*PAIR).weights_file.read_bytes()
     assert "the input becomes 96x96" in result.advice[0]
     assert result.verdict == "it is the original at a smaller input: nothing was cut"
+    assert "Before and after" in dp.report(result.run).sections  # although nothing was cut and no cut reported
     assert not (tmp_path / "run" / "inputs" / "drawn").exists()
 
 
