@@ -6,6 +6,8 @@ what to do. The command line prints it and exits with 1 (2 for `UsageError`); an
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 MOST_CHARACTERS = 1000  #: of a message
 
 
@@ -18,6 +20,13 @@ def one_line(text: str, limit: int = MOST_CHARACTERS) -> str:
     """
     shown = "".join(c if c.isprintable() else " " if c in "\n\t" else "?" for c in text[:limit])
     return f"{shown}…" if len(text) > limit else shown
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """Returns which of the known words may have been meant, for a message; None where none is close."""
+    from difflib import get_close_matches  # nearly no run needs it
+
+    return next(iter(get_close_matches(word, known, 1)), None)
 
 
 class DarkpruneError(Exception):

@@ -99,6 +99,12 @@ def test_surgery_imports_nothing_heavy(command: str) -> None:
     assert out.strip() == "[]"
 
 
+def test_the_command_line_bounds_threads_before_numpy_starts_them() -> None:
+    """numpy's BLAS starts a thread per core when it is imported, unless the environment says otherwise by then."""
+    code = "import sys; import darkprune.cli.main; print('numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
 def test_no_room_is_called_utils() -> None:
     for path in PACKAGE.rglob("*"):
         assert not re.fullmatch(r"(utils?|helpers?|misc|common)(\.py)?", path.name), path

@@ -13,15 +13,13 @@ import signal
 import sys
 import threading
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
 from importlib import import_module
 from io import TextIOWrapper
 from typing import NoReturn
 
 from darkprune import __version__
 from darkprune.cli.commands import COMMANDS, JOBS
-from darkprune.cli.console import Lines
-from darkprune.errors import DarkpruneError, UsageError, one_line
+from darkprune.errors import DarkpruneError, UsageError, nearest, one_line
 from darkprune.progress import without_bars
 from darkprune.runs.provenance import made_by_command
 
@@ -75,15 +73,15 @@ class _CommandParser(_Parser):
 
 
 def _meant(word: str, known: Iterable[str]) -> str:
-    close = get_close_matches(word, known, 1)
-    return f"; did you mean {close[0]}?" if close else ""
+    close = nearest(word, known)
+    return f"; did you mean {close}?" if close else ""
 
 
 def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     """Builds the argument tree.
 
     Args:
-        only: the command that will be run: the others are named, but their modules are not imported.
+        only: the command that will be run, whose module alone is imported.
     """
     parser = _Parser(
         prog="darkprune",
@@ -97,7 +95,8 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(
         dest="command", metavar="COMMAND", help=argparse.SUPPRESS, parser_class=_CommandParser, prog="darkprune"
     )
-    for name, command in COMMANDS.items():
+    for name in COMMANDS if only is None else {only} & COMMANDS.keys():
+        command = COMMANDS[name]
         sub = commands.add_parser(
             name,
             formatter_class=_Help,
@@ -105,10 +104,9 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
             epilog="\n  ".join(["examples:", *(f"darkprune {name} {words}".rstrip() for words in command.examples)]),
         )
         sub.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
-        if only in (None, name):
-            module = import_module(f"darkprune.cli.{command.module}")
-            module.configure(sub)
-            sub.set_defaults(run=module.run)
+        module = import_module(f"darkprune.cli.{command.module}")
+        module.configure(sub)
+        sub.set_defaults(run=module.run)
     return parser
 
 
@@ -174,6 +172,8 @@ def _run(given: list[str]) -> int:
     if args.command is None:
         parser.print_help()
         return 2
+    from darkprune.cli.console import Lines  # brings numpy, whose threads `main` has bounded now
+
     with made_by_command(shlex.join(["darkprune", *given])), without_bars(Lines()):
         status: int = args.run(args)
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from darkprune.darknet.input import read_file
@@ -63,7 +64,11 @@ class Section:
 
     def record(self, key: str) -> Option | None:
         """Returns the first line that darknet stores under a key, with a value or without."""
-        return next((option for option in self.options if option.key == key and option.value != ""), None)
+        return self._records.get(key)
+
+    @cached_property
+    def _records(self) -> dict[str, Option]:
+        return {option.key: option for option in reversed(self.options) if option.value != ""}
 
 
 @dataclass(frozen=True)

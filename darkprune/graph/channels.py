@@ -155,7 +155,7 @@ class _Lists(Generic[_Entry]):
     def of_classes(self) -> tuple[tuple[_Entry, ...], ...]:
         """Returns the list of every class."""
         found = self.found()
-        return tuple(found[number] for number in self.number_of.tolist())
+        return tuple(map(found.__getitem__, self.number_of.tolist()))
 
     def _entries(self, number: int) -> Iterator[_Entry]:
         """Yields the entries of a list, the last one first."""

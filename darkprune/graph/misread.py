@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from difflib import get_close_matches
 
 from darkprune.darknet.cfg import COMMENT_MARKS, Cfg, Option, Section, excerpt, without_comment
 from darkprune.darknet.options import Options, atof
-from darkprune.errors import CfgError
+from darkprune.errors import CfgError, nearest
 from darkprune.layers import COMMON_KEYS, KINDS, Kind
 
 _NET = ("net", "network")
@@ -58,8 +57,8 @@ def unknown_section(cfg: Cfg, section: Section) -> CfgError:
         )
     if section.name in _NET:
         return CfgError(f"{where}: a second [{section.name}]: does the file hold two networks? darknet reads one")
-    close = get_close_matches(section.name, KINDS, n=1)
-    hint = f"; did you mean [{close[0]}]?" if close else "; AlexeyAB's darknet does not know it either"
+    close = nearest(section.name, KINDS)
+    hint = f"; did you mean [{close}]?" if close else "; AlexeyAB's darknet does not know it either"
     return CfgError(f"{where}: unknown section [{excerpt(section.name)[1:-1]}]{hint}")
 
 
@@ -117,8 +116,8 @@ def _known(options: Options, kind: type[Kind]) -> frozenset[str]:
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
-    close = get_close_matches(name, known, n=1)
-    return f" (did you mean {close[0]}?)" if close else ""
+    close = nearest(name, known)
+    return f" (did you mean {close}?)" if close else ""
 
 
 def _unknown(section: Section, known: frozenset[str]) -> Iterator[Option]:

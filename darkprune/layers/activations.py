@@ -118,7 +118,7 @@ def variance_under_normal(name: str, scale: Floats, shift: Floats) -> Floats:
 def _mean_relu(scale: Floats, shift: Floats) -> Floats:
     safe = np.where(scale > 0, scale, 1.0)
     ratio = np.clip(shift / safe, -40, 40)
-    cdf = 0.5 * (1 + np.array([erf(r / sqrt(2)) for r in ratio.ravel()]).reshape(ratio.shape))
+    cdf = 0.5 * (1 + np.array(list(map(erf, (ratio / sqrt(2)).ravel().tolist()))).reshape(ratio.shape))
     pdf = np.exp(-0.5 * ratio**2) / sqrt(2 * pi)
     return np.where(scale > 0, shift * cdf + scale * pdf, np.maximum(shift, 0))
 

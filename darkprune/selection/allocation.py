@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from importlib.resources import files
+from pathlib import Path
 from typing import Literal, get_args
 
 from darkprune.errors import PlanError, UsageError
@@ -70,9 +70,7 @@ def preset_widths(name: str, layers: int) -> dict[int, int]:
     Raises:
         PlanError: the preset belongs to a network of another depth.
     """
-    data: JsonObject = json.loads(
-        files("darkprune.selection").joinpath(WIDTH_PRESETS[name]).read_text(encoding="utf-8")
-    )
+    data: JsonObject = json.loads(Path(__file__).with_name(WIDTH_PRESETS[name]).read_text(encoding="utf-8"))
     if layers != data["layers"]:
         raise PlanError(f"preset {name} is for {data['network']} ({data['layers']} layers), this one has {layers}")
     return {int(layer): int(width) for layer, width in data["filters"].items()}

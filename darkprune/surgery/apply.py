@@ -240,7 +240,7 @@ def _cut_rows(
     Returns:
         The slim filters, and what each has to add to its sum for the constants that were not given to a carrier.
     """
-    filters = rows[chosen - first]
+    filters = rows.take(chosen - first, axis=0)
     if given is None:
         return filters, np.zeros(len(chosen))
     if isinstance(layer.kind, Connected):
@@ -264,7 +264,7 @@ def _absorb(filters: Array32, given: _Input, *, use_carrier: bool) -> tuple[Arra
         return filters, offset
     slim = filters.compress(given.keep, axis=1) if not given.keep.all() else filters
     lost = np.flatnonzero(given.gone & (given.constant != 0))
-    effect = np.einsum("c,rc...->r...", given.constant[lost], filters[:, lost])  # (rows, taps…)
+    effect = np.einsum("c,rc...->r...", given.constant[lost], filters.take(lost, axis=1))  # (rows, taps…)
     carriers = np.flatnonzero(given.kappa[given.keep] * given.gone[given.keep])
     slim[:, np.flatnonzero(given.gone[given.keep])] = 0
     strength = np.abs(given.kappa[given.keep][carriers])

@@ -177,19 +177,27 @@ def write_result(
     constants = surgery.constants
     with paths["weights"].open("wb", buffering=0) as file:
         surgery.write_weights(file, progress)
+        # the disk, the hash and what follows need not wait for each other
         digest = in_background(lambda: digest_of_file(paths["weights"]))
-        os.fsync(file.fileno())  # the disk and the hash need not wait for each other
-    paths["cfg"].write_bytes(surgery.graph.cfg.encode())
-    if hashes is not None:
-        surgery = surgery.with_hashes(*hashes())
-    paths["plan"].write_text(surgery.plan.dumps(), encoding="utf-8")
-    if class_names is not None:
-        paths["names"] = paths["cfg"].with_suffix(".names")
-        paths["names"].write_bytes(class_names)
-    outputs = {
-        kind: FileRecord(path, digest() if kind == "weights" else digest_of_file(path)) for kind, path in paths.items()
-    }
-    result = PruneResult.of(surgery, {**outputs, "report": FileRecord(folder / names.report)}, constants)
+        synced = in_background(lambda: os.fsync(file.fileno()))
+        try:
+            paths["cfg"].write_bytes(surgery.graph.cfg.encode())
+            if hashes is not None:
+                surgery = surgery.with_hashes(*hashes())
+            paths["plan"].write_text(surgery.plan.dumps(), encoding="utf-8")
+            if class_names is not None:
+                paths["names"] = paths["cfg"].with_suffix(".names")
+                paths["names"].write_bytes(class_names)
+            records = {
+                kind: FileRecord(path, "" if kind == "weights" else digest_of_file(path))
+                for kind, path in paths.items()
+            }
+            records["report"] = FileRecord(folder / names.report)
+            result = PruneResult.of(surgery, records, constants)
+        finally:
+            synced()
+    weights_record = FileRecord(paths["weights"], digest())
+    result = replace(result, outputs={**result.outputs, "weights": weights_record})
     (folder / names.report).write_text(json.dumps(result.report(), indent=1) + "\n", encoding="utf-8")
     return surgery, result
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from pathlib import Path
 
 from darkprune.errors import CfgError
@@ -15,8 +14,9 @@ def folder(kind: str) -> Path:
 
     An installed darkprune has them inside this package; in a checkout they stand at the top.
     """
-    inside = Path(str(files(__name__).joinpath(kind)))
-    return inside if inside.is_dir() else Path(str(files("darkprune"))).parent / kind
+    here = Path(__file__).parent
+    inside = here / kind
+    return inside if inside.is_dir() else here.parents[1] / kind
 
 
 def names() -> list[str]:
