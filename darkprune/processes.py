@@ -62,7 +62,7 @@ def in_processes(work: Callable[[_Item], _Result], items: Sequence[_Item], jobs:
     from joblib import Parallel, delayed, parallel_config
     from joblib.externals.loky.process_executor import BrokenProcessPool
 
-    threads = max(1, (os.cpu_count() or 1) // jobs)
+    threads = max(1, usable_cores() // jobs)
     with parallel_config(backend="loky", inner_max_num_threads=threads):
         try:
             yield from Parallel(n_jobs=jobs, return_as="generator_unordered")(delayed(work)(item) for item in items)

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from darkprune.graph.graph import read_graph
+from darkprune.graph.weights import NetworkWeights
+
 ASSETS = Path(os.environ.get("DARKPRUNE_ASSETS", Path(__file__).parents[2] / "shared" / "assets"))
 CHECKPOINTS = ASSETS / "checkpoints"
 IMAGES = ASSETS / "images"
@@ -19,3 +22,8 @@ BCCD = ASSETS / "data" / "bccd"
 ABSENT = "no real networks and images here: tests/README.md says how to get them"
 needs_assets = pytest.mark.skipif(not CHECKPOINTS.is_dir(), reason=ABSENT)
 needs_cases = pytest.mark.skipif(not CASES.is_dir(), reason="the inputs of public reports are not here")
+
+
+def open_pair(cfg: Path, weights: Path) -> NetworkWeights:
+    """Reads a cfg and opens its weights."""
+    return NetworkWeights(read_graph(cfg), weights)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from darkprune.comparison.cells import RECOVERIES, SPARSITIES
 from darkprune.comparison.methods import DEFAULT, METHODS
 from darkprune.errors import UsageError
+from darkprune.processes import usable_cores
 from darkprune.runners.base import RUNNERS
 from darkprune.selection.allocation import PRESETS
 from darkprune.selection.settings import Selection
@@ -134,7 +134,7 @@ class CompareSettings(TrainingKeys):
     @property
     def workers(self) -> int | None:
         """Threads or processes that read images for one cell; None for one per core."""
-        return max(1, (os.cpu_count() or 1) // self.jobs) if self.jobs > 1 else None
+        return max(1, usable_cores() // self.jobs) if self.jobs > 1 else None
 
     def limited(self, selection: Selection) -> Selection:
         """Adds the limits that hold for every method, as far as they are given."""

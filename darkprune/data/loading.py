@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +16,7 @@ from darkprune.data.check import image_problem
 from darkprune.data.dataset import DataProblem
 from darkprune.data.images import Pixels, Planes, letterbox, read_image, resize
 from darkprune.errors import DataError
+from darkprune.processes import usable_cores
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +119,7 @@ def load_batches(
     """
     if batch < 1 or ahead < 0:
         raise ValueError(f"batch={batch} must be at least 1 and ahead={ahead} at least 0")
-    count = max(1, workers if workers is not None else min(16, os.cpu_count() or 1))
+    count = max(1, workers if workers is not None else min(16, usable_cores()))
     pool = ThreadPoolExecutor(max_workers=count, thread_name_prefix="images")
     waiting: deque[Callable[[], Batch]] = deque()
     try:

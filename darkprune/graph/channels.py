@@ -53,7 +53,6 @@ class ChannelMap:
     Attributes:
         graph: the network.
         of_layer: for every layer the class of each output channel; negative for the network's input, never cut.
-        raw_of_layer: for every layer the label of each output channel before uniting (negative: the network's input).
         producer: raw label -> layer that produces it.
         position: raw label -> output channel of that layer.
         class_of: raw label -> class; classes are numbered 0, 1, … in order of first appearance.
@@ -64,7 +63,6 @@ class ChannelMap:
 
     graph: Graph
     of_layer: tuple[Indices, ...]
-    raw_of_layer: tuple[Labels, ...]
     producer: Indices
     position: Indices
     class_of: Indices
@@ -275,7 +273,6 @@ def _finish(graph: Graph, builder: _Builder, labels: Sequence[Labels]) -> Channe
     return ChannelMap(
         graph,
         tuple(number[made] for made in labels),
-        tuple(made - inputs for made in labels),
         np.array(builder.producer[inputs:], np.int64),
         np.array(builder.position[inputs:], np.int64),
         number[inputs:],

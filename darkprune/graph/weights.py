@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from darkprune.darknet.weights import EXPORTED, Header, WeightsFile, WeightsWriter
 from darkprune.errors import WeightsError
-from darkprune.graph.graph import Graph, Layer, read_graph
+from darkprune.graph.graph import Graph, Layer
 from darkprune.graph.mismatch import explain
 from darkprune.layers import Blob
 from darkprune.layers.base import BlobReader
@@ -233,12 +233,3 @@ def odd_weights(weights: NetworkWeights) -> list[str]:
 
 def _is_transposed(header: Header, blob: Blob) -> bool:
     return header.transposed and blob.transposable
-
-
-def open_pair(cfg: Path, weights: Path) -> NetworkWeights:
-    """Reads a cfg and opens its weights.
-
-    Raises:
-        CfgError, GraphError, WeightsError: either file is not what it should be, or they do not belong together.
-    """
-    return NetworkWeights(read_graph(cfg), weights)

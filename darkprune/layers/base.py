@@ -181,13 +181,13 @@ class Kind(ABC):
     keeps_mean: ClassVar[bool] = False
 
     @classmethod
-    @abstractmethod
     def read(cls, options: Options) -> Kind:
-        """Reads the section's keys.
+        """Reads the section's keys; by default it has none that matter at inference.
 
         Raises:
             CfgError: a value that no network can have.
         """
+        return cls()
 
     def sources(self, index: int) -> tuple[int, ...]:
         """Returns the layers read from, as absolute indices in the order of use; `INPUT` is the network's input."""

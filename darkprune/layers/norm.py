@@ -31,11 +31,6 @@ class BatchNorm(Passing):
 
     names = ("batchnorm",)
 
-    @classmethod
-    def read(cls, options: Options) -> BatchNorm:
-        """Has no keys."""
-        return cls()
-
     def output(self, inputs: Sequence[Feature]) -> Feature:
         """Keeps the shape."""
         return require_map(one(inputs), "[batchnorm]")

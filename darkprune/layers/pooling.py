@@ -63,6 +63,10 @@ class Window:
 class Passing(Kind):
     """Base of kinds whose output channel i is their input channel i."""
 
+    def output(self, inputs: Sequence[Feature]) -> Feature:
+        """Keeps the shape."""
+        return one(inputs)
+
     def label(self, inputs: Sequence[Labels], output: Feature, rules: ChannelRules) -> Labels:
         """Passes the channels on."""
         return one(inputs)
@@ -176,11 +180,6 @@ class AvgPool(Passing):
     names = ("avgpool", "avg")
     zero_if = slice(None)
     keeps_mean = True
-
-    @classmethod
-    def read(cls, options: Options) -> AvgPool:
-        """Has no keys."""
-        return cls()
 
     def output(self, inputs: Sequence[Feature]) -> Feature:
         """Computes the output map."""

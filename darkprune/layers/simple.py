@@ -46,10 +46,6 @@ class Dropout(Passing):
         """Reads `probability` (.2)."""
         return cls(options.float("probability", 0.2))
 
-    def output(self, inputs: Sequence[Feature]) -> Feature:
-        """Keeps the shape."""
-        return one(inputs)
-
 
 @register
 @dataclass(frozen=True)
@@ -59,15 +55,6 @@ class Empty(Passing):
     names = ("empty", "silence")
     zero_if = slice(None)
     keeps_mean = True
-
-    @classmethod
-    def read(cls, options: Options) -> Empty:
-        """Has no keys."""
-        return cls()
-
-    def output(self, inputs: Sequence[Feature]) -> Feature:
-        """Keeps the shape."""
-        return one(inputs)
 
 
 @register
@@ -84,10 +71,6 @@ class Activation(Passing):
     def read(cls, options: Options) -> Activation:
         """Reads `activation` (linear)."""
         return cls(activation_of(options, "linear"))
-
-    def output(self, inputs: Sequence[Feature]) -> Feature:
-        """Keeps the shape."""
-        return one(inputs)
 
     def label(self, inputs: Sequence[Labels], output: Feature, rules: ChannelRules) -> Labels:
         """Passes the channels on unless they are mixed."""
@@ -190,11 +173,6 @@ class Cost(Final):
 
     names = ("cost",)
     other_keys = frozenset(["type", "scale", "ratio"])
-
-    @classmethod
-    def read(cls, options: Options) -> Cost:
-        """Has no keys that matter at inference."""
-        return cls()
 
 
 @register

@@ -17,7 +17,6 @@ from darkprune.darknet.cfg import parse_cfg
 from darkprune.data.reading import read_dataset
 from darkprune.graph.fresh import write_fresh
 from darkprune.graph.graph import build_graph
-from darkprune.graph.weights import open_pair
 from darkprune.kit.board.runtime.command import MODULES
 from darkprune.runners import layer_times
 from darkprune.runners.base import LoadedNetwork
@@ -27,6 +26,7 @@ from darkprune.search.latency import parse_latency
 from darkprune.selection.curves import Curves
 from darkprune.selection.decide import Ranking, rank
 from darkprune.selection.settings import Selection
+from tests.assets import open_pair
 
 cv2 = pytest.importorskip("cv2")
 

@@ -22,7 +22,6 @@ from darkprune.errors import DarkpruneError, UsageError
 from darkprune.graph.graph import read_graph
 from darkprune.graph.groups import divide
 from darkprune.graph.stats import totals
-from darkprune.graph.weights import open_pair
 from darkprune.runs.record import Input, Origin, Record, StepError, fill_file, fill_folder, read_record
 from darkprune.selection.budget import Budget
 from darkprune.selection.decide import decide, rank
@@ -31,6 +30,7 @@ from darkprune.selection.settings import Selection
 from darkprune.surgery.removed_units import reduced
 from darkprune.surgery.units import choose_units
 from darkprune.zoo import resolve
+from tests.assets import open_pair
 
 lists = st.lists(st.sampled_from(["0.9", "0.5", "12G"]), min_size=1, unique=True)
 beside_recoveries = [name for name, method in METHODS.items() if not method.trains]

@@ -11,8 +11,8 @@ import pytest
 
 from darkprune.cli.main import main
 from darkprune.comparison import steps, train
-from darkprune.graph.weights import open_pair
 from darkprune.runs.lock import locked
+from tests.assets import open_pair
 from tests.training.tiny import write_images
 
 

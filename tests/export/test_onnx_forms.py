@@ -14,7 +14,7 @@ from test_onnx_kinds import forward, load, net, open_text, random_weights, relat
 from darkprune import __version__
 from darkprune.darknet.output import checked_file
 from darkprune.errors import ExportError, OutputError
-from darkprune.graph.weights import NetworkWeights, open_pair
+from darkprune.graph.weights import NetworkWeights
 from darkprune.onnx.check import check_structure, verify_onnx
 from darkprune.onnx.file import write_onnx
 from darkprune.onnx.model import build_onnx
@@ -22,7 +22,7 @@ from darkprune.onnx.nodes.outputs import FORMS, Suppression
 from darkprune.onnx.options import ExportOptions
 from darkprune.onnx.read import facts_of_file
 from darkprune.tensorrt.operators import check_model
-from tests.assets import CHECKPOINTS, IMAGES
+from tests.assets import CHECKPOINTS, IMAGES, open_pair
 
 ANCHORS = "anchors=10,14,23,27,37,58,81,82 num=4"
 CONV = "convolutional size=3 stride=2 pad=1 filters=8 activation=mish batch_normalize=1"

@@ -12,8 +12,8 @@ from darkprune.darknet.cfg import parse_cfg
 from darkprune.errors import UsageError
 from darkprune.graph.classes import with_classes
 from darkprune.graph.graph import build_graph, read_graph
-from darkprune.graph.weights import open_pair
 from darkprune.zoo import resolve
+from tests.assets import open_pair
 
 #: filters before a head for 3 classes: 3 anchors of 3 + 5 values, 5 anchors in YOLOv2
 NETWORKS = {"yolov4": 24, "yolov4-tiny": 24, "yolov4-csp": 24, "yolov3-spp": 24, "yolov2-tiny": 40, "scenes": 24}

@@ -11,8 +11,8 @@ import pytest
 from darkprune.darknet.cfg import parse_cfg
 from darkprune.errors import WeightsError
 from darkprune.graph.graph import Graph, build_graph, read_graph
-from darkprune.graph.weights import NetworkWeights, broken_tensors, open_pair, stored_tensors, weights_bytes
-from tests.assets import CHECKPOINTS, needs_assets
+from darkprune.graph.weights import NetworkWeights, broken_tensors, stored_tensors, weights_bytes
+from tests.assets import CHECKPOINTS, needs_assets, open_pair
 
 ROOT = Path(__file__).parents[2]
 HEADER = struct.pack("<iiiQ", 0, 2, 5, 64)

@@ -14,9 +14,8 @@ from reference.test_against_darknet import CONV, SYNTHETIC, net
 
 from darkprune.darknet.weights import Header
 from darkprune.errors import WeightsError
-from darkprune.graph.weights import open_pair
 from darkprune.network import Network, initialise, load_weights, save_weights, tensor_of
-from tests.assets import ABSENT
+from tests.assets import ABSENT, open_pair
 
 from .building import CHECKPOINTS, DETECTOR, graph_of, loaded, open_text
 

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from darkprune.graph.weights import open_pair
 from darkprune.network import Network, load_weights
 from darkprune.runners.opencv_runner import OpenCvRunner
-from tests.assets import ABSENT
+from tests.assets import ABSENT, open_pair
 
 from .building import CHECKPOINTS, images_for, relative
 

@@ -13,8 +13,9 @@ from tiny import write_images
 
 from darkprune.cli.main import main
 from darkprune.data.scenes import write_scenes
-from darkprune.graph.weights import NetworkWeights, broken_tensors, open_pair
+from darkprune.graph.weights import NetworkWeights, broken_tensors
 from darkprune.runs.digests import digest_of_file
+from tests.assets import open_pair
 
 
 def prune(weights: NetworkWeights, output: Path, *more: object) -> int:

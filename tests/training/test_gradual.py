@@ -19,7 +19,7 @@ from darkprune.cli.compression import distill, prune, train
 from darkprune.darknet.weights import Header
 from darkprune.errors import DarkpruneError, PlanError, UsageError
 from darkprune.graph.graph import read_graph
-from darkprune.graph.weights import NetworkWeights, open_pair
+from darkprune.graph.weights import NetworkWeights
 from darkprune.network import Network, save_weights, tensor_of
 from darkprune.runs.digests import digest_of_file
 from darkprune.surgery.apply import Cut
@@ -34,6 +34,7 @@ from darkprune.training.recipe.recipe import read_recipe
 from darkprune.training.records.log import read_rows
 from darkprune.training.settings import GradualSettings, RunSettings, TrainSettings
 from darkprune.training.sparsity.sparsity import Sparsity
+from tests.assets import open_pair
 from tests.training.test_distributed import in_two_processes
 from tests.training.test_resume import Trap, die, in_a_child
 from tests.training.test_training_commands import FAST, call

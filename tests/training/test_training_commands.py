@@ -19,10 +19,11 @@ from darkprune.cli.main import main
 from darkprune.errors import DarkpruneError
 from darkprune.graph.graph import read_graph
 from darkprune.graph.partial import write_partial
-from darkprune.graph.weights import NetworkWeights, open_pair
+from darkprune.graph.weights import NetworkWeights
 from darkprune.network import tensor_of
 from darkprune.runs.lock import locked
 from darkprune.training.loop.start import Start, open_network
+from tests.assets import open_pair
 from tests.training.tiny import CFG, write_images
 
 FAST = ["--workers", "0", "--no-tensorboard", "--eval-every", "4", "--save-every", "2"]

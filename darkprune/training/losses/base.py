@@ -102,9 +102,21 @@ def smoothed(hot: Tensor, eps: float) -> Tensor:
     return hot * (1 - eps) + 0.5 * eps if eps else hot
 
 
+def focal_slope(output: Tensor, classes: Tensor) -> Tensor:
+    """Returns what `focal_loss` multiplies the deltas of classes by, (n, 1) (`delta_yolo_class`, α = 0.5, γ = 2)."""
+    likelihood = output.gather(1, classes[:, None]) + 1e-15
+    return -0.5 * (1 - likelihood) * (2 * likelihood * likelihood.log() + likelihood - 1)
+
+
 def sums_of_squares(*parts: Tensor) -> list[Tensor]:
     """Returns Σx² of each."""
     return [part.square().sum() for part in parts]
+
+
+def plain_parts(box: Tensor, objectness: Tensor, classes: Tensor, overlaps: Tensor) -> Tensor:
+    """Returns the figures of a loss that is the sum of its squared deltas; overlaps: (n,) of the objects."""
+    parts = sums_of_squares(box, objectness, classes)
+    return vector([sum(parts[1:], parts[0]), *parts, overlaps.sum(), float(len(overlaps))], box)
 
 
 def vector(values: Sequence[Tensor | float], like: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from darkprune.layers.heads import AnchorLayout, GaussianYolo
-from darkprune.training.losses.base import DetectionLoss, smoothed, sums_of_squares, vector
+from darkprune.training.losses.base import DetectionLoss, plain_parts, smoothed
 from darkprune.training.losses.boxes import best_iou, overlap, overlap_gradient
 from darkprune.training.losses.settings import LIKELY, HeadSettings, limited
 from darkprune.training.losses.truths import Assignment, Matches, Truths, match
@@ -83,7 +83,8 @@ class GaussianLoss(DetectionLoss):
         held = (delta[:, 9:] > 0).sum(dim=1, keepdim=True)
         delta[:, :OBJECTNESS] /= held.clamp(min=1)
         shaped = delta.reshape(images, anchors, rows, columns, features).movedim(-1, 2)
-        return shaped.reshape(raw.shape), self._parts(delta, overlaps)
+        parts = plain_parts(delta[:, :OBJECTNESS], delta[:, OBJECTNESS], delta[:, 9:], overlaps)
+        return shaped.reshape(raw.shape), parts
 
     def _predictions(self, raw: Tensor, shape: tuple[int, int, int, int], size: tuple[int, int]) -> _Predictions:
         """Activates and decodes all cells of (images, anchors, rows, columns)."""
@@ -188,11 +189,6 @@ class GaussianLoss(DetectionLoss):
             further = step * weight
             first = torch.where(hot > 0, step * (weight * keys.cls_normalizer), step)
         return torch.where(now[:, :1] != 0, torch.where(hot > 0, further, now), first)
-
-    def _parts(self, delta: Tensor, overlaps: Tensor) -> Tensor:
-        box, objectness, classes = sums_of_squares(delta[:, :OBJECTNESS], delta[:, OBJECTNESS], delta[:, 9:])
-        loss = box + objectness + classes
-        return vector([loss, box, objectness, classes, overlaps.sum(), float(len(overlaps))], delta)
 
 
 def _places(shape: tuple[int, int, int, int], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from darkprune.darknet.options import Options
 from darkprune.layers.heads import Region
-from darkprune.training.losses.base import DetectionLoss, refuse_map, sums_of_squares, vector
+from darkprune.training.losses.base import DetectionLoss, focal_slope, plain_parts, refuse_map
 from darkprune.training.losses.boxes import best_iou, iou
 from darkprune.training.losses.settings import read_keys
 from darkprune.training.losses.truths import Truths
@@ -102,7 +102,7 @@ class RegionLoss(DetectionLoss):
             centred = torch.cat([(corner + 0.5) / grid, biases], dim=1)
             delta[:, :4] = _box_deltas(values, corner, biases, centred, grid, WARM_UP_SCALE)
         overlaps = self._matched(_Predictions(values, boxes, corner, biases), objects, (rows, columns), delta)
-        parts = self._parts(delta, overlaps)
+        parts = plain_parts(delta[:, :4], delta[:, 4], delta[:, 5:], overlaps)
         shaped = delta.reshape(images, rows, columns, anchors, features).permute(0, 3, 4, 1, 2)
         return shaped.reshape(raw.shape), parts
 
@@ -157,14 +157,7 @@ class RegionLoss(DetectionLoss):
         wanted = self.settings.class_scale * (hot - output)
         if not self.settings.focal_loss:
             return wanted
-        likelihood = output.gather(1, classes[:, None]) + 1e-15
-        slope = -(1 - likelihood) * (2 * likelihood * likelihood.log() + likelihood - 1)
-        return wanted * (0.5 * slope)
-
-    def _parts(self, delta: Tensor, overlaps: Tensor) -> Tensor:
-        box, objectness, classes = sums_of_squares(delta[:, :4], delta[:, 4], delta[:, 5:])
-        loss = box + objectness + classes
-        return vector([loss, box, objectness, classes, overlaps.sum(), float(len(overlaps))], delta)
+        return wanted * focal_slope(output, classes)
 
 
 def _box_deltas(values: Tensor, corner: Tensor, biases: Tensor, truth: Tensor, grid: Tensor, scale: float) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from darkprune.layers.heads import Yolo
-from darkprune.training.losses.base import DetectionLoss, smoothed, sums_of_squares, vector
+from darkprune.training.losses.base import DetectionLoss, focal_slope, smoothed, sums_of_squares, vector
 from darkprune.training.losses.boxes import best_iou, iou, overlap, overlap_gradient
 from darkprune.training.losses.settings import LIKELY, HeadSettings, limited
 from darkprune.training.losses.truths import Assignment, Matches, Truths, match
@@ -208,9 +208,7 @@ class YoloLoss(DetectionLoss):
         first = step
         further = step
         if keys.focal_loss:
-            likelihood = output.gather(1, own) + 1e-15
-            slope = -(1 - likelihood) * (2 * likelihood * likelihood.log() + likelihood - 1)
-            first = (hot - output) * (0.5 * slope)
+            first = (hot - output) * focal_slope(output, classes)
         if keys.class_weights is not None:
             weight = self.settings.weight_of(classes, output)[:, None]
             further = step * weight
