@@ -2,7 +2,7 @@
 
 | given | stages |
 |---|---|
-| labels | sparse training → pruning → least-squares recovery → distillation → mAP → ONNX or kit; `--way` has others |
+| labels | pruning → least-squares recovery → fine-tuning → mAP → ONNX or kit; `--way` has sparse training too |
 | images | at several input sizes: pruning, of units too, or factorisation, recovery → the best by agreement → export |
 | the pair alone | a smaller input; pruning and recovery on drawn scenes where the input size is fixed |
 """
@@ -68,22 +68,24 @@ def plan_run(
 def _refuse(run: Compression) -> None:
     """Refuses what needs labels, where there are none."""
     needing = [f"[{name}]" for name in ("sparse", "finetune") if name in run.settings.stages]
-    needing += [f"--way {run.settings.way}"] if run.settings.way != "sparse" else []
+    needing += [f"--way {run.settings.way}"] if run.settings.way != "refit" else []
     if needing and run.available.train is None:
         raise UsageError(f"{needing[0]} trains on labels: give some with --data F, or leave it out")
 
 
 def _add_learning(run: Compression) -> None:
-    """Adds distillation of the best network so far, and fine-tuning."""
+    """Adds fine-tuning where there are labels, else distillation of the best network so far."""
     available = run.available
-    if run.includes("distill", available.detector and (available.train is not None or available.learns_enough)):
+    labelled = available.train is not None
+    distils = run.includes("distill", available.detector and not labelled and available.learns_enough)
+    if distils:
         student = run.candidates[-1]
         if run.by_sizes or run.factorised:
             _add_measurements(run)
             student = run.copy_in(CHOSEN, run.folder / CHOSEN)
             _add_choice(run, student, None)
         add_distillation(run, student)
-    if run.includes("finetune", False):
+    if run.includes("finetune", labelled and not distils):
         add_finetuning(run, run.networks[-1])
 
 

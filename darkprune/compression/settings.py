@@ -96,9 +96,9 @@ class CompressSettings:
     )  # fmt: skip
     ratio: float | None = setting(None, "fraction of the channels to remove instead", exclusive="amount", metavar="P")
     way: Literal["sparse", "refit", "best"] = setting(
-        "sparse",
-        "with labels: sparse, training that prepares for pruning by γ; refit, pruning by what a refit leaves instead; "
-        "best, both, each distilled and fine-tuned: the best of the four",
+        "refit",
+        "with labels: refit, pruning by what a least-squares refit leaves; sparse, training that prepares for pruning "
+        "by γ instead; best, both, each distilled and fine-tuned: the best of the four",
     )
     fixed_input: bool = setting(False, "leave the input size alone, which else is one of the means to save operations")
     target: str | None = setting(

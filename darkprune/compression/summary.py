@@ -31,7 +31,8 @@ WITHOUT_IMAGES = (
 
 MARGIN = 0.005  #: of mAP, agreement or distance by which an earlier network must be better: less may be chance
 CONTROL = "evaluate: control"  #: the stage that measures it
-TRAINED = ("distilled", "finetuned")  #: networks that training made
+#: networks that training made, and the stages that do
+TRAINED = {"distilled": "distill", "finetuned": "finetune"}
 
 WITHOUT_TORCH = (
     "torch is not installed, so that only the weights say what can go, and nothing is repaired or measured: expect to "
@@ -195,23 +196,31 @@ def verdict_on(networks: Sequence[NetworkFigures]) -> list[str]:
 def _harm(networks: Sequence[NetworkFigures]) -> list[str]:
     number = next(number for number, network in enumerate(networks) if network.result)
     result = networks[number]
-    later = [network for network in networks[number + 1 :] if network.network.startswith(TRAINED)]
+    later = [network for network in networks[number + 1 :] if _trained_by(network)]
     if not later:
         return []
+    stage = _trained_by(later[-1])
     return [
         f"{later[-1].network} is worse ({later[-1].quality}) than {result.network} ({result.quality}), which is taken "
-        "as the result: more images or longer training (--set distill.epochs=…) may help; --skip distill saves the time"
+        f"as the result: more images or longer training (--set {stage}.epochs=…) may help; "
+        f"--skip {stage} saves the time"
     ]
+
+
+def _trained_by(network: NetworkFigures) -> str | None:
+    """Returns the stage that trained a slim network; None where none did."""
+    return next((stage for name, stage in TRAINED.items() if network.network.startswith(name)), None)
 
 
 def _beaten(networks: Sequence[NetworkFigures]) -> list[str]:
     control = networks[-1]
     result = next(network for network in networks if network.result)
+    stage = next((stage for network in networks if (stage := _trained_by(network))), "finetune")
     for name, value, best in (("mAP", control.map50, result.map50), (AGREEMENT, control.agreement, result.agreement)):
         if control.is_control and value is not None and best is not None and best <= value and result != control:
             return [
                 f"the {control.network} has {100 * value:.1f} % {name} at {control.macs / 1e9:.3f} G "
                 f"multiply-adds, the result {100 * best:.1f} % at {result.macs / 1e9:.3f} G: "
-                "take the smaller input, train for longer (--set distill.epochs=…), or ask for less"
+                "take the smaller input, train for longer (--set {stage}.epochs=…), or ask for less"
             ]
     return []

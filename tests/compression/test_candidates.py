@@ -189,10 +189,13 @@ def test_ways_with_labels() -> None:
         return {stage.name: stage.settings.get("criterion", "auto") for stage in stages if stage.kind == "prune"}
 
     sparse, refit, best = (planned(replace(settings, way=way)) for way in ("sparse", "refit", "best"))
-    assert names(sparse) == ["sparse", "prune", "recover", "distill", "result"]
+    assert names(sparse) == ["sparse", "prune", "recover", "finetune", "result"]
     assert criteria(sparse) == {"prune": "auto"}
-    assert names(refit) == ["prune", "recover", "distill", "result"]
+    assert names(refit) == ["prune", "recover", "finetune", "result"]
+    distilled = planned(replace(settings, stages={"distill": {"epochs": 1}}))
+    assert names(distilled) == ["prune", "recover", "distill", "result"]
     assert criteria(refit) == {"prune": "surgeon"}
+    assert names(planned(settings)) == names(refit)  # what is done by default
     assert names(best) == [
         "sparse", "prune", "recover", "prune: directly", "recover: directly", "distill", "finetune",
         "distill: directly", "finetune: directly", "result",

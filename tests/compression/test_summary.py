@@ -48,6 +48,9 @@ def test_training_that_did_harm_is_told() -> None:
     pruned, recovered = figures("pruned", 0.3, 50), figures("recovered", 0.55, 50, True)
     (told,) = verdict_on([ORIGINAL, pruned, recovered, figures("distilled", 0.5, 50), CONTROL])
     assert "distilled is worse (50.0 % mAP) than recovered (55.0 % mAP), which is taken as the result" in told
+    assert "--skip distill saves the time" in told
+    (told,) = verdict_on([ORIGINAL, pruned, recovered, figures("finetuned directly", 0.5, 50), CONTROL])
+    assert "--set finetune.epochs=…) may help; --skip finetune saves the time" in told
 
 
 def test_what_is_the_result_is_not_harm() -> None:
