@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from argparse import SUPPRESS, ArgumentParser, BooleanOptionalAction, Namespace, _MutuallyExclusiveGroup
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
+from darkprune.cli.console import add_json, add_pair
 from darkprune.settings import Declared, declared
 
 _T = TypeVar("_T")
@@ -34,6 +35,23 @@ def add_flags(parser: ArgumentParser, kind: type[Any], leave_out: Collection[str
                 exclusive[contradicting] = place.add_mutually_exclusive_group()
             place = exclusive[contradicting]
         place.add_argument(*entry.setting.short, f"--{entry.flag}", **_options_of(entry))
+
+
+def from_pair(kind: type[Any], metavar: str, output: str) -> Callable[[ArgumentParser], None]:
+    """Returns the `configure` of a command that makes a result of a pair.
+
+    Args:
+        kind: the settings class.
+        metavar, output: what `-o` stands for.
+    """
+
+    def configure(parser: ArgumentParser) -> None:
+        add_pair(parser)
+        parser.add_argument("-o", "--output", required=True, metavar=metavar, help=output)
+        add_flags(parser, kind)
+        add_json(parser)
+
+    return configure
 
 
 def read_flags(kind: type[_T], args: Namespace, **given: Any) -> _T:

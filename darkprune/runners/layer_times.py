@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib import import_module
 from itertools import product
 from pathlib import Path
@@ -131,12 +132,7 @@ class LayerTimes:
         Raises:
             RunnerError: the program is not installed, or refuses a layer.
         """
-        records = RecordFile(self.path, FORMAT, {})
-        if self.path.exists():
-            try:
-                records.load()
-            except OutputError:
-                records.records.clear()  # damaged: measured anew
+        records = self._records
         grids = {layer.index: list(_grid(layer)) for layer in graph if isinstance(layer.kind, Convolutional)}
         origins = {timed.cfg: self._origin(timed) for grid in grids.values() for timed in grid}
         todo = {cfg: origin for cfg, origin in origins.items() if _known(records, origin) is None}
@@ -152,6 +148,17 @@ class LayerTimes:
         for cfg, origin in origins.items():
             found.setdefault(cfg, _known(records, origin) or 0.0)
         return LayerPrices({index: _table(grid, found) for index, grid in grids.items()})
+
+    @cached_property
+    def _records(self) -> RecordFile:
+        """What is known, from the file; what this object measures is known to it also where none can be written."""
+        records = RecordFile(self.path, FORMAT, {})
+        if self.path.exists():
+            try:
+                records.load()
+            except OutputError:
+                records.records.clear()  # damaged: measured anew
+        return records
 
     def _origin(self, timed: _Timed) -> Origin:
         version = str(getattr(import_module(TIMED[self.runner]), "__version__", ""))

@@ -118,8 +118,12 @@ def test_layers_are_timed_once(loaded: list[Graph], tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written(loaded: list[Graph], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    prices = LayerTimes("opencv", path=tmp_path / "file" / "times.json").prices(network())
+    times = LayerTimes("opencv", path=tmp_path / "file" / "times.json")
+    prices = times.prices(network())
     assert prices.of(network()) > 1
+    measured = len(loaded)
+    assert times.prices(network()).of(network()) == prices.of(network())
+    assert len(loaded) == measured
 
 
 @pytest.mark.parametrize("runner", ["opencv", "onnxruntime", "torch"])

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 
 from darkprune.api.cliff import CliffResult, CliffSettings, cliff
 from darkprune.api.pair import load
-from darkprune.cli.console import add_json, add_pair, count, print_json, print_table, warn
-from darkprune.cli.flags import add_flags, read_flags
+from darkprune.cli.console import count, print_json, print_table, warn
+from darkprune.cli.flags import from_pair, read_flags
 from darkprune.runners.measure import AGREEMENT, DISTANCE
 from darkprune.sweep.points import Point, removed
 
-
-def configure(parser: ArgumentParser) -> None:
-    """Adds the command's arguments."""
-    add_pair(parser)
-    parser.add_argument(
-        "-o", "--output", required=True, metavar="DIR", help="folder for cliff.csv and .json, and the curve"
-    )
-    add_flags(parser, CliffSettings)
-    add_json(parser)
+configure = from_pair(CliffSettings, "DIR", "folder for cliff.csv and .json, and the curve")
 
 
 def run(args: Namespace) -> int:

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 
 from darkprune.api.factorize import FactorizeSettings, factorize
 from darkprune.api.pair import load
 from darkprune.cli.compression.prune_output import print_surgery
-from darkprune.cli.console import add_json, add_pair
-from darkprune.cli.flags import add_flags, read_flags
+from darkprune.cli.flags import from_pair, read_flags
 
-
-def configure(parser: ArgumentParser) -> None:
-    """Adds the command's arguments."""
-    add_pair(parser)
-    parser.add_argument(
-        "-o", "--output", required=True, metavar="DIR", help="folder for the slim pair, plan.json and report.json"
-    )
-    add_flags(parser, FactorizeSettings)
-    add_json(parser)
+configure = from_pair(FactorizeSettings, "DIR", "folder for the slim pair, plan.json and report.json")
 
 
 def run(args: Namespace) -> int:

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import shlex
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 
 import numpy as np
 
 from darkprune.api.conversion.export import ExportResult, ExportSettings, export
 from darkprune.api.pair import load
-from darkprune.cli.console import add_json, add_pair, megabytes, print_json, print_table, warn
-from darkprune.cli.flags import add_flags, read_flags
+from darkprune.cli.console import megabytes, print_json, print_table, warn
+from darkprune.cli.flags import from_pair, read_flags
 from darkprune.targets import target
 from darkprune.tensorrt.plans import Plans
 
-
-def configure(parser: ArgumentParser) -> None:
-    """Adds the command's arguments."""
-    add_pair(parser)
-    parser.add_argument("-o", "--output", required=True, metavar="F.onnx", help="the file to write")
-    add_flags(parser, ExportSettings)
-    add_json(parser)
+configure = from_pair(ExportSettings, "F.onnx", "the file to write")
 
 
 def run(args: Namespace) -> int:

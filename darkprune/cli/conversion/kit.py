@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 
 from darkprune.api.conversion.kit import KitResult, KitSettings, write_kit
 from darkprune.api.pair import load
-from darkprune.cli.console import add_json, add_pair, megabytes, print_json, print_table, warn
+from darkprune.cli.console import megabytes, print_json, print_table, warn
 from darkprune.cli.conversion.export import agreement_line, print_plans
-from darkprune.cli.flags import add_flags, read_flags
+from darkprune.cli.flags import from_pair, read_flags
 from darkprune.targets import target
 
-
-def configure(parser: ArgumentParser) -> None:
-    """Adds the command's arguments."""
-    add_pair(parser)
-    parser.add_argument("-o", "--output", required=True, metavar="DIR", help="the folder to write")
-    add_flags(parser, KitSettings)
-    add_json(parser)
+configure = from_pair(KitSettings, "DIR", "the folder to write")
 
 
 def run(args: Namespace) -> int:
