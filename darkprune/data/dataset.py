@@ -170,7 +170,3 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.images)
-
-    def read_labels(self) -> list[LabelReading]:
-        """Reads the labels of all images, in order."""
-        return [image.labels.read() for image in self.images]

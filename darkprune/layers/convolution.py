@@ -125,7 +125,6 @@ class Convolutional(Kind):
 
     geometry: Geometry
     activation: str
-    given_activation: str
     batch_normalize: bool
     antialiasing: int
     share_index: int | None
@@ -158,7 +157,6 @@ class Convolutional(Kind):
         return cls(
             geometry,
             activation_of(options, "logistic"),
-            options.text("activation", "logistic"),
             options.flag("batch_normalize") | options.flag("cbn"),
             options.int("antialiasing"),
             None if share == _NO_SHARE else share,

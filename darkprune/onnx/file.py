@@ -24,7 +24,6 @@ from darkprune.onnx.read import GRAPH_INITIALIZER, MODEL_GRAPH, TENSOR_RAW_DATA,
 from darkprune.onnx.session import is_text
 
 _ROOM = 1 << 20  #: bytes that everything but the tensors' values may take beside them
-_BLOCK = 1 << 20
 _ALIGNMENT = 4096  #: of tensors in a separate file, so that they can be mapped
 
 

@@ -124,7 +124,7 @@ def test_list_and_folders(tmp_path: Path) -> None:
 def test_coco_val() -> None:
     dataset = read_dataset(COCO_VAL)
     assert (len(dataset), len(dataset.class_names)) == (328, 80)
-    assert sum(len(reading.objects) for reading in dataset.read_labels()) == 2619
+    assert sum(len(image.labels.read().objects) for image in dataset.images) == 2619
     problems = check_dataset(dataset, 80, decode=False)
     assert {problem.kind for problem in problems} <= {"missing"}
 

@@ -83,7 +83,7 @@ def test_keys_left_out(section: str) -> None:
     kind = build_graph(parse_cfg(network("9 9 3", before, section)))[1].kind
     found = asdict(kind)
     assert {name: found[name] for name in expected} == expected
-    assert set(found) - set(expected) <= {"given_activation"}
+    assert set(found) == set(expected)
 
 
 def test_a_head_has_as_many_anchors_as_it_names() -> None:
