@@ -2,6 +2,6 @@
 
 import sys
 
-from darkprune.cli.main import main
+from darkprune.cli.entry import main
 
 sys.exit(main())

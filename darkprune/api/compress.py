@@ -125,7 +125,7 @@ def compress(
         for line in advice:
             say(report, f"warning: {line}")
         for source in run.to_write():
-            source.write(report)
+            run.write(source, report)
         run_stages(run.stages, run.records, report, run.seconds_per_pass)
     networks = figures_of(run)
     return CompressResult(
@@ -151,7 +151,7 @@ def _plan(pair: Pair, settings: CompressSettings, folder: Path) -> Compression:
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise UsageError("compress is one process; for several, run darkprune train and distill with torchrun")
     original = RunNetwork("original", pair.cfg, pair.weights_file)
-    check_folder(folder, original.files, overwrite=True)  # what may lie in it is for the manifest to say
+    check_folder(folder, original.files, overwrite=True, in_use=True)  # what may lie in it is for the manifest to say
     available = find_available(settings, pair.graph, folder)
     network = {"cfg": digest_of_file(original.cfg), "weights": digest_of_file(original.weights)}
     run = plan_run(original, open_manifest(folder, network, settings.overwrite), available, settings)

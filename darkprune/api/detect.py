@@ -13,7 +13,7 @@ import numpy as np
 from darkprune.api.conversion.origin import plan_hash
 from darkprune.api.evaluate import skipped
 from darkprune.api.pair import Network, on_disk
-from darkprune.darknet.output import result_folder
+from darkprune.darknet.output import check_folder, result_folder
 from darkprune.data.class_names import class_names
 from darkprune.data.image_files import images_of, is_image, is_list
 from darkprune.data.images import Pixels, read_image
@@ -140,6 +140,8 @@ def detect(
     names = class_names(settings.names, graph)
     if not source.exists():
         raise DataError(f"{source}: no such file or folder; give an image, a folder or list of images, or a video")
+    if output is not None:
+        check_folder(Path(output), [source], settings.overwrite)
     is_video = not (source.is_dir() or is_image(source) or is_list(source))
     with ExitStack() as stack:
         report = stack.enter_context(reporting(progress))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from darkprune.api.pair import Pair
-from darkprune.darknet.output import atomic_file, result_folder
+from darkprune.darknet.output import alone, atomic_file, check_folder, result_folder
 from darkprune.data.class_names import class_names
 from darkprune.data.dataset import Dataset, Objects
 from darkprune.data.image_files import images_of
@@ -135,21 +135,22 @@ def report(
             f"--original {given.cfg}: {folder} holds the result of cutting another network; give the pair before "
             "that cut, or leave --original out"
         )
-    with reporting(progress) as report_progress:
+    inputs = [network.weights for network in networks]
+    plots = Path(settings.plots) if settings.plots else page_file.with_name(f"{page_file.stem}_files")
+    check_folder(plots, inputs, settings.overwrite)
+    with reporting(progress) as report_progress, alone(page_file):
         groups = structure.groups if structure else ()
         measured, odd = _measure(settings, contents, networks, groups, report_progress)
-    contents = replace(contents, problems=(*contents.problems, *([problem] if problem else []), *odd))
-    context = ReportContext(contents, networks, structure, measured)
-    page = make_run_page(context)
-    inputs = [network.weights for network in networks]
-    with atomic_file(page_file, inputs, settings.overwrite) as file:
-        file.write(page.html)
-    plots = Path(settings.plots) if settings.plots else page_file.with_name(f"{page_file.stem}_files")
-    drawn = context.diagrams.files
-    if drawn:
-        with result_folder(plots, inputs, overwrite=settings.overwrite) as target:
-            for name, content in drawn.items():
-                (target / name).write_bytes(content)
+        contents = replace(contents, problems=(*contents.problems, *([problem] if problem else []), *odd))
+        context = ReportContext(contents, networks, structure, measured)
+        page = make_run_page(context)
+        with atomic_file(page_file, inputs, settings.overwrite) as file:
+            file.write(page.html)
+        drawn = context.diagrams.files
+        if drawn:
+            with result_folder(plots, inputs, overwrite=settings.overwrite) as target:
+                for name, content in drawn.items():
+                    (target / name).write_bytes(content)
     return ReportResult(
         report=page_file,
         bytes=len(page.html),

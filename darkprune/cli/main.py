@@ -15,10 +15,12 @@ import threading
 from collections.abc import Iterable, Sequence
 from importlib import import_module
 from io import TextIOWrapper
+from tempfile import gettempdir
 from typing import NoReturn
 
 from darkprune import __version__
 from darkprune.cli.commands import COMMANDS, JOBS
+from darkprune.darknet.leftovers import remove_abandoned
 from darkprune.errors import DarkpruneError, UsageError, nearest, one_line
 from darkprune.progress import without_bars
 from darkprune.runs.provenance import made_by_command
@@ -134,33 +136,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # γ on a terminal that has no Greek
+    interrupt = _Interrupt()
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _interrupt)  # cleans up as Ctrl-C does
+        signal.signal(signal.SIGTERM, interrupt)  # cleans up as Ctrl-C does
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, interrupt)
     try:
         return _run(given)
-    except KeyboardInterrupt as stop:
-        print(f"darkprune: interrupted; {str(stop) or 'nothing was left behind'}", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        _mute()  # the reader of the pipe has gone
-        return 0
-    except ModuleNotFoundError as error:
-        if "--debug" in given or error.name not in EXTRAS:
+    except (Exception, KeyboardInterrupt) as error:
+        if interrupt.asked or isinstance(error, KeyboardInterrupt):
+            left = str(error) if isinstance(error, KeyboardInterrupt) else ""
+            print(f"darkprune: interrupted; {left or 'nothing was left behind'}", file=sys.stderr)
+            return 130
+        if isinstance(error, BrokenPipeError):
+            _mute()  # the reader of the pipe has gone
+            return 0
+        message = _message(error)
+        if message is None or "--debug" in given:
             raise
-        extra = EXTRAS[error.name]
-        print(f"darkprune: error: this needs {error.name}: pip install 'darkprune[{extra}]'", file=sys.stderr)
-        return 1
-    except (DarkpruneError, MemoryError, OSError) as error:
-        if "--debug" in given:
-            raise
-        print(f"darkprune: error: {one_line(_line(error))}", file=sys.stderr)
+        print(f"darkprune: error: {one_line(message)}", file=sys.stderr)
         if isinstance(error, OSError):
             _mute()
         return 2 if isinstance(error, UsageError) else 1
 
 
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
+class _Interrupt:
+    """Ends the command; remembers that it did, because modules that are being imported make errors of their own of it.
+
+    Attributes:
+        asked: whether there was a signal.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __call__(self, number: int, frame: object) -> None:
+        self.asked = True
+        raise KeyboardInterrupt
 
 
 def _run(given: list[str]) -> int:
@@ -172,6 +184,7 @@ def _run(given: list[str]) -> int:
     if args.command is None:
         parser.print_help()
         return 2
+    remove_abandoned(gettempdir())
     from darkprune.cli.console import Lines  # brings numpy, whose threads `main` has bounded now
 
     with made_by_command(shlex.join(["darkprune", *given])), without_bars(Lines()):
@@ -183,12 +196,15 @@ def _run(given: list[str]) -> int:
     return status
 
 
-def _line(error: Exception) -> str:
+def _message(error: BaseException) -> str | None:
+    """Returns what a user is to know of an error; None where it is a fault of the program."""
+    if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
+        return f"this needs {error.name}: pip install 'darkprune[{EXTRAS[error.name]}]'"
     if isinstance(error, MemoryError):
         return "out of memory"
     if isinstance(error, OSError):
         return f"{error.filename or 'standard output'}: {error.strerror or error}"
-    return str(error)
+    return str(error) if isinstance(error, DarkpruneError) else None
 
 
 def _mute() -> None:

@@ -22,7 +22,8 @@ from darkprune.comparison.steps import (
     prepare_start,
     recover,
 )
-from darkprune.darknet.output import atomic_file, remove_leftovers_in
+from darkprune.darknet.leftovers import remove_leftovers_in
+from darkprune.darknet.output import LOCK, atomic_file
 from darkprune.errors import OutputError
 from darkprune.evaluation.control import control_networks
 from darkprune.graph.graph import Graph, read_graph
@@ -30,7 +31,6 @@ from darkprune.processes import in_processes
 from darkprune.progress import Progress, track
 from darkprune.runners.base import load_with_any
 from darkprune.runners.timing import Latency, time_alternately
-from darkprune.runs.lock import NAME as LOCK
 from darkprune.runs.record import NAME as RECORD
 from darkprune.runs.record import Input, Origin, Record, StepError, fill_file, find_record, forget_failure, path_text
 

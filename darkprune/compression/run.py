@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 
 from darkprune.api.prune import PruneSettings
@@ -14,10 +16,14 @@ from darkprune.compression.judge import Judge
 from darkprune.compression.network import RunNetwork
 from darkprune.compression.settings import CompressSettings
 from darkprune.compression.sources import Content, Drawn, Written
+from darkprune.darknet.output import atomic_file
 from darkprune.errors import OutputError
 from darkprune.evaluation.control import smaller_inputs
 from darkprune.graph.graph import Graph
 from darkprune.graph.stats import totals
+from darkprune.progress import Progress
+from darkprune.runs.digests import digest_of_file
+from darkprune.runs.record import path_text
 from darkprune.runs.record_file import RecordFile
 from darkprune.runs.stages import Stage
 from darkprune.selection.budget import Budget
@@ -152,6 +158,21 @@ class Compression:
         for network in self.networks:
             yield from (source for source in network.sources() if isinstance(source, Content))
 
+    def write(self, source: Written | Drawn | Content, progress: Progress) -> None:
+        """Writes a file that stages read, unless it is there.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        if isinstance(source, Drawn):
+            source.write(progress)
+            return
+        if not (source.path.is_file() and digest_of_file(source.path) == sha256(source.content).hexdigest()):
+            self.records.put_aside(source.path, progress)
+            with atomic_file(source.path, overwrite=True) as file:
+                file.write(source.content)
+        self.records.written[path_text(source.path, self.folder)] = sha256(source.content).hexdigest()
+
     def includes(self, stage: str, default: bool) -> bool:
         """Returns whether a kind of stage is part of the run: by the user's settings, otherwise by a default."""
         return stage not in self.settings.skip and (default or stage in self.settings.stages)
@@ -206,6 +227,9 @@ def open_manifest(folder: Path, network: Mapping[str, str], anew: bool = False) 
             raise OutputError(f"{folder}: holds no {MANIFEST}, so it is no earlier run; choose another -o")
         return records
     if anew:
+        with suppress(OutputError):
+            records.load()
+            records.drop(records.records)  # what the folder holds of the user's is still told apart
         return records
     try:
         known = records.load()["network"]

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import cv2
 
-from darkprune.darknet.output import atomic_file, result_folder
+from darkprune.darknet.output import result_folder
 from darkprune.data import read_dataset
 from darkprune.data.image_files import images_of
 from darkprune.data.scenes import draw_scene
-from darkprune.progress import Progress, silent, track
+from darkprune.progress import Progress, track
 from darkprune.runs.digests import digest_of_images, digest_of_labels, digest_of_lines
 from darkprune.runs.stages import FileSource
 
@@ -78,14 +78,10 @@ class Written(FileSource):
         """Returns the digest of the lines, which need not be written yet."""
         return digest_of_images(map(Path, self.lines)) if self.images else digest_of_lines(self.lines)
 
-    def write(self, progress: Progress = silent) -> None:
-        """Writes the file.
-
-        Raises:
-            OutputError: it cannot be written.
-        """
-        with atomic_file(self.path, overwrite=True) as file:
-            file.write(("\n".join(self.lines) + "\n").encode("utf-8", "surrogateescape"))
+    @property
+    def content(self) -> bytes:
+        """What the file holds, or will hold."""
+        return ("\n".join(self.lines) + "\n").encode("utf-8", "surrogateescape")
 
 
 @dataclass(frozen=True)
@@ -101,15 +97,6 @@ class Content(FileSource):
     def digest(self) -> str:
         """Returns the digest that the file has, or will have."""
         return sha256(self.content).hexdigest()
-
-    def write(self, progress: Progress = silent) -> None:
-        """Writes the file.
-
-        Raises:
-            OutputError: it cannot be written.
-        """
-        with atomic_file(self.path, overwrite=True) as file:
-            file.write(self.content)
 
 
 @dataclass(frozen=True)
@@ -128,7 +115,7 @@ class Drawn(FileSource):
         """Returns the digest of what decides the scenes."""
         return digest_of_lines(("drawn", str(self.count), str(self.size)))
 
-    def write(self, progress: Progress = silent) -> None:
+    def write(self, progress: Progress) -> None:
         """Draws them, unless they are there.
 
         Raises:

@@ -16,10 +16,12 @@ from darkprune.api.verify import VerifySettings
 from darkprune.compression import work
 from darkprune.compression.network import RunNetwork
 from darkprune.compression.settings import WITHOUT_EFFECT
+from darkprune.darknet.output import LOCK
 from darkprune.kit.schema import ONNX_NAME
+from darkprune.kit.writer import kit_files
 from darkprune.runs.stages import FileSource, Source, Stage
 from darkprune.settings import flags_of, words_of
-from darkprune.training.loop.checkpoint import STATE
+from darkprune.training.loop.checkpoint import FILES, STATE
 from darkprune.training.settings import DistillSettings, TrainSettings
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ def training(
         work=partial(work.train_on_labels, before, data.path, output, settings),
         output=output,
         files=made.files,
+        may_write=tuple(output / name for name in FILES if name != LOCK),
         state=output / STATE,
     )
 
@@ -77,6 +80,7 @@ def distillation(
         work=partial(work.distil, teacher, student, output, settings),
         output=output,
         files=made.files,
+        may_write=tuple(output / name for name in FILES if name != LOCK),
         state=output / STATE,
     )
 
@@ -174,6 +178,7 @@ def choice(run: Compression, candidates: tuple[RunNetwork, ...], made: RunNetwor
         sources=tuple(read),
         work=partial(work.put_best, run, candidates, made, names),
         files=copies,
+        may_write=(made.cfg.with_name("plan.json"),),
     )
 
 
@@ -230,6 +235,7 @@ def kit(network: RunNetwork, read: Sequence[Source], settings: KitSettings) -> S
         work=partial(work.write_kit_of, network, output, settings),
         output=output,
         files=(output / ONNX_NAME,),
+        may_write=tuple(output / name for name in kit_files()),
     )
 
 

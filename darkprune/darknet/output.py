@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from darkprune.darknet.leftovers import PARTIAL, held, lock, remove_leftovers, remove_tree
 from darkprune.errors import OutputError
 
-PARTIAL = ".partial-"  #: in the hidden name of what is in the making
+LOCK = ".lock"  #: file that a process holds while it works in a folder, see `darkprune.runs.lock`
 
 
 @contextmanager
@@ -43,28 +43,34 @@ def result_folder(target: Path, inputs: Sequence[Path], overwrite: bool = False)
     check_folder(target, inputs, overwrite)
     with _explained(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(target)
         partial = Path(tempfile.mkdtemp(prefix=f".{target.name}{PARTIAL}", dir=target.parent))
-        mark = _marked(partial)
     try:
-        with _explained(target):
+        with _explained(target), held(partial):
+            _refuse_others(target, partial.name)
             os.chmod(partial, 0o777 & ~_umask())
             yield partial
             for path in partial.rglob("*"):
                 _sync(path)
             _sync(partial)
+            check_folder(target, inputs, overwrite)  # again: it may have come to be meanwhile
             _put_in_place(partial, target)
             _sync(target.parent)
     finally:
-        _remove_tree(partial)
-        os.close(mark)
+        remove_tree(partial)
 
 
-def check_folder(target: Path, inputs: Sequence[Path], overwrite: bool) -> None:
+def check_folder(target: Path, inputs: Sequence[Path], overwrite: bool, *, in_use: bool = False) -> None:
     """Refuses a target before any work is done.
 
+    Args:
+        target: the folder to be.
+        inputs: files that must not lie in it.
+        overwrite: whether it may exist and hold files.
+        in_use: whether another process may hold its lock, which the caller takes later.
+
     Raises:
-        OutputError: it exists and is not empty, is a file, holds an input, or its parent cannot be written.
+        OutputError: it exists and is not empty, is a file, holds an input, another process is at work in it, or its
+            parent cannot be written.
     """
     with _explained(target):
         if target.is_symlink() or (target.exists() and not target.is_dir()):
@@ -79,11 +85,21 @@ def check_folder(target: Path, inputs: Sequence[Path], overwrite: bool) -> None:
                 raise OutputError(f"{target}: holds the input {path.name}; choose another folder with -o")
         if target.is_dir() and any(target.iterdir()) and not overwrite:
             raise OutputError(f"{target}: exists and is not empty; give --overwrite to replace an earlier result")
+        if not in_use and _in_use(target):
+            raise OutputError(f"{target}: another darkprune is at work in it")
         parent = next(p for p in (target, *Path(os.path.abspath(target)).parents) if p.exists())
         if not parent.is_dir():
             raise OutputError(f"{target}: cannot be made, because {parent} is not a folder; choose another -o")
         if not os.access(parent, os.W_OK | os.X_OK):
             raise OutputError(f"{target}: cannot be written (no permission in {parent})")
+
+
+def _in_use(folder: Path) -> bool:
+    try:
+        with held(folder / LOCK) as taken:
+            return not taken
+    except OSError:
+        return False
 
 
 @contextmanager
@@ -104,7 +120,7 @@ def atomic_file(path: Path, inputs: Sequence[Path] = (), overwrite: bool = False
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path)
         number, name = tempfile.mkstemp(prefix=f".{path.name}{PARTIAL}", dir=path.parent)
-        _lock(number)
+        lock(number)
     try:
         with _explained(path):
             os.chmod(name, 0o666 & ~_umask())
@@ -112,6 +128,7 @@ def atomic_file(path: Path, inputs: Sequence[Path] = (), overwrite: bool = False
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
+            _check_file(path, inputs, overwrite)  # again: it may have come to be meanwhile
             os.replace(name, path)
             _sync(path.parent)
     finally:
@@ -142,7 +159,7 @@ def checked_file(path: Path, inputs: Sequence[Path] = (), overwrite: bool = Fals
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path)
         room = tempfile.TemporaryDirectory(prefix=f".{path.name}{PARTIAL}", dir=path.parent)
-    with room, _held(Path(room.name)):
+    with room, held(Path(room.name)):
         yield Path(room.name) / path.name
         # the file that names the other comes last
         parts = sorted(Path(room.name).iterdir(), key=lambda part: part.name == path.name)
@@ -159,82 +176,47 @@ def _check_file(path: Path, inputs: Sequence[Path], overwrite: bool) -> None:
         raise OutputError(f"{path}: is an input; choose another -o")
     if path.is_dir():
         raise OutputError(f"{path}: is a folder; name a file with -o")
+    if os.path.lexists(path) and not (path.is_file() and not path.is_symlink()):
+        raise OutputError(f"{path}: is a link, a pipe or a device, which is never replaced; name a file with -o")
     if path.exists() and not overwrite:
         raise OutputError(f"{path}: exists; give --overwrite to replace it")
 
 
-def remove_leftovers(target: Path) -> None:
-    """Removes what processes that were killed left beside a file or folder; what others are at work on stays.
+@contextmanager
+def alone(target: Path) -> Iterator[None]:
+    """Keeps other processes that do the same from writing a file, for work whose result is written at its end.
 
     Args:
-        target: the file or folder that they were to write.
+        target: the file to be.
+
+    Raises:
+        OutputError: another process is at work on it, or nothing can be written there.
     """
-    _remove_leftovers(target.parent, re.escape(target.name))
-
-
-def remove_leftovers_in(folder: Path) -> None:
-    """Removes what processes that were killed left in a folder, whatever they were to write there."""
-    _remove_leftovers(folder, ".+")
-
-
-def _remove_leftovers(folder: Path, name: str) -> None:
-    # as `tempfile` ends names: the user's own `.slim.partial-notes` is none
-    left = re.compile(f"\\.{name}{re.escape(PARTIAL)}[a-z0-9_]{{8}}", re.DOTALL)
-    with suppress(OSError), os.scandir(folder) as entries:
-        for entry in [entry for entry in entries if left.fullmatch(entry.name)]:
-            with suppress(OSError):
-                number = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-                try:
-                    if not _lock(number):
-                        continue
-                    if entry.is_dir(follow_symlinks=False):
-                        _remove_tree(Path(entry.path))
-                    else:
-                        os.unlink(entry.path)
-                finally:
-                    os.close(number)
-
-
-@contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    number = _marked(folder)
+    target = Path(os.path.abspath(target))
+    with _explained(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        number, name = tempfile.mkstemp(prefix=f".{target.name}{PARTIAL}", dir=target.parent)
+        lock(number)
     try:
+        _refuse_others(target, Path(name).name)
         yield
     finally:
+        os.unlink(name)
         os.close(number)
 
 
-def _marked(folder: Path) -> int:
-    """Marks a folder as one that this process is at work on; returns what is to be closed at the end."""
-    number = os.open(folder, os.O_RDONLY)
-    _lock(number)
-    return number
+def _refuse_others(target: Path, own: str) -> None:
+    """Removes leftovers, and refuses to go on where another process is at work on the same file or folder.
 
+    Args:
+        target: the file or folder.
+        own: name of what this process has in the making.
 
-def _lock(number: int) -> bool:
-    """Locks an open file or folder; returns whether no other process has it. Where there are no locks, nobody has."""
-    try:
-        import fcntl
-
-        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except ImportError:
-        return True
-    except OSError as error:
-        return error.errno not in (errno.EWOULDBLOCK, errno.EACCES)
-    return True
-
-
-def _remove_tree(path: Path) -> None:
-    """Removes a folder of darkprune's, as far as that is possible; write protection inside it is no obstacle."""
-
-    def retry(function: Callable[[str], object], name: str, _: object) -> None:
-        place = Path(name).parent
-        if place.is_relative_to(path):
-            with suppress(OSError):
-                os.chmod(place, 0o700)
-                function(name)
-
-    shutil.rmtree(path, onerror=retry)
+    Raises:
+        OutputError: there is another one.
+    """
+    if remove_leftovers(target) - {own}:
+        raise OutputError(f"{target}: another darkprune is about to write it")
 
 
 def _put_in_place(partial: Path, target: Path) -> None:

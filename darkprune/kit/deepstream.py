@@ -11,6 +11,7 @@ from darkprune.kit.schema import KitDescription
 CFG_NAME = "model.cfg"
 WEIGHTS_NAME = "model.weights"
 ONNX_NAME = "model-deepstream.onnx"
+CONFIGS = ("config_infer_darknet.txt", "config_infer_onnx.txt")  #: for the pair, for the ONNX file
 _MODES = {"fp32": 0, "int8": 1, "fp16": 2}
 
 _TEMPLATE = """\

@@ -121,6 +121,16 @@ def write_folder(
     return WrittenKit(folder, ("README.md", *files), tuple(remarks))
 
 
+def kit_files() -> list[str]:
+    """Returns the names of all files that may be part of a kit, but for its network."""
+    inside = (deepstream.CFG_NAME, deepstream.WEIGHTS_NAME, deepstream.ONNX_NAME, *deepstream.CONFIGS)
+    return [
+        *("README.md", "model.json", "names.txt", _CACHE_NAME, REFERENCE, *SCRIPTS),
+        *(f"runtime/{path.name}" for path in (_BOARD / "runtime").glob("*.py")),
+        *(f"deepstream/{name}" for name in inside),
+    ]
+
+
 def copy_scripts(folder: Path) -> None:
     """Puts the scripts and what they share into a folder, with their imports shortened to what lies there."""
     (folder / "runtime").mkdir()
@@ -230,8 +240,8 @@ def _write_deepstream(partial: Path, description: KitDescription, place: Target,
         shutil.copyfile(parts.cfg, inside / deepstream.CFG_NAME)
         shutil.copyfile(parts.weights, inside / deepstream.WEIGHTS_NAME)
         text = deepstream.for_pair(description, place.workspace_mb)
-        (inside / "config_infer_darknet.txt").write_text(text, encoding="utf-8")
+        (inside / deepstream.CONFIGS[0]).write_text(text, encoding="utf-8")
     if parts.deepstream_onnx is not None:
         shutil.copyfile(parts.deepstream_onnx, inside / deepstream.ONNX_NAME)
         text = deepstream.for_onnx(description, place.workspace_mb, parts.calibration_cache is not None)
-        (inside / "config_infer_onnx.txt").write_text(text, encoding="utf-8")
+        (inside / deepstream.CONFIGS[1]).write_text(text, encoding="utf-8")

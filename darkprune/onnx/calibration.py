@@ -7,13 +7,13 @@ what inference will see. They go through onnxruntime one by one: memory does not
 from __future__ import annotations
 
 import struct
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from darkprune.darknet.leftovers import TemporaryFolder
 from darkprune.data.image_files import images_of
 from darkprune.errors import DataError, ExportError, RunnerError
 from darkprune.graph.graph import Layer
@@ -72,7 +72,7 @@ def measure_ranges(network: OnnxNetwork, batches: Iterable[Floats], method: str 
     if method not in METHODS:
         raise ExportError(f"calibration method {method!r}: unknown; choose one of {', '.join(METHODS)}")
     kinds = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile"}
-    with tempfile.TemporaryDirectory(prefix="darkprune-") as folder:
+    with TemporaryFolder() as folder:
         path = Path(folder) / "network.onnx"
         write_onnx(network, path)
         try:

@@ -15,10 +15,10 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
-from darkprune.darknet.output import atomic_file, remove_leftovers_in
+from darkprune.darknet.leftovers import remove_leftovers_in
+from darkprune.darknet.output import LOCK, atomic_file
 from darkprune.errors import OutputError
 from darkprune.runs.digests import digest_of_file
-from darkprune.runs.lock import NAME as LOCK
 from darkprune.runs.lock import locked
 from darkprune.runs.record import NAME, Origin, Record, find_record, read_record, write_record
 

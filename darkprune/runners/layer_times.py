@@ -17,11 +17,11 @@ from functools import cached_property
 from importlib import import_module
 from itertools import product
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from darkprune.darknet.cfg import parse_cfg
+from darkprune.darknet.leftovers import TemporaryFolder
 from darkprune.errors import OutputError
 from darkprune.graph.fresh import write_fresh
 from darkprune.graph.graph import Graph, Layer, build_graph
@@ -167,7 +167,7 @@ class LayerTimes:
         return Origin("time a layer", decided, program="any")  # versions of darkprune measure alike
 
     def _measure(self, graph: Graph) -> float:
-        with TemporaryDirectory(prefix="darkprune-") as folder:
+        with TemporaryFolder() as folder:
             weights = Path(folder) / "layer.weights"
             with weights.open("wb") as file:
                 write_fresh(graph, file, 0)

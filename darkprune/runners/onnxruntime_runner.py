@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
 
+from darkprune.darknet.leftovers import TemporaryFolder
 from darkprune.errors import ExportError, RunnerError
 from darkprune.graph.graph import Graph
 from darkprune.graph.weights import NetworkWeights
@@ -42,8 +42,8 @@ class OnnxRuntimeRunner(Runner):
             if weights.suffix == ".onnx":
                 check_file(graph, weights)
                 return _OnnxRuntimeNetwork(graph, weights)
-            folder = TemporaryDirectory(prefix="darkprune-")
-            path = Path(folder.name) / "network.onnx"
+            folder = TemporaryFolder()
+            path = folder.path / "network.onnx"
             tapped = write_heads(graph, weights, path, "onnxruntime", None, taps)
         except ExportError as error:
             raise RunnerError(f"onnxruntime: {error}") from None
@@ -56,7 +56,7 @@ class _OnnxRuntimeNetwork(LoadedNetwork):
         graph: Graph,
         path: Path,
         tapped: Mapping[int, str] | None = None,
-        folder: TemporaryDirectory[str] | None = None,
+        folder: TemporaryFolder | None = None,
     ) -> None:
         self.graph = graph
         self.tapped = tapped or {}
@@ -72,7 +72,7 @@ class _OnnxRuntimeNetwork(LoadedNetwork):
     def layer_times(self, images: Floats) -> dict[int, float]:
         size = self._session.batch
         batch = images if size is None else np.resize(images, (size, *images.shape[1:]))
-        with TemporaryDirectory(prefix="darkprune-") as folder:
+        with TemporaryFolder() as folder:
             session = OnnxSession(self._path, self._session.name, profile=Path(folder) / "profile")
             for _ in range(1 + _TIMED_RUNS):
                 session.run(batch, self._heads)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import re
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from darkprune.darknet.cfg import Cfg
+from darkprune.darknet.leftovers import TemporaryFolder
 from darkprune.errors import RunnerError
 from darkprune.graph.graph import Graph
 from darkprune.graph.weights import NetworkWeights, stored_tensors
@@ -41,7 +41,7 @@ class OpenCvRunner(Runner):
             raise RunnerError(f"OpenCV {cv2.__version__} has no Darknet reader; install opencv-python-headless<5")
         text = _plain_cfg(graph)
         # files, because OpenCV copies what it is given in memory, several times
-        with tempfile.TemporaryDirectory(prefix="darkprune-") as folder:
+        with TemporaryFolder() as folder:
             cfg, corrected = Path(folder) / "network.cfg", Path(folder) / "network.weights"
             cfg.write_bytes(text.encode())
             _correct(graph, weights, corrected)

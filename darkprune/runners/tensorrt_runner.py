@@ -7,11 +7,11 @@ half precision and INT8 are measured.
 from __future__ import annotations
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
 
+from darkprune.darknet.leftovers import TemporaryFolder
 from darkprune.errors import ExportError, RunnerError
 from darkprune.graph.graph import Graph
 from darkprune.kit.board.runtime import RuntimeFailure
@@ -38,7 +38,7 @@ class TensorRtRunner(Runner):
             raise RunnerError(f"TensorRT is not installed here ({error})") from None
         with failures_as(RunnerError):
             Cuda().device()  # TensorRT for RTX would build without a GPU, but not run
-        with TemporaryDirectory(prefix="darkprune-") as folder:
+        with TemporaryFolder() as folder:
             path = weights
             if weights.suffix != ".engine":
                 source, path = Path(folder) / "network.onnx", Path(folder) / "network.engine"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from darkprune.darknet.leftovers import TemporaryFolder
 from darkprune.graph.weights import NetworkWeights
 from darkprune.progress import Progress, silent, track
 from darkprune.runners.base import Maps, load_with_any
@@ -101,7 +101,7 @@ def check_numbers(
     step()
     results: list[list[Difference]] = []
     for write in (write_masked, write_held):
-        with tempfile.TemporaryDirectory(prefix="darkprune-") as folder:
+        with TemporaryFolder() as folder:
             path = Path(folder) / "stand-in.weights"
             with path.open("wb") as file:
                 write(surgery, file)

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from darkprune.darknet.leftovers import lock
+from darkprune.darknet.output import LOCK
 from darkprune.errors import OutputError
-
-NAME = ".lock"
 
 
 @contextmanager
@@ -27,18 +27,12 @@ def locked(folder: Path, shared: bool = False) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        number = os.open(folder / NAME, os.O_RDWR | os.O_CREAT, 0o666)
+        number = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written ({error.strerror})") from None
     try:
-        try:
-            import fcntl
-
-            fcntl.flock(number, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except ImportError:
-            pass
-        except OSError:
-            raise OutputError(f"{folder}: another darkprune is at work in it") from None
+        if not lock(number, shared):
+            raise OutputError(f"{folder}: another darkprune is at work in it")
         yield
     finally:
         os.close(number)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
+from itertools import count
 from pathlib import Path
 
 from darkprune import __version__
 from darkprune.errors import OutputError
+from darkprune.progress import Progress, say
+from darkprune.runs.digests import digest_of_file
 from darkprune.runs.json_file import MAX_BYTES, JsonValue, read_json, write_json
-from darkprune.runs.record import Record
+from darkprune.runs.record import Record, path_text
 
 
 class RecordFile:
@@ -18,6 +22,7 @@ class RecordFile:
         path: of the file.
         about: what all records have in common, such as the digests of the network: part of the file, not of any key.
         records: by name, in the order in which they were made.
+        written: path of every file that was ever written, relative to the folder where it lies in it, and its digest.
     """
 
     def __init__(self, path: Path, form: str, about: Mapping[str, object], records_as: str = "records") -> None:
@@ -31,6 +36,7 @@ class RecordFile:
         """
         self.path, self.about = path, dict(about)
         self.records: dict[str, Record] = {}
+        self.written: dict[str, str] = {}
         self._form, self._records_as = form, records_as
 
     def load(self) -> JsonValue:
@@ -49,6 +55,9 @@ class RecordFile:
             self.records = {n: Record.from_json(entry) for n, entry in data[self._records_as].fields.items()}
         except ValueError as error:
             raise OutputError(f"{self.path}: is not the record of a run ({error})") from None
+        self.written = {name: digest.text for name, digest in data["written"].fields.items()}
+        for record in self.records.values():
+            self.written.update(record.outputs)
         return data
 
     def find(self, name: str, key: str) -> Record | None:
@@ -63,12 +72,34 @@ class RecordFile:
             OutputError: it cannot be written.
         """
         self.records[name] = record
+        self.written.update(record.outputs)
         self.write()
 
     def drop(self, names: Iterable[str]) -> None:
-        """Forgets records, when the file is written next."""
-        for name in names:
+        """Forgets records, when the file is written next; what was written stays known."""
+        for name in list(names):
             self.records.pop(name, None)
+
+    def put_aside(self, path: Path, progress: Progress) -> None:
+        """Renames a file that is to be written, where its content is not what was written there: it is somebody's.
+
+        Args:
+            path: of the file; nothing need be there.
+            progress: gets a line that says so.
+
+        Raises:
+            OutputError: it cannot be renamed.
+        """
+        known = self.written.get(path_text(path, self.path.parent))
+        if not os.path.lexists(path) or (path.is_file() and digest_of_file(path) == known):
+            return
+        names = (path.with_name(f"{path.name}.kept{number}") for number in count(1))
+        place = next(name for name in names if not os.path.lexists(name))
+        try:
+            path.rename(place)
+        except OSError as error:
+            raise OutputError(f"{path}: is not of this run, and cannot be renamed ({error.strerror})") from None
+        say(progress, f"warning: {path} is not what this run wrote there; it is kept as {place.name}")
 
     def write(self) -> None:
         """Writes the file.
@@ -78,4 +109,6 @@ class RecordFile:
         """
         records = {name: record.to_json() for name, record in self.records.items()}
         data = {"format": self._form, "darkprune": __version__, **self.about, self._records_as: records}
+        if self.written:
+            data["written"] = self.written
         write_json(self.path, data)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-from darkprune.darknet.output import remove_leftovers
+from darkprune.darknet.leftovers import remove_leftovers
 from darkprune.errors import DarkpruneError, OutputError
 from darkprune.progress import Progress, say, silent
 from darkprune.runs.digests import digest_of_file
@@ -84,6 +84,7 @@ class Stage:
         command: the command line that does the same, as words; empty where there is none.
         output: folder or file that it makes; None for figures alone.
         files: what has to be there afterwards.
+        may_write: files that it may write besides.
         state: the file that an interrupted stage goes on from, if it can.
         cost: how much work it is, in any unit that all stages of a run share; 0 where it takes no time.
     """
@@ -96,6 +97,7 @@ class Stage:
     command: tuple[str, ...] = ()
     output: Path | None = None
     files: tuple[Path, ...] = ()
+    may_write: tuple[Path, ...] = ()
     state: Path | None = None
     cost: float = 0.0
 
@@ -224,6 +226,8 @@ def _do(stage: Stage, status: Status, records: RecordFile, progress: Progress) -
         spent = max(0.0, stage.state.stat().st_mtime - earlier.started)
     if stage.output is not None:
         remove_leftovers(stage.output)
+    if not status.resume:
+        _put_aside(stage, records, progress)
     began = time.time()
     command = (*stage.command, "--resume") if status.resume and stage.command else stage.command
     record = Record(origin=status.origin, done=False, command=command, started=began, seconds=spent)
@@ -238,8 +242,19 @@ def _do(stage: Stage, status: Status, records: RecordFile, progress: Progress) -
     if missing is not None:
         raise OutputError(f"{missing}: {stage.name} was to write it, and did not")
     outputs = {path_text(path, folder): digest_of_file(path) for path in stage.files}
+    besides = [path for path in stage.may_write if path.is_file()]
+    records.written.update({path_text(path, folder): digest_of_file(path) for path in besides})
     seconds = spent + time.time() - began
     records.keep(stage.name, replace(record, done=True, outputs=outputs, result=result, seconds=seconds))
+
+
+def _put_aside(stage: Stage, records: RecordFile, progress: Progress) -> None:
+    """Keeps what a stage would replace and the run has not written, under another name."""
+    record = records.records.get(stage.name)
+    if record is not None and not record.done and stage.state is not None:
+        return  # it was interrupted: its files are its own, though no digest is known
+    for path in (*stage.files, *stage.may_write):
+        records.put_aside(path, progress)
 
 
 def _difference(then: Origin, now: Origin) -> str:

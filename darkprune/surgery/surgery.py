@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -12,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from darkprune.darknet.leftovers import TemporaryFolder
 from darkprune.darknet.output import result_folder
 from darkprune.graph.classes import names_to_copy
 from darkprune.graph.graph import Graph
@@ -38,9 +37,9 @@ class ScratchFile:
     """
 
     def __init__(self, name: str) -> None:
-        folder = tempfile.mkdtemp(prefix="darkprune-")
-        self.path = Path(folder) / name
-        self.close = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        folder = TemporaryFolder()
+        self.path = folder.path / name
+        self.close = folder.cleanup
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +119,7 @@ class Surgery:
     @contextmanager
     def temporary_weights(self) -> Iterator[Path]:
         """Gives the slim weights as a file, which is gone when the block ends."""
-        with tempfile.TemporaryDirectory(prefix="darkprune-") as folder:
+        with TemporaryFolder() as folder:
             path = Path(folder) / "slim.weights"
             with path.open("wb", buffering=0) as file:
                 self.write_weights(file)

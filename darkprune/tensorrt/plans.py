@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from darkprune.darknet.leftovers import TemporaryFolder
 from darkprune.darknet.weights import Header
 from darkprune.graph.graph import Graph
 from darkprune.graph.stats import totals
@@ -95,7 +95,7 @@ class PlannedNetwork:
             ExportError: options that do not fit it, or TensorRT for RTX refuses its file.
         """
         options = replace(self.options, names=(), plan_hash="")
-        with TemporaryDirectory(prefix="darkprune-") as folder:
+        with TemporaryFolder() as folder:
             path, weights = Path(folder) / "network.onnx", Path(folder) / "any.weights"
             _write_any(self.graph, weights)
             with NetworkWeights(self.graph, weights) as pair:

@@ -181,7 +181,7 @@ def _check_folder(folder: RunFolder, inputs: Sequence[Path], settings: RunSettin
         TrainingError: there is no run to resume.
     """
     if not settings.resume:
-        check_folder(folder.folder, inputs, settings.overwrite)
+        check_folder(folder.folder, inputs, settings.overwrite, in_use=True)
     elif not folder.state.is_file():
         raise TrainingError(f"{folder.folder}: has no {STATE} to resume from; leave out --resume to start")
 

@@ -10,14 +10,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from darkprune.cli.main import main
-from darkprune.darknet import output
+from darkprune.darknet import leftovers, output
 from darkprune.darknet.output import atomic_file, result_folder
 from darkprune.errors import OutputError
 
@@ -489,8 +489,9 @@ def test_leftovers_of_killed_processes_are_removed_and_only_those(tmp_path: Path
     (tmp_path / ".out.partial-notes").write_text("mine")
     with result_folder(tmp_path / "out", []) as first:
         (first / "result").write_text("first")
-        with suppress(RuntimeError), result_folder(tmp_path / "out", []):  # another one at the same time
-            raise RuntimeError
+        # another one at the same time
+        with pytest.raises(OutputError, match="another darkprune is about"), result_folder(tmp_path / "out", []):
+            raise AssertionError
         assert (first / "result").exists()
     with atomic_file(tmp_path / "out.json") as file:
         file.write(b"{}")
@@ -568,3 +569,161 @@ def test_two_runs_at_once_end_in_one_result(small_pair: Any, tmp_path: Path) -> 
         assert "Traceback" not in message
     slim = [str(out / "small.cfg"), str(out / "small.weights")]
     assert main(["verify", small_pair.cfg, small_pair.weights, *slim, "--static"]) == 0
+
+
+# ---- several processes
+
+
+HOLD = """
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from darkprune.darknet.leftovers import TemporaryFolder
+from darkprune.darknet.output import alone, result_folder
+from darkprune.runs.lock import locked
+with ExitStack() as stack:
+    made = {"locked": locked, "alone": alone, "folder": lambda path: result_folder(path, [], True),
+            "temporary": lambda path: TemporaryFolder()}[sys.argv[1]](Path(sys.argv[2]))
+    print(stack.enter_context(made), flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def holding(how: str, path: Path, temporary: Path | None = None) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Another process that works on a path, until it is killed; what it says."""
+    environment = {**os.environ, **({"TMPDIR": str(temporary)} if temporary else {})}
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, how, str(path)],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        yield process, process.stdout.readline().strip()
+        process.kill()
+
+
+def test_a_folder_that_another_process_works_in_is_never_replaced(
+    prune: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert prune("--ratio", 0.3, "-o", out) == 0
+    before = tree(out)
+    capsys.readouterr()
+    with holding("locked", out):
+        assert "another darkprune is at work in it" in refusal(capsys, prune("--ratio", 0.5, "-o", out, "--overwrite"))
+    with holding("folder", out):
+        refused = refusal(capsys, prune("--ratio", 0.5, "-o", out, "--overwrite"))
+        assert "another darkprune is about to write it" in refused
+    assert tree(out) == {**before, ".lock": b""}
+    assert prune("--ratio", 0.5, "-o", out, "--overwrite") == 0
+    assert not list(tmp_path.glob(".out*"))
+
+
+def test_two_reports_of_one_run(prune: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert prune("--ratio", 0.3, "-o", out) == 0
+    capsys.readouterr()
+    command = ["report", str(out), "--runs", "0"]
+    with holding("alone", out / "report.html"):
+        assert "another darkprune is about to write it" in refusal(capsys, main(command))
+    assert not (out / "report.html").exists()
+    assert main(command) == 0
+    assert not list(out.glob(".*"))
+
+
+def test_what_comes_to_be_while_work_goes_on_is_not_replaced(tmp_path: Path) -> None:
+    def write_file() -> None:
+        with atomic_file(tmp_path / "file") as file:
+            file.write(b"new")
+            (tmp_path / "file").write_text("mine")
+
+    def write_folder() -> None:
+        with result_folder(tmp_path / "out", []) as folder:
+            (folder / "result").write_text("new")
+            (tmp_path / "out").mkdir()
+            (tmp_path / "out" / "result").write_text("mine")
+
+    for write in (write_file, write_folder):
+        with pytest.raises(OutputError, match="give --overwrite"):
+            write()
+    assert tree(tmp_path) == {"file": b"mine", "out": b"", "out/result": b"mine"}
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "dangling", "device"])
+def test_only_files_are_replaced(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "out.json"
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        (tmp_path / "mine").write_text("mine")
+        path.symlink_to({"link": "mine", "dangling": "nowhere", "device": os.devnull}[kind])
+    with pytest.raises(OutputError, match="never replaced"), atomic_file(path, overwrite=True) as file:
+        file.write(b"{}")
+    assert path.is_fifo() if kind == "pipe" else path.is_symlink()
+    assert kind == "pipe" or (tmp_path / "mine").read_text() == "mine"
+
+
+def test_temporary_folders_of_killed_processes_are_removed_and_only_those(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = tmp_path / "darkprune-my_notes"  # as temporary folders are named, but without an owner
+    mine.mkdir()
+    (mine / "a").write_text("mine")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with holding("temporary", tmp_path, tmp_path) as (working, name), holding("temporary", tmp_path, tmp_path) as (
+        killed,
+        left,
+    ):
+        assert Path(name).parent == Path(left).parent == tmp_path
+        killed.kill()
+        killed.wait()
+        leftovers.remove_abandoned.cache_clear()
+        with leftovers.TemporaryFolder() as own:
+            assert sorted(tmp_path.iterdir()) == sorted([mine, Path(name), Path(own)])
+        assert working.poll() is None
+    assert (mine / "a").read_text() == "mine"
+
+
+@pytest.mark.parametrize("swallowed", [ImportError("numpy failed"), None])
+def test_ctrl_c_in_an_import_is_an_interruption(
+    swallowed: Exception | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """onnxruntime's and numpy's imports make an ImportError of it."""
+
+    def importing(name: str) -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            if swallowed is None:
+                raise
+            raise swallowed from None
+
+    monkeypatch.setattr("darkprune.cli.main.import_module", importing)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert main(["prune", "a", "b"]) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert capsys.readouterr().err == "darkprune: interrupted; nothing was left behind\n"
+
+
+@pytest.mark.parametrize("moment", ["importing", "running"])
+def test_ctrl_c_has_one_answer_from_the_first_import_on(moment: str) -> None:
+    stop = "exec('signal.raise_signal(signal.SIGINT)')"
+    place = f"def main(): {stop}" if moment == "running" else stop
+    program = (
+        "import signal, sys, types\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, *rest):\n"
+        "        if name == 'darkprune.cli.main':\n"
+        "            from importlib.machinery import ModuleSpec\n"
+        "            return ModuleSpec(name, self)\n"
+        "    def create_module(self, spec): return None\n"
+        "    def exec_module(self, module):\n"
+        f"        exec({'import signal' + chr(10) + place!r}, module.__dict__)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "from darkprune.cli.entry import main\n"
+        "sys.exit(main())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "darkprune: interrupted; nothing was left behind\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,56 @@ def test_only_leftovers_of_killed_processes_are_removed(tmp_path: Path, records:
     run_stages([Stage(name="first", step="x", work=work, output=output)], records)
     assert (output / "mine.txt").read_text() == "mine"
     assert not (tmp_path / ".first.partial-abcdefgh").exists()
+
+
+def test_what_the_run_has_not_written_is_kept(tmp_path: Path, records: RecordFile) -> None:
+    (tmp_path / "first").write_text("mine")
+    stages = [stage(tmp_path, "first", "text"), stage(tmp_path, "second", "first")]
+    assert "kept as first.kept1" in lines(stages, records)[1]
+    assert (tmp_path / "first.kept1").read_text() == "mine"
+    assert lines(stages, records) == ["[first] up to date", "[second] up to date"]
+    (tmp_path / "second").write_text("edited")
+    assert "kept as second.kept1" in lines(stages, records)[2]
+    assert (tmp_path / "second.kept1").read_text() == "edited"
+    again = RecordFile(records.path, "darkprune-run/2", {}, "stages")  # forgets the stages, not what they wrote
+    again.load()
+    again.drop(again.records)
+    assert lines(stages, again) == ["[first] to be done (stage 1 of 2)", "[second] to be done (stage 2 of 2)"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "first", "first.kept1", "m.json", "second", "second.kept1", "text"]  # fmt: skip
+
+
+@pytest.mark.parametrize("resumable", [True, False])
+def test_files_of_an_interrupted_stage_are_its_own_where_it_can_go_on(
+    resumable: bool, tmp_path: Path, records: RecordFile
+) -> None:
+    def interrupt() -> None:
+        (tmp_path / "first").write_text("half")
+        raise KeyboardInterrupt
+
+    def made(work: Callable[[], object] = lambda: None) -> Stage:
+        return replace(stage(tmp_path, "first", "text", work=work), state=tmp_path / "state" if resumable else None)
+
+    with pytest.raises(KeyboardInterrupt):
+        lines([made(interrupt)], records)
+    lines([made()], records)
+    assert (tmp_path / "first.kept1").exists() is not resumable
+
+
+def test_files_that_a_stage_may_write_besides_are_kept_too(tmp_path: Path, records: RecordFile) -> None:
+    plan = tmp_path / "plan.json"
+    plan.write_text("mine")
+
+    def work(resume: bool, progress: Progress) -> dict[str, object]:
+        plan.write_text("plan")
+        return {}
+
+    made = Stage(name="first", step="x", work=work, may_write=(plan, tmp_path / "other"))
+    run_stages([made], records)
+    records.drop(["first"])
+    run_stages([made], records)
+    assert {path.name: path.read_text() for path in tmp_path.glob("plan*")} == {
+        "plan.json": "plan", "plan.json.kept1": "mine"}  # fmt: skip
 
 
 def test_time_is_estimated_before_and_corrected_by_what_was_measured(

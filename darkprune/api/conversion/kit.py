@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from pathlib import Path
 from darkprune.api.conversion.export import ExportResult, PrecisionSettings
 from darkprune.api.conversion.origin import files_of, names_of, original_of, plan_hash
 from darkprune.api.pair import Network, on_disk
+from darkprune.darknet.leftovers import TemporaryFolder
 from darkprune.darknet.output import check_folder
 from darkprune.errors import ExportError, UsageError
 from darkprune.graph.as_meant import with_activation
@@ -120,7 +120,7 @@ def write_kit(
     images: list[Path] | None = None if settings.static else []
     with ExitStack() as stack:
         report = stack.enter_context(reporting(progress))
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="darkprune-")))
+        folder = Path(stack.enter_context(TemporaryFolder()))
         pair = stack.enter_context(on_disk(network))
         graph = with_activation(resized(pair.graph, settings.size), settings.as_activation)
         weights = pair.weights_file

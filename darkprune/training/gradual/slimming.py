@@ -6,7 +6,6 @@ and read back, so that there is only one implementation of the cut.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from darkprune.darknet.leftovers import TemporaryFolder
 from darkprune.darknet.weights import Header
 from darkprune.graph.graph import Graph
 from darkprune.graph.weights import NetworkWeights, NetworkWriter
@@ -33,7 +33,7 @@ def as_weights(graph: Graph, values: Values) -> Iterator[NetworkWeights]:
         graph: the network.
         values: tensors of its shapes; what is missing is 0.
     """
-    with tempfile.TemporaryDirectory(prefix="darkprune-") as folder:
+    with TemporaryFolder() as folder:
         path = Path(folder) / "values.weights"
         with path.open("wb") as file:
             writer = NetworkWriter(graph, file, Header())
@@ -54,7 +54,7 @@ def cut_weights(cut: Cut, values: Values) -> dict[str, Tensor]:
         The slim network's, on the CPU.
     """
     graph = cut.channels.graph
-    with as_weights(graph, values) as weights, tempfile.TemporaryDirectory(prefix="darkprune-") as folder:
+    with as_weights(graph, values) as weights, TemporaryFolder() as folder:
         path = Path(folder) / "slim.weights"
         with path.open("wb") as file:
             write_slim(weights, cut, constants_of(weights, cut), file)

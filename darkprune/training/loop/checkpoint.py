@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 import torch
 
 from darkprune.darknet.cfg import Cfg
-from darkprune.darknet.output import atomic_file, remove_leftovers_in
+from darkprune.darknet.leftovers import remove_leftovers_in
+from darkprune.darknet.output import LOCK, atomic_file
 from darkprune.darknet.weights import Header
 from darkprune.errors import OutputError, TrainingError, one_line
 from darkprune.graph.graph import Graph
 from darkprune.graph.weights import weights_bytes
 from darkprune.network import Network, save_weights
-from darkprune.runs.lock import NAME as LOCK
 from darkprune.runs.provenance import NAME as PROVENANCE
 
 if TYPE_CHECKING:
