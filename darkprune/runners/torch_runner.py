@@ -17,6 +17,7 @@ from darkprune.graph.graph import Graph, Layer
 from darkprune.graph.weights import NetworkWeights
 from darkprune.network import Network, initialise, load_weights
 from darkprune.network.loading import default_device
+from darkprune.processes import giving_back_memory
 from darkprune.runners.base import LoadedNetwork, Maps, Runner
 
 
@@ -119,7 +120,7 @@ class _StreamedNetwork(_TorchNetwork):
 
     @contextmanager
     def _opened(self) -> Iterator[None]:
-        with NetworkWeights(self.graph, self._path) as self._file:
+        with giving_back_memory(), NetworkWeights(self.graph, self._path) as self._file:
             yield
 
     def _read(self, layer: Layer, module: torch.nn.Module, *_: object) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from darkprune.network import tensor_of
+from darkprune.errors import TrainingError
+from darkprune.network import Network, tensor_of
 from darkprune.training.loop.distributed import Ranks, join_ranks
 from darkprune.training.settings import RunSettings
 from tests.training.tiny import fresh_network, make_trainer, tiny_graph, write_images
@@ -96,3 +99,31 @@ def test_one_process_needs_nobody() -> None:
     assert ranks.share(2.0) == 2.0
     ranks.wait()
     ranks.close()
+
+
+@pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="torch without gloo")
+@pytest.mark.parametrize("dies", [0, 1])
+def test_the_death_of_another_process_is_one_line_and_soon(dies: int, tmp_path: Path) -> None:
+    def killed(ranks: Ranks) -> None:
+        ranks.add(torch.ones(3))
+        if ranks.rank == dies:
+            os.kill(os.getpid(), signal.SIGKILL)
+        began = time.monotonic()
+        with pytest.raises(TrainingError, match="another process of this run has ended") as caught:
+            ranks.add_gradients(with_gradients())
+        assert "\n" not in str(caught.value)
+        with pytest.raises(TrainingError, match="has ended"):
+            ranks.wait()
+        ranks.close()
+        assert time.monotonic() - began < 60
+        (tmp_path / "said").touch()
+
+    def with_gradients() -> Network:
+        network = fresh_network(tiny_graph())
+        for parameter in network.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        return network
+
+    with pytest.raises(AssertionError):
+        in_two_processes(killed)
+    assert (tmp_path / "said").exists()

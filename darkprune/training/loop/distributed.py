@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TypeVar
 
@@ -22,6 +23,8 @@ PATIENCE = timedelta(hours=2)  #: how long processes wait for one that evaluates
 
 class Ranks:
     """The processes of a run; by default this one alone.
+
+    What they do together raises a TrainingError where another one has ended.
 
     Attributes:
         rank: number of this process.
@@ -44,8 +47,7 @@ class Ranks:
         if self.count == 1:
             return
         for bucket in _buckets(gradients(network)):
-            flat = torch.cat([grad.reshape(-1) for grad in bucket])
-            dist.all_reduce(flat)
+            flat = self.add(torch.cat([grad.reshape(-1) for grad in bucket]))
             start = 0
             for grad in bucket:
                 grad.copy_(flat[start : start + grad.numel()].view_as(grad))
@@ -60,32 +62,36 @@ class Ranks:
             return
         for buffer in network.buffers():
             if buffer.is_floating_point():
-                dist.all_reduce(buffer)
+                self.add(buffer)
                 buffer /= self.count
 
     def add(self, values: Tensor) -> Tensor:
-        """Returns the sum of the processes' values."""
+        """Returns the sum of the processes' values, which takes the place of this one's."""
         if self.count > 1:
-            dist.all_reduce(values)
+            with _together():
+                dist.all_reduce(values)
         return values
 
     def wait(self) -> None:
         """Waits for all processes."""
         if self.count > 1:
-            dist.barrier()
+            with _together():
+                dist.barrier()
 
     def share(self, value: _T) -> _T:
         """Returns the first process's value, a number or a text, in all of them."""
         if self.count == 1:
             return value
         shared = [value]
-        dist.broadcast_object_list(shared, 0)
+        with _together():
+            dist.broadcast_object_list(shared, 0)
         return shared[0]
 
     def close(self) -> None:
         """Leaves the group of processes."""
         if self.count > 1:
-            dist.destroy_process_group()
+            with suppress(RuntimeError):  # others may have ended
+                dist.destroy_process_group()
 
 
 def join_ranks(cuda: bool) -> Ranks:
@@ -105,6 +111,22 @@ def join_ranks(cuda: bool) -> Ranks:
     except (RuntimeError, ValueError) as error:
         raise TrainingError(f"cannot join the other processes: {str(error).splitlines()[0][:120]}") from None
     return Ranks(rank, count, local)
+
+
+@contextmanager
+def _together() -> Iterator[None]:
+    """Turns what the backends raise where another process has ended into one line.
+
+    Raises:
+        TrainingError: it has.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        what = "another process of this run has ended, or cannot be reached"
+        raise TrainingError(f"{what}; --resume goes on from the last state that was saved") from error
 
 
 def _buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
