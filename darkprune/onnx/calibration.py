@@ -7,21 +7,23 @@ what inference will see. They go through onnxruntime one by one: memory does not
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from darkprune.darknet.leftovers import TemporaryFolder
 from darkprune.data.image_files import images_of
-from darkprune.errors import DataError, ExportError, RunnerError
+from darkprune.errors import DataError, ExportError
 from darkprune.graph.graph import Layer
 from darkprune.onnx.file import write_onnx
 from darkprune.onnx.network import OnnxNetwork
 from darkprune.onnx.nodes.builder import INPUT_NAME
 from darkprune.onnx.nodes.layer_writer import layer_name
-from darkprune.onnx.session import onnxruntime, silenced
+from darkprune.onnx.read import read_model
+from darkprune.onnx.session import OnnxSession, onnxruntime, silenced
 from darkprune.targets import Target
 
 Floats = NDArray[np.float32]
@@ -54,58 +56,98 @@ def calibration_batches(images: Iterable[Floats], batch: int = 1) -> Iterator[Fl
         yield np.stack([*waiting, *[waiting[-1]] * (batch - len(waiting))])
 
 
-def measure_ranges(network: OnnxNetwork, batches: Iterable[Floats], method: str = "percentile") -> Ranges:
-    """Runs images through the network and returns the range of every float tensor.
+def measure_ranges(
+    network: OnnxNetwork, batches: Iterable[Floats], method: str = "percentile", tensors: Collection[str] | None = None
+) -> Ranges:
+    """Runs images through the network and returns the range of float tensors.
+
+    The network's weights are mapped into memory from a file, and the tensors of one batch are in memory at a time.
 
     Args:
         network: in FP32; EfficientNMS cannot be run here.
         batches: (batch, c, h, w) in 0…1.
         method: one of `METHODS`: the extremes seen; the range that loses least information; 99.999 % of all values.
+        tensors: names of those to measure; by default all.
 
     Raises:
         RunnerError: onnxruntime is missing or refuses the network.
         DataError: there were no images.
     """
     onnxruntime()
-    from onnxruntime.quantization import CalibrationMethod, create_calibrator
-
     if method not in METHODS:
         raise ExportError(f"calibration method {method!r}: unknown; choose one of {', '.join(METHODS)}")
-    kinds = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile"}
     with TemporaryFolder() as folder:
-        path = Path(folder) / "network.onnx"
+        path, shown = Path(folder) / "network.onnx", Path(folder) / "shown.onnx"
         write_onnx(network, path)
-        try:
-            calibrator = create_calibrator(
-                str(path),
-                None,
-                augmented_model_path=str(Path(folder) / "augmented.onnx"),
-                calibrate_method=getattr(CalibrationMethod, kinds[method]),
-                extra_options={"symmetric": True},
-            )
-        except Exception as error:  # onnxruntime raises classes of its own, none of them public
-            raise RunnerError(f"onnxruntime refuses the network: {' '.join(str(error).split())[:300]}") from None
+        names = _show(path, shown, tensors)
+        session = OnnxSession(shown, "the network", optimised=False)
+        collected = _Extremes() if method == "minmax" else _Histograms(method)
         empty = True
         for images in batches:
-            with silenced():
-                calibrator.collect_data(_Once({INPUT_NAME: images}))
+            collected.add({INPUT_NAME: images, **session.run(images, names)})
             empty = False
         if empty:
             raise DataError("there are no images to calibrate with")
+        return collected.ranges()
+
+
+def _show(path: Path, shown: Path, tensors: Collection[str] | None) -> list[str]:
+    """Writes a file that has inner float tensors as outputs, and its weights in another; returns the outputs' names."""
+    model = onnx.shape_inference.infer_shapes(read_model(path, mapped=True))
+    fixed = {tensor.name for tensor in model.graph.initializer}
+    known = {value.name: value for value in (*model.graph.value_info, *model.graph.output)}
+    names = dict.fromkeys(
+        name
+        for node in model.graph.node
+        for name in (*node.input, *node.output)
+        if name in known
+        and name not in fixed
+        and known[name].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+        and (tensors is None or name in tensors)
+    )
+    outputs = {output.name for output in model.graph.output}
+    model.graph.output.extend(known[name] for name in names if name not in outputs)
+    shown.write_bytes(model.SerializeToString())
+    return list(names)
+
+
+class _Extremes:
+    """Smallest and largest values, made symmetric."""
+
+    def __init__(self) -> None:
+        self._largest: dict[str, float] = {}
+
+    def add(self, tensors: Mapping[str, Floats]) -> None:
+        """Takes in the tensors of a batch."""
+        for name, values in tensors.items():
+            largest = max(abs(float(values.min())), abs(float(values.max())))
+            self._largest[name] = max(self._largest.get(name, 0.0), largest)
+
+    def ranges(self) -> Ranges:
+        """Returns the ranges."""
+        return {name: (-largest, largest) for name, largest in self._largest.items()}
+
+
+class _Histograms:
+    """Histograms of values, from which onnxruntime chooses ranges."""
+
+    def __init__(self, method: str) -> None:
+        from onnxruntime.quantization.calibrate import HistogramCollector
+
+        bins, quantised = (2048, 2048) if method == "percentile" else (128, 128)  # as its calibrators have it
+        self._collector = HistogramCollector(method, True, bins, quantised, 99.999, "same")
+
+    def add(self, tensors: Mapping[str, Floats]) -> None:
+        """Takes in the tensors of a batch."""
         with silenced():
-            found = calibrator.compute_data()
-    return {name: (_number(data.range_value[0]), _number(data.range_value[1])) for name, data in found.items()}
+            for name, values in tensors.items():
+                self._collector.collect({name: [values]})
 
-
-class _Once:
-    """What onnxruntime calls a data reader, of one batch."""
-
-    def __init__(self, feed: Mapping[str, Floats]) -> None:
-        self._feeds: list[Mapping[str, Floats]] = [feed]
-
-    def get_next(self) -> Mapping[str, Floats] | None:
-        """Returns the batch, then None."""
-        return self._feeds.pop() if self._feeds else None
+    def ranges(self) -> Ranges:
+        """Returns the ranges."""
+        with silenced():
+            found = self._collector.compute_collection_result()
+        return {name: (_number(data[0]), _number(data[1])) for name, data in found.items()}
 
 
 def _number(value: object) -> float:

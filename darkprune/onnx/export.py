@@ -21,7 +21,7 @@ from darkprune.onnx.file import write_onnx
 from darkprune.onnx.model import build_onnx
 from darkprune.onnx.options import Calibration, ExportOptions, Precision
 from darkprune.onnx.precision import to_half
-from darkprune.onnx.quantize import left_out_layers, quantised_share, quantize_onnx, write_model
+from darkprune.onnx.quantize import left_out_layers, quantised_share, quantised_tensors, quantize_onnx, write_model
 from darkprune.onnx.read import sizes_of
 from darkprune.progress import Progress, silent, track
 from darkprune.targets import target
@@ -87,7 +87,9 @@ def export_pair(
         left_out = left_out_layers(pair.graph, how.left_out)
         batches = calibration_batches(_prepared(pair, how, progress), options.batch or 1)
         # on the network up to its heads: nothing after them is quantised, and onnxruntime has no EfficientNMS
-        ranges = measure_ranges(build_onnx(pair, replace(options, outputs="heads")), batches, how.method)
+        up_to_heads = build_onnx(pair, replace(options, outputs="heads"))
+        wanted = quantised_tensors(network, pair.graph, how.left_out) or None if how.cache is None else None
+        ranges = measure_ranges(up_to_heads, batches, how.method, wanted)
         if how.cache is not None:
             how.cache.write_text(calibration_cache(network, scales(ranges), left_out, place), encoding="ascii")
         if precision.name == "int8":

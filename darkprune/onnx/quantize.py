@@ -7,6 +7,7 @@ first convolution, depthwise ones, nor those that feed heads, whose errors cost 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection
 from pathlib import Path
 
@@ -22,15 +23,18 @@ from darkprune.layers.dense import Connected
 from darkprune.layers.heads import Head
 from darkprune.layers.merge import Shortcut
 from darkprune.onnx.calibration import Ranges
+from darkprune.onnx.check import without_values
 from darkprune.onnx.facts import set_facts
 from darkprune.onnx.network import OnnxNetwork
 from darkprune.onnx.nodes.layer_writer import layer_name
 from darkprune.onnx.options import LeftOut
+from darkprune.onnx.read import serialized
 from darkprune.onnx.session import onnxruntime, silenced
 from darkprune.targets import Target
 from darkprune.tensorrt.operators import check_model
 
 _LOWEST_OPSET = 13  #: DequantizeLinear per channel
+_EXTERNAL = 1024  #: bytes of a Python object from which onnx puts a tensor into a file of its own
 _STEPS = ("conv", "connect", "add")  #: what the quantised nodes of a layer are called
 
 
@@ -82,6 +86,12 @@ def quantize_onnx(
     if not nodes:
         raise ExportError("no layer is left to quantise")
     model = network.complete()
+    # otherwise the quantiser infers shapes by itself, of a copy with all weights; it would leave the tensors like this
+    for tensor in model.graph.initializer:
+        if sys.getsizeof(tensor.raw_data) >= _EXTERNAL:
+            tensor.data_location = TensorProto.DEFAULT
+    model.graph.value_info.extend(onnx.shape_inference.infer_shapes(network.model).graph.value_info)
+    model.metadata_props.add(key="onnx.infer", value="onnxruntime.quant")
     quantizer = QDQQuantizer(
         model,
         per_channel=True,
@@ -108,6 +118,7 @@ def quantize_onnx(
     with silenced():
         quantizer.quantize_model()
     quantizer.model.topological_sort()  # it appends the pairs at the end
+    del model
     result = _as_it_was(quantizer.model.model, network)
     _check(result, place)
     return result
@@ -126,6 +137,12 @@ def quantised_nodes(network: OnnxNetwork, graph: Graph, choice: LeftOut) -> list
     ]
 
 
+def quantised_tensors(network: OnnxNetwork, graph: Graph, choice: LeftOut) -> set[str]:
+    """Returns the names of the tensors that quantised nodes read."""
+    nodes = set(quantised_nodes(network, graph, choice))
+    return {name for node in network.model.graph.node if node.name in nodes for name in node.input}
+
+
 def write_model(model: onnx.ModelProto, path: Path, inputs: Collection[Path] = (), overwrite: bool = False) -> None:
     """Writes a model that is whole in memory.
 
@@ -133,7 +150,8 @@ def write_model(model: onnx.ModelProto, path: Path, inputs: Collection[Path] = (
         OutputError: it cannot be written there.
     """
     with atomic_file(path, tuple(inputs), overwrite) as file:
-        file.write(model.SerializeToString())
+        for part in serialized(model):
+            file.write(part)
 
 
 def _last_weights(graph: Graph) -> set[int]:
@@ -155,7 +173,7 @@ def _as_it_was(model: onnx.ModelProto, network: OnnxNetwork) -> onnx.ModelProto:
 
 def _check(model: onnx.ModelProto, place: Target) -> None:
     """Demands what TensorRT's rules for explicit quantisation demand."""
-    onnx.checker.check_model(model)
+    onnx.checker.check_model(without_values(model))
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     problems = check_model(model, place)
     for node in model.graph.node:

@@ -46,7 +46,13 @@ class OnnxSession:
     """
 
     def __init__(
-        self, source: Path | onnx.ModelProto, name: str = "", profile: Path | None = None, *, packed: bool = True
+        self,
+        source: Path | onnx.ModelProto,
+        name: str = "",
+        profile: Path | None = None,
+        *,
+        packed: bool = True,
+        optimised: bool = True,
     ) -> None:
         """Opens a session.
 
@@ -55,6 +61,7 @@ class OnnxSession:
             name: what errors call it; by default the file.
             profile: start of the name of a file to which `end_profile` writes what every node took.
             packed: whether weights are copied into the order that is fastest; for a single run it does not pay.
+            optimised: whether nodes are joined at all; inner tensors are as they will be only where they are not.
 
         Raises:
             RunnerError: onnxruntime is missing, or refuses the file.
@@ -67,6 +74,8 @@ class OnnxSession:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if not packed:
             options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        if not optimised:
+            options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
         if profile is not None:
             options.enable_profiling = True
             options.profile_file_prefix = str(profile)

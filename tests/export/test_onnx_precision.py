@@ -31,7 +31,7 @@ from darkprune.onnx.nodes.outputs import FORMS
 from darkprune.onnx.options import ExportOptions, LeftOut
 from darkprune.onnx.precision import to_half
 from darkprune.onnx.quantize import left_out_layers, quantised_share, quantize_onnx, write_model
-from darkprune.onnx.read import facts_of_file
+from darkprune.onnx.read import facts_of_file, serialized
 from darkprune.targets import target
 from darkprune.tensorrt.operators import check_model, file_precision, tensor_types
 
@@ -181,6 +181,53 @@ def test_ranges_by_every_method(method: str, tmp_path: Path) -> None:
         steps = scales(measure_ranges(network, iter([images[:2], images[2:]]), method))
     assert 0 < steps["001_convolutional"] < 1
     assert steps["input"] <= 1.001 / 127
+
+
+@pytest.mark.parametrize("method", ["minmax", "entropy", "percentile"])
+def test_ranges_are_those_of_onnxruntimes_calibrators(method: str, tmp_path: Path) -> None:
+    from onnxruntime.quantization import CalibrationMethod, create_calibrator
+
+    images = images_for(TEXT, 3)
+    with open_text(TEXT, random_weights(TEXT, seed=3), tmp_path) as weights:
+        network = build_onnx(weights, ExportOptions(batch=None))
+        write_onnx(network, tmp_path / "x.onnx")
+        ranges = measure_ranges(network, [images[:2], images[2:]], method)
+        some = measure_ranges(network, [images[:2], images[2:]], method, {"001_convolutional"})
+    kind = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile"}[method]
+    calibrator = create_calibrator(
+        str(tmp_path / "x.onnx"), None, str(tmp_path / "more.onnx"), getattr(CalibrationMethod, kind),
+        extra_options={"symmetric": True},
+    )  # fmt: skip
+
+    class Reader:
+        def __init__(self) -> None:
+            self.feeds = [{"input": images[:2]}, {"input": images[2:]}]
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return self.feeds.pop(0) if self.feeds else None
+
+    if method != "minmax":  # those collect what a reader gives at once into arrays of equal size
+        for feed in Reader().feeds:
+            one = Reader()
+            one.feeds = [feed]
+            calibrator.collect_data(one)
+    else:
+        calibrator.collect_data(Reader())
+    expected = {
+        name: tuple(float(np.ravel(value)[0]) for value in data.range_value)
+        for name, data in calibrator.compute_data().items()
+    }
+    assert {name: tuple(range_) for name, range_ in ranges.items()} == expected
+    assert some["001_convolutional"] == ranges["001_convolutional"]
+    assert some.keys() == {"input", "001_convolutional"}
+
+
+def test_a_model_is_written_tensor_by_tensor(quantised: tuple, tmp_path: Path) -> None:
+    model = quantised[0]
+    write_model(model, tmp_path / "q.onnx")
+    assert (tmp_path / "q.onnx").read_bytes() == model.SerializeToString()
+    pieces = list(serialized(model))
+    assert max(map(len, pieces)) < 0.5 * sum(map(len, pieces))
 
 
 def test_what_feeds_the_plugin_is_calibrated_through_another_form(tmp_path: Path) -> None:
