@@ -103,13 +103,24 @@ def _change_json(draw: random.Random, data: bytes, good: Sequence[bytes]) -> byt
         tree = json.loads(data)
     except (ValueError, RecursionError):
         return _change_number(draw, data, good)
+    return json.dumps(changed_within(draw, tree, odd_value)).encode("utf-8", "surrogatepass")
+
+
+def changed_within(draw: random.Random, tree: object, value: Callable[[random.Random, int], object]) -> object:
+    """Replaces or removes a value somewhere inside dictionaries and lists, which are changed; returns the whole.
+
+    Args:
+        draw: decides.
+        tree: the whole.
+        value: draws a new value, containers at most so deep.
+    """
     holder, key = {"": tree}, ""
     here: object = holder
     steps = draw.randint(1, 7)
     for _ in range(steps):
         below = here[key]  # type: ignore[index]
         if isinstance(below, dict) and below:
-            here, key = below, draw.choice(sorted(below))
+            here, key = below, draw.choice(sorted(below, key=str))
         elif isinstance(below, list) and below:
             here, key = below, draw.randrange(len(below))  # type: ignore[assignment]
         else:
@@ -117,17 +128,18 @@ def _change_json(draw: random.Random, data: bytes, good: Sequence[bytes]) -> byt
     if isinstance(here, dict) and here is not holder and draw.random() < 0.2:
         del here[key]
     else:
-        here[key] = _value(draw, 3)  # type: ignore[index]
-    return json.dumps(holder.get("")).encode("utf-8", "surrogatepass")
+        here[key] = value(draw, 3)  # type: ignore[index]
+    return holder.get("")
 
 
-def _value(draw: random.Random, depth: int) -> object:
+def odd_value(draw: random.Random, depth: int) -> object:
+    """Draws a value that readers may stumble over, containers at most so deep."""
     kind = draw.randrange(9 if depth else 7)
     if kind == 7:
-        return [_value(draw, depth - 1) for _ in range(draw.randint(0, 4))]
+        return [odd_value(draw, depth - 1) for _ in range(draw.randint(0, 4))]
     if kind == 8:
         names = ("a", "cfg", "name", "\x1b[2J", "")
-        return {draw.choice(names): _value(draw, depth - 1) for _ in range(draw.randint(0, 4))}
+        return {draw.choice(names): odd_value(draw, depth - 1) for _ in range(draw.randint(0, 4))}
     plain: tuple[object, ...] = (
         None,
         draw.random() < 0.5,

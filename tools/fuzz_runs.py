@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import random
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
+from zlib import crc32
 
+from fuzz_inputs import changed_within, odd_value
 from fuzz_readers import CFG, Reader, weights_of_cfg
 
 from darkprune.graph.graph import read_graph
 from darkprune.graph.weights import NetworkWeights
 from darkprune.runs.record import FORMAT, Input, Origin, Record
 
+if TYPE_CHECKING:
+    from darkprune import TrainSettings
+
+DRAWN = 16  #: diagrams take most of the time: those of one report in so many are drawn
 SIZES = {"ratio": 0.5, "width": 32, "height": 32, "params": 1000, "macs": 2000, "value": 0.5, "kind": "pruned"}
 ORIGIN = Origin("step", {"point": "x", "rate": 0.1}, {"cfg": Input("x.cfg", "a" * 64)})
 RECORD = Record(origin=ORIGIN, result=SIZES, outputs={"x": "b" * 64}, command=("darkprune", "prune")).to_json()
@@ -77,10 +87,71 @@ def _in_run(path: Path) -> None:
 
 def _read_run(path: Path) -> Iterable[str]:
     from darkprune import ReportSettings, report
+    from darkprune.pages import context
 
     _in_run(path)
-    made = report(path.parent, ReportSettings(runs=0, samples=0), output=path.with_name("page.html"))
+    render = context.render_figure
+    if crc32(path.read_bytes()) % DRAWN:
+        context.render_figure = lambda figure, kind: b"<svg/>"
+    try:
+        made = report(path.parent, ReportSettings(runs=0, samples=0), output=path.with_name("page.html"))
+    finally:
+        context.render_figure = render
     return [*made.warnings, *(part.what for part in made.missing)]
+
+
+@cache
+def _training() -> Path:
+    """Makes the folder of a training run, beside its data."""
+    from darkprune import Pair, train
+    from darkprune.data.scenes import write_scenes
+
+    folder = Path(tempfile.mkdtemp(prefix="fuzz-training-"))
+    write_scenes(folder, 4, 2)
+    (folder / "x.cfg").write_text(CFG.replace("classes=1", "classes=6").replace("filters=18", "filters=33"))
+    train(Pair(folder / "x.cfg", None), folder / "scenes.data", folder / "run", _settings(False))
+    return folder
+
+
+def _settings(resume: bool) -> TrainSettings:
+    from darkprune import TrainSettings
+
+    return TrainSettings(iterations=2, batch=2, subdivisions=1, workers=0, no_tensorboard=True, save_every=1,
+                         sparsity="dynamic", resume=resume)  # fmt: skip
+
+
+def _resume(path: Path) -> Iterable[str]:
+    from darkprune import Pair, train
+
+    place, name = _training(), path.name
+    for other in (place / "run").iterdir():
+        if other.name != name:
+            shutil.copyfile(other, path.with_name(other.name))
+    done = train(Pair(place / "x.cfg", None), place / "scenes.data", path.parent, _settings(True))
+    return done.warnings
+
+
+def _changed_state(draw: random.Random) -> bytes:
+    """Draws a state with other values in it: what damages its bytes is found by their checksum."""
+    import torch
+
+    def value(draw: random.Random, depth: int) -> object:
+        if draw.random() < 0.5:
+            return odd_value(draw, depth)
+        sizes = [draw.choice((0, 1, 3, 16)) for _ in range(draw.randint(0, 4))]
+        kind = draw.choice((torch.float32, torch.float16, torch.int64, torch.uint8, torch.bool))
+        return torch.full(sizes, draw.choice((0.0, 1.0, float("nan"), float("inf"))), dtype=torch.float32).to(kind)
+
+    state = torch.load(io.BytesIO(_file("state.pt")), weights_only=True)
+    for _ in range(draw.choice((1, 1, 2, 4))):
+        state = changed_within(draw, state, value)
+    file = io.BytesIO()
+    torch.save(state, file)
+    return file.getvalue()
+
+
+def _file(name: str) -> bytes:
+    return (_training() / "run" / name).read_bytes()
 
 
 def _read_verify_report(path: Path) -> Iterable[str]:
@@ -125,5 +196,11 @@ READERS: dict[str, Callable[[], Reader]] = {
     "run-manifest": lambda: Reader("run-manifest", "manifest.json", [STAGES], _read_run),
     "run-cliff": lambda: Reader("run-cliff", "cliff.json", [_json(SWEEP)], _read_run),
     "run-compare": lambda: Reader("run-compare", "compare.json", [_json(COMPARED)], _read_run),
+    "run-log": lambda: Reader("run-log", "log.csv", [_file("log.csv")], _read_run),
+    "run-gamma": lambda: Reader("run-gamma", "gamma.npz", [_file("gamma.npz")], _read_run),
+    "resume": lambda: Reader("resume", "state.pt", [_file("state.pt")], _resume, _changed_state),
+    "resume-log": lambda: Reader("resume-log", "log.csv", [_file("log.csv")], _resume),
+    "resume-gamma": lambda: Reader("resume-gamma", "gamma.npz", [_file("gamma.npz")], _resume),
+    "resume-provenance": lambda: Reader("resume-provenance", "run.json", [_file("run.json")], _resume),
     "run-provenance": lambda: Reader("run-provenance", "run.json", [_json(MADE)], _read_run),
 }

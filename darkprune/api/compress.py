@@ -124,6 +124,7 @@ def compress(
     with reporting(progress) as report, locked(run.folder):
         for line in advice:
             say(report, f"warning: {line}")
+        run.records.write()  # first, so that the folder is known for a run's wherever it is killed
         for source in run.to_write():
             run.write(source, report)
         run_stages(run.stages, run.records, report, run.seconds_per_pass)

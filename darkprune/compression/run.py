@@ -16,7 +16,7 @@ from darkprune.compression.judge import Judge
 from darkprune.compression.network import RunNetwork
 from darkprune.compression.settings import CompressSettings
 from darkprune.compression.sources import Content, Drawn, Written
-from darkprune.darknet.output import atomic_file
+from darkprune.darknet.output import LOCK, atomic_file
 from darkprune.errors import OutputError
 from darkprune.evaluation.control import smaller_inputs
 from darkprune.graph.graph import Graph
@@ -223,7 +223,7 @@ def open_manifest(folder: Path, network: Mapping[str, str], anew: bool = False) 
     """
     records = RecordFile(folder / MANIFEST, FORMAT, {"network": dict(network)}, "stages")
     if not records.path.is_file():
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if folder.exists() and (not folder.is_dir() or any(each.name != LOCK for each in folder.iterdir())):
             raise OutputError(f"{folder}: holds no {MANIFEST}, so it is no earlier run; choose another -o")
         return records
     if anew:

@@ -631,6 +631,24 @@ def test_two_reports_of_one_run(prune: Any, tmp_path: Path, capsys: pytest.Captu
     assert not list(out.glob(".*"))
 
 
+@pytest.mark.parametrize("begun", [True, False])
+def test_two_runs_of_compress(
+    begun: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("torch")
+    command = ["compress", "builtin:scenes", "builtin:scenes", "--target-macs", "0.9", "-o", str(tmp_path / "run")]
+    if begun:  # killed before its first stage
+        monkeypatch.setattr("darkprune.api.compress.run_stages", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert main(command) == 130
+        capsys.readouterr()
+    before = tree(tmp_path)
+    with holding("locked", tmp_path / "run"):
+        assert main(command) == 1
+    assert "another darkprune is at work in it" in capsys.readouterr().err
+    assert tree(tmp_path) == {**before, "run": b"", "run/.lock": b""}
+    assert main([*command, "--dry-run"]) == 0
+
+
 def test_what_comes_to_be_while_work_goes_on_is_not_replaced(tmp_path: Path) -> None:
     def write_file() -> None:
         with atomic_file(tmp_path / "file") as file:
