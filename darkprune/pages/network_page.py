@@ -195,7 +195,7 @@ def _row(structure: Structure, layer: Layer, gutter: Gutter, most: int, most_mac
         tag("td", reads if layer.sources != (layer.index - 1,) else None, class_="soft"),
         tag("td", f"{layer.output.w}×{layer.output.h}" if layer.output.is_map else None),
         tag("td", None if gone else _bar(structure, layer, after, most)),
-        tag("td", _width(structure, layer, after), class_="n"),
+        tag("td", _width(layer, after), class_="n"),
         tag("td", count(shown.params) if shown.params else None, class_="n"),
         tag("td", count(shown.macs) if shown.macs else None, class_="n share", style=share),
         tag("td", _marks(structure, layer)),
@@ -203,7 +203,7 @@ def _row(structure: Structure, layer: Layer, gutter: Gutter, most: int, most_mac
     )
 
 
-def _width(structure: Structure, layer: Layer, after: Layer | None) -> str | None:
+def _width(layer: Layer, after: Layer | None) -> str | None:
     if not layer.output.is_map:
         return str(layer.output.outputs)
     if after is None or after.output.c == layer.output.c:

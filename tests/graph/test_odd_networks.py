@@ -11,9 +11,10 @@ import pytest
 
 from darkprune.darknet.cfg import parse_cfg
 from darkprune.darknet.input import read_file
-from darkprune.errors import DataError, GraphError
+from darkprune.errors import CfgError, DataError, GraphError, UsageError
+from darkprune.graph.as_meant import with_activation
 from darkprune.graph.fresh import write_fresh
-from darkprune.graph.graph import Graph, build_graph
+from darkprune.graph.graph import Graph, build_graph, resized
 from darkprune.graph.weights import NetworkWeights
 
 STOPS = "darknet stops with a division by zero"
@@ -78,3 +79,28 @@ def test_a_file_of_exactly_the_largest_size_is_read(tmp_path: Path) -> None:
     assert read_file(path, 100, "a test file") == bytes(100)
     with pytest.raises(DataError, match="larger than"):
         read_file(path, 99, "a test file")
+
+
+def test_a_network_of_numbers_has_one_at_least() -> None:
+    text = "[net]\ninputs={}\n[connected]\noutput=2\n"
+    assert build_graph(parse_cfg(text.format(1))).params == 4
+    with pytest.raises(CfgError, match="nor inputs"):
+        build_graph(parse_cfg(text.format(0)))
+
+
+@pytest.mark.parametrize(("size", "width", "height"), [("64x32", 64, 32), ("96", 96, 96), (None, 8, 4)])
+def test_another_input_size(size: str | None, width: int, height: int) -> None:
+    found = resized(one_convolution(8, 4), size).net.input
+    assert (found.w, found.h) == (width, height)
+
+
+def test_activations_that_darknet_does_not_know_are_replaced_by_what_was_meant() -> None:
+    parts = ("activation=silu", "activation=leaky", "", "activation=silu # as there")
+    text = "[net]\nwidth=4\nheight=4\nchannels=3\n" + "".join(f"[conv]\nfilters=2\n{part}\n" for part in parts)
+    graph = build_graph(parse_cfg(text, "net.cfg"))
+    assert [layer.kind.activation for layer in graph] == ["relu", "leaky", "logistic", "relu"]
+    meant = with_activation(graph, "swish")
+    assert [layer.kind.activation for layer in meant] == ["swish", "leaky", "logistic", "swish"]
+    assert with_activation(graph, None) is graph
+    with pytest.raises(UsageError, match="darknet knows every activation of net"):
+        with_activation(meant, "swish")

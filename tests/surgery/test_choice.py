@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,9 @@ from darkprune.graph.graph import Graph, build_graph, read_graph
 from darkprune.graph.groups import divide
 from darkprune.graph.weights import NetworkWeights, weights_bytes
 from darkprune.selection.allocation import RATIO_PRESETS, TABLE1, ratios_of
+from darkprune.selection.decide import decide, rank
 from darkprune.selection.importance import LayerScores, score_channels
+from darkprune.selection.settings import Selection
 from darkprune.selection.voting import Members, gather_members, mark, merge
 from darkprune.surgery.surgery import Surgery
 from darkprune.zoo import resolve
@@ -171,6 +174,14 @@ def test_priority_is_the_mean_rank_of_the_voters() -> None:
         priority = merge(channels, ranked, mark(ranked, [0.5]), "vote")[1]
     # of twelve: ranks 0, 2, 4; 1, 8, 6; 10, 3, 7; 11, 9, 5
     assert priority[:4] * 36 == pytest.approx([6 + 1.5, 15 + 1.5, 20 + 1.5, 25 + 1.5])
+
+
+def test_measured_means_are_used_where_channels_go() -> None:
+    text = cfg(CONV.format(4), CONV.format(4), HEAD)
+    chosen = Selection(ratio=0.5, min_channels=1, exclude=(1,))
+    with opened(text, gammas(text, _0=[4, 3, 2, 1])) as weights:
+        ranking = replace(rank(weights, chosen), measured={0: np.arange(4.0), 1: np.arange(4.0)})
+        assert set(decide(ranking, chosen).cut.measured) == {0}
 
 
 def test_excluded_layer_keeps_its_coupled_set() -> None:

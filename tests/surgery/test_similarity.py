@@ -180,6 +180,16 @@ def test_moments_are_those_of_normal_channels(
     assert part.covariance[0, 1] == pytest.approx(covariance, abs=0.02 * spread)
 
 
+def test_upsampling_scales_moments() -> None:
+    text = net(conv(4), "[upsample]\nstride=2\nscale=3\n\n", conv(2))
+    with opened(text, random_weights(text, 0)) as (weights, channels):
+        known = filter_moments(weights, channels)(channels.of_layer[0])
+    assert known is not None
+    (before,), (after,) = known[0], known[1]
+    np.testing.assert_allclose(after.mean, 3 * before.mean)
+    np.testing.assert_allclose(after.covariance, 9 * before.covariance)
+
+
 def test_negative_relations_do_not_pass_a_maximum() -> None:
     pool = "[maxpool]\nsize=2\nstride=2\n\n"
     for gain, sections in ((-1.0, 0), (1.0, 1)):

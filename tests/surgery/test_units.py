@@ -95,6 +95,12 @@ def test_branches_that_no_convolution_silences_are_no_units() -> None:
     assert find_units(logistic) == ()
 
 
+def test_a_branch_that_adds_what_goes_into_it_is_no_unit() -> None:
+    """1-2 gives what layer 0 gave where 1 is silent; 1-3 gives twice that."""
+    plus = "[shortcut]\nfrom=0\nactivation=linear\n\n"
+    assert ranges(find_units(graph_of(net(conv(), conv(), plus, plus, conv())))) == [(1, 2)]
+
+
 def test_indices_and_text() -> None:
     graph = graph_of(TEXT)
     text = str(without_units(graph, [U(1, 3), U(8, 10)]))
