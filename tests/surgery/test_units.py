@@ -20,11 +20,12 @@ from darkprune.darknet.cfg import parse_cfg
 from darkprune.errors import PlanError, UsageError
 from darkprune.graph.channels import map_channels
 from darkprune.graph.graph import Graph, build_graph, read_graph
+from darkprune.graph.groups import PruneGroup
 from darkprune.graph.weights import NetworkWeights
 from darkprune.selection.decide import decide, rank
 from darkprune.selection.settings import Selection
 from darkprune.surgery.apply import Cut, constants_of, write_slim
-from darkprune.surgery.removed_units import kept_layers, reduced, without_units
+from darkprune.surgery.removed_units import kept_layers, reduced, regroup, without_units
 from darkprune.surgery.replay import replay
 from darkprune.surgery.units import Unit as U
 from darkprune.surgery.units import check_units, choose_units, find_units, silencers
@@ -186,6 +187,12 @@ def test_a_unit_is_scored_by_its_last_normalised_convolution(branch: str, scored
         (unit,) = choose_units(weights, 1)
         gamma = weights.read(weights.graph[scored], "scales")
     assert unit.score == pytest.approx(float(np.abs(gamma).mean()), abs=1e-6)
+
+
+def test_groups_of_what_is_left() -> None:
+    groups = [PruneGroup("a", 0, 1), PruneGroup("b", 2, 3), PruneGroup("c", 4, 9)]
+    assert ranges(regroup(groups, (0, 1, 4, 5, 8, 9))) == [(0, 1), (2, 1), (2, 5)]
+    assert ranges(regroup(groups, (0, 2, 3, 9))) == [(0, 0), (1, 2), (3, 3)]
 
 
 def test_bad_units_in_a_plan() -> None:
