@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -173,7 +174,11 @@ class _Work:
         return read_samples(Path(settings.images), self._graph, most=images_needed(settings.recover, self._graph))
 
     def _unit_scorer(self) -> UnitScorer:
-        settings = self._settings
+        settings, samples = self._settings, self._samples
+        if settings.unit_score == "distance" and samples is not None:
+            from darkprune.scores.unit_distance import score_by_distance
+
+            return partial(score_by_distance, sample=samples.fit, progress=self._progress)
         if settings.unit_score == "gamma" or settings.data is None:
             return score_units
         from darkprune.scores.separation import score_by_separation

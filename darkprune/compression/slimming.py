@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from darkprune.api.factorize import FactorizeSettings
 from darkprune.api.prune import PruneSettings
@@ -16,13 +17,15 @@ from darkprune.compression.settings import MOST_SIZES
 from darkprune.errors import UsageError
 from darkprune.graph.graph import Graph
 from darkprune.graph.stats import totals
+from darkprune.graph.weights import TensorSource
 from darkprune.layers.convolution import Convolutional
 from darkprune.runs.stages import FileSource
 from darkprune.selection.budget import Budget
 from darkprune.selection.reach import units_above
 from darkprune.selection.settings import Recovery
 from darkprune.surgery.factors.network import factorisable
-from darkprune.surgery.units import find_units
+from darkprune.surgery.removed_units import reduced
+from darkprune.surgery.units import Unit, find_units
 
 _SPARE = 0.1  #: of a network that stays beside what cannot be factorised
 
@@ -70,7 +73,7 @@ def add_smaller_inputs(run: Compression) -> None:
 def add_units(run: Compression) -> None:
     """Adds the removal of whole residual units, without labels: half of those that the budget allows, and all of them.
 
-    Channels make up for the rest of the budget.
+    Which ones is known later, so the budget has to allow the largest. Channels make up for the rest of it.
     """
     images, budget = run.available.images, run.budget
     cut = run.prune_settings
@@ -80,14 +83,19 @@ def add_units(run: Compression) -> None:
     if run.only_input_size or not find_units(run.graph):
         return
     with run.original.pair().open() as weights:
-        most = units_above(weights, budget)
+        most = units_above(weights, budget, partial(_largest_first, budget))
+    score = "distance" if run.available.torch else cut.unit_score
     for number in sorted({(most + 1) // 2, most} - {0}):
-        settings = replace(cut, units=number, recover=_recovery(run))
+        settings = replace(cut, units=number, unit_score=score, recover=_recovery(run))
         name = f"without {number} unit{'s' if number > 1 else ''}"
         made = run.new_network(run.original, name, f"prune: {name}")
         run.candidates.remove(made)
         run.candidates.insert(0, made)  # where it is no better than channels alone, that has kept its layers
         run.add(stages.cutting(run.original, made, [images], settings), cost_of_pruning(settings, 1))
+
+
+def _largest_first(budget: Budget, weights: TensorSource, units: Sequence[Unit]) -> tuple[Unit, ...]:
+    return tuple(replace(unit, score=budget.of(totals(reduced(weights, [unit]).graph))) for unit in units)
 
 
 def add_factorisation(run: Compression) -> None:

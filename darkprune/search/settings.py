@@ -90,9 +90,10 @@ class PruneSettings(ChannelSettings, Amount):
     data: str | None = setting(
         None, "labelled images: mAP of the result beside its control's", group=_IMAGES, metavar="F"
     )
-    unit_score: Literal["gamma", "separation"] = setting(
+    unit_score: Literal["gamma", "distance", "separation"] = setting(
         "gamma",
-        "--units: gamma, or how well a unit tells the classes apart on the training part of --data",
+        "--units: gamma; distance: how much the outputs on --images change without a unit, per operation; separation: "
+        "how well it tells the classes apart on the training part of --data",
         group=_IMAGES,
     )
     split: str = setting("valid", "which part of the data", group=_IMAGES, metavar="PART")
@@ -115,7 +116,8 @@ class PruneSettings(ChannelSettings, Amount):
 
     def looks_at_images(self) -> bool:
         """Returns whether scores, candidates or a recovery need images."""
-        return self.criterion in IMAGE_CRITERIA or self.recover != "none" or self.candidates is not None
+        scored = self.criterion in IMAGE_CRITERIA or self.unit_score == "distance"
+        return scored or self.recover != "none" or self.candidates is not None
 
     def _check_amount(self) -> None:
         given = [field.name for field in fields(Amount) if getattr(self, field.name) not in (None, ())]
@@ -146,7 +148,8 @@ class PruneSettings(ChannelSettings, Amount):
     def _check_images(self) -> None:
         if self.images is None and self.looks_at_images():
             needing = [f"--criterion {self.criterion}"] if self.criterion in IMAGE_CRITERIA else []
-            needing += [f"--recover {self.recover}"] if self.recover != "none" else ["--candidates"]
+            needing += [f"--recover {self.recover}"] if self.recover != "none" else []
+            needing += ["--unit-score distance" if self.unit_score == "distance" else "--candidates"]
             raise UsageError(f"{needing[0]} looks at images: give some with --images DIR (labels are not needed)")
         if self.plan_only and self.recover != "none":
             raise UsageError("--plan-only writes no weights: give --recover when the plan is replayed")
@@ -165,8 +168,10 @@ class PruneSettings(ChannelSettings, Amount):
         if self.jobs < 1 or (self.jobs > 1 and (self.candidates is None or self.similarity)):
             raise UsageError("--jobs N: give at least 1; more go with --candidates, and not with --similarity")
         if self.unit_score != "gamma":
-            if self.data is None or not (self.units or self.unit_ratio):
-                raise UsageError(f"--unit-score {self.unit_score} needs labelled images (--data F) and --units N")
+            if not (self.units or self.unit_ratio):
+                raise UsageError(f"--unit-score {self.unit_score} scores units: say how many go with --units N")
+            if self.unit_score == "separation" and self.data is None:
+                raise UsageError("--unit-score separation needs labelled images (--data F)")
             if self.candidates is not None or self.rounds > 1:
                 raise UsageError(f"--unit-score {self.unit_score} does not go with --candidates or --rounds")
         if self.candidates is None:

@@ -1,4 +1,4 @@
-"""Residual units scored by how well they tell classes apart."""
+"""Residual units scored by how well they tell classes apart, and by what the outputs lose without them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import DETECTOR, write_pair
+from tiny import DETECTOR, write_images, write_pair
 
 from darkprune.cli.main import main
 from darkprune.data import read_dataset
 from darkprune.data.loading import InputShape
+from darkprune.data.samples import Sample
+from darkprune.evaluation.of_graph import input_shape
+from darkprune.evaluation.output_distance import OutputDistance
 from darkprune.network import Network
+from darkprune.network.loading import load_network, run_of
 from darkprune.scores.separation import _elsewhere, _in_network, _means, score_by_separation, separation
+from darkprune.scores.unit_distance import score_by_distance
 from darkprune.surgery.units import find_units
 
 UNIT = """[convolutional]
@@ -79,8 +84,9 @@ def colours(folder: Path) -> Path:
 
 def test_a_blind_unit_goes_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def blind(network: Network) -> None:
-        """The second unit gives the same everywhere, though its γ is larger."""
-        network.layers[6].weights.zero_()
+        """The second unit gives 0 everywhere, though its γ is larger."""
+        for tensor in (network.layers[6].weights, network.layers[6].biases, network.layers[6].rolling_mean):
+            tensor.zero_()
         network.layers[6].scales.fill_(5.0)
 
     data = colours(tmp_path / "images")
@@ -94,11 +100,35 @@ def test_a_blind_unit_goes_first(tmp_path: Path, capsys: pytest.CaptureFixture[s
         assert seeing.score > 0.3
         assert unseeing.score < 0.05
         prune = ["prune", weights.graph.cfg.source, str(weights.file.path), "--units", "1", "--json"]
-        for more, last in ([], 5), (["--unit-score", "separation", "--data", str(data)], 7):
-            out = tmp_path / f"slim{last}"
+        images = ["--images", str(tmp_path / "images")]
+        by_distance = ["--unit-score", "distance"]
+        for name, more, last in (
+            ("gamma", [], 5),
+            ("separation", ["--unit-score", "separation", "--data", str(data)], 7),
+            ("distance", [*by_distance, *images], 7),
+        ):
+            out = tmp_path / name
             assert main([*prune, *more, "-o", str(out)]) == 0
             plan = json.loads((out / "plan.json").read_text())
             assert plan["units"][0]["layers"][1] == last
     capsys.readouterr()
-    assert main([*prune[:-1], "--unit-score", "separation", "-o", str(tmp_path / "x")]) == 2
-    assert "--data" in capsys.readouterr().err
+    for score, missing in ("separation", "--data"), ("distance", "--images"):
+        assert main([*prune[:-1], "--unit-score", score, "-o", str(tmp_path / "x")]) == 2
+        assert missing in capsys.readouterr().err
+    without_units = [*prune[:3], "--target-macs", "0.8", *by_distance, *images, "-o", str(tmp_path / "x")]
+    assert main(without_units) == 2
+    assert "--units" in capsys.readouterr().err
+
+
+def test_distance_is_counted_per_operation(tmp_path: Path) -> None:
+    paths = sorted(write_images(tmp_path / "images", 4).glob("*.png"))
+    with write_pair(tmp_path, DETECTOR) as weights:
+        sample = Sample(tuple(paths), input_shape(weights.graph), 2)
+        (unit,) = score_by_distance(weights, find_units(weights.graph), sample)
+        silenced = load_network(weights)
+        for tensor in (silenced.layers[3].scales, silenced.layers[3].biases):
+            tensor.zero_()  # the unit's last convolution adds nothing
+        lost = OutputDistance(run_of(load_network(weights)), weights.graph, sample).of(run_of(silenced))
+        inside = sum(weights.graph[index].macs for index in range(unit.first, unit.last + 1))
+    assert 0 < lost < 1
+    assert unit.score == pytest.approx(lost**2 * weights.graph.macs / inside, rel=1e-4)
