@@ -168,7 +168,8 @@ def _seen() -> bool:
 MOST_NAMED = 36  #: characters of a task's name in a bar
 #: lines of a bar, which tqdm cuts to the terminal's width: what matters most stands first, the bar itself last
 _TIMED = "{remaining} left, {percentage:.0f} %: {desc}, {unit} {n_fmt} of {total_fmt}{postfix}, {rate_fmt} |{bar}|"
-_COUNTED = "{desc}: {unit} {n_fmt}{postfix}, {rate_fmt}, {elapsed} so far"
+#: without a total the bar is blank; tqdm before 4.70 cuts no line that has none
+_COUNTED = "{desc}: {unit} {n_fmt}{postfix}, {rate_fmt}, {elapsed} so far{bar}"
 
 
 class _Bar(Protocol):

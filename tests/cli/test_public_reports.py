@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import pytest
 
 from darkprune.cli.main import main
@@ -153,7 +154,10 @@ def test_images(folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     words = ("detect", *pair, CASES / folder, "-o", tmp_path / "out", "--runner", "opencv", "--thresh", "0.9")
     out, found = lines(capsys, *words)
     images = [path for path in (CASES / folder).iterdir() if path.name not in ("README", "x.gif", "x.jp2")]
-    assert not [line for line in found if "skipped" in line]
+    if cv2.__version__.startswith(("4.8.", "4.9.", "4.10.")):  # they do not read GIF, whatever its name
+        images = [path for path in images if not path.read_bytes().startswith(b"GIF8")]
+    else:
+        assert not [line for line in found if "skipped" in line]
     assert len(list((tmp_path / "out").iterdir())) == len(images) == out.count(" object")
 
 

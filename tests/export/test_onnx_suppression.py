@@ -38,7 +38,7 @@ def greedy(boxes: np.ndarray, scores: np.ndarray, limits: Suppression, backwards
         kept: list[int] = []
         for i in order:
             clear = all(iou(boxes[image, i], boxes[image, k]) <= limits.iou for k in kept)
-            if scores[image, number, i] > limits.score and clear and len(kept) < limits.most:
+            if scores[image, number, i] > np.float32(limits.score) and clear and len(kept) < limits.most:
                 kept.append(i)
         rows += [[image, *boxes[image, i], scores[image, number, i], number] for i in kept]
     return np.array(rows, np.float32).reshape(-1, 7)
