@@ -291,7 +291,7 @@ def test_states_of_other_versions_are_refused_in_one_line(content: object, messa
         RunFolder(tmp_path, "tiny").read_state()
 
 
-@pytest.mark.parametrize("part", ["identity", "step", "network", "optimizer", "ema", "hooks"])
+@pytest.mark.parametrize("part", ["identity", "step", "network", "optimizer", "ema", "hooks", "best"])
 @pytest.mark.parametrize("value", [None, "x", {"a": 1}])
 def test_states_with_odd_parts_are_refused_in_one_line(
     part: str, value: object, data: Path, whole: Path, tmp_path: Path

@@ -282,5 +282,5 @@ class Trainer:
             if text != str(own):
                 self.stepper.use(build_graph(parse_cfg(text, own.source)))
             self.stepper.load_state_dict(state)
-            self.outcome.best, self.outcome.best_step = state["best"], state["best_step"]
+            self.outcome.best, self.outcome.best_step = float(state["best"]), int(state["best_step"])
             return int(state["step"])
