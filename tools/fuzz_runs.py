@@ -103,9 +103,12 @@ def _read_run(path: Path) -> Iterable[str]:
 @cache
 def _training() -> Path:
     """Makes the folder of a training run, beside its data."""
+    import torch
+
     from darkprune import Pair, train
     from darkprune.data.scenes import write_scenes
 
+    torch.set_num_threads(1)  # others would be missing, and waited for, in the processes that inputs are given to
     folder = Path(tempfile.mkdtemp(prefix="fuzz-training-"))
     write_scenes(folder, 4, 2)
     (folder / "x.cfg").write_text(CFG.replace("classes=1", "classes=6").replace("filters=18", "filters=33"))

@@ -12,10 +12,11 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 from io import TextIOWrapper
 from tempfile import gettempdir
+from types import FrameType
 from typing import NoReturn
 
 from darkprune import __version__
@@ -136,32 +137,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # γ on a terminal that has no Greek
-    interrupt = _Interrupt()
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, interrupt)  # cleans up as Ctrl-C does
-        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            signal.signal(signal.SIGINT, interrupt)
-    try:
-        return _run(given)
-    except (Exception, KeyboardInterrupt) as error:
-        if interrupt.asked or isinstance(error, KeyboardInterrupt):
-            left = str(error) if isinstance(error, KeyboardInterrupt) else ""
-            print(f"darkprune: interrupted; {left or 'nothing was left behind'}", file=sys.stderr)
-            return 130
-        if isinstance(error, BrokenPipeError):
-            _mute()  # the reader of the pipe has gone
-            return 0
-        message = _message(error)
-        if message is None or "--debug" in given:
-            raise
-        print(f"darkprune: error: {one_line(message)}", file=sys.stderr)
-        if isinstance(error, OSError):
-            _mute()
-        return 2 if isinstance(error, UsageError) else 1
+    with _Interrupt() as interrupt:
+        try:
+            return _run(given)
+        except (Exception, KeyboardInterrupt) as error:
+            if interrupt.asked or isinstance(error, KeyboardInterrupt):
+                left = str(error) if isinstance(error, KeyboardInterrupt) else ""
+                print(f"darkprune: interrupted; {left or 'nothing was left behind'}", file=sys.stderr)
+                return 130
+            if isinstance(error, BrokenPipeError):
+                _mute()  # the reader of the pipe has gone
+                return 0
+            message = _message(error)
+            if message is None or "--debug" in given:
+                raise
+            print(f"darkprune: error: {one_line(message)}", file=sys.stderr)
+            if isinstance(error, OSError):
+                _mute()
+            return 2 if isinstance(error, UsageError) else 1
 
 
 class _Interrupt:
-    """Ends the command; remembers that it did, because modules that are being imported make errors of their own of it.
+    """Ends the command on Ctrl-C and SIGTERM alike, while it is entered.
+
+    It remembers that it did, because modules that are being imported make errors of their own of it.
 
     Attributes:
         asked: whether there was a signal.
@@ -169,8 +168,23 @@ class _Interrupt:
 
     def __init__(self) -> None:
         self.asked = False
+        self._before: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
+
+    def __enter__(self) -> _Interrupt:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                before = signal.getsignal(number)
+                if before in (signal.SIG_DFL, signal.default_int_handler):  # the caller has none of its own
+                    self._before[number] = before
+                    signal.signal(number, self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, before in self._before.items():
+            signal.signal(number, before)
 
     def __call__(self, number: int, frame: object) -> None:
+        """Takes a signal."""
         self.asked = True
         raise KeyboardInterrupt
 
