@@ -28,6 +28,7 @@ from darkprune.runs.provenance import made_by_command
 
 #: module -> extra that brings it
 EXTRAS = {"torch": "train", "joblib": "train", "onnxruntime": "export", "matplotlib": "report"}
+MOST_ARGUMENTS = 10_000  #: more words take argparse the longer, by their square
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
@@ -62,6 +63,8 @@ class _CommandParser(_Parser):
 
     def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
         """Reads a command's arguments; none may be left over."""
+        if len(args or ()) > MOST_ARGUMENTS:
+            self.error(f"{len(args)} arguments, of which at most {MOST_ARGUMENTS} are read")
         known = [flag for flag in self._option_string_actions if flag.startswith("--")]
         for word in args or ():
             name = word.partition("=")[0]

@@ -243,6 +243,7 @@ def test_what_argparse_refuses(small_pair: Any, tmp_path: Path, capsys: pytest.C
     assert "--merge half: choose from vote, any, all, mean, max" in misused(capsys, *cut, "--merge", "half")
     assert "--merge vot: did you mean vote?" in misused(capsys, *cut, "--merge", "vot")
     assert "there is no command prun; did you mean prune?" in misused(capsys, "prun")
+    assert "at most 10000 are read" in misused(capsys, *cut, *["--ratio", "0.5"] * 50_000)
     assert "required: CFG (darkprune info --help)" in misused(capsys, "info")
     assert "there is no --rato; did you mean --ratio?" in misused(capsys, *pair, "--rato", "0.4")
     assert "prune: third is one argument too many" in misused(capsys, *pair, "third", "-o", "out")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,10 @@ def test_curves_are_pictures(tmp_path: Path) -> None:
     save_figure(gamma_figure(history), tmp_path / "gamma.png")
     assert (tmp_path / "gamma.png").read_bytes().startswith(b"\x89PNG")
     history.write(tmp_path / "gamma.npz")
+    with pytest.raises(ValueError, match="sizes do not fit"):
+        replace(history, counts=history.counts[0]).check()
+    with pytest.raises(ValueError, match="counts make no sense"):
+        replace(history, counts=-1 - history.counts).check()
     again = read_gammas(tmp_path / "gamma.npz")
     assert again.groups == history.groups
     np.testing.assert_array_equal(again.counts, history.counts)

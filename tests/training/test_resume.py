@@ -299,7 +299,31 @@ def test_states_with_odd_parts_are_refused_in_one_line(
     folder = tmp_path / "run"
     shutil.copytree(whole, folder)
     state = RunFolder(folder, "tiny").read_state()
+    assert part in state
     del state[part]
     torch.save(state if value is None else {**state, part: value}, folder / "state.pt")
     with pytest.raises(TrainingError, match=r"is damaged|belongs to a run with other settings"):
+        trainer(data, folder, resume=True, hook=Trap(0, die)).run()
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        (("ema", "steps"), torch.zeros(0, 1)),
+        (("ema", "values"), "x"),
+        (("best_step",), torch.tensor(float("inf"))),
+        (("best",), torch.zeros(3)),
+    ],
+)
+def test_states_with_odd_values_are_refused_in_one_line(
+    part: tuple[str, ...], value: object, data: Path, whole: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    state = place = RunFolder(folder, "tiny").read_state()
+    for name in part[:-1]:
+        place = place[name]
+    place[part[-1]] = value
+    torch.save(state, folder / "state.pt")
+    with pytest.raises(TrainingError, match="is damaged"):
         trainer(data, folder, resume=True, hook=Trap(0, die)).run()

@@ -18,7 +18,7 @@ from darkprune.darknet.cfg import Cfg
 from darkprune.darknet.leftovers import remove_leftovers_in
 from darkprune.darknet.output import LOCK, atomic_file
 from darkprune.darknet.weights import Header
-from darkprune.errors import OutputError, TrainingError, one_line
+from darkprune.errors import DarkpruneError, OutputError, TrainingError, one_line
 from darkprune.graph.graph import Graph
 from darkprune.graph.weights import weights_bytes
 from darkprune.network import Network, save_weights
@@ -165,9 +165,9 @@ def restoring(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except torch.OutOfMemoryError:
+    except (DarkpruneError, torch.OutOfMemoryError, MemoryError, OSError):
         raise
-    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+    except Exception as error:  # whatever values of another kind or size make of it
         reason = one_line(f"{type(error).__name__}: {error}", 120)
         raise TrainingError(f"{path}: is damaged ({reason}); start anew with --overwrite") from None
 

@@ -57,6 +57,18 @@ class GammaRecord:
         counts = np.concatenate([self.counts, rows[None].astype(np.int64)])
         return replace(self, epochs=np.append(self.epochs, epoch), counts=counts)
 
+    def check(self) -> GammaRecord:
+        """Returns the record, if it can be one.
+
+        Raises:
+            ValueError: sizes that do not fit, or counts that make no sense.
+        """
+        if self.counts.shape != (len(self.epochs), len(self.groups), len(self.edges) - 1):
+            raise ValueError("sizes do not fit")
+        if self.counts.size > MAX_COUNTS or not np.isfinite(self.edges).all() or (self.counts < 0).any():
+            raise ValueError("counts make no sense")
+        return self
+
     def write(self, path: Path) -> None:
         """Writes the arrays as .npz.
 
@@ -89,10 +101,9 @@ def read_gammas(path: Path) -> GammaRecord:
             edges.astype(np.float64),
             counts.astype(np.int64),
         )
-        if record.counts.shape != (len(record.epochs), len(record.groups), len(record.edges) - 1) or not counts.size:
-            raise ValueError("sizes do not fit")
-        if record.counts.size > MAX_COUNTS or not np.isfinite(record.edges).all() or (record.counts < 0).any():
-            raise ValueError("counts make no sense")
+        if not counts.size:
+            raise ValueError("it is empty")
+        record.check()
     except Exception as error:  # numpy, zipfile and zlib raise whatever a damaged file makes of them
         raise DataError(f"{path}: is no record of γ ({str(error)[:80] or type(error).__name__})") from None
     return record

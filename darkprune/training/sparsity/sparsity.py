@@ -169,7 +169,7 @@ class Sparsity(Hook):
         for steered, stored in zip(self._steered, state["steered"], strict=True):
             steered.load_state_dict(stored)
         epochs, counts = np.array(state["history"]["epochs"], np.int64), state["history"]["counts"].numpy()
-        self.history = replace(self.history, epochs=epochs, counts=counts)
+        self.history = replace(self.history, epochs=epochs, counts=counts.astype(np.int64)).check()
 
     def _gamma(self, layer: SparseLayer) -> Tensor:
         return tensor_of(self.network, layer.layer, "scales").detach()
