@@ -313,6 +313,8 @@ def test_states_with_odd_parts_are_refused_in_one_line(
         (("ema", "values"), "x"),
         (("best_step",), torch.tensor(float("inf"))),
         (("best",), torch.zeros(3)),
+        (("step",), -1),
+        (("step",), 1 << 70),
     ],
 )
 def test_states_with_odd_values_are_refused_in_one_line(

@@ -283,4 +283,7 @@ class Trainer:
                 self.stepper.use(build_graph(parse_cfg(text, own.source)))
             self.stepper.load_state_dict(state)
             self.outcome.best, self.outcome.best_step = float(state["best"]), int(state["best_step"])
-            return int(state["step"])
+            steps = int(state["step"])
+            if not 0 <= steps <= self.recipe.steps:
+                raise ValueError(f"step {steps} of {self.recipe.steps}")
+            return steps
