@@ -215,12 +215,12 @@ def _trained_by(network: NetworkFigures) -> str | None:
 def _beaten(networks: Sequence[NetworkFigures]) -> list[str]:
     control = networks[-1]
     result = next(network for network in networks if network.result)
-    stage = next((stage for network in networks if (stage := _trained_by(network))), "finetune")
+    stage = next((stage for network in networks if (stage := _trained_by(network))), "distill")
     for name, value, best in (("mAP", control.map50, result.map50), (AGREEMENT, control.agreement, result.agreement)):
         if control.is_control and value is not None and best is not None and best <= value and result != control:
             return [
                 f"the {control.network} has {100 * value:.1f} % {name} at {control.macs / 1e9:.3f} G "
                 f"multiply-adds, the result {100 * best:.1f} % at {result.macs / 1e9:.3f} G: "
-                "take the smaller input, train for longer (--set {stage}.epochs=…), or ask for less"
+                f"take the smaller input, train for longer (--set {stage}.epochs=…), or ask for less"
             ]
     return []

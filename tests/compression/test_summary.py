@@ -61,4 +61,7 @@ def test_what_is_the_result_is_not_harm() -> None:
 
 def test_a_smaller_input_that_is_better_is_told() -> None:
     (told,) = verdict_on([ORIGINAL, figures("pruned", 0.3, 50, True), CONTROL])
-    assert "take the smaller input" in told
+    assert "take the smaller input, train for longer (--set distill.epochs=…), or ask for less" in told
+    tuned = figures("finetuned", 0.35, 50, True)
+    (told,) = verdict_on([ORIGINAL, figures("pruned", 0.3, 50), tuned, CONTROL])
+    assert "train for longer (--set finetune.epochs=…), or ask for less" in told
