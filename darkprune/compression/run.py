@@ -167,11 +167,13 @@ class Compression:
         if isinstance(source, Drawn):
             source.write(progress)
             return
-        if not (source.path.is_file() and digest_of_file(source.path) == sha256(source.content).hexdigest()):
+        content = source.content
+        digest = sha256(content).hexdigest()
+        if not (source.path.is_file() and digest_of_file(source.path) == digest):
             self.records.put_aside(source.path, progress)
             with atomic_file(source.path, overwrite=True) as file:
-                file.write(source.content)
-        self.records.written[path_text(source.path, self.folder)] = sha256(source.content).hexdigest()
+                file.write(content)
+        self.records.written[path_text(source.path, self.folder)] = digest
 
     def includes(self, stage: str, default: bool) -> bool:
         """Returns whether a kind of stage is part of the run: by the user's settings, otherwise by a default."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 #: settings that name what a stage reads: its sources say the same, by content
 READ = ("data", "valid", "names", "unlabelled", "plan", "images")
+_TRAINING_FILES = tuple(name for name in FILES if name != LOCK)  #: that training may write beside its networks
 
 
 def training(
@@ -53,7 +54,7 @@ def training(
         work=partial(work.train_on_labels, before, data.path, output, settings),
         output=output,
         files=made.files,
-        may_write=tuple(output / name for name in FILES if name != LOCK),
+        may_write=tuple(output / name for name in _TRAINING_FILES),
         state=output / STATE,
     )
 
@@ -80,7 +81,7 @@ def distillation(
         work=partial(work.distil, teacher, student, output, settings),
         output=output,
         files=made.files,
-        may_write=tuple(output / name for name in FILES if name != LOCK),
+        may_write=tuple(output / name for name in _TRAINING_FILES),
         state=output / STATE,
     )
 
