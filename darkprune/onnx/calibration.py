@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from onnx import helper
 
 from darkprune.darknet.leftovers import TemporaryFolder
 from darkprune.data.image_files import images_of
@@ -61,7 +63,8 @@ def measure_ranges(
 ) -> Ranges:
     """Runs images through the network and returns the range of float tensors.
 
-    The network's weights are mapped into memory from a file, and the tensors of one batch are in memory at a time.
+    The network's weights are mapped into memory from a file. The extremes are found while the network runs; for the
+    other methods the tensors of one batch are in memory at a time.
 
     Args:
         network: in FP32; EfficientNMS cannot be run here.
@@ -79,49 +82,67 @@ def measure_ranges(
     with TemporaryFolder() as folder:
         path, shown = Path(folder) / "network.onnx", Path(folder) / "shown.onnx"
         write_onnx(network, path)
-        names = _show(path, shown, tensors)
+        model = onnx.shape_inference.infer_shapes(read_model(path, mapped=True))
+        inner = _inner_tensors(model, tensors)
+        collected = _Extremes(model, inner) if method == "minmax" else _Histograms(model, inner, method)
+        shown.write_bytes(model.SerializeToString())
         session = OnnxSession(shown, "the network", optimised=False)
-        collected = _Extremes() if method == "minmax" else _Histograms(method)
         empty = True
         for images in batches:
-            collected.add({INPUT_NAME: images, **session.run(images, names)})
+            collected.add(images, session.run(images, collected.outputs))
             empty = False
         if empty:
             raise DataError("there are no images to calibrate with")
         return collected.ranges()
 
 
-def _show(path: Path, shown: Path, tensors: Collection[str] | None) -> list[str]:
-    """Writes a file that has inner float tensors as outputs, and its weights in another; returns the outputs' names."""
-    model = onnx.shape_inference.infer_shapes(read_model(path, mapped=True))
+def _inner_tensors(model: onnx.ModelProto, tensors: Collection[str] | None) -> list[onnx.ValueInfoProto]:
+    """Lists the float tensors between the nodes of a model whose shapes are known; all, or those named."""
     fixed = {tensor.name for tensor in model.graph.initializer}
     known = {value.name: value for value in (*model.graph.value_info, *model.graph.output)}
-    names = dict.fromkeys(
-        name
-        for node in model.graph.node
-        for name in (*node.input, *node.output)
+    names = dict.fromkeys(name for node in model.graph.node for name in (*node.input, *node.output))
+    return [
+        known[name]
+        for name in names
         if name in known
         and name not in fixed
         and known[name].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
         and (tensors is None or name in tensors)
-    )
-    outputs = {output.name for output in model.graph.output}
-    model.graph.output.extend(known[name] for name in names if name not in outputs)
-    shown.write_bytes(model.SerializeToString())
-    return list(names)
+    ]
 
 
 class _Extremes:
-    """Smallest and largest values, made symmetric."""
+    """Smallest and largest values, made symmetric; the network itself reduces its tensors to them.
 
-    def __init__(self) -> None:
+    Attributes:
+        outputs: names of what the network is to give.
+    """
+
+    def __init__(self, model: onnx.ModelProto, tensors: Sequence[onnx.ValueInfoProto]) -> None:
+        """Adds to a model, for each tensor, two outputs with its extremes.
+
+        They stand right after the node that gives the tensor: a session that runs nodes in this order needs the
+        tensor no longer than the network does.
+        """
+        self._tensors = {f"{tensor.name}/{kind}": tensor.name for tensor in tensors for kind in ("Min", "Max")}
         self._largest: dict[str, float] = {}
+        reductions: dict[str, list[onnx.NodeProto]] = {}
+        for output, tensor in self._tensors.items():
+            reduction = f"Reduce{output.rpartition('/')[2]}"
+            node = helper.make_node(reduction, [tensor], [output], name=output, keepdims=0)
+            reductions.setdefault(tensor, []).append(node)
+            model.graph.output.append(helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, ()))
+        nodes = [
+            [node, *(more for name in node.output for more in reductions.get(name, []))] for node in model.graph.node
+        ]
+        del model.graph.node[:]
+        model.graph.node.extend(chain.from_iterable(nodes))
+        self.outputs = list(self._tensors)
 
-    def add(self, tensors: Mapping[str, Floats]) -> None:
-        """Takes in the tensors of a batch."""
-        for name, values in tensors.items():
-            largest = max(abs(float(values.min())), abs(float(values.max())))
-            self._largest[name] = max(self._largest.get(name, 0.0), largest)
+    def add(self, images: Floats, values: Mapping[str, Floats]) -> None:
+        """Takes in a batch: the images, and the network's outputs."""
+        for name, value in ((INPUT_NAME, images), *((self._tensors[name], value) for name, value in values.items())):
+            self._largest[name] = max(self._largest.get(name, 0.0), float(np.abs(value).max()))
 
     def ranges(self) -> Ranges:
         """Returns the ranges."""
@@ -129,19 +150,27 @@ class _Extremes:
 
 
 class _Histograms:
-    """Histograms of values, from which onnxruntime chooses ranges."""
+    """Histograms of values, from which onnxruntime chooses ranges.
 
-    def __init__(self, method: str) -> None:
+    Attributes:
+        outputs: names of what the network is to give.
+    """
+
+    def __init__(self, model: onnx.ModelProto, tensors: Sequence[onnx.ValueInfoProto], method: str) -> None:
+        """Makes the tensors outputs of a model."""
         from onnxruntime.quantization.calibrate import HistogramCollector
 
+        there = {output.name for output in model.graph.output}
+        model.graph.output.extend(tensor for tensor in tensors if tensor.name not in there)
         bins, quantised = (2048, 2048) if method == "percentile" else (128, 128)  # as its calibrators have it
         self._collector = HistogramCollector(method, True, bins, quantised, 99.999, "same")
+        self.outputs = [tensor.name for tensor in tensors]
 
-    def add(self, tensors: Mapping[str, Floats]) -> None:
-        """Takes in the tensors of a batch."""
+    def add(self, images: Floats, values: Mapping[str, Floats]) -> None:
+        """Takes in a batch: the images, and the network's outputs."""
         with silenced():
-            for name, values in tensors.items():
-                self._collector.collect({name: [values]})
+            for name, value in ((INPUT_NAME, images), *values.items()):
+                self._collector.collect({name: [value]})
 
     def ranges(self) -> Ranges:
         """Returns the ranges."""

@@ -20,14 +20,13 @@ from darkprune.graph.graph import Graph
 from darkprune.onnx.network import OnnxNetwork
 from darkprune.onnx.nodes.layer_writer import layer_name
 from darkprune.onnx.nodes.outputs import Suppression
-from darkprune.onnx.read import GRAPH_INITIALIZER, MODEL_GRAPH, facts_of_file, part_of, read_model, sizes_of
+from darkprune.onnx.read import facts_of_file, read_model, sizes_of
 from darkprune.onnx.session import OnnxSession, is_text
 from darkprune.onnx.suppression import suppression_fault
 
 Floats = NDArray[np.float32]
 #: takes images (b, c, h, w) in 0…1; gives per head the map that it takes, or a classifier's output
 Reference = Callable[[Floats], Sequence[Floats]]
-_SMALL = 1 << 16  #: bytes up to which a tensor stands in a model that is checked
 _EVERYTHING = -1.0  #: a threshold that every score is above
 TOLERANCE = 1e-4  #: relative, FP32; the order of sums differs between programs
 
@@ -79,7 +78,14 @@ def check_structure(network: OnnxNetwork, graph: Graph) -> None:
     Raises:
         ExportError: the checker's complaint; a fault of darkprune, not of the network.
     """
-    model = without_values(network.model)
+    model = onnx.ModelProto()
+    model.CopyFrom(network.model)
+    del model.graph.initializer[:]
+    for tensor in network.model.graph.initializer:
+        if tensor.raw_data or 0 in tensor.dims:
+            model.graph.initializer.append(tensor)
+        else:
+            model.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
     try:
         onnx.checker.check_model(model)
         inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
@@ -90,19 +96,6 @@ def check_structure(network: OnnxNetwork, graph: Graph) -> None:
         shape, out = shapes.get(layer_name(layer)), layer.output
         if shape is not None and shape[1:] not in ((out.c, out.h, out.w), (out.outputs,)):
             raise ExportError(f"layer {layer.index} ({layer.name}): gives {shape[1:]} in the file, in darknet {out}")
-
-
-def without_values(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Returns a copy of a model in which large tensors, and those without values, are inputs."""
-    copy: onnx.ModelProto = part_of(model, onnx.ModelProto, MODEL_GRAPH, 0)
-    copy.graph.CopyFrom(part_of(model.graph, onnx.GraphProto, GRAPH_INITIALIZER, 0))
-    for tensor in model.graph.initializer:
-        has_values = any(entry.name.endswith("_data") for entry, _ in tensor.ListFields())
-        if 0 in tensor.dims or (has_values and tensor.ByteSize() <= _SMALL):
-            copy.graph.initializer.append(tensor)
-        else:
-            copy.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
-    return copy
 
 
 def verify_onnx(path: Path, graph: Graph, reference: Reference, images: Floats) -> Agreement:

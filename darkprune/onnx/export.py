@@ -21,7 +21,7 @@ from darkprune.onnx.file import write_onnx
 from darkprune.onnx.model import build_onnx
 from darkprune.onnx.options import Calibration, ExportOptions, Precision
 from darkprune.onnx.precision import to_half
-from darkprune.onnx.quantize import left_out_layers, quantised_share, quantised_tensors, quantize_onnx, write_model
+from darkprune.onnx.quantize import left_out_layers, quantised_share, quantised_tensors, quantize_onnx
 from darkprune.onnx.read import sizes_of
 from darkprune.progress import Progress, silent, track
 from darkprune.targets import target
@@ -81,7 +81,7 @@ def export_pair(
     if precision.name == "fp16":
         network = to_half(network, precision.keep_fp32)
         check_structure(network, pair.graph)
-    model, remarks = network.model, list(network.remarks)
+    remarks = list(network.remarks)
     how = precision.calibration
     if how is not None:
         left_out = left_out_layers(pair.graph, how.left_out)
@@ -93,16 +93,13 @@ def export_pair(
         if how.cache is not None:
             how.cache.write_text(calibration_cache(network, scales(ranges), left_out, place), encoding="ascii")
         if precision.name == "int8":
-            model = quantize_onnx(network, pair.graph, ranges, how.left_out, place)
+            network = quantize_onnx(network, pair.graph, ranges, how.left_out, place)
             names = ", ".join(str(layer.index) for layer in left_out) or "none"
             remarks.append(
-                f"{100 * quantised_share(model):.0f} % of the convolutions are INT8; left out: layers {names}"
+                f"{100 * quantised_share(network.model):.0f} % of the convolutions are INT8; left out: layers {names}"
             )
-    if precision.name == "int8":
-        write_model(model, path)
-    else:
-        write_onnx(network, path)
-    return _describe(path, model, tuple(remarks))
+    write_onnx(network, path)
+    return _describe(path, network.model, tuple(remarks))
 
 
 def _prepared(pair: NetworkWeights, how: Calibration, progress: Progress) -> Iterator[Floats]:

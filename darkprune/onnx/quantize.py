@@ -7,15 +7,14 @@ first convolution, depthwise ones, nor those that feed heads, whose errors cost 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Collection
-from pathlib import Path
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import onnx
-from onnx import TensorProto, numpy_helper
+from onnx import numpy_helper
 
-from darkprune.darknet.output import atomic_file
 from darkprune.errors import ExportError
 from darkprune.graph.graph import Graph, Layer
 from darkprune.layers.convolution import Convolutional
@@ -23,18 +22,17 @@ from darkprune.layers.dense import Connected
 from darkprune.layers.heads import Head
 from darkprune.layers.merge import Shortcut
 from darkprune.onnx.calibration import Ranges
-from darkprune.onnx.check import without_values
+from darkprune.onnx.check import check_structure
 from darkprune.onnx.facts import set_facts
-from darkprune.onnx.network import OnnxNetwork
+from darkprune.onnx.network import OnnxNetwork, tensor_of, values_of
+from darkprune.onnx.nodes.builder import Constant
 from darkprune.onnx.nodes.layer_writer import layer_name
 from darkprune.onnx.options import LeftOut
-from darkprune.onnx.read import serialized
 from darkprune.onnx.session import onnxruntime, silenced
 from darkprune.targets import Target
 from darkprune.tensorrt.operators import check_model
 
 _LOWEST_OPSET = 13  #: DequantizeLinear per channel
-_EXTERNAL = 1024  #: bytes of a Python object from which onnx puts a tensor into a file of its own
 _STEPS = ("conv", "connect", "add")  #: what the quantised nodes of a layer are called
 
 
@@ -58,10 +56,8 @@ def left_out_layers(graph: Graph, choice: LeftOut) -> list[Layer]:
     return [graph[index] for index in sorted(left) if index >= 0]
 
 
-def quantize_onnx(
-    network: OnnxNetwork, graph: Graph, ranges: Ranges, choice: LeftOut, place: Target
-) -> onnx.ModelProto:
-    """Returns the model with Q/DQ pairs.
+def quantize_onnx(network: OnnxNetwork, graph: Graph, ranges: Ranges, choice: LeftOut, place: Target) -> OnnxNetwork:
+    """Returns the network with Q/DQ pairs.
 
     Args:
         network: in FP32, of opset 13 or later.
@@ -85,15 +81,8 @@ def quantize_onnx(
     nodes = quantised_nodes(network, graph, choice)
     if not nodes:
         raise ExportError("no layer is left to quantise")
-    model = network.complete()
-    # otherwise the quantiser infers shapes by itself, of a copy with all weights; it would leave the tensors like this
-    for tensor in model.graph.initializer:
-        if sys.getsizeof(tensor.raw_data) >= _EXTERNAL:
-            tensor.data_location = TensorProto.DEFAULT
-    model.graph.value_info.extend(onnx.shape_inference.infer_shapes(network.model).graph.value_info)
-    model.metadata_props.add(key="onnx.infer", value="onnxruntime.quant")
     quantizer = QDQQuantizer(
-        model,
+        _with_magnitudes(network, nodes),
         per_channel=True,
         reduce_range=False,
         weight_qType=QuantType.QInt8,
@@ -118,9 +107,8 @@ def quantize_onnx(
     with silenced():
         quantizer.quantize_model()
     quantizer.model.topological_sort()  # it appends the pairs at the end
-    del model
-    result = _as_it_was(quantizer.model.model, network)
-    _check(result, place)
+    result = _with_pairs(network, quantizer.model.model)
+    _check(result, graph, place)
     return result
 
 
@@ -143,45 +131,54 @@ def quantised_tensors(network: OnnxNetwork, graph: Graph, choice: LeftOut) -> se
     return {name for node in network.model.graph.node if node.name in nodes for name in node.input}
 
 
-def write_model(model: onnx.ModelProto, path: Path, inputs: Collection[Path] = (), overwrite: bool = False) -> None:
-    """Writes a model that is whole in memory.
-
-    Raises:
-        OutputError: it cannot be written there.
-    """
-    with atomic_file(path, tuple(inputs), overwrite) as file:
-        for part in serialized(model):
-            file.write(part)
-
-
 def _last_weights(graph: Graph) -> set[int]:
     """Returns the last layer with weights of a classifier."""
     weighted = [layer.index for layer in graph if isinstance(layer.kind, Convolutional | Connected)]
     return set(weighted[-1:])
 
 
-def _as_it_was(model: onnx.ModelProto, network: OnnxNetwork) -> onnx.ModelProto:
-    """Undoes what the quantiser changes besides: versions, producer, domains, metadata."""
-    model.ir_version = network.model.ir_version
-    model.producer_name, model.producer_version = network.model.producer_name, network.model.producer_version
-    del model.opset_import[:]
-    model.opset_import.extend(network.model.opset_import)
-    set_facts(model, {**network.metadata, "precision": "int8"})
-    del model.graph.value_info[:]
+def _with_magnitudes(network: OnnxNetwork, nodes: Collection[str]) -> onnx.ModelProto:
+    """Returns a model for the quantiser, with the largest magnitude per output channel in place of the weights.
+
+    The steps of symmetric quantisation follow from these alone, so that the weights need not be in memory together.
+    """
+    model = onnx.shape_inference.infer_shapes(network.model)
+    model.metadata_props.add(key="onnx.infer", value="onnxruntime.quant")  # shapes are inferred: it need not do it
+    weighted = [node for node in model.graph.node if node.name in nodes and node.op_type in ("Conv", "Gemm")]
+    weights = {node.input[1] for node in weighted}
+    for tensor in model.graph.initializer:
+        if tensor.name in weights:
+            values = values_of(tensor.name, network.constants[tensor.name])
+            channels = np.abs(values.reshape(len(values), -1)).max(axis=1)
+            tensor.CopyFrom(numpy_helper.from_array(channels.reshape(-1, *[1] * (values.ndim - 1)), tensor.name))
     return model
 
 
-def _check(model: onnx.ModelProto, place: Target) -> None:
+def _with_pairs(network: OnnxNetwork, quantised: onnx.ModelProto) -> OnnxNetwork:
+    """Returns the network with the nodes and steps of the quantised model, and nothing else of it."""
+    model, constants = onnx.ModelProto(), dict(network.constants)
+    model.CopyFrom(network.model)
+    del model.graph.node[:]
+    model.graph.node.extend(quantised.graph.node)
+    for tensor in quantised.graph.initializer:
+        if tensor.name not in constants:
+            values = numpy_helper.to_array(tensor)
+            constants[tensor.name] = Constant(values.shape, values.dtype, partial(np.asarray, values))
+            model.graph.initializer.append(tensor_of(tensor.name, constants[tensor.name]))
+    set_facts(model, {**network.metadata, "precision": "int8"})
+    return replace(network, model=model, constants=constants)
+
+
+def _check(network: OnnxNetwork, graph: Graph, place: Target) -> None:
     """Demands what TensorRT's rules for explicit quantisation demand."""
-    onnx.checker.check_model(without_values(model))
-    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-    problems = check_model(model, place)
-    for node in model.graph.node:
+    check_structure(network, graph)
+    problems = check_model(network.model, place)
+    for node in network.model.graph.node:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
-            source = tensors.get(node.input[0])
-            if source is not None and source.data_type == TensorProto.INT32:
+            source = network.constants.get(node.input[0])
+            if source is not None and source.dtype == np.int32:
                 problems.append(f"{node.name}: a quantised bias")
-            if not (numpy_helper.to_array(tensors[node.input[1]]) > 0).all():
+            if not (network.constants[node.input[1]].make() > 0).all():
                 problems.append(f"{node.name}: a step that is not positive")
     if problems:
         raise ExportError(f"onnxruntime's quantiser wrote what {place.name} cannot read: {problems[0]}")

@@ -7,7 +7,7 @@ bytes of tensors above 4 KiB.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -147,39 +147,6 @@ def _read_varint(content: mmap.mmap, at: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, at
     raise ValueError("an integer that does not end")
-
-
-def serialized(model: onnx.ModelProto) -> Iterator[bytes]:
-    """Yields the bytes of a model, tensor by tensor, so that they are never all in memory beside it."""
-    graph, tensors = model.graph, model.graph.initializer
-    before, after = (part_of(graph, onnx.GraphProto, GRAPH_INITIALIZER, side) for side in (-1, 1))
-    parts = [part.SerializeToString() for part in (before, after)]
-    sizes = [tensor.ByteSize() for tensor in tensors]
-    heads = [length_delimited(GRAPH_INITIALIZER, size) for size in sizes]
-    yield part_of(model, onnx.ModelProto, MODEL_GRAPH, -1).SerializeToString()
-    yield length_delimited(MODEL_GRAPH, sum(map(len, (*parts, *heads))) + sum(sizes))
-    yield parts[0]
-    for head, tensor in zip(heads, tensors, strict=True):
-        yield head
-        yield tensor.SerializeToString()
-    yield parts[1]
-    yield part_of(model, onnx.ModelProto, MODEL_GRAPH, 1).SerializeToString()
-
-
-def part_of(message: Any, kind: Callable[..., Any], number: int, side: int) -> Any:
-    """Returns a copy of a message with the fields below a number (-1), above it (1), or all others (0).
-
-    Args:
-        message: of protobuf, whose classes have no types.
-        kind: its class.
-        number: of a field.
-        side: which fields.
-    """
-    part = kind()
-    for field, value in message.ListFields():
-        if field.number != number and side * (field.number - number) >= 0:
-            part.MergeFrom(kind(**{field.name: value}))
-    return part
 
 
 def length_delimited(number: int, length: int) -> bytes:

@@ -61,7 +61,8 @@ class OnnxSession:
             name: what errors call it; by default the file.
             profile: start of the name of a file to which `end_profile` writes what every node took.
             packed: whether weights are copied into the order that is fastest; for a single run it does not pay.
-            optimised: whether nodes are joined at all; inner tensors are as they will be only where they are not.
+            optimised: whether nodes are joined and put into another order; inner tensors are as they will be, and
+                are freed as soon as the file's order allows, only where they are not.
 
         Raises:
             RunnerError: onnxruntime is missing, or refuses the file.
@@ -76,6 +77,7 @@ class OnnxSession:
             options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         if not optimised:
             options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+            options.execution_order = runtime.ExecutionOrder.PRIORITY_BASED
         if profile is not None:
             options.enable_profiling = True
             options.profile_file_prefix = str(profile)

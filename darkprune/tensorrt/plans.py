@@ -17,7 +17,7 @@ from darkprune.onnx.file import write_onnx
 from darkprune.onnx.model import build_onnx
 from darkprune.onnx.options import ExportOptions, LeftOut
 from darkprune.onnx.precision import to_half
-from darkprune.onnx.quantize import quantize_onnx, write_model
+from darkprune.onnx.quantize import quantize_onnx
 from darkprune.progress import Progress, silent, track
 from darkprune.targets import target
 from darkprune.tensorrt.operators import tensor_types
@@ -104,9 +104,10 @@ class PlannedNetwork:
                     types = tensor_types(network.model.graph)
                     ranges = {name: (-1.0, 1.0) for name, kind in types.items() if kind == "FP32"}
                     place = target(options.target)
-                    write_model(quantize_onnx(network, self.graph, ranges, self.left_out, place), path)
-                else:
-                    write_onnx(to_half(network) if self.precision == "fp16" else network, path)
+                    network = quantize_onnx(network, self.graph, ranges, self.left_out, place)
+                elif self.precision == "fp16":
+                    network = to_half(network)
+                write_onnx(network, path)
             return plan_file(path)
 
 

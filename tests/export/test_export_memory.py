@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from darkprune.cli.main import main
@@ -26,12 +28,17 @@ MODEST = 150_000_000  #: bytes for everything but the weights: the libraries, an
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems count memory in other ways")
-def test_an_export_takes_little_more_than_the_weights(tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_an_export_takes_little_more_than_the_weights(precision: str, tmp_path: Path) -> None:
     pytest.importorskip("torch")
     pytest.importorskip("onnxruntime")
     weights = tmp_path / "y.weights"
     assert main(["init", "builtin:yolov4", "-o", str(weights)]) == 0
     command = ["export", "builtin:yolov4", str(weights), "--size", "416", "-o", str(tmp_path / "y.onnx")]
+    if precision == "int8":
+        (tmp_path / "images").mkdir()
+        cv2.imwrite(str(tmp_path / "images" / "a.png"), np.random.default_rng(0).integers(0, 256, (416, 416, 3), "u1"))
+        command += ["--int8", "--calibrate", str(tmp_path / "images")]
     done = subprocess.run([sys.executable, "-c", MEASURED, *command], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "onnxruntime agrees with torch" in done.stdout

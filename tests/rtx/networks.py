@@ -13,7 +13,7 @@ from darkprune.onnx.file import write_onnx
 from darkprune.onnx.model import build_onnx
 from darkprune.onnx.options import ExportOptions, LeftOut
 from darkprune.onnx.precision import to_half
-from darkprune.onnx.quantize import quantised_nodes, quantize_onnx, write_model
+from darkprune.onnx.quantize import quantised_nodes, quantize_onnx
 from darkprune.targets import target
 from darkprune.tensorrt.operators import tensor_types
 from darkprune.tensorrt.plan import EnginePlan, plan_file, tensorrt_rtx
@@ -68,7 +68,7 @@ def write_file(
         return 0
     ranges = {name: (-1.0, 1.0) for name, kind in tensor_types(network.model.graph).items() if kind == "FP32"}
     choice = left_out or LeftOut()
-    write_model(quantize_onnx(network, pair.graph, ranges, choice, target(options.target)), path)
+    write_onnx(quantize_onnx(network, pair.graph, ranges, choice, target(options.target)), path)
     return sum(name.endswith("/conv") for name in quantised_nodes(network, pair.graph, choice))
 
 
