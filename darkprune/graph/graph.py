@@ -141,7 +141,7 @@ def build_graph(cfg: Cfg) -> Graph:
             raise GraphError(f"{error}{_next_sizes(cfg, net, number)}") from None
         trouble = layer.kind.trouble(layer.inputs, layer.output)
         if trouble:
-            warnings.append(f"layer {layer.index} ({layer.name}, line {layer.line}): {trouble}")
+            warnings.append(f"{layer.place}: {trouble}")
         layers.append(layer)
         read.append((options, layer.kind))
     warnings += misread(cfg, read)

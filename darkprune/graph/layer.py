@@ -43,6 +43,11 @@ class Layer:
         return self.kind.names[0]
 
     @property
+    def place(self) -> str:
+        """Its name in messages, with the line in the cfg."""
+        return f"layer {self.index} ({self.name}, line {self.line})"
+
+    @property
     def is_depthwise(self) -> bool:
         """Whether every input channel has filters of its own, so that the layer passes channels on."""
         return self.kind.is_depthwise(self.inputs)

@@ -119,8 +119,8 @@ class Convolutional(Kind):
     names = ("convolutional", "conv")
     index_key = ("share_index", False)
     other_keys = frozenset([
-        "assisted_excitation", "bin_output", "sway", "rotate", "stretch", "stretch_sway", "angle", "dot", "grad_centr",
-        "reverse", "coordconv", "stream", "wait_stream",
+        "assisted_excitation", "sway", "rotate", "stretch", "stretch_sway", "angle", "dot", "grad_centr", "reverse",
+        "coordconv", "stream", "wait_stream",
     ])  # fmt: skip
 
     geometry: Geometry
@@ -130,6 +130,7 @@ class Convolutional(Kind):
     share_index: int | None
     binary: bool
     xnor: bool
+    bin_output: bool
     flipped: bool
 
     @classmethod
@@ -162,6 +163,7 @@ class Convolutional(Kind):
             None if share == _NO_SHARE else share,
             options.flag("binary"),
             xnor,
+            options.flag("bin_output"),
             options.flag("flipped"),
         )
 

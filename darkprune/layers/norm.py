@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from darkprune.darknet.options import Options
 from darkprune.layers.base import (
     Axis,
@@ -83,3 +86,19 @@ class Normalization(Kind):
         source = one(inputs)
         rules.pin(source, "normalised by its neighbour channels ([normalization])")
         return source
+
+    def window(self, channels: int) -> NDArray[np.float32]:
+        """Returns how often channel j counts in the sum of channel k: (channels, channels), entries 1, 0 and −1.
+
+        darknet's running sum starts with size/2 channels instead of size/2 + 1: channel size/2 is never added, yet
+        subtracted later.
+        """
+        steps = np.zeros((channels, channels), np.float32)
+        steps[0, : self.size // 2] = 1
+        for k in range(1, channels):
+            leaving, entering = k - (self.size - 1) // 2 - 1, k + self.size // 2
+            if leaving >= 0:
+                steps[k, leaving] -= 1
+            if entering < channels:
+                steps[k, entering] += 1
+        return np.cumsum(steps, axis=0, dtype=np.float32)

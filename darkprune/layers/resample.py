@@ -202,16 +202,22 @@ class Crop(Passing):
     """At inference the centre crop, then 2x − 1 unless `noadjust` (`crop_layer.c`)."""
 
     names = ("crop",)
-    other_keys = frozenset(["flip", "angle", "saturation", "exposure", "shift"])
+    other_keys = frozenset(["angle", "saturation", "exposure", "shift"])
 
     height: int
     width: int
     noadjust: bool
+    flip: bool
 
     @classmethod
     def read(cls, options: Options) -> Crop:
         """Reads the keys of `parse_crop`."""
-        return cls(options.positive("crop_height", 1), options.positive("crop_width", 1), options.flag("noadjust"))
+        return cls(
+            options.positive("crop_height", 1),
+            options.positive("crop_width", 1),
+            options.flag("noadjust"),
+            options.flag("flip"),
+        )
 
     def output(self, inputs: Sequence[Feature]) -> Feature:
         """Computes the output map."""

@@ -90,15 +90,21 @@ class Implicit(Kind):
     """A learned constant of filters x atoms x 1; ignores its input (`representation_layer.c`)."""
 
     names = ("implicit",)
-    other_keys = frozenset(["mean", "std"])
 
     filters: int
     atoms: int
+    mean: float
+    std: float
 
     @classmethod
     def read(cls, options: Options) -> Implicit:
-        """Reads `filters` (128) and `atoms` (1)."""
-        return cls(options.positive("filters", 128), options.positive("atoms", 1))
+        """Reads `filters` (128), `atoms` (1), and of its fresh values `mean` (0) and `std` (0.2)."""
+        return cls(
+            options.positive("filters", 128),
+            options.positive("atoms", 1),
+            options.float("mean", 0.0),
+            options.float("std", 0.2),
+        )
 
     def sources(self, index: int) -> tuple[int, ...]:
         """Reads nothing."""
@@ -147,16 +153,22 @@ class Softmax(Final):
     """Softmax over `groups` equal parts of the input (`softmax_layer.c`)."""
 
     names = ("softmax", "soft")
-    other_keys = frozenset(["tree", "noloss"])
+    other_keys = frozenset(["noloss"])
 
     groups: int
     temperature: float
     spatial: bool
+    has_tree: bool
 
     @classmethod
     def read(cls, options: Options) -> Softmax:
-        """Reads `groups` (1), `temperature` (1), `spatial` (0)."""
-        return cls(options.positive("groups", 1), options.float("temperature", 1.0), options.float("spatial") != 0)
+        """Reads `groups` (1), `temperature` (1), `spatial` (0); the file that `tree` names is not opened."""
+        return cls(
+            options.positive("groups", 1),
+            options.float("temperature", 1.0),
+            options.float("spatial") != 0,
+            options.has("tree"),
+        )
 
     def output(self, inputs: Sequence[Feature]) -> Feature:
         """Keeps the number of values, which the groups must divide."""

@@ -5,9 +5,8 @@ load_weights(network, weights)            # or initialise(network, seed=0)
 output = network(images, taps={12, 30})   # .heads, .taps, .output
 """
 
-from darkprune.network.blobs import load_weights, save_weights, tensor_of
-from darkprune.network.init import initialise
-from darkprune.network.modules import BN_MOMENTUM, LayerModule, head_activation
+from darkprune.network.blobs import initialise, load_weights, save_weights, tensor_of
+from darkprune.network.modules import BN_MOMENTUM, LayerModule
 from darkprune.network.network import Network, NetworkOutput
 
 __all__ = [
@@ -15,7 +14,6 @@ __all__ = [
     "LayerModule",
     "Network",
     "NetworkOutput",
-    "head_activation",
     "initialise",
     "load_weights",
     "save_weights",

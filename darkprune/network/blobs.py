@@ -1,4 +1,4 @@
-"""Weights in and out, through the tensors that the kinds declare: (layer index, name), as surgery sees them."""
+"""Weights in, out and fresh, through the tensors that the kinds declare: (layer index, name), as surgery sees them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from darkprune.darknet.weights import Header
-from darkprune.errors import WeightsError
+from darkprune.errors import TrainingError, WeightsError
 from darkprune.graph.graph import Layer
 from darkprune.graph.weights import NetworkWriter, TensorSource, stored_tensors
 from darkprune.layers import Blob
+from darkprune.network.modules import LayerModule
 from darkprune.network.network import Network
 
 
@@ -60,6 +61,27 @@ def save_weights(network: Network, file: BinaryIO, header: Header) -> None:
         values = tensor_of(network, layer.index, blob.name).detach().to("cpu", torch.float32).numpy()
         writer.write(layer, blob.name, values)
     writer.finish()
+
+
+def initialise(network: Network, seed: int) -> None:
+    """Draws weights as darknet does: uniform within ±sqrt(2/(k²·c/groups)), γ = 1, β = 0, μ = 0.
+
+    Other than in darknet the running variance starts at 1: darknet's 0 would multiply by 316 in every layer that is
+    looked at before it was trained.
+
+    Args:
+        network: its tensors are overwritten, on the device where they are.
+        seed: the same weights on any device.
+
+    Raises:
+        TrainingError: the network is fused.
+    """
+    if network.fused:
+        raise TrainingError("a network whose batch normalisation is folded into its weights cannot start afresh")
+    generator = torch.Generator().manual_seed(seed)
+    for module in network.layers:
+        assert isinstance(module, LayerModule)
+        module.reset(generator)
 
 
 def _stored(network: Network) -> list[tuple[Layer, Blob]]:

@@ -61,7 +61,7 @@ class Network(nn.Module):
         self.channels_last = channels_last
         modules: list[LayerModule] = []
         for layer in graph:
-            modules.append(make_module(layer, graph, modules))
+            modules.append(make_module(layer, modules))
         self.layers = nn.ModuleList(modules)
         self._modules_in_order = tuple(modules)
         self._last_use = {
@@ -183,4 +183,4 @@ class Network(nn.Module):
                     f"({ours.name}) are made for that size"
                 )
             with torch.device("meta"):
-                make_module(theirs, resized, self._modules_in_order)  # says what does not fit at this size
+                make_module(theirs, self._modules_in_order)  # says what does not fit at this size

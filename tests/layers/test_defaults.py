@@ -21,7 +21,7 @@ DEFAULTS: dict[str, tuple[int, dict[str, Any]]] = {
     "convolutional": (
         8,
         {"geometry": GEOMETRY, "activation": "logistic", "batch_normalize": False, "antialiasing": 0,
-         "share_index": None, "binary": False, "xnor": False, "flipped": False},
+         "share_index": None, "binary": False, "xnor": False, "bin_output": False, "flipped": False},
     ),
     "local": (8, {"filters": 1, "size": 1, "stride": 1, "pad": False, "activation": "logistic"}),
     "connected": (8, {"outputs": 1, "activation": "logistic", "batch_normalize": False}),
@@ -31,8 +31,8 @@ DEFAULTS: dict[str, tuple[int, dict[str, Any]]] = {
     "dropout": (8, {"probability": 0.2}),
     "empty": (8, {}),
     "activation": (8, {"activation": "linear"}),
-    "implicit": (8, {"filters": 128, "atoms": 1}),
-    "softmax": (8, {"groups": 1, "temperature": 1.0, "spatial": False}),
+    "implicit": (8, {"filters": 128, "atoms": 1, "mean": 0.0, "std": 0.2}),
+    "softmax": (8, {"groups": 1, "temperature": 1.0, "spatial": False, "has_tree": False}),
     "cost": (8, {}),
     "contrastive": (8, {"classes": 1000, "yolo_layer": 0}),
     "yolo": (25, {**HEAD, **NMS, "listed": 0, "new_coords": False, "embedding_layer": None}),
@@ -64,7 +64,7 @@ DEFAULTS: dict[str, tuple[int, dict[str, Any]]] = {
     "upsample": (8, {"stride": 2, "scale": 1.0}),
     "reorg3d": (8, {"stride": 1, "reverse": False}),
     "reorg": (8, {"stride": 1, "reverse": False}),
-    "crop": (8, {"height": 1, "width": 1, "noadjust": False}),
+    "crop": (8, {"height": 1, "width": 1, "noadjust": False, "flip": False}),
 }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from reference.test_against_darknet import CONV, net
 from torch import nn
 
 from darkprune.errors import GraphError, TrainingError, WeightsError
-from darkprune.network import BN_MOMENTUM, Network, head_activation, initialise, tensor_of
+from darkprune.network import BN_MOMENTUM, Network, initialise, tensor_of
 
 from .building import DETECTOR, graph_of, images_for, loaded, relative
 
@@ -25,8 +25,7 @@ def test_output_has_raw_heads_and_the_taps_asked_for(tmp_path: Path) -> None:
     assert sorted(result.taps) == [3, 11, 12]
     assert torch.equal(result.heads[12], result.taps[11])
     assert torch.equal(result.output, result.heads[15])
-    graph = network.graph
-    assert torch.equal(result.taps[12], head_activation(graph[12], graph, result.heads[12]))
+    assert torch.equal(result.taps[12], network.layers[12](result.heads[12]))
     assert not torch.equal(result.taps[12], result.heads[12])
 
 

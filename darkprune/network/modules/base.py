@@ -1,9 +1,9 @@
-"""What a layer is in torch, and the registry of the functions that make one.
+"""What a layer is in torch, and the registry of the classes.
 
-Every kind has one function, registered with `module_for`; nothing else in this package knows what a kind does. A module
-carries darknet's tensors under darknet's names and in the axis order of the file (`weights`, `biases`, `scales`,
-`rolling_mean`, `rolling_variance`), as its kind declares them: reading, writing, sparsity and distillation all speak of
-`layers[index].scales`.
+Every kind has one class (or a function that chooses one), registered with `module_for`; nothing else in this package
+knows what a kind does. A module carries darknet's tensors under darknet's names and in the axis order of the file
+(`weights`, `biases`, `scales`, `rolling_mean`, `rolling_variance`), as its kind declares them: reading, writing,
+sparsity and distillation all speak of `layers[index].scales`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from darkprune.errors import TrainingError
-from darkprune.graph.graph import Graph, Layer
+from darkprune.graph.graph import Layer
 from darkprune.layers.base import Kind
 from darkprune.layers.convolution import BN_EPSILON
 
@@ -38,12 +38,17 @@ class LayerModule(nn.Module):
             darknet's activated map, computed only where somebody reads it.
         is_loss: the layer computes a loss in darknet; its output is no output of the network.
         in_place: in training its output takes the place of its input (darknet's layers that share memory).
+
+    Attributes:
+        kind: what its section says.
+        place: its name in messages.
     """
 
     is_head = False
     is_loss = False
     in_place = False
 
+    kind: Kind
     biases: Tensor
     weights: Tensor
     scales: Tensor
@@ -52,7 +57,8 @@ class LayerModule(nn.Module):
 
     def __init__(self, layer: Layer) -> None:
         super().__init__()
-        self.place = place_of(layer)
+        self.kind = layer.kind
+        self.place = layer.place
         for blob in layer.blobs:
             values = torch.ones(blob.shape) if blob.name in _ONES else torch.zeros(blob.shape)
             if blob.trained:
@@ -79,21 +85,21 @@ class LayerModule(nn.Module):
     def fuse(self) -> None:
         """Folds batch normalisation into the weights, for inference; a layer without any stays as it is."""
 
+    def refer_to(self, modules: Sequence[LayerModule]) -> None:
+        """Takes notice of the layers that this one points at without reading them (`share_index`)."""
+
     def seen_after(self, output: Tensor) -> Tensor:
         """Returns what the layer directly after it reads: `output`, or its blur."""
         return output
 
 
-Maker = Callable[[Layer, Graph, Sequence[LayerModule]], LayerModule]
+Maker = Callable[[Layer], LayerModule]
 _MAKERS: dict[type[Kind], Maker] = {}
 M = TypeVar("M", bound=Maker)
 
 
 def module_for(*kinds: type[Kind]) -> Callable[[M], M]:
-    """Decorator: the function makes the modules of these kinds.
-
-    It is given the layer, its graph and the modules of all layers before.
-    """
+    """Class decorator (or a function's, that chooses the class): it makes the modules of these kinds."""
 
     def decorate(maker: M) -> M:
         for kind in kinds:
@@ -105,26 +111,27 @@ def module_for(*kinds: type[Kind]) -> Callable[[M], M]:
     return decorate
 
 
-def make_module(layer: Layer, graph: Graph, before: Sequence[LayerModule]) -> LayerModule:
+def make_module(layer: Layer, before: Sequence[LayerModule]) -> LayerModule:
     """Makes the module of a layer.
+
+    Args:
+        layer: the layer.
+        before: modules of all layers before it.
 
     Raises:
         TrainingError: the kind cannot be run here.
     """
     maker = _MAKERS.get(type(layer.kind))
     if maker is None:
-        raise TrainingError(f"{place_of(layer)}: this kind has no torch module: it cannot be run or trained here")
-    return maker(layer, graph, before)
+        raise TrainingError(f"{layer.place}: this kind has no torch module: it cannot be run or trained here")
+    module = maker(layer)
+    module.refer_to([before[index] for index in layer.references])
+    return module
 
 
 def kinds_with_modules() -> frozenset[type[Kind]]:
     """Returns the kinds that have a registered function."""
     return frozenset(_MAKERS)
-
-
-def place_of(layer: Layer) -> str:
-    """Names a layer in messages."""
-    return f"layer {layer.index} ({layer.name}, line {layer.line})"
 
 
 def batch_normalise(owner: LayerModule, x: Tensor, training: bool) -> Tensor:

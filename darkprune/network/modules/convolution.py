@@ -9,16 +9,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from darkprune.errors import TrainingError
-from darkprune.graph.graph import Graph, Layer
+from darkprune.graph.graph import Layer
 from darkprune.layers.base import positions
 from darkprune.layers.convolution import Convolutional, Local
-from darkprune.network.modules.activations import Function, activation_function
+from darkprune.network.modules.activations import activation_function
 from darkprune.network.modules.base import (
     LayerModule,
     batch_normalise,
     fold_batch_norm,
     module_for,
-    place_of,
     slope_and_intercept,
     uniform,
 )
@@ -33,17 +32,23 @@ class Convolution(LayerModule):
             there is batch normalisation. A tuple, so that torch does not take it for a part of this module.
     """
 
-    def __init__(self, layer: Layer, kind: Convolutional, owner: Convolution | None, activation: Function) -> None:
+    kind: Convolutional
+
+    def __init__(self, layer: Layer) -> None:
         super().__init__(layer)
-        geometry = kind.geometry
-        self.sharing = () if owner is None else (owner,)
-        self.flipped = kind.flipped
+        geometry = self.kind.geometry
+        if geometry.dilation > 1 and 2 * geometry.padding != geometry.size - 1:
+            raise TrainingError(f"{self.place}: dilation without pad=1; darknet writes past its memory here")
+        self.sharing: tuple[Convolution, ...] = ()
         # with antialiasing the blur takes the stride
-        self.stride = (1, 1) if kind.antialiasing else (geometry.stride_y, geometry.stride_x)
+        self.stride = (1, 1) if self.kind.antialiasing else (geometry.stride_y, geometry.stride_x)
         self.size, self.groups = geometry.size, geometry.groups
         self.dilation, self.padding = geometry.dilation, geometry.padding * geometry.dilation
-        self.antialiasing, self.blur_stride = kind.antialiasing, (geometry.stride_y, geometry.stride_x)
-        self.activation = activation
+        self.activation = activation_function(self.kind.activation, overwrite=True)
+
+    def refer_to(self, modules: Sequence[LayerModule]) -> None:
+        """Uses the tensors of the convolution that `share_index` names; the graph made sure that they fit."""
+        self.sharing = tuple(module.owner for module in modules if isinstance(module, Convolution))
 
     @property
     def owner(self) -> Convolution:
@@ -85,11 +90,12 @@ class Convolution(LayerModule):
 
     def kernel(self) -> Tensor:
         """Returns the weights as (n, c/groups, size, size)."""
-        return self.weights.permute(3, 0, 1, 2) if self.flipped else self.weights
+        return self.weights.permute(3, 0, 1, 2) if self.kind.flipped else self.weights
 
     def seen_after(self, output: Tensor) -> Tensor:
         """Blurs."""
-        return blur(output, self.antialiasing, self.blur_stride) if self.antialiasing else output
+        antialiasing, geometry = self.kind.antialiasing, self.kind.geometry
+        return blur(output, antialiasing, (geometry.stride_y, geometry.stride_x)) if antialiasing else output
 
     def draw(self, generator: torch.Generator) -> None:
         """Draws weights with fan-in (c/groups)·size²."""
@@ -107,14 +113,9 @@ class BinaryConvolution(Convolution):
 
     At inference as `calculate_binary_weights` leaves it: the weights are those with batch normalisation folded in, and
     padding counts as −1. In training batch normalisation stays behind and padding is 0; gradients pass the signs as
-    darknet lets them: through inputs within ±1, and to all weights.
+    darknet lets them: through inputs within ±1, and to all weights. With `bin_output` there is no activation at
+    inference.
     """
-
-    def __init__(
-        self, layer: Layer, kind: Convolutional, owner: Convolution | None, activation: Function, at_inference: Function
-    ) -> None:
-        super().__init__(layer, kind, owner, activation)
-        self.at_inference = at_inference
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, c, h, w) -> (b, n, out_h, out_w)."""
@@ -132,7 +133,7 @@ class BinaryConvolution(Convolution):
             kernel, biases = (kernel * slope.view(-1, 1, 1, 1)).float(), intercept.float()
         signs = functional.pad(signs, [self.padding] * 4, value=-1.0)
         y = functional.conv2d(signs, _binary(kernel), biases, self.stride, 0, self.dilation)
-        return self.at_inference(y)
+        return y if self.kind.bin_output else self.activation(y)
 
 
 def _binary(kernel: Tensor) -> Tensor:
@@ -142,6 +143,7 @@ def _binary(kernel: Tensor) -> Tensor:
     return kernel + (signs - kernel).detach()
 
 
+@module_for(Local)
 class LocalConvolution(LayerModule):
     """A convolution with a kernel of its own at every position.
 
@@ -150,19 +152,21 @@ class LocalConvolution(LayerModule):
         biases: (n, out_h, out_w).
     """
 
-    def __init__(self, layer: Layer, kind: Local) -> None:
+    kind: Local
+
+    def __init__(self, layer: Layer) -> None:
         super().__init__(layer)
         # darknet pads by `pad` pixels but computes the output as if there were (size - 1)/2 of them
-        source, output = layer.inputs[0], layer.output
+        kind, source, output = self.kind, layer.inputs[0], layer.output
         shown = [positions(length + 2 * int(kind.pad) - kind.size, kind.stride) for length in (source.h, source.w)]
         if shown != [output.h, output.w]:
             raise TrainingError(f"{self.place}: darknet misreads its memory here (size={kind.size} with pad=1)")
-        self.size, self.stride, self.padding = kind.size, kind.stride, int(kind.pad)
         self.activation = activation_function(kind.activation, overwrite=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, c, h, w) -> (b, n, out_h, out_w)."""
-        seen = functional.unfold(x, self.size, padding=self.padding, stride=self.stride)  # (b, c·size², places)
+        kind = self.kind
+        seen = functional.unfold(x, kind.size, padding=int(kind.pad), stride=kind.stride)  # (b, c·size², places)
         y = torch.einsum("pnk,bkp->bnp", self.weights.flatten(2), seen)
         return self.activation(y.reshape(len(x), *self.biases.shape) + self.biases)
 
@@ -187,31 +191,9 @@ def blur(x: Tensor, antialiasing: int, stride: tuple[int, int]) -> Tensor:
 
 
 @module_for(Convolutional)
-def convolution(layer: Layer, graph: Graph, before: Sequence[LayerModule]) -> LayerModule:
+def convolution(layer: Layer) -> Convolution:
     """Makes a convolution; `binary` changes nothing, as in the CPU build."""
     kind = layer.kind
     assert isinstance(kind, Convolutional)
-    owner = _owner(layer, kind, before)
-    if kind.geometry.dilation > 1 and 2 * kind.geometry.padding != kind.geometry.size - 1:
-        raise TrainingError(f"{place_of(layer)}: dilation without pad=1; darknet writes past its memory here")
-    activation = activation_function(kind.activation, overwrite=True)
-    if kind.xnor and kind.geometry.stride_x == kind.geometry.stride_y:
-        plain = graph.options(layer).flag("bin_output")
-        return BinaryConvolution(layer, kind, owner, activation, activation_function("linear") if plain else activation)
-    return Convolution(layer, kind, owner, activation)
-
-
-def _owner(layer: Layer, kind: Convolutional, before: Sequence[LayerModule]) -> Convolution | None:
-    """Returns the convolution whose tensors are used; the graph made sure that they fit."""
-    if kind.share_index is None:
-        return None
-    referred = before[layer.references[0]]
-    assert isinstance(referred, Convolution)
-    return referred.owner
-
-
-@module_for(Local)
-def local(layer: Layer, graph: Graph, before: Sequence[LayerModule]) -> LayerModule:
-    """Makes a locally connected layer."""
-    assert isinstance(layer.kind, Local)
-    return LocalConvolution(layer, layer.kind)
+    takes_signs = kind.xnor and kind.geometry.stride_x == kind.geometry.stride_y
+    return BinaryConvolution(layer) if takes_signs else Convolution(layer)

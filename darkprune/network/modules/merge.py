@@ -8,34 +8,35 @@ import torch
 from torch import Tensor
 
 from darkprune.errors import TrainingError
-from darkprune.graph.graph import Graph, Layer
+from darkprune.graph.graph import Layer
 from darkprune.layers.merge import Route, Sam, ScaleChannels, Shortcut
 from darkprune.network.modules.activations import activation_function
 from darkprune.network.modules.base import LayerModule, module_for
 
 
+@module_for(Route)
 class Concatenation(LayerModule):
     """Joins maps; with groups the group_id-th slice of each, cut from its memory as darknet does."""
 
-    def __init__(self, layer: Layer, kind: Route) -> None:
-        super().__init__(layer)
-        self.groups, self.group = kind.groups, kind.group_id
+    kind: Route
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """n maps (b, c_i, h, w) -> (b, Σ c_i / groups, h, w); likewise for flat inputs (b, n_i)."""
-        if all(x.shape[1] % self.groups == 0 for x in inputs):
-            parts = [self._slice(x) for x in inputs] if self.groups > 1 else list(inputs)
+        groups = self.kind.groups
+        if all(x.shape[1] % groups == 0 for x in inputs):
+            parts = [self._slice(x) for x in inputs] if groups > 1 else list(inputs)
             return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
         # slices that cut a channel apart: what is left of the last whole channel is read by nobody
         joined = torch.cat([self._slice(x.flatten(1)) for x in inputs], dim=1)
-        channels, size = sum(x.shape[1] for x in inputs) // self.groups, inputs[0].shape[2:]
+        channels, size = sum(x.shape[1] for x in inputs) // groups, inputs[0].shape[2:]
         return joined[:, : channels * size.numel()].reshape(len(joined), channels, *size)
 
     def _slice(self, x: Tensor) -> Tensor:
-        width = x.shape[1] // self.groups
-        return x[:, width * self.group : width * (self.group + 1)]
+        width = x.shape[1] // self.kind.groups
+        return x[:, width * self.kind.group_id : width * (self.kind.group_id + 1)]
 
 
+@module_for(Shortcut)
 class Sum(LayerModule):
     """Adds maps, weighted or not, to the one before; of a map of another width the common first channels count.
 
@@ -43,14 +44,16 @@ class Sum(LayerModule):
         weights: (inputs,) or (inputs, c).
     """
 
-    def __init__(self, layer: Layer, kind: Shortcut) -> None:
+    kind: Shortcut
+
+    def __init__(self, layer: Layer) -> None:
         super().__init__(layer)
         first = layer.inputs[0]
         if any((f.h, f.w) != (first.h, first.w) for f in layer.inputs):
             shown = ", ".join(map(str, layer.inputs))
             raise TrainingError(f"{self.place}: adds maps of different sizes ({shown}); darknet aborts on it")
-        self.weighted, self.normalization = kind.weights_type != "none", kind.weights_normalization
-        self.activation = activation_function(kind.activation)
+        self.weighted = self.kind.weights_type != "none"
+        self.activation = activation_function(self.kind.activation)
 
     def forward(self, first: Tensor, *others: Tensor) -> Tensor:
         """(b, c, h, w) and n maps (b, c_i, h, w) -> (b, c, h, w)."""
@@ -64,10 +67,10 @@ class Sum(LayerModule):
 
     def factors(self) -> Tensor:
         """Returns what the inputs are multiplied by: (inputs,) or (inputs, c)."""
-        if self.normalization == "relu":
+        if self.kind.weights_normalization == "relu":
             positive = self.weights.clamp(min=0.001)
             return positive / (1e-4 + positive.sum(dim=0))
-        if self.normalization == "softmax":
+        if self.kind.weights_normalization == "softmax":
             powers = torch.exp(self.weights - self.weights.amax(dim=0))
             return powers / (1e-4 + powers.sum(dim=0))
         return self.weights
@@ -88,37 +91,19 @@ class Sum(LayerModule):
         return total
 
 
+@module_for(ScaleChannels, Sam)
 class Product(LayerModule):
     """The map of `from` times the one before: one factor per channel, per position, or per value."""
 
-    def __init__(self, layer: Layer, kind: ScaleChannels | Sam) -> None:
+    kind: ScaleChannels | Sam
+
+    def __init__(self, layer: Layer) -> None:
         super().__init__(layer)
-        trouble = kind.trouble(layer.inputs, layer.output)
+        trouble = self.kind.trouble(layer.inputs, layer.output)
         if trouble:
             raise TrainingError(f"{self.place}: {trouble}")
-        self.activation = activation_function(kind.activation)
+        self.activation = activation_function(self.kind.activation)
 
     def forward(self, factors: Tensor, x: Tensor) -> Tensor:
         """(b, c, 1, 1), (b, 1, h, w) or (b, c, h, w), and (b, c, h, w) -> (b, c, h, w)."""
         return self.activation(x * factors)
-
-
-@module_for(Route)
-def concatenation(layer: Layer, graph: Graph, before: Sequence[LayerModule]) -> LayerModule:
-    """Makes a concatenation."""
-    assert isinstance(layer.kind, Route)
-    return Concatenation(layer, layer.kind)
-
-
-@module_for(Shortcut)
-def addition(layer: Layer, graph: Graph, before: Sequence[LayerModule]) -> LayerModule:
-    """Makes a sum."""
-    assert isinstance(layer.kind, Shortcut)
-    return Sum(layer, layer.kind)
-
-
-@module_for(ScaleChannels, Sam)
-def product(layer: Layer, graph: Graph, before: Sequence[LayerModule]) -> LayerModule:
-    """Makes a product."""
-    assert isinstance(layer.kind, (ScaleChannels, Sam))
-    return Product(layer, layer.kind)

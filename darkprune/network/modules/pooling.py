@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from darkprune.graph.graph import Graph, Layer
+from darkprune.graph.graph import Layer
 from darkprune.layers.base import positions
 from darkprune.layers.pooling import AvgPool, LocalAvgPool, MaxPool, Window
 from darkprune.network.modules.base import LayerModule, module_for
@@ -34,49 +32,42 @@ def padded(x: Tensor, window: Window, stride: tuple[int, int], value: float) -> 
 class MaxPooling(LayerModule):
     """Maximum over a window; padding never wins. With antialiasing the blur takes the stride."""
 
-    def __init__(self, layer: Layer, kind: MaxPool) -> None:
-        super().__init__(layer)
-        window = kind.window
-        self.window = window
-        self.antialiasing, self.blur_stride = kind.antialiasing, (window.stride_y, window.stride_x)
-        self.stride = (1, 1) if kind.antialiasing else self.blur_stride
+    kind: MaxPool
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, c, h, w) -> (b, c, out_h, out_w)."""
+        window = self.kind.window
+        stride = (1, 1) if self.kind.antialiasing else (window.stride_y, window.stride_x)
         # darknet starts at -FLT_MAX, which a window of padding alone gives
-        return functional.max_pool2d(
-            padded(x, self.window, self.stride, torch.finfo(x.dtype).min), self.window.size, self.stride
-        )
+        return functional.max_pool2d(padded(x, window, stride, torch.finfo(x.dtype).min), window.size, stride)
 
     def seen_after(self, output: Tensor) -> Tensor:
         """Blurs."""
-        return blur(output, self.antialiasing, self.blur_stride) if self.antialiasing else output
+        antialiasing, window = self.kind.antialiasing, self.kind.window
+        return blur(output, antialiasing, (window.stride_y, window.stride_x)) if antialiasing else output
 
 
 class MaxOverChannels(LayerModule):
     """`maxpool_depth`: output channel g is the maximum of input channels g, g + out_channels, …"""
 
-    def __init__(self, layer: Layer, kind: MaxPool) -> None:
-        super().__init__(layer)
-        self.channels = kind.out_channels
+    kind: MaxPool
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, c, h, w) -> (b, out_channels, h, w)."""
-        best = x[:, : self.channels]
-        for start in range(self.channels, x.shape[1], self.channels):
-            part = x[:, start : start + self.channels]
+        channels = self.kind.out_channels
+        best = x[:, :channels]
+        for start in range(channels, x.shape[1], channels):
+            part = x[:, start : start + channels]
             rest = best[:, part.shape[1] :]  # the last part is shorter where out_channels does not divide c
             best = torch.cat([torch.maximum(best[:, : part.shape[1]], part), rest], dim=1)
         return best
 
 
+@module_for(LocalAvgPool)
 class LocalMean(LayerModule):
     """Mean over the cells of a window that lie in the map."""
 
-    def __init__(self, layer: Layer, kind: LocalAvgPool) -> None:
-        super().__init__(layer)
-        self.window = kind.window
-        self.stride = (kind.window.stride_y, kind.window.stride_x)
+    kind: LocalAvgPool
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, c, h, w) -> (b, c, out_h, out_w)."""
@@ -84,10 +75,12 @@ class LocalMean(LayerModule):
         return self._sum(x) / self._sum(inside)
 
     def _sum(self, x: Tensor) -> Tensor:
-        x = padded(x, self.window, self.stride, 0.0)
-        return functional.avg_pool2d(x, self.window.size, self.stride, divisor_override=1)
+        window = self.kind.window
+        stride = (window.stride_y, window.stride_x)
+        return functional.avg_pool2d(padded(x, window, stride, 0.0), window.size, stride, divisor_override=1)
 
 
+@module_for(AvgPool)
 class Mean(LayerModule):
     """Mean of each channel."""
 
@@ -97,20 +90,7 @@ class Mean(LayerModule):
 
 
 @module_for(MaxPool)
-def max_pooling(layer: Layer, graph: Graph, before: Sequence[LayerModule]) -> LayerModule:
+def max_pooling(layer: Layer) -> LayerModule:
     """Makes a maximum over windows or over channels."""
     assert isinstance(layer.kind, MaxPool)
-    return MaxOverChannels(layer, layer.kind) if layer.kind.depth else MaxPooling(layer, layer.kind)
-
-
-@module_for(LocalAvgPool)
-def local_mean(layer: Layer, graph: Graph, before: Sequence[LayerModule]) -> LayerModule:
-    """Makes a mean over windows."""
-    assert isinstance(layer.kind, LocalAvgPool)
-    return LocalMean(layer, layer.kind)
-
-
-@module_for(AvgPool)
-def mean(layer: Layer, graph: Graph, before: Sequence[LayerModule]) -> LayerModule:
-    """Makes a mean over the map."""
-    return Mean(layer)
+    return MaxOverChannels(layer) if layer.kind.depth else MaxPooling(layer)

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NoReturn
 
 from darkprune.errors import TrainingError
-from darkprune.graph.graph import Graph, Layer
+from darkprune.graph.graph import Layer
 from darkprune.layers.recurrent import ConvLstm, Crnn, Gru, History, Lstm, Rnn
-from darkprune.network.modules.base import LayerModule, module_for, place_of
+from darkprune.network.modules.base import module_for
 
-#: kinds whose function only says no
+#: kinds whose function only refuses
 UNTRAINABLE = (Crnn, Rnn, Gru, Lstm, ConvLstm, History)
 
 
 @module_for(*UNTRAINABLE)
-def recurrent(layer: Layer, graph: Graph, before: Sequence[LayerModule]) -> NoReturn:
+def recurrent(layer: Layer) -> NoReturn:
     """Refuses.
 
     Raises:
         TrainingError: always.
     """
-    raise TrainingError(f"{place_of(layer)}: a network with a recurrent [{layer.name}] cannot be trained here, nor run")
+    raise TrainingError(f"{layer.place}: a network with a recurrent [{layer.name}] cannot be trained here, nor run")

@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from darkprune.errors import TrainingError
-from darkprune.graph.graph import Graph, Layer
+from darkprune.graph.graph import Layer
 from darkprune.layers.resample import Crop, Reorg, Reorg3d, Upsample
 from darkprune.network.modules.base import LayerModule, module_for
 
 
+@module_for(Upsample)
 class Enlargement(LayerModule):
     """Nearest-neighbour enlargement times a factor; a negative stride sums blocks instead."""
 
-    def __init__(self, layer: Layer, kind: Upsample) -> None:
-        super().__init__(layer)
-        self.stride, self.scale = kind.stride, kind.scale
+    kind: Upsample
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, c, h, w) -> (b, c, h·stride, w·stride)."""
-        if self.stride > 0:
-            y = functional.interpolate(x, scale_factor=self.stride, mode="nearest")
+        stride, scale = self.kind.stride, self.kind.scale
+        if stride > 0:
+            y = functional.interpolate(x, scale_factor=stride, mode="nearest")
         else:
-            y = functional.avg_pool2d(x, -self.stride, divisor_override=1)
-        return y if self.scale == 1 else y * self.scale
+            y = functional.avg_pool2d(x, -stride, divisor_override=1)
+        return y if scale == 1 else y * scale
 
 
 def space_to_depth(x: Tensor, s: int) -> Tensor:
@@ -43,6 +41,7 @@ def depth_to_space(x: Tensor, s: int) -> Tensor:
     return parts.reshape(b, c // (s * s), h * s, w * s)
 
 
+@module_for(Reorg, Reorg3d)
 class Reorganisation(LayerModule):
     """[reorg] and [reorg3d]: move s x s blocks between positions and channels.
 
@@ -50,19 +49,21 @@ class Reorganisation(LayerModule):
     were an s times larger map of c/s² channels; its reverse is the inverse of [reorg3d].
     """
 
-    def __init__(self, layer: Layer, kind: Reorg | Reorg3d) -> None:
+    kind: Reorg | Reorg3d
+
+    def __init__(self, layer: Layer) -> None:
         super().__init__(layer)
-        self.stride, self.reverse, self.old = kind.stride, kind.reverse, isinstance(kind, Reorg)
-        source, s2 = layer.inputs[0], kind.stride**2
+        self.old = isinstance(self.kind, Reorg)
+        source, s, reverse = layer.inputs[0], self.kind.stride, self.kind.reverse
         # the reverse of [reorg3d] divides the channels twice on the way
-        divisor = s2 if self.old else s2 * s2 if self.reverse else 1
-        if source.c % divisor or (not self.reverse and (source.h % self.stride or source.w % self.stride)):
-            raise TrainingError(f"{self.place}: stride={self.stride} does not divide {source}; darknet misreads memory")
+        divisor = s**2 if self.old else s**4 if reverse else 1
+        if source.c % divisor or (not reverse and (source.h % s or source.w % s)):
+            raise TrainingError(f"{self.place}: stride={s} does not divide {source}; darknet misreads memory")
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, c, h, w) -> (b, c·s², h/s, w/s), or with `reverse` (b, c/s², h·s, w·s)."""
-        s, (b, c, h, w) = self.stride, x.shape
-        if self.reverse:
+        s, (b, c, h, w) = self.kind.stride, x.shape
+        if self.kind.reverse:
             if self.old:
                 return depth_to_space(x, s)
             enlarged = x.reshape(b, c // (s * s), h * s, w * s)
@@ -73,6 +74,7 @@ class Reorganisation(LayerModule):
         return space_to_depth(x, s)
 
 
+@module_for(Crop)
 class Cropping(LayerModule):
     """The centre, or in training a random part, perhaps mirrored; then 2x − 1 unless `noadjust`.
 
@@ -80,41 +82,17 @@ class Cropping(LayerModule):
     where augmentation is the data loader's.
     """
 
-    def __init__(self, layer: Layer, kind: Crop, flip: bool) -> None:
-        super().__init__(layer)
-        self.size, self.noadjust, self.flip = (kind.height, kind.width), kind.noadjust, flip
+    kind: Crop
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, c, h, w) -> (b, c, crop_height, crop_width)."""
-        room = [have - want for have, want in zip(x.shape[-2:], self.size, strict=True)]
+        height, width = self.kind.height, self.kind.width
+        room = (x.shape[-2] - height, x.shape[-1] - width)
         if min(room) < 0:
-            raise TrainingError(
-                f"{self.place}: cannot crop {x.shape[-2]}x{x.shape[-1]} to {self.size[0]}x{self.size[1]}"
-            )
+            raise TrainingError(f"{self.place}: cannot crop {x.shape[-2]}x{x.shape[-1]} to {height}x{width}")
         # one place for the whole batch, as in darknet
         top, left = (int(torch.randint(r + 1, ())) for r in room) if self.training else (r // 2 for r in room)
-        y = x[..., top : top + self.size[0], left : left + self.size[1]]
-        if self.training and self.flip and int(torch.randint(2, ())):
+        y = x[..., top : top + height, left : left + width]
+        if self.training and self.kind.flip and int(torch.randint(2, ())):
             y = y.flip(-1)
-        return y if self.noadjust else 2 * y - 1
-
-
-@module_for(Upsample)
-def enlargement(layer: Layer, graph: Graph, before: Sequence[LayerModule]) -> LayerModule:
-    """Makes an enlargement."""
-    assert isinstance(layer.kind, Upsample)
-    return Enlargement(layer, layer.kind)
-
-
-@module_for(Reorg, Reorg3d)
-def reorganisation(layer: Layer, graph: Graph, before: Sequence[LayerModule]) -> LayerModule:
-    """Makes a reorganisation."""
-    assert isinstance(layer.kind, (Reorg, Reorg3d))
-    return Reorganisation(layer, layer.kind)
-
-
-@module_for(Crop)
-def cropping(layer: Layer, graph: Graph, before: Sequence[LayerModule]) -> LayerModule:
-    """Makes a crop."""
-    assert isinstance(layer.kind, Crop)
-    return Cropping(layer, layer.kind, graph.options(layer).flag("flip"))
+        return y if self.kind.noadjust else 2 * y - 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from darkprune.layers import Kind
 from darkprune.layers.convolution import batch_norm
@@ -50,7 +49,7 @@ def _normalization(writer: LayerWriter[Normalization]) -> LayerOutput:
     kind, channels = writer.kind, writer.layer.output.c
     if channels > _MAX_BAND:
         raise writer.error(f"{channels} channels: the kernel that sums over its window would be too large")
-    band = (kind.alpha * window_sums(channels, kind.size)).reshape(channels, channels, 1, 1)
+    band = (kind.alpha * kind.window(channels)).reshape(channels, channels, 1, 1)
     with writer.builder.in_fp32():  # squares leave the range of half precision at 256
         x = writer.map_of()
         inputs = [writer.multiply(x, x, "square"), writer.constant("window", band)]
@@ -61,27 +60,10 @@ def _normalization(writer: LayerWriter[Normalization]) -> LayerOutput:
         return writer.map(writer.multiply(x, power, "normalise"))
 
 
-def window_sums(channels: int, size: int) -> NDArray[np.float32]:
-    """Returns M with S = M·squares: darknet's running sum (`normalization_layer.c`), with its fault.
-
-    The sum starts with size/2 channels instead of size/2 + 1, so channel size/2 is never added, yet later subtracted.
-    """
-    sums = np.zeros((channels, channels), np.float32)
-    sums[0, : size // 2] = 1
-    for k in range(1, channels):
-        sums[k] = sums[k - 1]
-        leaving, entering = k - (size - 1) // 2 - 1, k + size // 2
-        if leaving >= 0:
-            sums[k, leaving] -= 1
-        if entering < channels:
-            sums[k, entering] += 1
-    return sums
-
-
 @writes(Softmax)
 def _softmax(writer: LayerWriter[Softmax]) -> LayerOutput:
     kind, count = writer.kind, writer.layer.output.outputs
-    if writer.options.has("tree"):
+    if kind.has_tree:
         raise writer.error("a softmax over a tree of classes cannot be exported")
     if kind.spatial:
         writer.builder.remarks.append(f"layer {writer.layer.index}: spatial=1 is without effect, as on darknet's CPU")
