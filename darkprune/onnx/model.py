@@ -8,15 +8,16 @@ from onnx import TensorProto, helper
 
 from darkprune import __version__
 from darkprune.errors import ExportError
-from darkprune.graph.graph import Graph, Layer
+from darkprune.graph.graph import Graph
 from darkprune.graph.weights import NetworkWeights
+from darkprune.layers import Feature
 from darkprune.layers.heads import Head
 from darkprune.onnx.facts import facts_of, last_suppression, set_facts
 from darkprune.onnx.network import OnnxNetwork, assemble
 from darkprune.onnx.nodes.builder import INPUT_NAME, GraphBuilder, LayerOutput
 from darkprune.onnx.nodes.heads import decode
 from darkprune.onnx.nodes.layer_writer import LayerWriter, layer_name
-from darkprune.onnx.nodes.layers import seen_from, write_layers
+from darkprune.onnx.nodes.layers import write_layers, writer_of
 from darkprune.onnx.nodes.outputs import FORMS, Output, write_outputs
 from darkprune.onnx.options import OPSETS, USUAL_OPSET, ExportOptions
 from darkprune.targets import Target, target
@@ -34,13 +35,13 @@ def build_onnx(weights: NetworkWeights, options: ExportOptions) -> OnnxNetwork:
     opset = _opset(options, place)
     _check(graph, options, place)
     builder = GraphBuilder(opset, options.batch)
-    wanted = [layer.index for layer in graph.heads] or _classifier_outputs(graph)
+    wanted = [source for layer in graph.heads for source in layer.sources] or [_classifier_output(graph)]
     if options.outputs != "heads" and not graph.heads:
         raise ExportError(f"{graph.cfg.source}: has no detection head to decode; only --outputs heads fits it")
-    layer_outputs = write_layers(builder, weights, _sources(graph, wanted) if graph.heads else wanted)
-    writers = [_head_writer(graph, builder, layer, layer_outputs) for layer in graph.heads]
+    layer_outputs = write_layers(builder, weights, wanted)
+    writers = [writer_of(builder, weights, layer, layer_outputs) for layer in graph.heads]
     if options.outputs == "heads":
-        outputs = _raw_outputs(builder, writers) or _plain_outputs(graph, builder, layer_outputs, wanted)
+        outputs = _raw_outputs(builder, writers) or [_plain_output(graph, builder, layer_outputs, wanted[0])]
     else:
         pixels = options.outputs == "deepstream"
         size = (graph.net.input.w, graph.net.input.h)
@@ -52,7 +53,7 @@ def build_onnx(weights: NetworkWeights, options: ExportOptions) -> OnnxNetwork:
         "darknet",
         builder.nodes,
         builder.constants,
-        [Output(INPUT_NAME, TensorProto.FLOAT, _input_shape(graph, options.batch))],
+        [Output(INPUT_NAME, TensorProto.FLOAT, (builder.batch_axis, *_sizes(graph.net.input)))],
         outputs,
         opset,
         min(place.ir, helper.find_min_ir_version_for([helper.make_opsetid("", opset)])),
@@ -97,33 +98,12 @@ def _check(graph: Graph, options: ExportOptions, place: Target) -> None:
         )
 
 
-def _sources(graph: Graph, wanted: Sequence[int]) -> list[int]:
-    return [source for index in wanted for source in graph[index].sources]
-
-
-def _classifier_outputs(graph: Graph) -> list[int]:
-    """Returns the outputs of a network without heads: training losses are none, nor what only they read."""
+def _classifier_output(graph: Graph) -> int:
+    """Returns the layer that gives the output of a network without heads: no training loss, nor what only it reads."""
     last = next((i for i in reversed(graph.outputs) if graph[i].name not in ("cost", "contrastive")), None)
     if last is None:
         raise ExportError(f"{graph.cfg.source}: gives nothing but a training loss; there is nothing to export")
-    return [last]
-
-
-def _head_writer(
-    graph: Graph, builder: GraphBuilder, layer: Layer, layer_outputs: dict[int, LayerOutput]
-) -> LayerWriter[Head]:
-    kind = layer.kind
-    assert isinstance(kind, Head)
-    inputs = [seen_from(layer_outputs, source, layer.index) for source in layer.sources]
-
-    def nothing(name: str) -> None:
-        raise KeyError(name)
-
-    return LayerWriter(builder, layer, kind, inputs, layer, nothing, graph.options(layer))  # type: ignore[arg-type]
-
-
-def _batch(builder: GraphBuilder) -> int | str:
-    return "batch" if builder.batch is None else builder.batch
+    return last
 
 
 def _raw_outputs(builder: GraphBuilder, writers: Sequence[LayerWriter[Head]]) -> list[Output]:
@@ -133,28 +113,21 @@ def _raw_outputs(builder: GraphBuilder, writers: Sequence[LayerWriter[Head]]) ->
         name, feature = writer.map_of(), writer.inputs[0].feature
         if name in outputs or name == INPUT_NAME:
             name = builder.node("Identity", [name], layer_name(writer.layer))[0]
-        outputs[name] = Output(name, TensorProto.FLOAT, (_batch(builder), feature.c, feature.h, feature.w))
+        outputs[name] = Output(name, TensorProto.FLOAT, (builder.batch_axis, *_sizes(feature)))
     return list(outputs.values())
 
 
-def _plain_outputs(
-    graph: Graph, builder: GraphBuilder, layer_outputs: dict[int, LayerOutput], wanted: Sequence[int]
-) -> list[Output]:
-    outputs = []
-    for index in wanted:
-        layer_output = layer_outputs[index]
-        layer_output = layer_output.blurred or layer_output
-        feature = layer_output.feature
-        sizes = (feature.c, feature.h, feature.w) if layer_output.as_map else (feature.outputs,)
-        if not any(layer_output.name in node.output for node in builder.nodes):  # the input itself, or a constant
-            raise ExportError(f"layer {index} ({graph[index].name}): the network computes nothing")
-        outputs.append(Output(layer_output.name, TensorProto.FLOAT, (_batch(builder), *sizes)))
-    return outputs
+def _plain_output(graph: Graph, builder: GraphBuilder, layer_outputs: dict[int, LayerOutput], index: int) -> Output:
+    layer_output = layer_outputs[index].blurred or layer_outputs[index]
+    if not any(layer_output.name in node.output for node in builder.nodes):  # the input itself, or a constant
+        raise ExportError(f"layer {index} ({graph[index].name}): the network computes nothing")
+    feature = layer_output.feature
+    sizes = _sizes(feature) if layer_output.as_map else (feature.outputs,)
+    return Output(layer_output.name, TensorProto.FLOAT, (builder.batch_axis, *sizes))
 
 
-def _input_shape(graph: Graph, batch: int | None) -> tuple[int | str, ...]:
-    shape, first = graph.net.input, "batch" if batch is None else batch
-    return (first, shape.c, shape.h, shape.w) if shape.is_map else (first, shape.outputs)
+def _sizes(feature: Feature) -> tuple[int, ...]:
+    return (feature.c, feature.h, feature.w) if feature.is_map else (feature.outputs,)
 
 
 def _remark_suppression(builder: GraphBuilder, graph: Graph, options: ExportOptions) -> None:

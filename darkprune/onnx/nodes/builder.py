@@ -70,6 +70,7 @@ class GraphBuilder:
     Attributes:
         opset: the ONNX opset that is written.
         batch: images per call; None where it is left open.
+        batch_axis: the same as an axis of a tensor: a text where it is left open.
         nodes: in the order of computation.
         constants: by name.
         full_precision: names of nodes that a half-precision file computes in FP32.
@@ -79,6 +80,7 @@ class GraphBuilder:
     def __init__(self, opset: int, batch: int | None) -> None:
         self.opset = opset
         self.batch = batch
+        self.batch_axis: int | str = "batch" if batch is None else batch
         self.nodes: list[NodeProto] = []
         self.constants: dict[str, Constant] = {}
         self.full_precision: set[str] = set()

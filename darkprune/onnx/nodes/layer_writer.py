@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
-from darkprune.darknet.options import Options
 from darkprune.errors import ExportError
 from darkprune.graph.graph import Layer
+from darkprune.graph.weights import NetworkWeights
 from darkprune.layers import Feature, Kind
-from darkprune.layers.base import BlobReader
 from darkprune.onnx.nodes.builder import Array, GraphBuilder, LayerOutput
 
 K = TypeVar("K", bound=Kind)
@@ -28,28 +28,33 @@ class LayerWriter(Generic[Kind_co]):
         inputs: outputs of its source layers, in their order.
         prefix: start of its nodes' names, such as `012_convolutional`.
         owner: the layer whose weights it uses: itself unless it has share_index.
-        blob: reads one of the owner's weight tensors.
-        options: the layer's section, for keys that its kind does not hold.
     """
 
     def __init__(
-        self,
-        builder: GraphBuilder,
-        layer: Layer,
-        kind: Kind_co,
-        inputs: Sequence[LayerOutput],
-        owner: Layer,
-        blob: BlobReader,
-        options: Options,
+        self, builder: GraphBuilder, weights: NetworkWeights, layer: Layer, inputs: Sequence[LayerOutput]
     ) -> None:
         self.builder = builder
         self.layer = layer
-        self.kind = kind
+        self.kind = cast("Kind_co", layer.kind)
         self.inputs = tuple(inputs)
         self.prefix = layer_name(layer)
-        self.owner = owner
-        self.blob = blob
-        self.options = options
+        self.owner = layer
+        while not self.owner.blobs and self.owner.references:
+            self.owner = weights.graph[self.owner.references[0]]
+        self._weights = weights
+
+    def blob(self, name: str) -> NDArray[np.float32]:
+        """Reads one of the owner's tensors, or darknet's initial values where `dontloadscales` says so.
+
+        Raises:
+            ExportError: no file holds the layer's weights (`dontload`).
+        """
+        owner = self.owner
+        if any(blob.name == name for blob in owner.stored):
+            return self._weights.read(owner, name)
+        if not owner.stored:
+            raise ExportError(f"{owner.place}: dontload=1: its weights are in no file, so it cannot be exported")
+        return np.full(owner.blob(name).shape, 1 if name == "scales" else 0, np.float32)
 
     def node(self, operator: str, inputs: Sequence[str], step: str = "", **attributes: Any) -> str:
         """Adds a node with one output; its name ends in `step`, by default the operator in lower case."""
@@ -147,7 +152,7 @@ class LayerWriter(Generic[Kind_co]):
 
     def error(self, message: str) -> ExportError:
         """Returns an error that names layer, kind and line."""
-        return layer_error(self.layer, message)
+        return ExportError(f"{self.layer.place}: {message}")
 
     def _binary(self, operator: str, left: str, right: str | float, step: str) -> str:
         return self.node(operator, [left, right if isinstance(right, str) else self.builder.scalar(right)], step)
@@ -179,8 +184,3 @@ def writes(
 def layer_name(layer: Layer) -> str:
     """Returns the name of the layer's output, with which the names of its nodes begin."""
     return f"{layer.index:03d}_{layer.name}"
-
-
-def layer_error(layer: Layer, message: str) -> ExportError:
-    """Returns an error that names layer, kind and line."""
-    return ExportError(f"layer {layer.index} ({layer.name}, line {layer.line}): {message}")

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from darkprune.errors import ExportError
 from darkprune.graph.graph import Graph, Layer
 from darkprune.graph.weights import NetworkWeights
 from darkprune.layers import INPUT
-from darkprune.layers.base import BlobReader
 from darkprune.layers.heads import Head
 from darkprune.onnx.nodes import (  # noqa: F401  (imported to register)
     activations,
@@ -21,7 +19,7 @@ from darkprune.onnx.nodes import (  # noqa: F401  (imported to register)
     resample,
 )
 from darkprune.onnx.nodes.builder import INPUT_NAME, GraphBuilder, LayerOutput, name_result
-from darkprune.onnx.nodes.layer_writer import UNSUPPORTED, WRITERS, LayerWriter, layer_error, layer_name
+from darkprune.onnx.nodes.layer_writer import UNSUPPORTED, WRITERS, LayerWriter
 
 
 def write_layers(builder: GraphBuilder, weights: NetworkWeights, wanted: Iterable[int]) -> dict[int, LayerOutput]:
@@ -60,12 +58,15 @@ def needed_layers(graph: Graph, wanted: Iterable[int]) -> set[int]:
     return needed
 
 
-def seen_from(layer_outputs: Mapping[int, LayerOutput], source: int, reader: int) -> LayerOutput:
-    """Returns a source's output as a layer reads it: blurred where the layer directly follows an antialiased one."""
-    layer_output = layer_outputs[source]
-    if layer_output.blurred is not None and source == reader - 1:
-        return layer_output.blurred
-    return layer_output
+def writer_of(
+    builder: GraphBuilder, weights: NetworkWeights, layer: Layer, layer_outputs: Mapping[int, LayerOutput]
+) -> LayerWriter[Any]:
+    """Returns the writer of a layer, whose sources are written; directly after an antialiased one it reads the blur."""
+    inputs = []
+    for source in layer.sources:
+        layer_output = layer_outputs[source]
+        inputs.append(layer_output.blurred or layer_output if source == layer.index - 1 else layer_output)
+    return LayerWriter(builder, weights, layer, inputs)
 
 
 def _input(graph: Graph) -> LayerOutput:
@@ -80,29 +81,9 @@ def _write_layer(
 ) -> LayerOutput:
     kind = type(layer.kind)
     if isinstance(layer.kind, Head):
-        raise layer_error(layer, "a detection head that another layer reads from cannot be exported")
+        raise ExportError(f"{layer.place}: a detection head that another layer reads from cannot be exported")
     if kind not in WRITERS:
-        raise layer_error(layer, UNSUPPORTED.get(kind, f"[{layer.name}] cannot be written as ONNX"))
-    owner = layer
-    while not owner.blobs and owner.references:
-        owner = weights.graph[owner.references[0]]
-    inputs = [seen_from(layer_outputs, source, layer.index) for source in layer.sources]
-    options = weights.graph.options(layer)
+        raise ExportError(f"{layer.place}: {UNSUPPORTED.get(kind, f'[{layer.name}] cannot be written as ONNX')}")
     first = len(builder.nodes)
-    writer = LayerWriter(builder, layer, layer.kind, inputs, owner, _reader(weights, owner), options)
-    return name_result(builder, first, WRITERS[kind](writer), layer_name(layer))
-
-
-def _reader(weights: NetworkWeights, owner: Layer) -> BlobReader:
-    """Returns a function that reads a layer's tensors, with darknet's initial ones where `dontloadscales` says so."""
-    stored = {blob.name for blob in owner.stored}
-
-    def read(name: str) -> NDArray[np.float32]:
-        if name in stored:
-            return weights.read(owner, name)
-        if not stored:
-            raise layer_error(owner, "dontload=1: its weights are in no file, so it cannot be exported")
-        blob = owner.blob(name)
-        return np.full(blob.shape, 1 if name == "scales" else 0, np.float32)
-
-    return read
+    writer = writer_of(builder, weights, layer, layer_outputs)
+    return name_result(builder, first, WRITERS[kind](writer), writer.prefix)

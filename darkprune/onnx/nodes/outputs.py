@@ -50,7 +50,7 @@ class Suppression(NamedTuple):
 
 def write_outputs(builder: GraphBuilder, form: str, heads: Sequence[Decoded], limits: Suppression) -> list[Output]:
     """Writes the end of a file of any form but `heads`, and lists its outputs."""
-    batch: int | str = "batch" if builder.batch is None else builder.batch
+    batch = builder.batch_axis
     count, classes = sum(head.count for head in heads), heads[0].classes
     with builder.in_fp32():
         boxes = _joined(builder, "boxes", [_rows(builder, head.boxes, head.count, 4) for head in heads])
