@@ -148,7 +148,7 @@ def checked_file(path: Path, inputs: Sequence[Path] = (), overwrite: bool = Fals
         overwrite: whether it may exist.
 
     Yields:
-        A path of the same name in a room of its own, which is gone in the end.
+        A path of the same name in a temporary folder beside it.
 
     Raises:
         OutputError: it exists, is an input, or cannot be written.
@@ -158,11 +158,11 @@ def checked_file(path: Path, inputs: Sequence[Path] = (), overwrite: bool = Fals
         _check_file(path, inputs, overwrite)
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path)
-        room = tempfile.TemporaryDirectory(prefix=f".{path.name}{PARTIAL}", dir=path.parent)
-    with room, held(Path(room.name)):
-        yield Path(room.name) / path.name
+        folder = tempfile.TemporaryDirectory(prefix=f".{path.name}{PARTIAL}", dir=path.parent)
+    with folder, held(Path(folder.name)):
+        yield Path(folder.name) / path.name
         # the file that names the other comes last
-        parts = sorted(Path(room.name).iterdir(), key=lambda part: part.name == path.name)
+        parts = sorted(Path(folder.name).iterdir(), key=lambda part: part.name == path.name)
         with _explained(path):
             for part in parts:
                 _check_file(path.parent / part.name, inputs, overwrite)
@@ -245,6 +245,8 @@ def _carry_over(old: Path, new: Path) -> None:
         if not entry.is_dir(follow_symlinks=False):
             if there and place.is_dir() and not place.is_symlink():
                 raise OutputError(f"{entry.path}: lies where a folder is to be written; move it away")
+            if there and place.is_file() and not place.is_symlink() and not entry.is_file(follow_symlinks=False):
+                raise OutputError(f"{entry.path}: is a link, a pipe or a device, which is never replaced; move it away")
             if not there:
                 _link(entry.path, place)
             continue
@@ -289,17 +291,17 @@ def _exchange(first: Path, second: Path) -> None:
         number = ctypes.get_errno()
         if number not in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP):
             raise OSError(number, os.strerror(number))
-    room = Path(tempfile.mkdtemp(prefix=f".{second.name}.earlier-", dir=second.parent))
+    aside = Path(tempfile.mkdtemp(prefix=f".{second.name}.earlier-", dir=second.parent))
     try:
-        os.rename(second, room / "earlier")
+        os.rename(second, aside / "earlier")
         try:
             os.rename(first, second)
         except BaseException:
-            os.rename(room / "earlier", second)
+            os.rename(aside / "earlier", second)
             raise
-        os.rename(room / "earlier", first)
+        os.rename(aside / "earlier", first)
     finally:
-        room.rmdir()
+        aside.rmdir()
 
 
 def _sync(path: Path) -> None:

@@ -472,12 +472,11 @@ def test_pipes_and_links_of_the_user_are_carried_over(earlier: Path, tmp_path: P
     outside.mkdir()
     (outside / "mine").write_text("mine")
     (earlier / "outside").symlink_to(outside)
-    (earlier / "theirs").symlink_to(outside / "mine")
     with result_folder(earlier, [], overwrite=True) as folder:
-        (folder / "theirs").write_text("new")
+        (folder / "result").write_text("new")
     assert (earlier / "runs" / "pipe").is_fifo()
     assert (earlier / "outside").is_symlink()
-    assert (earlier / "theirs").read_text() == "new"
+    assert (earlier / "result").read_text() == "new"
     assert (outside / "mine").read_text() == "mine"
 
 
@@ -667,16 +666,29 @@ def test_what_comes_to_be_while_work_goes_on_is_not_replaced(tmp_path: Path) -> 
     assert tree(tmp_path) == {"file": b"mine", "out": b"", "out/result": b"mine"}
 
 
+@pytest.mark.parametrize("name", ["out.json", "out/deep/result"])
 @pytest.mark.parametrize("kind", ["pipe", "link", "dangling", "device"])
-def test_only_files_are_replaced(kind: str, tmp_path: Path) -> None:
-    path = tmp_path / "out.json"
+def test_only_files_are_replaced(kind: str, name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
     if kind == "pipe":
         os.mkfifo(path)
     else:
         (tmp_path / "mine").write_text("mine")
-        path.symlink_to({"link": "mine", "dangling": "nowhere", "device": os.devnull}[kind])
-    with pytest.raises(OutputError, match="never replaced"), atomic_file(path, overwrite=True) as file:
-        file.write(b"{}")
+        path.symlink_to({"link": tmp_path / "mine", "dangling": "nowhere", "device": os.devnull}[kind])
+
+    def write_file() -> None:
+        with atomic_file(path, overwrite=True) as file:
+            file.write(b"{}")
+
+    def write_folder() -> None:
+        with result_folder(tmp_path / "out", [], overwrite=True) as folder:
+            (folder / "deep").mkdir()
+            (folder / "deep" / "result").write_text("new")
+
+    for write in (write_file, write_folder) if name.startswith("out/") else (write_file,):
+        with pytest.raises(OutputError, match="never replaced"):
+            write()
     assert path.is_fifo() if kind == "pipe" else path.is_symlink()
     assert kind == "pipe" or (tmp_path / "mine").read_text() == "mine"
 
@@ -688,9 +700,12 @@ def test_temporary_folders_of_killed_processes_are_removed_and_only_those(
     mine.mkdir()
     (mine / "a").write_text("mine")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    with holding("temporary", tmp_path, tmp_path) as (working, name), holding("temporary", tmp_path, tmp_path) as (
-        killed,
-        left,
+    with (
+        holding("temporary", tmp_path, tmp_path) as (working, name),
+        holding("temporary", tmp_path, tmp_path) as (
+            killed,
+            left,
+        ),
     ):
         assert Path(name).parent == Path(left).parent == tmp_path
         killed.kill()
