@@ -21,7 +21,7 @@ from darkprune.kit.board.runtime.build import BuildOptions
 from darkprune.kit.board.runtime.command import import_tensorrt
 from darkprune.kit.board.runtime.cuda import Cuda
 from darkprune.kit.board.runtime.dialects import choose
-from darkprune.kit.board.runtime.files import sha256_of
+from darkprune.kit.board.runtime.files import check_file, sha256_of
 from darkprune.onnx.read import read_model
 from darkprune.progress import Progress, say, silent
 from darkprune.targets import PRECISIONS, Target
@@ -165,8 +165,9 @@ def _inspect(onnx_path: Path) -> str:
 
 def _check_output(engine_path: Path, overwrite: bool) -> None:
     """Refuses an output before the build, which takes minutes."""
-    if engine_path.exists() and not overwrite:
-        raise OutputError(f"{engine_path}: exists; give --overwrite to replace it")
+    with failures_as(OutputError):
+        for path in (str(engine_path), metadata.path_for(str(engine_path))):
+            check_file(path, overwrite)
     folder = engine_path.absolute().parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise OutputError(f"{engine_path}: cannot be written, {folder} is no folder to write to")

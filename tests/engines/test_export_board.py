@@ -226,9 +226,17 @@ def test_nothing_is_overwritten(machine: Machine, run: Run, kit: Path, picture: 
     (drawn / "A.jpg").unlink()
     (drawn / "A.jpg").symlink_to(precious)
     (drawn / "note").write_text("mine")
+    code, _, err = run(kit / "detect.py", folder, "--out", drawn, "--json", found, "--overwrite")
+    assert code == 1
+    assert "A.jpg: is a link, a pipe or a device, which is never replaced" in err
+    assert (drawn / "A.jpg").is_symlink()
+    (drawn / "A.jpg").unlink()
     assert run(kit / "detect.py", folder, "--out", drawn, "--json", found, "--overwrite")[0] == 0
     assert precious.read_text() == (drawn / "note").read_text() == "mine"
-    assert not (drawn / "A.jpg").is_symlink()
+    (tmp_path / "linked.engine").symlink_to(precious)
+    for option in ("--output", "--timing-cache"):
+        assert "never replaced" in run(kit / "build_engine.py", option, tmp_path / "linked.engine")[2]
+    assert precious.read_text() == "mine"
     (tmp_path / "link").symlink_to(drawn)
     assert "is not a folder" in run(kit / "detect.py", folder, "--out", tmp_path / "link", "--overwrite")[2]
     assert all(path.read_bytes() == picture.read_bytes() for path in folder.iterdir())

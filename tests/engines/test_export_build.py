@@ -316,8 +316,10 @@ def test_ctrl_c_stops_a_build(machine: Machine, onnx_file: Make) -> None:
 
 def test_what_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
-    with pytest.raises(RuntimeFailure, match="folder: cannot be written"):
+    with pytest.raises(RuntimeFailure, match="folder: is a folder; name a file"):
         write_atomic(str(tmp_path / "folder"), b"content")
+    with pytest.raises(RuntimeFailure, match="name: cannot be written"):
+        write_atomic(str(tmp_path / "none" / "name"), b"content")
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
     with pytest.raises(RuntimeFailure, match="none: cannot be read"):
         sha256_of(str(tmp_path / "none"))

@@ -209,6 +209,11 @@ class TestBadInput:
             build(onnx_file(), engine)
         with pytest.raises(OutputError, match="is no folder to write to"):
             build(onnx_file(), tmp_path / "none" / "x.engine")
+        for name in ("x.engine", "y.engine.json"):
+            (tmp_path / "link" / name).parent.mkdir(exist_ok=True)
+            (tmp_path / "link" / name).symlink_to(engine)
+            with pytest.raises(OutputError, match="is a link, a pipe or a device, which is never replaced"):
+                build(onnx_file(), tmp_path / "link" / name.removesuffix(".json"), overwrite=True)
         assert engine.read_bytes() == b"precious"
 
     def test_a_failed_build_leaves_nothing(self, machine: Machine, onnx_file: Make, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from darkprune.kit.board.runtime.callbacks import with_version
 from darkprune.kit.board.runtime.command import ENGINE, import_tensorrt, run
 from darkprune.kit.board.runtime.compare import compare, load_reference, reference_input, tolerance
 from darkprune.kit.board.runtime.cuda import Cuda
-from darkprune.kit.board.runtime.files import read_bytes, write_atomic
+from darkprune.kit.board.runtime.files import check_file, read_bytes, write_atomic
 from darkprune.kit.board.runtime.metadata import save
 from darkprune.kit.board.runtime.model import Model, load_model, onnx_path
 from darkprune.kit.board.runtime.pictures import picture_files, read_image, to_input
@@ -59,6 +59,7 @@ def main() -> int:
     parser.add_argument("--output", metavar="FILE", default=os.path.join(HERE, ENGINE))
     arguments = parser.parse_args()
 
+    check_file(arguments.output, overwrite=True)
     trt = import_tensorrt()
     cuda = Cuda()
     gpu, capability = cuda.device()

@@ -14,7 +14,7 @@ from . import RuntimeFailure, TensorRT
 from .callbacks import create, make_calibrator, make_log, watch
 from .cuda import Cuda
 from .dialects import Dialect82, choose
-from .files import read_bytes, write_atomic
+from .files import check_file, read_bytes, write_atomic
 
 Shape = Tuple[int, ...]
 
@@ -99,6 +99,8 @@ def serialize(
     Raises:
         RuntimeFailure: the parser or the builder refuses, in TensorRT's own words.
     """
+    for cache in filter(None, (options.timing_cache, options.calibration_cache)):
+        check_file(cache, overwrite=True)  # before the build, which takes minutes
     started = time.time()
     dialect = choose(trt)
     log = make_log(trt, detailed)

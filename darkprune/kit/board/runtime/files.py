@@ -48,8 +48,9 @@ def write_atomic(path: str, content: bytes) -> None:
     """Writes a buffer to a file, whole or not at all: beside it first, then renamed.
 
     Raises:
-        RuntimeFailure: it cannot be written; what was there before is still there.
+        RuntimeFailure: it is no regular file, or cannot be written; what was there before is still there.
     """
+    check_file(path, overwrite=True)
     folder = os.path.dirname(os.path.abspath(path))
     temporary = ""
     try:
@@ -85,13 +86,15 @@ def sha256_of(path: str) -> str:
 
 
 def check_file(path: str, overwrite: bool) -> None:
-    """Refuses to write a file that exists already.
+    """Refuses to write a file that exists already, and ever to replace what is no regular file.
 
     Raises:
-        RuntimeFailure: it is a folder, or there and not to be replaced.
+        RuntimeFailure: it is a folder, a link, a pipe or a device, or there and not to be replaced.
     """
     if os.path.isdir(path):
         raise RuntimeFailure("{}: is a folder; name a file".format(path))
+    if os.path.islink(path) or (os.path.exists(path) and not os.path.isfile(path)):
+        raise RuntimeFailure("{}: is a link, a pipe or a device, which is never replaced; name a file".format(path))
     if os.path.lexists(path) and not overwrite:
         raise RuntimeFailure("{}: exists; give --overwrite to replace it".format(path))
 
