@@ -30,7 +30,8 @@ MODEST = 150_000_000  #: bytes for everything but the weights: the libraries, an
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems count memory in other ways")
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_an_export_takes_little_more_than_the_weights(precision: str, tmp_path: Path) -> None:
-    pytest.importorskip("torch")
+    if pytest.importorskip("torch").version.cuda is not None:
+        pytest.skip("the libraries of a torch for CUDA take 250 MB more; needs the one for processors")
     pytest.importorskip("onnxruntime")
     weights = tmp_path / "y.weights"
     assert main(["init", "builtin:yolov4", "-o", str(weights)]) == 0

@@ -88,11 +88,11 @@ def projected(network: ReferenceNetwork, factors: Mapping[int, Factors], means: 
     """The original with projected filters and the mean of what they lose: worked out without the surgery."""
     for index, found in factors.items():
         arrays = network.layers[index].arrays
-        filters = np.float64(arrays["weights"])
+        filters = arrays["weights"].astype(np.float64)
         if found.inputs is not None:
             filters = np.einsum("ncij,ca,ad->ndij", filters, found.inputs.basis, found.inputs.coordinates)
         if found.outputs is not None:
-            kept = np.float64(found.outputs.basis) @ found.outputs.coordinates
+            kept = found.outputs.basis.astype(np.float64) @ found.outputs.coordinates
             filters = np.einsum("nm,mcij->ncij", kept, filters)
             lost = means[index] - kept @ means[index]
             name, sign = ("rolling_mean", -1) if "rolling_mean" in arrays else ("biases", 1)
