@@ -30,12 +30,12 @@ from darkprune.evaluation.evaluate import evaluate_detector
 from darkprune.evaluation.of_graph import input_shape
 from darkprune.graph.graph import Graph, read_graph
 from darkprune.network import Network
+from darkprune.network.loading import run_of
 from darkprune.training.data.run_data import open_data
 from darkprune.training.loop.checkpoint import RunFolder
 from darkprune.training.loop.objective import DetectionObjective
 from darkprune.training.loop.start import Start, choose_device, open_network
 from darkprune.training.loop.step import Stepper
-from darkprune.training.loop.validation import runner_of
 from darkprune.training.recipe.recipe import read_recipe
 from darkprune.training.run import make_trainer
 from darkprune.training.settings import RunSettings
@@ -73,7 +73,7 @@ def bench_evaluation(graph: Graph, network: Network, args: argparse.Namespace, d
     """Evaluates the set, and runs the same images through the network with nothing around it."""
     dataset = read_dataset(data, "valid")
     network.eval()
-    run, shape, size = runner_of(network), input_shape(graph), 8
+    run, shape, size = run_of(network), input_shape(graph), 8
     detector = Detector.of(graph, run)
     loaded = [batch.images for batch in load_batches([record.path for record in dataset.images], shape, size)]
     times: dict[str, list[float]] = {"forward": [], "evaluation": []}

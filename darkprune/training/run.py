@@ -22,7 +22,7 @@ from darkprune.runs.lock import locked
 from darkprune.runs.provenance import write_provenance
 from darkprune.runs.record import file_input
 from darkprune.settings import PathLike
-from darkprune.training.data.batches import BatchLoader, BatchPlan, default_workers
+from darkprune.training.data.batches import BatchLoader, default_workers
 from darkprune.training.data.classifier import CropMaker, Crops
 from darkprune.training.data.examples import ExampleMaker
 from darkprune.training.data.run_data import RunData, open_data
@@ -34,7 +34,7 @@ from darkprune.training.loop.hooks import Hook
 from darkprune.training.loop.loop import Trainer
 from darkprune.training.loop.memory import free_memory, parts_that_fit
 from darkprune.training.loop.objective import Objective
-from darkprune.training.loop.start import Start, choose_device, open_network, start_in_words
+from darkprune.training.loop.start import Start, choose_device, fresh_warnings, open_network
 from darkprune.training.loop.step import Stepper
 from darkprune.training.loop.validation import Measure, Validation
 from darkprune.training.recipe.recipe import FEWEST_IMAGES, Recipe, read_recipe
@@ -99,7 +99,8 @@ def run_task(task: Task, output: Path, settings: RunSettings, progress: Progress
         recipe = read_recipe(graph, len(data.images), settings, ranks=ranks.count, cuda=device.type == "cuda")
         if settings.subdivisions is None:
             recipe = _within_memory(recipe, graph, folder, ranks, settings.resume, device)
-        warnings = (*graph.warnings, *data.warnings, *_small_parts(recipe, settings, ranks), *_fresh(task))
+        warnings = (*graph.warnings, *data.warnings, *_small_parts(recipe, settings, ranks))
+        warnings = (*warnings, *fresh_warnings(graph, task.start))
         for line in (*(f"warning: {text}" for text in warnings), f"training: {recipe.batch_in_words}"):
             say(progress, line)
         network = open_network(graph, task.start, device)
@@ -143,17 +144,8 @@ def make_trainer(
     maker = ExampleMaker(data.images, recipe.augmentation, settings.strict)
     if not graph.heads:
         maker = CropMaker(data.images, recipe.augmentation, settings.strict, Crops.read(graph))
-    plan = BatchPlan(
-        batch=recipe.batch,
-        parts=recipe.parts,
-        steps=recipe.steps,
-        seed=recipe.seed,
-        sizes=recipe.sizes,
-        rank=ranks.rank,
-        ranks=ranks.count,
-    )
     workers = default_workers() if settings.workers is None else settings.workers
-    at_a_time = max(1, min(16, plan.part))
+    at_a_time = max(1, min(16, recipe.part))
     validation: Measure | None = None
     if isinstance(data.validation, Dataset):
         validation = Validation(data.validation, batch=at_a_time, workers=max(1, workers))
@@ -165,7 +157,9 @@ def make_trainer(
             whole[hook.name] = hook.identity
     return Trainer(
         stepper=stepper,
-        loader=BatchLoader(maker, plan, workers, pin=stepper.device.type == "cuda"),
+        loader=BatchLoader(
+            maker, recipe.batch_plan(ranks.rank, ranks.count), workers, pin=stepper.device.type == "cuda"
+        ),
         folder=folder,
         settings=settings,
         validation=validation,
@@ -233,12 +227,6 @@ def _small_parts(recipe: Recipe, settings: RunSettings, ranks: Ranks) -> list[st
     else:
         reason = "memory is short (a smaller --size, or --precision bf16, would help)"
     return [f"batch normalisation sees {recipe.part} images at a time instead of {wanted}: {reason}"]
-
-
-def _fresh(task: Task) -> list[str]:
-    """Returns a warning where layers cannot start from the weights that were given."""
-    words = start_in_words(task.graph, task.start)
-    return [] if words is None else [words]
 
 
 def _gradual(network: Network, recipe: Recipe, settings: RunSettings, ranks: Ranks) -> GradualPruning:

@@ -23,7 +23,7 @@ PLAN = BatchPlan(4, 2, 40, 5, SizeSettings(32, 32, 1.4, 16))
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
     data = write_images(tmp_path_factory.mktemp("data"), 10)
-    return image_set(read_dataset(data, "train"), 2, 3)[0]
+    return image_set(read_dataset(data, "train"), 2, 3)
 
 
 def take(loader: BatchLoader, step: int, count: int) -> list[Batch]:
@@ -94,7 +94,7 @@ def test_unreadable_images_are_replaced_and_named(tmp_path: Path) -> None:
     data = write_images(tmp_path, 4)
     broken = tmp_path / "images" / "001.png"
     broken.write_bytes(broken.read_bytes()[:60])
-    images, _ = image_set(read_dataset(data, "train"), 2, 3)
+    images = image_set(read_dataset(data, "train"), 2, 3)
     plan = BatchPlan(4, 1, 3, 0, SizeSettings(32, 32))
     found = take(BatchLoader(ExampleMaker(images, WHAT, strict=False), plan, 0), 0, 3)
     assert {problem.file.name for batch in found for problem in batch.problems} == {"001.png"}
@@ -108,7 +108,7 @@ def test_nothing_readable_stops(tmp_path: Path) -> None:
     data = write_images(tmp_path, 2)
     for path in (tmp_path / "images").glob("*.png"):
         path.write_bytes(b"no image")
-    images, _ = image_set(read_dataset(data, "train"), 2, 3)
+    images = image_set(read_dataset(data, "train"), 2, 3)
     with pytest.raises(DataError, match="in a row"):
         take(BatchLoader(ExampleMaker(images, WHAT, strict=False), PLAN, 0), 0, 1)
 
@@ -117,7 +117,7 @@ def test_labels_that_cannot_be_learned_are_left_out(tmp_path: Path) -> None:
     data = write_images(tmp_path, 3)
     label = tmp_path / "images" / "000.txt"
     label.write_text("0 0.5 0.5 0.2 0.2\n7 0.5 0.5 0.2 0.2\n1 0.5 0.5 0 0.2\n1 2.5 0.5 0.2 0.2\n")
-    images, _ = image_set(read_dataset(data, "train"), 2, 3)
+    images = image_set(read_dataset(data, "train"), 2, 3)
     assert images.labels[0].tolist() == [pytest.approx([0, 0.5, 0.5, 0.2, 0.2])]
     for number in range(3):
         (tmp_path / "images" / f"{number:03}.txt").write_text("")

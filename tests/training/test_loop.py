@@ -18,6 +18,7 @@ from darkprune.training.data.batches import Batch, SizeSettings
 from darkprune.training.loop import memory
 from darkprune.training.loop.memory import advice, is_out_of_memory
 from darkprune.training.loop.objective import DetectionObjective
+from darkprune.training.loop.step import Stepper
 from darkprune.training.losses import Loss
 from darkprune.training.recipe.recipe import read_recipe
 from darkprune.training.records.log import read_curves, read_rows
@@ -144,9 +145,8 @@ def test_mixed_precision_on_the_cpu(data: Path, tmp_path: Path) -> None:
 def test_out_of_memory_says_what_would_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = tiny_graph()
     recipe = read_recipe(graph, 12, RunSettings(batch=16, subdivisions=1))
-    objective = DetectionObjective(graph)
-    network = fresh_network(graph)
-    device = torch.device("cpu")
+    stepper = Stepper(network=fresh_network(graph), objective=DetectionObjective(graph), recipe=recipe)
+    network, attempt = stepper.network, stepper._forwards_and_backwards
     tried: list[int] = []
 
     def fits(net: Network, what: object, images: int, *rest: object) -> bool:
@@ -154,14 +154,14 @@ def test_out_of_memory_says_what_would_fit(monkeypatch: pytest.MonkeyPatch) -> N
         return images <= 4
 
     real = memory._fits
-    assert real(network, objective, 2, recipe, device)
+    assert real(network, attempt, 2, recipe.sizes.largest)
     monkeypatch.setattr(memory, "_fits", fits)
-    error = advice(network, objective, recipe, device, 1)
+    error = advice(network, attempt, recipe, 1)
     assert tried == [8, 4]
     assert "4 at a time fit: give --subdivisions 4" in str(error)
     assert "32x32 pixels with 16 images" in str(error)
     monkeypatch.setattr(memory, "_fits", lambda *args: False)
-    assert "not even one image" in str(advice(network, objective, recipe, device, 1))
+    assert "not even one image" in str(advice(network, attempt, recipe, 1))
 
 
 def test_what_counts_as_out_of_memory() -> None:

@@ -13,7 +13,7 @@ from darkprune.darknet.cfg import parse_cfg
 from darkprune.data import read_dataset
 from darkprune.graph.graph import Graph, build_graph
 from darkprune.network import Network, initialise
-from darkprune.training.data.batches import BatchLoader, BatchPlan
+from darkprune.training.data.batches import BatchLoader
 from darkprune.training.data.examples import ExampleMaker, image_set
 from darkprune.training.loop.checkpoint import RunFolder
 from darkprune.training.loop.distributed import Ranks
@@ -163,7 +163,7 @@ def make_trainer(
     """A trainer of the tiny network."""
     torch.set_num_threads(1)
     dataset = read_dataset(data, "train")
-    images, _ = image_set(dataset, 2, 3)
+    images = image_set(dataset, 2, 3)
     ranks = ranks or Ranks()
     settings = replace(
         settings or RunSettings(), save_every=save_every, keep_every=1000, eval_every=4, resume=resume,
@@ -171,15 +171,7 @@ def make_trainer(
     )  # fmt: skip
     parts = settings.subdivisions or graph.net.subdivisions  # two, so that tests see steps of more than one part
     recipe = recipe or read_recipe(graph, len(images), replace(settings, subdivisions=parts), ranks=ranks.count)
-    plan = BatchPlan(
-        batch=recipe.batch,
-        parts=recipe.parts,
-        steps=recipe.steps,
-        seed=recipe.seed,
-        sizes=recipe.sizes,
-        rank=ranks.rank,
-        ranks=ranks.count,
-    )
+    plan = recipe.batch_plan(ranks.rank, ranks.count)
     folder.mkdir(parents=True, exist_ok=True)
     return Trainer(
         stepper=Stepper(

@@ -29,6 +29,7 @@ from darkprune.training.data.augment import Augmentation, Labels, draw_colours, 
 from darkprune.training.data.batches import Batch
 from darkprune.training.data.examples import Example, ExampleMaker, ImageSet
 from darkprune.training.loop.objective import Objective
+from darkprune.training.loop.validation import in_eval_mode
 from darkprune.training.losses import Loss
 from darkprune.training.losses.softmax import SoftmaxLoss
 
@@ -140,21 +141,16 @@ class Accuracy:
 
     def measure(self, network: Network) -> float:
         """Measures a network, which stays in the mode (training or not) that it was in."""
-        training = network.training
-        network.eval()
-        device = next(network.parameters()).device
         right = count = 0
-        try:
+        with in_eval_mode(network), torch.inference_mode():
             for batch in load_batches(self.paths, input_shape(network.graph), self.batch):
                 if not len(batch.indices):
                     continue
-                with torch.inference_mode():
-                    found = network(torch.from_numpy(batch.images).to(device)).output.flatten(1).argmax(dim=1)
+                images = torch.from_numpy(batch.images).to(network.device)
+                found = network(images).output.flatten(1).argmax(dim=1)
                 wanted = np.array(self.classes)[batch.indices]
                 right += int((found.cpu().numpy() == wanted).sum())
                 count += len(wanted)
-        finally:
-            network.train(training)
         return right / max(1, count)
 
 

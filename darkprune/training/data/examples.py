@@ -84,8 +84,8 @@ class ImageSet:
             return None  # reported when training needs it
 
 
-def image_set(dataset: Dataset, classes: int, channels: int) -> tuple[ImageSet, tuple[DataProblem, ...]]:
-    """Reads a set's labels; returns the set, and what was wrong with its label files.
+def image_set(dataset: Dataset, classes: int, channels: int) -> ImageSet:
+    """Reads a set's labels.
 
     Objects of classes that the head does not have, difficult ones (as darknet's voc_label.py) and those with no size
     or a centre outside the image are left out.
@@ -96,15 +96,13 @@ def image_set(dataset: Dataset, classes: int, channels: int) -> tuple[ImageSet, 
     if not dataset.images:
         raise TrainingError(f"{dataset.source}: has no images to train on")
     with ThreadPoolExecutor(READERS) as pool:
-        found = list(pool.map(lambda record: _labels_of(record, classes), dataset.images))
-    if not any(len(labels) for labels, _ in found):
+        labels = tuple(pool.map(lambda record: _labels_of(record, classes), dataset.images))
+    if not any(map(len, labels)):
         raise TrainingError(
-            f"{dataset.source}: not one object that could be learned in {len(found)} images; "
+            f"{dataset.source}: not one object that could be learned in {len(labels)} images; "
             "`darkprune check` says what is wrong with the labels"
         )
-    problems = tuple(problem for _, each in found for problem in each)
-    paths = tuple(record.path for record in dataset.images)
-    return ImageSet(paths, tuple(labels for labels, _ in found), channels, {}), problems
+    return ImageSet(tuple(record.path for record in dataset.images), labels, channels, {})
 
 
 def unlabelled_set(paths: Sequence[Path], channels: int) -> ImageSet:
@@ -112,16 +110,15 @@ def unlabelled_set(paths: Sequence[Path], channels: int) -> ImageSet:
     return ImageSet(tuple(paths), (NO_LABELS,) * len(paths), channels, {})
 
 
-def _labels_of(record: ImageRecord, classes: int) -> tuple[Labels, tuple[DataProblem, ...]]:
-    reading = record.labels.read()
-    objects = reading.objects
+def _labels_of(record: ImageRecord, classes: int) -> Labels:
+    objects = record.objects()
     with np.errstate(invalid="ignore"):
         good = (objects.classes >= 0) & (objects.classes < classes) & ~objects.difficult
         good &= (objects.boxes[:, 2:] > 0).all(axis=1) & (
             (objects.boxes[:, :2] >= 0) & (objects.boxes <= 1)[:, :2]
         ).all(axis=1)
     rows = np.concatenate([objects.classes[:, None].astype(np.float32), objects.boxes], axis=1)
-    return np.asarray(rows[good], np.float32), reading.problems
+    return np.asarray(rows[good], np.float32)
 
 
 @dataclass(frozen=True, eq=False)

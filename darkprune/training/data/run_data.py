@@ -82,7 +82,7 @@ def open_data(
         labelled = open_labelled(data, "train", settings.names, classes, strict=settings.strict)
         dataset = labelled.dataset
         warnings += labelled.warnings
-        images, _ = image_set(dataset, classes, channels)
+        images = image_set(dataset, classes, channels)
         digest = digest_of_labels(dataset)
     validation = None
     if graph.heads and (settings.valid or data) is not None:

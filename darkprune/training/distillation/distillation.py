@@ -19,6 +19,7 @@ second*, arXiv 1805.06361 (scaling by objectness); Cao et al., *PKD*, NeurIPS 20
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -132,7 +133,7 @@ class DistillationObjective(Objective):
         """See `Objective.load_state_dict`."""
         self._scale = state["scale"]
         pairs = zip(self.pairs, state["channels"], strict=True)
-        self.pairs = tuple(Tap(pair.teacher, pair.student, pair.weight, channels) for pair, channels in pairs)
+        self.pairs = tuple(replace(pair, channels=channels) for pair, channels in pairs)
 
     def _apart(self, pair: Tap, wanted: NetworkOutput, output: NetworkOutput) -> Tensor:
         teacher, student = wanted.taps[pair.teacher], output.taps[pair.student]

@@ -152,7 +152,7 @@ class GradualPruning(Hook):
         target, of = stage.remaining * self.whole, self.settings.prune_of
 
         def left_at(ratio: float) -> float:
-            return _size_after(self._decide(ranking, ratio), of)
+            return size_of(self._decide(ranking, ratio).graph, of)
 
         ends = Place(0.0, self.whole), Place(HIGHEST, 0.0)
         tried = islice(bisection(left_at, target, *ends), BISECTIONS)
@@ -167,7 +167,7 @@ class GradualPruning(Hook):
         return decide(ranking, self.settings.prune_settings(ratio))
 
     def _check_floors(self) -> None:
-        least = _size_after(self._decide(self._rank(), HIGHEST), self.settings.prune_of)
+        least = size_of(self._decide(self._rank(), HIGHEST).graph, self.settings.prune_of)
         if least > self.stages[-1].remaining * self.whole:
             raise PlanError(
                 f"--prune-to {self.stages[-1].remaining:g} cannot be met: with every layer at its floor "
@@ -179,16 +179,12 @@ class GradualPruning(Hook):
         """Takes a plan, and finds the values that fade."""
         self._plan, self._fading = plan, []
         for index, (width, kept, _) in plan.layers.items():
-            names = {blob.name for blob in self.network.graph[index].blobs}
-            filters = next((blob for blob in self.network.graph[index].blobs if blob.name == "weights"), None)
-            if "scales" in names:
-                tensor = tensor_of(self.network, index, "scales")
-            elif filters is not None and filters.axes[0][0] is Role.OUT:
-                tensor = tensor_of(self.network, index, "weights")
-            else:
-                continue  # is cut as it is
-            removed = np.setdiff1d(np.arange(width), kept)
-            self._fading.append((tensor, torch.from_numpy(removed).to(tensor.device)))
+            blobs = {blob.name: blob for blob in self.network.graph[index].blobs}
+            name = "scales" if "scales" in blobs else "weights"
+            if name in blobs and blobs[name].axes[0][0] is Role.OUT:  # others are cut as they are
+                tensor = tensor_of(self.network, index, name)
+                removed = np.setdiff1d(np.arange(width), kept)
+                self._fading.append((tensor, torch.from_numpy(removed).to(tensor.device)))
 
 
 def size_of(graph: Graph, quantity: str) -> int:
@@ -196,7 +192,3 @@ def size_of(graph: Graph, quantity: str) -> int:
     if quantity == "channels":
         return sum(layer.output.c for layer in graph if layer.name in ("convolutional", "connected"))
     return graph.macs if quantity == "macs" else graph.params
-
-
-def _size_after(decision: Surgery, quantity: str) -> int:
-    return size_of(decision.graph, quantity)

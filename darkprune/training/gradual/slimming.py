@@ -39,9 +39,8 @@ def as_weights(graph: Graph, values: Values) -> Iterator[NetworkWeights]:
             writer = NetworkWriter(graph, file, Header())
             for layer in graph:
                 for blob in layer.stored:
-                    value = values.get(f"layers.{layer.index}.{blob.name}")
-                    data = np.zeros(blob.shape, np.float32) if value is None else _to_numpy(value)
-                    writer.write(layer, blob.name, data)
+                    value = values.get(f"layers.{layer.index}.{blob.name}", torch.zeros(blob.shape))
+                    writer.write(layer, blob.name, value.detach().to("cpu", torch.float32).numpy())
             writer.finish()
         with NetworkWeights(graph, path) as weights:
             yield weights
@@ -77,9 +76,4 @@ def cut_moments(cut: Cut, values: Values) -> dict[str, Tensor]:
 
 def slim_network(network: Network, graph: Graph) -> Network:
     """Makes a network for a slim graph on the device, and with the memory layout, of another; its weights are unset."""
-    slim = Network(graph, channels_last=network.channels_last)
-    return slim.to(next(network.parameters()).device)
-
-
-def _to_numpy(value: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    return value.detach().to("cpu", torch.float32).numpy()
+    return Network(graph, channels_last=network.channels_last).to(network.device)

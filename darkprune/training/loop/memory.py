@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from darkprune.errors import TrainingError
 from darkprune.graph.graph import Graph
 from darkprune.network import Network
+from darkprune.training.data.augment import NO_LABELS
 from darkprune.training.data.batches import Batch
-from darkprune.training.loop.objective import Objective
-from darkprune.training.losses import Truths
+from darkprune.training.losses import make_truths
 from darkprune.training.recipe.recipe import Recipe
 
 #: bytes that a step takes per byte of the maps that it has to keep, measured on five networks (1.3 to 1.6)
@@ -99,46 +98,38 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text)
 
 
-def advice(network: Network, objective: Objective, recipe: Recipe, device: torch.device, ranks: int) -> TrainingError:
+def advice(network: Network, attempt: Callable[[Batch], object], recipe: Recipe, ranks: int) -> TrainingError:
     """Tries how many images fit at a time, and returns an error that says what to set.
 
     Args:
-        network, objective, recipe: of the run that failed.
-        device: where it ran.
+        network: that is trained.
+        attempt: runs it forwards and backwards.
+        recipe: of the run.
         ranks: processes that share a step.
     """
-    part = recipe.part
     width, height = recipe.sizes.largest
-    place = f"out of memory at {width}x{height} pixels with {part} images at a time (batch={recipe.batch}, "
+    place = f"out of memory at {width}x{height} pixels with {recipe.part} images at a time (batch={recipe.batch}, "
     place += f"subdivisions={recipe.parts})"
     for parts in range(recipe.parts + 1, recipe.batch + 1):
         if recipe.batch % parts or parts % ranks:
             continue
         smaller = recipe.batch // parts
-        if _fits(network, objective, smaller, recipe, device):
+        if _fits(network, attempt, smaller, recipe.sizes.largest):
             return TrainingError(f"{place}; {smaller} at a time fit: give --subdivisions {parts}")
     hint = "choose a smaller --size" + ("" if recipe.precision != "full" else ", or --precision bf16")
     return TrainingError(f"{place}; not even one image at a time fits: {hint}, or a smaller network")
 
 
-def _fits(network: Network, objective: Objective, images: int, recipe: Recipe, device: torch.device) -> bool:
-    """Tries a step on empty images, with room for the optimiser's moments."""
+def _fits(network: Network, attempt: Callable[[Batch], object], images: int, size: tuple[int, int]) -> bool:
+    """Tries empty images of some width and height, with room for the optimiser's moments."""
     network.zero_grad(set_to_none=True)
     gc.collect()
-    if device.type == "cuda":
+    if network.device.type == "cuda":
         torch.cuda.empty_cache()
-    width, height = recipe.sizes.largest
     try:
-        moments: list[Tensor] = [torch.empty_like(p) for p in network.parameters() for _ in range(2)]
-        pixels = torch.zeros(images, height, width, network.graph.net.input.c, dtype=torch.uint8)
-        truths = Truths(torch.zeros(images, 0, 4), torch.zeros(images, 0, dtype=torch.long))
-        batch = Batch(0, pixels, truths, (), ())
-        given = batch.images(device)
-        precise = recipe.precision == "full"
-        with torch.autocast(device.type, torch.bfloat16, enabled=not precise):
-            output = network(given, objective.taps)
-            wanted = objective.teach(given)
-        objective.compute(output, batch, 0, wanted).value.backward()  # type: ignore[no-untyped-call]
+        moments = [torch.empty_like(p) for p in network.parameters() for _ in range(2)]
+        pixels = torch.zeros(images, *reversed(size), network.graph.net.input.c, dtype=torch.uint8)
+        attempt(Batch(0, pixels, make_truths([NO_LABELS] * images), (), ()))
         del moments
     except TrainingError:
         return False  # batch normalisation needs more than one value

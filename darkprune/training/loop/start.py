@@ -100,23 +100,20 @@ def find_start(graph: Graph, weights: Path, stored: Graph, seed: int) -> Start:
         return Start(backbone=weights, seed=seed)
 
 
-def start_in_words(graph: Graph, start: Start) -> str | None:
-    """Returns what a network takes over from a file that is not its own; None where that is all or nothing."""
+def fresh_warnings(graph: Graph, start: Start) -> list[str]:
+    """Returns a warning where layers cannot start from the weights that were given."""
     if start.weights is not None and start.graph is not None:
         fresh = fresh_layers(graph, start.graph)
         classes = [head.kind.classes for head in start.graph.heads if isinstance(head.kind, Head)]
-        if not fresh:
-            return None
-        return (
-            f"{start.weights}: is for {classes[-1]} classes; layers {', '.join(map(str, fresh))} before the heads "
-            "start fresh, all others are taken over"
-        )
-    if start.backbone is not None:
-        held = layers_held(graph, start.backbone)
-        if held < len(graph):
-            rest = f"layers {held} to {len(graph) - 1} start fresh"
-            return f"{start.backbone}: layers 0 to {held - 1} are taken over, {rest}"
-    return None
+        if fresh:
+            return [
+                f"{start.weights}: is for {classes[-1]} classes; layers {', '.join(map(str, fresh))} before the heads "
+                "start fresh, all others are taken over"
+            ]
+    elif start.backbone is not None and (held := layers_held(graph, start.backbone)) < len(graph):
+        rest = f"layers {held} to {len(graph) - 1} start fresh"
+        return [f"{start.backbone}: layers 0 to {held - 1} are taken over, {rest}"]
+    return []
 
 
 def fresh_layers(graph: Graph, stored: Graph) -> list[int]:

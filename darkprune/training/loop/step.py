@@ -76,7 +76,7 @@ class Stepper:
     paths: Sequence[Path] = ()
 
     def __post_init__(self) -> None:
-        self.device = next(self.network.parameters()).device
+        self.device = self.network.device
         self._prepare(self.network)
         self.ema = Ema(self.network, self.recipe.ema)
         self.scaler = torch.amp.GradScaler(self.device.type) if self.recipe.precision == "fp16" else None
@@ -190,9 +190,9 @@ class Stepper:
             if not is_out_of_memory(error):
                 raise
         # outside the handler: the traceback, and with it the part's maps, is freed before smaller parts are tried
-        raise advice(self.network, self.objective, self.recipe, self.device, self.ranks.count)
+        raise advice(self.network, self._forwards_and_backwards, self.recipe, self.ranks.count)
 
-    def _forwards_and_backwards(self, batch: Batch, seen: int) -> Tensor:
+    def _forwards_and_backwards(self, batch: Batch, seen: int = 0) -> Tensor:
         images = batch.images(self.device)
         kind = _TYPES.get(self.recipe.precision)
         with torch.autocast(self.device.type, kind) if kind is not None else nullcontext():

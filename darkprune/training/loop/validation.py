@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
-
-import numpy as np
-import numpy.typing as npt
-import torch
 
 from darkprune.data.dataset import Dataset
 from darkprune.evaluation.detector import Detector, Loading
 from darkprune.evaluation.evaluate import evaluate_detector
 from darkprune.network import Network
-
-Floats = npt.NDArray[np.float32]
+from darkprune.network.loading import run_of
 
 
 class Measure(Protocol):
@@ -30,6 +26,17 @@ class Measure(Protocol):
     def measure(self, network: Network) -> float:
         """Measures a network, which stays in the mode (training or not) that it was in."""
         ...
+
+
+@contextmanager
+def in_eval_mode(network: Network) -> Iterator[None]:
+    """Puts a network into inference while the block runs."""
+    training = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(training)
 
 
 @dataclass(frozen=True)
@@ -48,32 +55,8 @@ class Validation:
         Raises:
             DataError: no image can be read.
         """
-        training = network.training
-        network.eval()
-        try:
-            detector = Detector.of(network.graph, runner_of(network))
+        with in_eval_mode(network):
+            detector = Detector.of(network.graph, run_of(network))
             loading = Loading(self.batch, self.workers)
             figures, _ = evaluate_detector(detector, self.dataset, loading=loading, coco=False)
-        finally:
-            network.train(training)
         return figures.map50
-
-
-class _Maps:
-    """Runs a network on arrays."""
-
-    def __init__(self, network: Network) -> None:
-        self.network = network
-        self.heads = [layer.index for layer in network.graph.heads]
-        self.device = next(network.parameters()).device
-
-    def __call__(self, images: Floats) -> Sequence[Floats]:
-        with torch.inference_mode():
-            given = torch.from_numpy(images).to(self.device, non_blocking=True)
-            output = self.network(given)
-            return [output.heads[index].float().cpu().numpy() for index in self.heads]
-
-
-def runner_of(network: Network) -> _Maps:
-    """Returns what evaluation runs: images in, the heads' raw maps out."""
-    return _Maps(network)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from darkprune.layers.heads import AnchorLayout, GaussianYolo
-from darkprune.training.losses.base import DetectionLoss, plain_parts, smoothed
+from darkprune.training.losses.base import DetectionLoss, plain_parts
 from darkprune.training.losses.boxes import best_iou, overlap, overlap_gradient
 from darkprune.training.losses.settings import LIKELY, HeadSettings, limited
 from darkprune.training.losses.truths import Assignment, Matches, Truths, match
@@ -179,16 +179,8 @@ class GaussianLoss(DetectionLoss):
         return both.flatten(1)
 
     def _class_deltas(self, output: Tensor, now: Tensor, classes: Tensor) -> Tensor:
-        """As in `YoloLoss`, but a cell counts as taken when the delta of class 0 is set."""
-        keys = self.settings
-        hot = torch.nn.functional.one_hot(classes, self.classes).to(output.dtype)
-        step = smoothed(hot, keys.label_smooth_eps) - output
-        first, further = step, step
-        if keys.class_weights is not None:
-            weight = self.settings.weight_of(classes, output)[:, None]
-            further = step * weight
-            first = torch.where(hot > 0, step * (weight * keys.cls_normalizer), step)
-        return torch.where(now[:, :1] != 0, torch.where(hot > 0, further, now), first)
+        """A cell counts as taken when the delta of class 0 is set."""
+        return self.settings.class_deltas(output, now, classes, now[:, :1] != 0)
 
 
 def _places(shape: tuple[int, int, int, int], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -6,10 +6,11 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal, TypeVar, cast
 
+import torch
 from torch import Tensor
 
 from darkprune.darknet.options import Options
-from darkprune.training.losses.base import refuse_map
+from darkprune.training.losses.base import focal_slope, refuse_map, smoothed
 from darkprune.training.losses.boxes import OverlapKind
 
 BoxLoss = Literal["mse", "iou", "giou", "diou", "ciou"]
@@ -42,6 +43,29 @@ class HeadSettings:
         if self.class_weights is None:
             return like.new_ones(len(classes))
         return like.new_tensor(self.class_weights)[classes]
+
+    def class_deltas(self, output: Tensor, now: Tensor, classes: Tensor, taken: Tensor, focal: bool = False) -> Tensor:
+        """Returns (n, classes) deltas after each cell got one object more (`delta_yolo_class`).
+
+        The first object of a cell sets all classes, a further one only its own: cells can hold several classes.
+
+        Args:
+            output: (n, classes) probabilities.
+            now: deltas so far.
+            classes: (n,) class of the object.
+            taken: (n, 1) whether the cell has an object already.
+            focal: whether the first object's deltas are those of the focal loss.
+        """
+        hot = torch.nn.functional.one_hot(classes, output.shape[1]).to(output.dtype)
+        step = smoothed(hot, self.label_smooth_eps) - output
+        first = (hot - output) * focal_slope(output, classes) if focal else step
+        further = step
+        if self.class_weights is not None:
+            weight = self.weight_of(classes, output)[:, None]
+            further = step * weight
+            if not focal:
+                first = torch.where(hot > 0, step * (weight * self.cls_normalizer), step)
+        return torch.where(taken, torch.where(hot > 0, further, now), first)
 
 
 def read_keys(kind: type[_T], options: Options, **special: object) -> _T:

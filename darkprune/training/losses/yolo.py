@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from darkprune.layers.heads import Yolo
-from darkprune.training.losses.base import DetectionLoss, focal_slope, smoothed, sums_of_squares, vector
+from darkprune.training.losses.base import DetectionLoss, sums_of_squares, vector
 from darkprune.training.losses.boxes import best_iou, iou, overlap, overlap_gradient
 from darkprune.training.losses.settings import LIKELY, HeadSettings, limited
 from darkprune.training.losses.truths import Assignment, Matches, Truths, match
@@ -192,30 +192,9 @@ class YoloLoss(DetectionLoss):
         return torch.cat([centre, (ratio / 4).sqrt() if self.kind.new_coords else ratio.log()], dim=1)
 
     def _class_deltas(self, output: Tensor, now: Tensor, classes: Tensor) -> Tensor:
-        """Returns (n, classes) deltas after each cell got one object more.
-
-        The first object of a cell sets all classes, a further one only its own: cells can hold several classes.
-
-        Args:
-            output: (n, classes) probabilities.
-            now: deltas so far.
-            classes: (n,) class of the object.
-        """
-        keys = self.settings
-        hot = torch.nn.functional.one_hot(classes, self.classes).to(output.dtype)
-        step = smoothed(hot, keys.label_smooth_eps) - output
-        own = classes[:, None]
-        first = step
-        further = step
-        if keys.focal_loss:
-            first = (hot - output) * focal_slope(output, classes)
-        if keys.class_weights is not None:
-            weight = self.settings.weight_of(classes, output)[:, None]
-            further = step * weight
-            if not keys.focal_loss:
-                first = torch.where(hot > 0, step * (weight * keys.cls_normalizer), step)
-        taken = now.gather(1, own) != 0
-        return torch.where(taken, torch.where(hot > 0, further, now), first)
+        """A cell counts as taken when the delta of the object's own class is set."""
+        taken = now.gather(1, classes[:, None]) != 0
+        return self.settings.class_deltas(output, now, classes, taken, self.settings.focal_loss)
 
     def _parts(self, delta: Tensor, overlaps: Tensor) -> Tensor:
         keys = self.settings

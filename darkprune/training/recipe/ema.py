@@ -86,5 +86,4 @@ class Ema:
 
     def take(self, values: Mapping[str, Tensor]) -> None:
         """Continues with another average of as many steps."""
-        device = next(iter(self.network.state_dict().values())).device
-        self.values = {name: tensor.to(device) for name, tensor in values.items()}
+        self.values = {name: tensor.to(self.network.device) for name, tensor in values.items()}

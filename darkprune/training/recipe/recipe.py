@@ -9,7 +9,7 @@ from darkprune.darknet.options import Options
 from darkprune.errors import TrainingError, UsageError
 from darkprune.graph.graph import Graph
 from darkprune.training.data.augment import Augmentation, read_augmentation
-from darkprune.training.data.batches import SizeSettings
+from darkprune.training.data.batches import BatchPlan, SizeSettings
 from darkprune.training.recipe.ema import EmaSettings
 from darkprune.training.recipe.optimizer import OptimizerSettings
 from darkprune.training.recipe.schedule import Schedule, read_schedule
@@ -66,6 +66,10 @@ class Recipe:
     def epoch_steps(self) -> int:
         """Steps in which every image is seen about once."""
         return max(1, math.ceil(self.images / self.batch))
+
+    def batch_plan(self, rank: int, ranks: int) -> BatchPlan:
+        """Returns the share of the batches that process `rank` of `ranks` makes."""
+        return BatchPlan(self.batch, self.parts, self.steps, self.seed, self.sizes, rank, ranks)
 
 
 def read_recipe(graph: Graph, images: int, settings: RunSettings, *, ranks: int = 1, cuda: bool = False) -> Recipe:
