@@ -10,7 +10,7 @@ from pathlib import Path
 
 from darkprune.api.pair import Pair
 from darkprune.darknet.output import atomic_file
-from darkprune.data.dataset import Dataset
+from darkprune.data.dataset import Dataset, digest_of_labels
 from darkprune.data.image_files import images_of
 from darkprune.data.samples import Samples, read_samples
 from darkprune.errors import OutputError, UsageError
@@ -21,7 +21,7 @@ from darkprune.progress import Progress, announced, reporting
 from darkprune.refit.solved_layers import SolvedLayers, solved_layers
 from darkprune.runners.base import FAST_FIRST, RUNNERS, load_with_any
 from darkprune.runners.measure import MAP, Measure, map_of, without_labels
-from darkprune.runs.digests import digest_of_images, digest_of_labels, plain
+from darkprune.runs.digests import digest_of_images, plain
 from darkprune.runs.lock import locked
 from darkprune.runs.provenance import write_provenance
 from darkprune.runs.record import Input, Origin, file_input

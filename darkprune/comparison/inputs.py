@@ -13,7 +13,7 @@ from darkprune.comparison.methods import method_of
 from darkprune.comparison.settings import CompareSettings
 from darkprune.comparison.setup import Setup
 from darkprune.darknet.output import atomic_file
-from darkprune.data.dataset import Dataset
+from darkprune.data.dataset import Dataset, digest_of_labels
 from darkprune.data.image_files import images_of
 from darkprune.data.labelled import open_labelled
 from darkprune.data.reading import read_dataset
@@ -22,7 +22,7 @@ from darkprune.evaluation.of_graph import heads_of
 from darkprune.graph.graph import read_graph
 from darkprune.graph.stats import totals
 from darkprune.runners.base import FAST_FIRST, load_with_any
-from darkprune.runs.digests import digest_of_images, digest_of_labels, digest_of_lines
+from darkprune.runs.digests import digest_of_images, digest_of_lines
 from darkprune.runs.record import Input, file_input
 
 

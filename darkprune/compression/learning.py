@@ -18,7 +18,7 @@ from darkprune.compression.settings import (
 )
 from darkprune.errors import UsageError
 from darkprune.graph.stats import totals
-from darkprune.runs.stages import FileSource, Source
+from darkprune.runs.stages import FileSource
 from darkprune.training.settings import DistillSettings, TrainSettings
 
 
@@ -87,7 +87,7 @@ def add_distillation(run: Compression, student: RunNetwork, way: str = "") -> No
     run.add(stages.distillation(teacher, student, made, [images, *read], settings), cost)
 
 
-def _labels(run: Compression) -> tuple[list[Source], dict[str, str]]:
+def _labels(run: Compression) -> tuple[list[FileSource], dict[str, str]]:
     """Returns the labelled images to measure on and the names as sources, and as settings of training."""
     available = run.available
     valid = None if available.valid is available.train else available.valid

@@ -37,14 +37,14 @@ class RunNetwork:
             graph: the same network at the other size.
             folder: where the run keeps what it writes at its start.
         """
-        size = f"{graph.net.input.w}x{graph.net.input.h}"
+        size = input_size(graph)
         return cls(f"original at {size}", folder / size / original.cfg.name, original.weights, resized=graph)
 
     @property
     def size(self) -> str:
         """The input size of a resized network."""
         assert self.resized is not None
-        return f"{self.resized.net.input.w}x{self.resized.net.input.h}"
+        return input_size(self.resized)
 
     @property
     def files(self) -> tuple[Path, Path]:
@@ -66,3 +66,8 @@ class RunNetwork:
         if self.resized is not None:
             cfg = Content(f"{prefix}cfg", self.cfg, self.resized.cfg.encode())
         return cfg, FileSource(f"{prefix}weights", self.weights)
+
+
+def input_size(graph: Graph) -> str:
+    """Returns width and height of a network's input, as `416x416`."""
+    return f"{graph.net.input.w}x{graph.net.input.h}"

@@ -13,7 +13,7 @@ from darkprune.api.conversion.export import ExportSettings
 from darkprune.api.conversion.kit import KitSettings
 from darkprune.api.evaluate import EvaluateSettings
 from darkprune.api.verify import VerifySettings
-from darkprune.compression import stages
+from darkprune.compression import measuring, stages
 from darkprune.compression.available import Available
 from darkprune.compression.estimate import cost_of_evaluation
 from darkprune.compression.learning import add_distillation, add_finetuning, add_sparse_training
@@ -23,7 +23,7 @@ from darkprune.compression.settings import CompressSettings
 from darkprune.compression.slimming import add_factorisation, add_pruning, add_smaller_inputs, add_units
 from darkprune.errors import UsageError
 from darkprune.runs.record_file import RecordFile
-from darkprune.runs.stages import FileSource, Source
+from darkprune.runs.stages import FileSource
 
 DIRECTLY = "directly"  #: the second way of `--way best`, without sparse training
 
@@ -57,9 +57,9 @@ def plan_run(
     _add_measurements(run, last=True)
     _add_choice(run, run.result, available.class_names)
     if run.includes("evaluate", run.graph.net.input.is_map):
-        run.add(stages.timing(original, run.result))
+        run.add(measuring.timing(original, run.result))
     if run.includes("verify", True):
-        run.add(stages.verification(run, settings.of_stage("verify", VerifySettings, {})))
+        run.add(measuring.verification(run, settings.of_stage("verify", VerifySettings, {})))
     if run.includes("export", True):
         _add_export(run)
     return run
@@ -102,17 +102,17 @@ def _add_measurements(run: Compression, last: bool = False) -> None:
     data: FileSource
     if available.valid is not None:
         data, count = available.valid, available.valid_count
-        found = [stages.evaluation(network, data, names, settings) for network in networks]
+        found = [measuring.evaluation(network, data, names, settings) for network in networks]
     elif available.held_out is not None:
         data, count, names = available.held_out, available.held_out_count, []
-        found = [stages.comparison(run, network, data) for network in networks]
+        found = [measuring.comparison(run, network, data) for network in networks]
     else:
         raise UsageError("[evaluate] needs images: give some with --images DIR, --data F or --valid F")
     for network, stage in zip(networks, found, strict=True):
         run.add(stage, cost_of_evaluation(count, run.share(network)))
     if last and not run.by_sizes:
         cost = cost_of_evaluation(count, 2 * run.share(run.candidates[-1]))
-        run.add(stages.control(run, [data, *names], settings), cost)
+        run.add(measuring.control(run, [data, *names], settings), cost)
 
 
 def _add_choice(run: Compression, made: RunNetwork, names: FileSource | None) -> None:
@@ -121,20 +121,16 @@ def _add_choice(run: Compression, made: RunNetwork, names: FileSource | None) ->
     learns = made.name == CHOSEN  # from a teacher that must have the same layers
     usable = [network for network in run.candidates if not (learns and network in run.factorised)]
     candidates = tuple(usable if judged else usable[-1:])
-    run.add(stages.choice(run, candidates, made, names))
+    run.add(measuring.choice(run, candidates, made, names))
 
 
 def _add_export(run: Compression) -> None:
     """Adds the writing of an ONNX file or, for a board, of a kit."""
-    network, read = run.result, list[Source]()
+    network, read = run.result, list[FileSource]()
     given: dict[str, str] = {} if run.settings.target is None else {"target": run.settings.target}
     if run.available.class_names is not None:
         names = FileSource("names", network.cfg.with_suffix(".names"))
         read.append(names)
         given["names"] = str(names.path)
-    if run.settings.board:
-        kit = run.settings.of_stage("export", KitSettings, {}, **given)
-        run.add(stages.kit(network, read, kit))
-    else:
-        settings = run.settings.of_stage("export", ExportSettings, {}, **given)
-        run.add(stages.export(network, read, settings))
+    kind: type[KitSettings | ExportSettings] = KitSettings if run.settings.board else ExportSettings
+    run.add(stages.conversion(network, read, run.settings.of_stage("export", kind, {}, **given)))

@@ -13,10 +13,11 @@ import cv2
 
 from darkprune.darknet.output import result_folder
 from darkprune.data import read_dataset
+from darkprune.data.dataset import digest_of_labels
 from darkprune.data.image_files import images_of
 from darkprune.data.scenes import draw_scene
 from darkprune.progress import Progress, track
-from darkprune.runs.digests import digest_of_images, digest_of_labels, digest_of_lines
+from darkprune.runs.digests import digest_of_images, digest_of_lines
 from darkprune.runs.stages import FileSource
 
 

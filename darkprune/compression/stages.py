@@ -1,39 +1,45 @@
-"""The stages that a run is made of: each names the function that does it, its settings and what it reads."""
+"""The stages of a run that make files: training, cutting, conversion. Each calls one function of the library."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol, TypeVar
 
-from darkprune.api.conversion.export import ExportSettings
-from darkprune.api.conversion.kit import KitSettings
-from darkprune.api.evaluate import EvaluateSettings
-from darkprune.api.factorize import FactorizeSettings
-from darkprune.api.prune import PruneSettings
-from darkprune.api.verify import VerifySettings
-from darkprune.compression import work
+from darkprune.api.conversion.export import ExportSettings, export
+from darkprune.api.conversion.kit import KitSettings, write_kit
+from darkprune.api.factorize import FactorizeSettings, factorize
+from darkprune.api.prune import PruneSettings, prune
+from darkprune.api.train import distill, train
 from darkprune.compression.network import RunNetwork
 from darkprune.compression.settings import WITHOUT_EFFECT
 from darkprune.darknet.output import LOCK
 from darkprune.kit.schema import ONNX_NAME
 from darkprune.kit.writer import kit_files
-from darkprune.runs.stages import FileSource, Source, Stage
+from darkprune.progress import Progress, say
+from darkprune.runs.stages import FileSource, Stage
 from darkprune.settings import flags_of, words_of
 from darkprune.training.loop.checkpoint import FILES, STATE
-from darkprune.training.settings import DistillSettings, TrainSettings
-
-if TYPE_CHECKING:
-    from darkprune.compression.run import Compression
+from darkprune.training.result import TrainResult
+from darkprune.training.settings import DistillSettings, RunSettings, TrainSettings
 
 #: settings that name what a stage reads: its sources say the same, by content
 READ = ("data", "valid", "names", "unlabelled", "plan", "images")
-_TRAINING_FILES = tuple(name for name in FILES if name != LOCK)  #: that training may write beside its networks
+_Settings = TypeVar("_Settings", bound=RunSettings)
+
+
+class _Result(Protocol):
+    """What the library's functions return."""
+
+    @property
+    def warnings(self) -> Sequence[str]: ...
+
+    def to_json(self) -> Mapping[str, object]: ...
 
 
 def training(
-    before: RunNetwork, made: RunNetwork, data: FileSource, read: Sequence[Source], settings: TrainSettings
+    before: RunNetwork, made: RunNetwork, data: FileSource, read: Sequence[FileSource], settings: TrainSettings
 ) -> Stage:
     """Returns training on labels.
 
@@ -44,23 +50,16 @@ def training(
         read: labelled images to measure on, names.
         settings: of the function.
     """
-    output = made.cfg.parent
-    return Stage(
-        name=made.made_by,
-        step="train",
-        settings=decisive(settings),
-        sources=(*before.sources(), data, *read),
-        command=command("train", (*before.files, "--data", data.path), settings, output),
-        work=partial(work.train_on_labels, before, data.path, output, settings),
-        output=output,
-        files=made.files,
-        may_write=tuple(output / name for name in _TRAINING_FILES),
-        state=output / STATE,
-    )
+
+    def learn(settings: TrainSettings, progress: Progress) -> TrainResult:
+        return train(before.pair(), data.path, made.cfg.parent, settings, progress=progress)
+
+    words = (*before.files, "--data", data.path)
+    return _learning(made, "train", words, (*before.sources(), data, *read), settings, learn)
 
 
 def distillation(
-    teacher: RunNetwork, student: RunNetwork, made: RunNetwork, read: Sequence[Source], settings: DistillSettings
+    teacher: RunNetwork, student: RunNetwork, made: RunNetwork, read: Sequence[FileSource], settings: DistillSettings
 ) -> Stage:
     """Returns learning from the original.
 
@@ -71,23 +70,49 @@ def distillation(
         read: images, names, the plan.
         settings: of the function.
     """
+
+    def learn(settings: DistillSettings, progress: Progress) -> TrainResult:
+        if settings.plan is not None and not Path(settings.plan).is_file():
+            settings = replace(settings, plan=None)
+        return distill(teacher.pair(), student.pair(), made.cfg.parent, settings, progress=progress)
+
+    sources = (*teacher.sources("teacher"), *student.sources("student"), *read)
+    return _learning(made, "distill", (*teacher.files, *student.files), sources, settings, learn)
+
+
+def _learning(
+    made: RunNetwork,
+    name: str,
+    words: Sequence[object],
+    sources: tuple[FileSource, ...],
+    settings: _Settings,
+    learn: Callable[[_Settings, Progress], TrainResult],
+) -> Stage:
+    """Returns a stage that trains, and goes on from its state after an interruption."""
     output = made.cfg.parent
+
+    def work(resume: bool, progress: Progress) -> Mapping[str, object]:
+        result = learn(replace(settings, resume=resume, overwrite=not resume), progress)
+        if result.stopped:
+            raise KeyboardInterrupt
+        return reported(result, progress)
+
     return Stage(
         name=made.made_by,
-        step="distill",
+        step=name,
         settings=decisive(settings),
-        sources=(*teacher.sources("teacher"), *student.sources("student"), *read),
-        command=command("distill", (*teacher.files, *student.files), settings, output),
-        work=partial(work.distil, teacher, student, output, settings),
+        sources=sources,
+        command=command(name, words, settings, output),
+        work=work,
         output=output,
         files=made.files,
-        may_write=tuple(output / name for name in _TRAINING_FILES),
+        may_write=tuple(output / name for name in FILES if name != LOCK),
         state=output / STATE,
     )
 
 
 def cutting(
-    before: RunNetwork, made: RunNetwork, read: Sequence[Source], settings: PruneSettings | FactorizeSettings
+    before: RunNetwork, made: RunNetwork, read: Sequence[FileSource], settings: PruneSettings | FactorizeSettings
 ) -> Stage:
     """Returns pruning, the replay of a plan, or factorisation.
 
@@ -99,144 +124,56 @@ def cutting(
     """
     output = made.cfg.parent
     name = "prune" if isinstance(settings, PruneSettings) else "factorize"
+
+    def work(resume: bool, progress: Progress) -> Mapping[str, object]:
+        if isinstance(settings, PruneSettings):
+            surgery = prune(before.pair(), replace(settings, overwrite=True), output=output, progress=progress)
+        else:
+            surgery = factorize(before.pair(), replace(settings, overwrite=True), output=output, progress=progress)
+        surgery.close()
+        assert surgery.result is not None
+        return reported(surgery.result, progress)
+
     return Stage(
         name=made.made_by,
         step=name,
         settings=decisive(settings),
         sources=(*before.sources(), *read),
         command=command(name, before.files, settings, output),
-        work=partial(work.cut, before, output, settings),
+        work=work,
         output=output,
         files=(*made.files, output / "plan.json", output / "report.json"),
     )
 
 
-def evaluation(network: RunNetwork, data: FileSource, read: Sequence[Source], settings: EvaluateSettings) -> Stage:
-    """Returns the measurement of mAP.
+def conversion(network: RunNetwork, read: Sequence[FileSource], settings: ExportSettings | KitSettings) -> Stage:
+    """Returns the writing of an ONNX file, or of a folder for a board, beside a network.
 
     Args:
-        network: what is measured.
-        data: labelled images.
+        network: what is converted.
         read: names.
-        settings: of the function.
+        settings: of the function, which they decide.
     """
-    return Stage(
-        name=f"evaluate: {network.name}",
-        step="evaluate",
-        settings=decisive(settings),
-        sources=(*network.sources(), data, *read),
-        command=command("eval", (*network.files, "--data", data.path), settings),
-        work=partial(work.measure, network, data.path, settings),
-    )
+    is_kit = isinstance(settings, KitSettings)
+    name, output = ("kit", network.cfg.with_name("kit")) if is_kit else ("export", network.cfg.with_suffix(".onnx"))
 
+    def work(resume: bool, progress: Progress) -> Mapping[str, object]:
+        if isinstance(settings, KitSettings):
+            kit = write_kit(network.pair(), output, replace(settings, overwrite=True), progress=progress)
+            return reported(kit, progress)
+        file = export(network.pair(), output, replace(settings, overwrite=True), progress=progress)
+        return reported(file, progress)
 
-def comparison(run: Compression, network: RunNetwork, images: FileSource) -> Stage:
-    """Returns the comparison of a network with the original on images without labels."""
-    return Stage(
-        name=f"evaluate: {network.name}",
-        step="compare",
-        settings={"sizes": [[graph.net.input.w, graph.net.input.h] for graph in run.smaller] if run.by_sizes else []},
-        sources=(*run.original.sources("original"), *network.sources(), images),
-        work=partial(work.measure_without_labels, run, network),
-    )
-
-
-def control(run: Compression, read: Sequence[Source], settings: EvaluateSettings) -> Stage:
-    """Returns the measurement of the original at the input sizes that cost what the last candidate costs.
-
-    Args:
-        run: the run so far.
-        read: images to measure on, names.
-        settings: of the evaluation.
-    """
-    return Stage(
-        name="evaluate: control",
-        step="control",
-        settings=decisive(settings),
-        sources=(*run.original.sources(), FileSource("slim cfg", run.candidates[-1].cfg), *read),
-        work=partial(work.measure_control, run, settings),
-    )
-
-
-def choice(run: Compression, candidates: tuple[RunNetwork, ...], made: RunNetwork, names: FileSource | None) -> Stage:
-    """Returns the copying of the best of several networks.
-
-    Args:
-        run: the run so far, whose measurements decide.
-        candidates: the networks.
-        made: the copy.
-        names: names of the classes, which are copied too.
-    """
-    judges = [stage for stage in run.stages if stage.kind == "evaluate"][:1]
-    images = run.available.valid or run.available.held_out
-    read: list[Source] = [source for network in candidates for source in network.sources(network.name)]
-    read += [source for source in (names, images if judges else None) if source is not None]
-    copies = (*made.files, *([made.cfg.with_suffix(".names")] if names is not None else []))
-    return Stage(
-        name=made.made_by,
-        step="choose",
-        settings={name: value for stage in judges for name, value in stage.settings.items()},
-        sources=tuple(read),
-        work=partial(work.put_best, run, candidates, made, names),
-        files=copies,
-        may_write=(made.cfg.with_name("plan.json"),),
-    )
-
-
-def timing(original: RunNetwork, result: RunNetwork) -> Stage:
-    """Returns the timing of the result beside the original, on this machine."""
-    return Stage(
-        name="time",
-        step="time",
-        sources=(*original.sources("original"), *result.sources()),
-        work=partial(work.measure_time, original, result),
-    )
-
-
-def verification(run: Compression, settings: VerifySettings) -> Stage:
-    """Returns the check of the result's cut.
-
-    Args:
-        run: the run so far.
-        settings: of the function.
-    """
-    return Stage(
-        name="verify",
-        step="verify",
-        settings=decisive(settings),
-        sources=(*run.original.sources("original"), *run.result.sources()),
-        work=partial(work.check, run, settings),
-    )
-
-
-def export(network: RunNetwork, read: Sequence[Source], settings: ExportSettings) -> Stage:
-    """Returns the writing of an ONNX file beside a network."""
-    output = network.cfg.with_suffix(".onnx")
     return Stage(
         name="export",
-        step="export",
+        step=name,
         settings=decisive(settings),
         sources=(*network.sources(), *read),
-        command=command("export", network.files, settings, output),
-        work=partial(work.export_network, network, output, settings),
+        command=command(name, network.files, settings, output),
+        work=work,
         output=output,
-        files=(output,),
-    )
-
-
-def kit(network: RunNetwork, read: Sequence[Source], settings: KitSettings) -> Stage:
-    """Returns the writing of a folder for a board beside a network."""
-    output = network.cfg.with_name("kit")
-    return Stage(
-        name="export",
-        step="kit",
-        settings=decisive(settings),
-        sources=(*network.sources(), *read),
-        command=command("kit", network.files, settings, output),
-        work=partial(work.write_kit_of, network, output, settings),
-        output=output,
-        files=(output / ONNX_NAME,),
-        may_write=tuple(output / name for name in kit_files()),
+        files=(output / ONNX_NAME if is_kit else output,),
+        may_write=tuple(output / file for file in kit_files()) if is_kit else (),
     )
 
 
@@ -260,3 +197,10 @@ def command(name: str, words: Sequence[object], settings: object, output: Path |
     """
     line = ["darkprune", name, *map(str, words), *words_of(settings, ("resume", "overwrite"))]
     return (*line, "-o", str(output)) if output is not None else tuple(line)
+
+
+def reported(result: _Result, progress: Progress) -> Mapping[str, object]:
+    """Shows the warnings of a result; returns it as JSON values."""
+    for line in result.warnings:
+        say(progress, f"warning: {line}")
+    return result.to_json()

@@ -5,17 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING
 
 from darkprune.compression.network import RunNetwork
+from darkprune.compression.run import Compression
 from darkprune.compression.settings import FEWEST_UNLABELLED
 from darkprune.evaluation.control import control_at
 from darkprune.graph.stats import totals
 from darkprune.json_types import JsonMapping, JsonObject
 from darkprune.runners.measure import AGREEMENT, DISTANCE
-
-if TYPE_CHECKING:
-    from darkprune.compression.run import Compression
 
 ONLY_INPUT_SIZE = (
     "there are no images: the input becomes {}x{}, which costs less than pruning blindly, and nothing is pruned or "

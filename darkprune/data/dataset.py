@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from darkprune.errors import one_line
+from darkprune.runs.digests import digest_if_readable, digest_of_images, digest_of_lines
 
 ProblemKind = Literal["list", "names", "missing", "label", "class", "image"]
 
@@ -170,3 +171,18 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.images)
+
+
+def digest_of_labels(*sets: Dataset, content: bool = False) -> str:
+    """Returns the digest of labelled sets: the images, the content of their label files, the names of the classes.
+
+    Args:
+        sets: such as the training and the validation images.
+        content: see `digest_of_images`; labels count by content in any case.
+    """
+    lines: list[str] = []
+    for dataset in sets:
+        lines += ["names", *dataset.class_names]
+        lines += ["images", digest_of_images((image.path for image in dataset.images), content)]
+        lines += ["labels", *map(digest_if_readable, dict.fromkeys(image.labels.file for image in dataset.images))]
+    return digest_of_lines(lines)

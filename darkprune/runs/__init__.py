@@ -1,6 +1,6 @@
 """One store for every result that is worth keeping: digests, records, locks, stages.
 
-- `digests`: what identifies a file, a set of images, labels, settings;
+- `digests`: what identifies a file, a set of images, settings;
 - `json_file`: the one reader of JSON that anybody may have written, and the one writer;
 - `record`: what a piece of work gave, found again by the key of everything that decided it;
 - `record_file`: many such records in one file, for work that is done in one process;
@@ -8,5 +8,5 @@
 - `lock`: keeps two processes out of one folder;
 - `provenance`: the command, the versions and the inputs of a result, for its reader.
 
-Nothing here knows networks or data sets: paths, and objects that have the few attributes that count, are handed in.
+Nothing here knows networks or data sets.
 """

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
 
 from darkprune.darknet.leftovers import remove_leftovers
 from darkprune.errors import DarkpruneError, OutputError
@@ -24,31 +23,9 @@ from darkprune.runs.record import Input, Origin, Record, path_text
 from darkprune.runs.record_file import RecordFile
 
 
-class Source(Protocol):
-    """Something that a stage reads."""
-
-    @property
-    def role(self) -> str:
-        """What it is to the stage: cfg, weights, plan, …"""
-        ...
-
-    @property
-    def path(self) -> Path:
-        """Where it lies."""
-        ...
-
-    def digest(self) -> str:
-        """Returns the digest of its content.
-
-        Raises:
-            OSError, DataError: it is not there, or cannot be read.
-        """
-        ...
-
-
 @dataclass(frozen=True)
 class FileSource:
-    """A file that a stage reads.
+    """A file that a stage reads; subclasses are known by something else than its content.
 
     Attributes:
         role: what it is to the stage: cfg, weights, plan, …
@@ -62,7 +39,7 @@ class FileSource:
         """Returns the digest of its content.
 
         Raises:
-            OSError: it is not there.
+            OSError, DataError: it is not there, or cannot be read.
         """
         return digest_of_file(self.path)
 
@@ -93,7 +70,7 @@ class Stage:
     step: str
     work: Work
     settings: Mapping[str, object] = field(default_factory=dict)
-    sources: tuple[Source, ...] = ()
+    sources: tuple[FileSource, ...] = ()
     command: tuple[str, ...] = ()
     output: Path | None = None
     files: tuple[Path, ...] = ()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from darkprune.data.dataset import Dataset
+from darkprune.data.dataset import Dataset, digest_of_labels
 from darkprune.data.image_files import divide_images, images_of
 from darkprune.errors import DataError
 from darkprune.graph.graph import Graph
@@ -17,7 +17,7 @@ from darkprune.graph.stats import Totals, totals
 from darkprune.progress import Progress, Steps, silent, track
 from darkprune.runners.base import FAST_FIRST, load_with_any
 from darkprune.runners.measure import DISTANCE, MAP, Measure, distance_to, map_of
-from darkprune.runs.digests import digest_of_images, digest_of_labels, plain
+from darkprune.runs.digests import digest_of_images, plain
 from darkprune.runs.record import Input, Origin, file_input
 from darkprune.search.curve_cache import CurveCache
 from darkprune.selection.budget import HIGHEST, UNITS, Budget

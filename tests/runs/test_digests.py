@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from darkprune.data import read_dataset
-from darkprune.runs.digests import digest_of_file, digest_of_images, digest_of_labels, plain
+from darkprune.data.dataset import digest_of_labels
+from darkprune.runs.digests import digest_of_file, digest_of_images, plain
 from darkprune.runs.record import Input, Origin, file_input
 
 

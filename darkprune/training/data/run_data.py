@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from darkprune.data import read_dataset
-from darkprune.data.dataset import Dataset
+from darkprune.data.dataset import Dataset, digest_of_labels
 from darkprune.data.image_files import images_of
 from darkprune.data.labelled import open_labelled
 from darkprune.errors import DataError, TrainingError, UsageError
 from darkprune.graph.graph import Graph
-from darkprune.runs.digests import digest_of_images, digest_of_labels, digest_of_lines
+from darkprune.runs.digests import digest_of_images, digest_of_lines
 from darkprune.settings import PathLike
 from darkprune.training.data.classifier import Accuracy, class_images
 from darkprune.training.data.examples import ImageSet, image_set, unlabelled_set
