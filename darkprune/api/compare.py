@@ -149,13 +149,11 @@ def _write(setup: Setup, cells: Sequence[Cell], rows: Sequence[Row]) -> list[Pat
     save("compare.json", encode_json(table))
     save("compare.csv", to_csv(rows).encode())
     if _can_draw():
-        from darkprune.comparison.curves import draw
+        from darkprune.comparison.curves import draw, draw_sparsity
 
         draw(rows, f"{setup.cfg.stem}: methods at equal {settings.budget_of}", save)
         runs = {cell.sparsity: setup.sparse_folder(cell.start_name) for cell in reversed(cells) if cell.start_name}
         if runs:
-            from darkprune.comparison.sparsity_curves import draw_sparsity
-
             draw_sparsity(runs, save)
     return paths
 

@@ -84,16 +84,15 @@ class Cell:
         return _with_seed_of(replace(self, recovery=self.recovery.rpartition("+")[0] or "none"))
 
     @property
-    def trainings(self) -> int:
-        """The number of trainings after the cut."""
-        return 0 if self.previous is None else 1 + self.previous.trainings
+    def chain(self) -> tuple[Cell, ...]:
+        """The cell, and those whose networks it comes from, back to the one without training."""
+        return (self,) if self.previous is None else (self, *self.previous.chain)
 
     @property
     def repair(self) -> str:
         """What is done on images before any training: the recovery, or what belongs to the method."""
-        if self.previous is not None:
-            return self.previous.repair
-        return method_of(self.method).finish if self.recovery == "none" else self.recovery
+        first = self.chain[-1].recovery
+        return method_of(self.method).finish if first == "none" else first
 
     @property
     def needs_images(self) -> bool:

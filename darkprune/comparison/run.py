@@ -80,23 +80,21 @@ def carry_out(setup: Setup, cells: Sequence[Cell], progress: Progress) -> None:
         progress: gets an event per step of a cell.
     """
     _forget_failures(setup, cells)
-    jobs = setup.settings.jobs
+    do = partial(_do, setup, progress)
     starts = _one_each(cells, lambda cell: cell.start_name)
     cuts = _one_each(cells, lambda cell: cell.cut_name)
     trained = [cell for cell in cuts if method_of(cell.method).trains]
     searched = [cell for cell in cuts if method_of(cell.method).searches]  # their candidates have the processes
     chosen = [cell for cell in cuts if cell not in (*trained, *searched)]
-    _do("training sparsely", partial(_attempt, prepare_start, setup), starts, jobs, progress)
-    _do("cutting", partial(_attempt, cut, setup), chosen, jobs, progress)
-    _do("searching", partial(_attempt, partial(cut, jobs=jobs), setup), searched, 1, progress)
-    _do("pruning while training", partial(_attempt, cut, setup), trained, jobs, progress)
-    everything = _with_previous(cells)
-    for trainings in range(max(cell.trainings for cell in cells) + 1):  # each starts from what the one before left
-        task = "training" if trainings else "recovering"
-        at_once = [cell for cell in everything if cell.trainings == trainings]
-        _do(task, partial(_attempt, recover, setup), at_once, jobs, progress)
-    _do("measuring", partial(measure, setup), cells, jobs, progress)
-    _do("measuring before the cut", partial(measure_sparse, setup), starts, jobs, progress)
+    do("training sparsely", prepare_start, starts)
+    do("cutting", cut, chosen)
+    do("searching", partial(cut, jobs=setup.settings.jobs), searched, jobs=1)
+    do("pruning while training", cut, trained)
+    for length in range(1, max(len(cell.chain) for cell in cells) + 1):  # each starts from what the one before left
+        at_once = [cell for cell in _with_previous(cells) if len(cell.chain) == length]
+        do("training" if length > 1 else "recovering", recover, at_once)
+    do("measuring", measure, cells)
+    do("measuring before the cut", measure_sparse, starts)
 
 
 def collect(setup: Setup, cells: Sequence[Cell]) -> dict[Cell, Record]:
@@ -126,8 +124,7 @@ def controls(setup: Setup, records: Iterable[Record], progress: Progress) -> lis
     sizes = [(each.net.input.w, each.net.input.h) for each in networks]
     for width, height in sizes:
         forget_failure(setup.record_file(f"unpruned_{width}x{height}"))
-    what = "measuring the unpruned network"
-    _do(what, partial(_attempt, measure_unpruned, setup), sizes, setup.settings.jobs, progress)
+    _do(setup, progress, "measuring the unpruned network", measure_unpruned, sizes)
     return [(network, measure_unpruned(setup, size)) for network, size in zip(networks, sizes, strict=True)]
 
 
@@ -178,13 +175,7 @@ def _time(setup: Setup, graph: Graph, weights: Path) -> dict[str, float]:
 
 def _with_previous(cells: Iterable[Cell]) -> list[Cell]:
     """Adds the cells whose networks others start from."""
-    found: dict[Cell, None] = {}
-    for cell in cells:
-        step: Cell | None = cell
-        while step is not None:
-            found[step] = None
-            step = step.previous
-    return list(found)
+    return list(dict.fromkeys(step for cell in cells for step in cell.chain))
 
 
 def _one_each(cells: Iterable[Cell], name: Callable[[Cell], str]) -> list[Cell]:
@@ -208,9 +199,16 @@ def _attempt(step: Callable[[Setup, _Item], object], setup: Setup, item: _Item) 
         step(setup, item)
 
 
-def _do(task: str, work: Callable[[_Item], object], items: Sequence[_Item], jobs: int, progress: Progress) -> None:
-    if not items:
-        return
-    step = track(progress, task, len(items), "cell")
-    for _ in in_processes(work, items, jobs):
-        step()
+def _do(
+    setup: Setup,
+    progress: Progress,
+    task: str,
+    step: Callable[[Setup, _Item], object],
+    items: Sequence[_Item],
+    jobs: int | None = None,
+) -> None:
+    """Does a step for each item, in as many processes as the settings say."""
+    if items:
+        done = track(progress, task, len(items), "cell")
+        for _ in in_processes(partial(_attempt, step, setup), items, jobs or setup.settings.jobs):
+            done()

@@ -28,7 +28,7 @@ from darkprune.refit.recover import recover as recover_surgery
 from darkprune.refit.solved_layers import solved_layers
 from darkprune.runners.base import load_with_any
 from darkprune.runs.digests import digest_of_file
-from darkprune.runs.record import Record, StepError, fill_file, fill_folder
+from darkprune.runs.record import Record, fill_file, fill_folder
 from darkprune.scores.separation import score_by_separation
 from darkprune.search.choice import choose
 from darkprune.search.goal import Goal
@@ -79,16 +79,21 @@ def recover(setup: Setup, cell: Cell) -> Record:
     return fill_folder(setup.pair_folder(cell), setup.pair_origin(cell), lambda out: _recover(setup, cell, out))
 
 
-def measure(setup: Setup, cell: Cell) -> Record | None:
-    """Does all of a cell; None where that failed: its record says why."""
-    try:
-        return fill_file(setup.record_file(cell.name), setup.measure_origin(cell), lambda: _measure(setup, cell))
-    except StepError:
-        return None
+def measure(setup: Setup, cell: Cell) -> Record:
+    """Does all of a cell.
+
+    Raises:
+        StepError: that failed.
+    """
+    return fill_file(setup.record_file(cell.name), setup.measure_origin(cell), lambda: _measure(setup, cell))
 
 
-def measure_sparse(setup: Setup, cell: Cell) -> Record | None:
-    """Measures the network that a cell prunes, trained sparsely; None where that failed."""
+def measure_sparse(setup: Setup, cell: Cell) -> Record:
+    """Measures the network that a cell prunes, trained sparsely.
+
+    Raises:
+        StepError: that failed.
+    """
     path = setup.record_file(f"sparse_{cell.start_name}")
 
     def work() -> dict[str, object]:
@@ -96,10 +101,7 @@ def measure_sparse(setup: Setup, cell: Cell) -> Record | None:
         cfg, weights = setup.start(cell)
         return _figures(setup, read_graph(cfg), weights)
 
-    try:
-        return fill_file(path, setup.sparse_measure_origin(cell), work)
-    except StepError:
-        return None
+    return fill_file(path, setup.sparse_measure_origin(cell), work)
 
 
 def measure_unpruned(setup: Setup, size: tuple[int, int]) -> Record:
@@ -179,13 +181,10 @@ def _recover(setup: Setup, cell: Cell, out: Path) -> Mapping[str, object]:
 
 
 def _measure(setup: Setup, cell: Cell) -> dict[str, object]:
-    step: Cell | None = cell
     recover(setup, cell)
     first, start = cut(setup, cell), prepare_start(setup, cell)
     seconds = first.seconds + (start.seconds if start is not None else 0.0)
-    while step is not None:
-        seconds += recover(setup, step).seconds
-        step = step.previous
+    seconds += sum(recover(setup, step).seconds for step in cell.chain)
     pair = setup.pair_folder(cell)
     figures = _figures(setup, read_graph(pair / setup.files.cfg), pair / setup.files.weights)
     return {

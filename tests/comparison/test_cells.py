@@ -55,7 +55,7 @@ def test_shares_divide_the_cells(
     for cell in cells:
         step = cell
         while step.previous is not None:
-            assert step.previous.trainings == step.trainings - 1
+            assert len(step.previous.chain) == len(step.chain) - 1
             step = step.previous
         assert step.training is None
         assert step.cut_name == cell.cut_name
