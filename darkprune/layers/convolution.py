@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -39,6 +39,15 @@ def batch_norm(blob: BlobReader, part: str = "") -> tuple[Floats, Floats]:
     with np.errstate(invalid="ignore"):
         slope = blob(f"{part}scales") / np.sqrt(np.array(blob(f"{part}rolling_variance"), np.float64) + BN_EPSILON)
     return slope, blob(f"{part}biases") - slope * blob(f"{part}rolling_mean")
+
+
+def norm_blobs(channels: Axis, part: str = "") -> tuple[Blob, ...]:
+    """Lists the tensors of a batch normalisation but its biases, in file order."""
+    return (
+        Blob(f"{part}scales", (channels,)),
+        Blob(f"{part}rolling_mean", (channels,), trained=False),
+        Blob(f"{part}rolling_variance", (channels,), trained=False),
+    )
 
 
 @dataclass(frozen=True)
@@ -78,13 +87,8 @@ class Geometry:
         axes = (out, Axis(Role.IN, channels // self.groups), taps, taps)
         if flipped:
             axes = (*axes[1:], out)
-        norm = (
-            Blob(f"{part}scales", (out,)),
-            Blob(f"{part}rolling_mean", (out,), trained=False),
-            Blob(f"{part}rolling_variance", (out,), trained=False),
-        )
         weights = Blob(f"{part}weights", axes, groups=self.groups)
-        return (Blob(f"{part}biases", (out,)), *(norm if batch_normalize else ()), weights)
+        return (Blob(f"{part}biases", (out,)), *(norm_blobs(out, part) if batch_normalize else ()), weights)
 
     def bflops(self, channels: int, height: int, width: int, xnor: bool) -> float:
         """Computes 2 x weights x output positions / 1e9, as darknet prints it."""
@@ -181,11 +185,8 @@ class Convolutional(Kind):
 
     def output(self, inputs: Sequence[Feature]) -> Feature:
         """Computes the map before the blur of `antialiasing`, as references to this layer see it."""
-        if self.antialiasing:
-            return Geometry(
-                self.geometry.filters, self.geometry.groups, self.geometry.size, 1, 1, 1, self.geometry.padding
-            ).output(inputs[0])
-        return self.geometry.output(inputs[0])
+        geometry = replace(self.geometry, stride_x=1, stride_y=1) if self.antialiasing else self.geometry
+        return geometry.output(inputs[0])
 
     def seen_after(self, output: Feature) -> Feature:
         """Computes the map that the next layer sees: after the blur of `antialiasing`."""

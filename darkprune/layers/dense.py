@@ -19,7 +19,7 @@ from darkprune.layers.base import (
     one,
     register,
 )
-from darkprune.layers.convolution import activation_of
+from darkprune.layers.convolution import activation_of, norm_blobs
 
 
 def connected_blobs(
@@ -31,15 +31,10 @@ def connected_blobs(
 ) -> tuple[Blob, ...]:
     """Lists biases, weights (out, in) and, unlike a convolution *after* them, scales, mean and variance."""
     out = Axis(roles[0], outputs)
-    norm = (
-        Blob(f"{part}scales", (out,)),
-        Blob(f"{part}rolling_mean", (out,), trained=False),
-        Blob(f"{part}rolling_variance", (out,), trained=False),
-    )
     return (
         Blob(f"{part}biases", (out,)),
         Blob(f"{part}weights", (out, Axis(roles[1], inputs)), transposable=True),
-        *(norm if batch_normalize else ()),
+        *(norm_blobs(out, part) if batch_normalize else ()),
     )
 
 

@@ -93,6 +93,22 @@ def _anchors(options: Options, num: int, *, comment_ends: bool = False) -> tuple
     return tuple((flat[2 * i], flat[2 * i + 1]) for i in range(num))
 
 
+def _masked(
+    options: Options, *, comment_ends: bool = False
+) -> tuple[int, tuple[int, ...], tuple[tuple[float, float], ...], int, float, str, float]:
+    """Reads the fields of `MaskedHead`."""
+    num = options.positive("num", 1, 4096)
+    return (
+        options.positive("classes", 20, _MAX_CLASSES),
+        options.ints("mask", comment_ends=True) or tuple(range(num)),
+        _anchors(options, num, comment_ends=comment_ends),
+        _listed(options),
+        options.float("scale_x_y", 1.0),
+        options.text("nms_kind", "default"),
+        options.float("beta_nms", 0.6),
+    )
+
+
 def _listed(options: Options) -> int:
     return len(options.floats("anchors", comment_ends=True))
 
@@ -112,6 +128,7 @@ def _misfit(listed: int, num: int, others: str = "") -> str | None:
     return f"anchors= has {listed} numbers, but num={num} needs {2 * num}: darknet {effect}{others}; {cause}"
 
 
+@dataclass(frozen=True)
 class MaskedHead(Head):
     """Base of the heads that use some of the anchors that the cfg lists.
 
@@ -121,9 +138,13 @@ class MaskedHead(Head):
         listed: how many numbers `anchors=` lists.
     """
 
+    classes: int
     mask: tuple[int, ...]
     all_anchors: tuple[tuple[float, float], ...]
     listed: int
+    scale_x_y: float
+    nms_kind: str
+    beta_nms: float
 
     @property
     def anchors(self) -> tuple[tuple[float, float], ...]:
@@ -168,31 +189,16 @@ class Yolo(MaskedHead):
         "track_history_size", "sim_thresh", "dets_for_track", "dets_for_show", "track_ciou_norm", "map",
     ])  # fmt: skip
 
-    classes: int
-    mask: tuple[int, ...]
-    all_anchors: tuple[tuple[float, float], ...]
-    listed: int
-    scale_x_y: float
     new_coords: bool
-    nms_kind: str
-    beta_nms: float
     embedding_layer: int | None
 
     @classmethod
     def read(cls, options: Options) -> Yolo:
         """Reads the keys of `parse_yolo` that matter at inference."""
-        num = options.positive("num", 1, 4096)
-        mask = options.ints("mask", comment_ends=True) or tuple(range(num))
         embedding = options.int("embedding_layer", _NO_EMBEDDING)
         return cls(
-            options.positive("classes", 20, _MAX_CLASSES),
-            mask,
-            _anchors(options, num, comment_ends=True),
-            _listed(options),
-            options.float("scale_x_y", 1.0),
+            *_masked(options, comment_ends=True),
             options.flag("new_coords"),
-            options.text("nms_kind", "default"),
-            options.float("beta_nms", 0.6),
             None if embedding == _NO_EMBEDDING else embedding,
         )
 
@@ -219,30 +225,12 @@ class GaussianYolo(MaskedHead):
         "jitter", "resize", "ignore_thresh", "truth_thresh", "iou_thresh", "random", "map",
     ])  # fmt: skip
 
-    classes: int
-    mask: tuple[int, ...]
-    all_anchors: tuple[tuple[float, float], ...]
-    listed: int
-    scale_x_y: float
-    nms_kind: str
-    beta_nms: float
     yolo_point: str
 
     @classmethod
     def read(cls, options: Options) -> GaussianYolo:
         """Reads the keys of `parse_gaussian_yolo` that matter at inference."""
-        num = options.positive("num", 1, 4096)
-        mask = options.ints("mask", comment_ends=True) or tuple(range(num))
-        return cls(
-            options.positive("classes", 20, _MAX_CLASSES),
-            mask,
-            _anchors(options, num),
-            _listed(options),
-            options.float("scale_x_y", 1.0),
-            options.text("nms_kind", "default"),
-            options.float("beta_nms", 0.6),
-            options.text("yolo_point", "center"),
-        )
+        return cls(*_masked(options), options.text("yolo_point", "center"))
 
 
 @register

@@ -23,7 +23,7 @@ from darkprune.layers.base import (
     register,
     require_map,
 )
-from darkprune.layers.convolution import batch_norm
+from darkprune.layers.convolution import batch_norm, norm_blobs
 from darkprune.layers.pooling import Passing
 
 
@@ -40,13 +40,8 @@ class BatchNorm(Passing):
 
     def blobs(self, inputs: Sequence[Feature], output: Feature) -> tuple[Blob, ...]:
         """biases, scales, rolling_mean, rolling_variance."""
-        axes = (Axis(Role.OUT, output.c),)
-        return (
-            Blob("biases", axes),
-            Blob("scales", axes),
-            Blob("rolling_mean", axes, trained=False),
-            Blob("rolling_variance", axes, trained=False),
-        )
+        channels = Axis(Role.OUT, output.c)
+        return (Blob("biases", (channels,)), *norm_blobs(channels))
 
     def constant(self, inputs: Sequence[Floats], blob: BlobReader) -> Floats:
         """Normalises the constant."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -48,18 +49,46 @@ def _geometry(options: Options, filters: str) -> Geometry:
     return Geometry(options.positive(filters, 1), groups, size, stride, stride, dilation, padding_of(options, size))
 
 
+@dataclass(frozen=True)
+class _Convolutions(Recurrent):
+    """Base of the kinds that consist of several convolutions."""
+
+    geometry: Geometry
+    activation: str
+    batch_normalize: bool
+    xnor: bool
+
+    @abstractmethod
+    def parts(self, channels: int) -> tuple[tuple[str, Geometry, int], ...]:
+        """Returns name, geometry and input channels of each convolution, in file order."""
+
+    def blobs(self, inputs: Sequence[Feature], output: Feature) -> tuple[Blob, ...]:
+        """The convolutions in file order."""
+        return _fixed(
+            [
+                blob
+                for name, geometry, channels in self.parts(inputs[0].c)
+                for blob in geometry.blobs(channels, self.batch_normalize, part=f"{name}.")
+            ]
+        )
+
+    def macs(self, inputs: Sequence[Feature], output: Feature) -> int:
+        """Adds the convolutions."""
+        return sum(g.weights(c) * output.h * output.w for _, g, c in self.parts(inputs[0].c))
+
+    def bflops(self, inputs: Sequence[Feature], output: Feature) -> float:
+        """Adds the convolutions."""
+        return sum(g.bflops(c, output.h, output.w, self.xnor) for _, g, c in self.parts(inputs[0].c))
+
+
 @register
 @dataclass(frozen=True)
-class Crnn(Recurrent):
+class Crnn(_Convolutions):
     """Three convolutions: state = act(input) + act(self), output = act(output(state)) (`crnn_layer.c`)."""
 
     names = ("crnn",)
 
-    geometry: Geometry
     hidden: int
-    activation: str
-    batch_normalize: bool
-    xnor: bool
     shortcut: bool
 
     @classmethod
@@ -67,26 +96,23 @@ class Crnn(Recurrent):
         """Reads the keys of `parse_crnn`."""
         return cls(
             _geometry(options, "output"),
-            options.positive("hidden", 1),
             activation_of(options, "logistic"),
             options.flag("batch_normalize"),
             options.flag("xnor"),
+            options.positive("hidden", 1),
             options.flag("shortcut"),
         )
 
-    def _parts(self, channels: int) -> tuple[tuple[str, Geometry, int], ...]:
+    def parts(self, channels: int) -> tuple[tuple[str, Geometry, int], ...]:
+        """Input, self, output."""
         inner = replace(self.geometry, filters=self.hidden)
-        return (
-            ("input.", inner, channels),
-            ("self.", inner, self.hidden),
-            ("output.", self.geometry, self.hidden),
-        )
+        return (("input", inner, channels), ("self", inner, self.hidden), ("output", self.geometry, self.hidden))
 
     def output(self, inputs: Sequence[Feature]) -> Feature:
         """Returns the output convolution's map; each of the three keeps rows and columns."""
         feature = require_map(one(inputs), "[crnn]")
-        for name, geometry, channels in self._parts(feature.c):
-            out = geometry.output(feature._replace(c=channels), f"[crnn] {name[:-1]}")
+        for name, geometry, channels in self.parts(feature.c):
+            out = geometry.output(feature._replace(c=channels), f"[crnn] {name}")
         return out
 
     def trouble(self, inputs: Sequence[Feature], output: Feature) -> str | None:
@@ -95,37 +121,15 @@ class Crnn(Recurrent):
             return "darknet aborts: the convolutions of [crnn] must keep the map's size (stride=1, pad=1)"
         return None
 
-    def blobs(self, inputs: Sequence[Feature], output: Feature) -> tuple[Blob, ...]:
-        """The three convolutions: input, self, output."""
-        return _fixed(
-            [
-                blob
-                for name, geometry, channels in self._parts(inputs[0].c)
-                for blob in geometry.blobs(channels, self.batch_normalize, part=name)
-            ]
-        )
-
-    def macs(self, inputs: Sequence[Feature], output: Feature) -> int:
-        """Adds the three convolutions."""
-        return sum(g.weights(c) * output.h * output.w for _, g, c in self._parts(inputs[0].c))
-
-    def bflops(self, inputs: Sequence[Feature], output: Feature) -> float:
-        """Adds the three convolutions."""
-        return sum(g.bflops(c, output.h, output.w, self.xnor) for _, g, c in self._parts(inputs[0].c))
-
 
 @register
 @dataclass(frozen=True)
-class ConvLstm(Recurrent):
+class ConvLstm(_Convolutions):
     """A convolutional LSTM (`conv_lstm_layer.c`)."""
 
     names = ("conv_lstm",)
     other_keys = frozenset(["state_constrain", "shortcut", "lstm_activation", "time_normalizer"])
 
-    geometry: Geometry
-    activation: str
-    batch_normalize: bool
-    xnor: bool
     peephole: bool
     bottleneck: bool
 
@@ -141,14 +145,15 @@ class ConvLstm(Recurrent):
             options.flag("bottleneck"),
         )
 
-    def _parts(self, channels: int) -> tuple[tuple[str, int], ...]:
-        filters = self.geometry.filters
-        peep = (("vf.", filters), ("vi.", filters), ("vo.", filters)) if self.peephole else ()
+    def parts(self, channels: int) -> tuple[tuple[str, Geometry, int], ...]:
+        """[vf, vi, vo,] wf [, wi, wg, wo], uf, ui, ug, uo."""
+        geometry = self.geometry
+        peep = [(name, geometry, geometry.filters) for name in ("vf", "vi", "vo") if self.peephole]
         if self.bottleneck:
-            state: tuple[tuple[str, int], ...] = (("wf.", 2 * filters),)
+            state = [("wf", geometry, 2 * geometry.filters)]
         else:
-            state = (("wf.", filters), ("wi.", filters), ("wg.", filters), ("wo.", filters))
-        return (*peep, *state, ("uf.", channels), ("ui.", channels), ("ug.", channels), ("uo.", channels))
+            state = [(name, geometry, geometry.filters) for name in ("wf", "wi", "wg", "wo")]
+        return (*peep, *state, *((name, geometry, channels) for name in ("uf", "ui", "ug", "uo")))
 
     def output(self, inputs: Sequence[Feature]) -> Feature:
         """Returns the map of its convolutions."""
@@ -159,24 +164,9 @@ class ConvLstm(Recurrent):
         """The bottleneck exists in the GPU build only."""
         return "darknet's CPU build aborts on bottleneck=1" if self.bottleneck else None
 
-    def blobs(self, inputs: Sequence[Feature], output: Feature) -> tuple[Blob, ...]:
-        """[vf, vi, vo,] wf [, wi, wg, wo], uf, ui, ug, uo, each a convolution."""
-        return _fixed(
-            [
-                blob
-                for name, channels in self._parts(inputs[0].c)
-                for blob in self.geometry.blobs(channels, self.batch_normalize, part=name)
-            ]
-        )
-
-    def macs(self, inputs: Sequence[Feature], output: Feature) -> int:
-        """Adds the convolutions."""
-        return sum(self.geometry.weights(c) * output.h * output.w for _, c in self._parts(inputs[0].c))
-
     def bflops(self, inputs: Sequence[Feature], output: Feature) -> float:
         """Adds the convolutions and 9 (12 with peephole) operations per output."""
-        convolutions = sum(self.geometry.bflops(c, output.h, output.w, self.xnor) for _, c in self._parts(inputs[0].c))
-        return convolutions + (12 if self.peephole else 9) * output.outputs / 1e9
+        return super().bflops(inputs, output) + (12 if self.peephole else 9) * output.outputs / 1e9
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,11 @@ class _Moving(Kind):
     stride: int
     reverse: bool
 
+    @classmethod
+    def read(cls, options: Options) -> _Moving:
+        """Reads `stride` (1) and `reverse` (0)."""
+        return cls(options.positive("stride", 1, 4096), options.flag("reverse"))
+
     def output(self, inputs: Sequence[Feature]) -> Feature:
         """Computes the output map: c·s² x h/s x w/s, or the other way round."""
         source = require_map(one(inputs), "a reorganisation")
@@ -122,11 +127,6 @@ class Reorg3d(_Moving):
 
     names = ("reorg3d",)
 
-    @classmethod
-    def read(cls, options: Options) -> Reorg3d:
-        """Reads `stride` (1) and `reverse` (0)."""
-        return cls(options.positive("stride", 1, 4096), options.flag("reverse"))
-
     def trouble(self, inputs: Sequence[Feature], output: Feature) -> str | None:
         """The reverse direction divides its output's channels by s² once more."""
         if self.reverse and output.c < self.stride**2:
@@ -156,11 +156,6 @@ class Reorg(_Moving):
     """
 
     names = ("reorg",)
-
-    @classmethod
-    def read(cls, options: Options) -> Reorg:
-        """Reads `stride` (1) and `reverse` (0)."""
-        return cls(options.positive("stride", 1, 4096), options.flag("reverse"))
 
     def output(self, inputs: Sequence[Feature]) -> Feature:
         """Computes the output map."""
