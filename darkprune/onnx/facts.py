@@ -6,7 +6,7 @@
 | cfg_sha256, plan_hash | of the .cfg; of the pruning plan, empty without |
 | names | JSON list of class names, may be empty |
 | input | JSON: name, batch (null: open), channels, height, width, letterbox, colour (RGB, gray), scaling (1/255) |
-| heads | form `heads`: JSON list: output, kind, classes, anchors … as `darkprune.evaluation.Head` has them |
+| heads | form `heads`: JSON list: output, kind, classes, anchors … as in `model.json` |
 | suppression | form `heads`: JSON: nms, nms_beta of the last head, which decides in darknet |
 | boxes | other forms: what the four numbers of a box are |
 | limits | forms with suppression: JSON: score, iou, most |
@@ -24,19 +24,13 @@ from onnx import helper
 
 from darkprune import __version__
 from darkprune.errors import ExportError
+from darkprune.evaluation.of_graph import heads_of
 from darkprune.graph.graph import Graph
-from darkprune.layers.heads import GaussianYolo, Head, Region, Yolo
+from darkprune.kit.schema import board_head
+from darkprune.layers.heads import Head, MaskedHead, Region
 from darkprune.onnx.nodes.builder import INPUT_NAME
 from darkprune.onnx.options import ExportOptions
 from darkprune.runs.json_file import parse_json
-
-_DEFAULTS: dict[str, object] = {
-    "scale_x_y": 1.0,
-    "new_coords": False,
-    "coords": 4,
-    "softmax": False,
-    "yolo_point": "center",
-}
 
 
 def facts_of(graph: Graph, options: ExportOptions, outputs: Sequence[str]) -> dict[str, str]:
@@ -64,9 +58,10 @@ def facts_of(graph: Graph, options: ExportOptions, outputs: Sequence[str]) -> di
         ),
     }
     if options.outputs == "heads":
-        if graph.heads and not has_tree(graph):  # the file of a tree may be missing
-            kinds = [layer.kind for layer in graph.heads if isinstance(layer.kind, Head)]
-            facts["heads"] = json.dumps([_head_facts(k, output) for k, output in zip(kinds, outputs, strict=True)])
+        has_tree = any(isinstance(layer.kind, Region) and layer.kind.tree for layer in graph.heads)
+        if graph.heads and not has_tree:  # the file of a tree may be missing
+            heads = zip(heads_of(graph), outputs, strict=True)
+            facts["heads"] = json.dumps([board_head(head, output)._asdict() for head, output in heads])
         facts["suppression"] = json.dumps(last_suppression(graph))
     else:
         unit = "in pixels of the input" if options.outputs == "deepstream" else "relative to the input"
@@ -76,15 +71,10 @@ def facts_of(graph: Graph, options: ExportOptions, outputs: Sequence[str]) -> di
     return facts
 
 
-def has_tree(graph: Graph) -> bool:
-    """Whether a head orders its classes in a tree."""
-    return any(isinstance(layer.kind, Region) and layer.kind.tree for layer in graph.heads)
-
-
 def last_suppression(graph: Graph) -> dict[str, str | float]:
     """Returns `nms` and `nms_beta` of the last head, which decides in darknet."""
     kind: Head | None = next((layer.kind for layer in reversed(graph.heads) if isinstance(layer.kind, Head)), None)
-    if isinstance(kind, Yolo | GaussianYolo):
+    if isinstance(kind, MaskedHead):
         return {"nms": kind.nms_kind, "nms_beta": kind.beta_nms}
     return {"nms": "default", "nms_beta": 0.6}
 
@@ -107,9 +97,3 @@ def read_facts(model: onnx.ModelProto, source: str) -> dict[str, Any]:
     damaged = f"{source}: its metadata are damaged; export it again"
     return {key: parse_json(value, damaged, ExportError).value if value[:1] in ("[", "{") else value
             for key, value in facts.items()}  # fmt: skip
-
-
-def _head_facts(kind: Head, output: str) -> dict[str, object]:
-    """Describes a head by the fields of `darkprune.evaluation.Head`."""
-    values = {key: getattr(kind, key, default) for key, default in _DEFAULTS.items()}
-    return {"output": output, "kind": kind.names[0], "classes": kind.classes, "anchors": kind.anchors, **values}
