@@ -129,17 +129,12 @@ def _check_image(record: ImageRecord, classes: int | None, decode: bool) -> tupl
         try:
             odd = check_image(record.path)
         except DataError as error:
-            problems.append(image_problem(record.path, error))
+            problems.append(DataProblem.of(error, record.path, "image"))
         else:
             problems += [DataProblem(record.path, None, odd, "image")] if odd else []
     elif not os.path.isfile(record.path):
         problems.append(DataProblem(record.path, None, "no such image", "image"))
     return problems, set(reading.objects.classes.tolist())
-
-
-def image_problem(path: Path, error: DataError) -> DataProblem:
-    """Turns the error of decoding an image into a problem of the set."""
-    return DataProblem(path, None, str(error).removeprefix(f"{path}: "), "image")
 
 
 def _pair(values: Iterable[float]) -> str:

@@ -5,14 +5,14 @@ Boxes are darknet's everywhere: centre x, centre y, width, height, relative to t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from darkprune.errors import one_line
+from darkprune.errors import DataError, one_line
 from darkprune.runs.digests import digest_if_readable, digest_of_images, digest_of_lines
 
 ProblemKind = Literal["list", "names", "missing", "label", "class", "image"]
@@ -38,6 +38,11 @@ class DataProblem:
     def __str__(self) -> str:
         where = one_line(str(self.file), 200) if self.line is None else f"{one_line(str(self.file), 200)}:{self.line}"
         return f"{where}: {self.message}"
+
+    @classmethod
+    def of(cls, error: DataError, file: Path, kind: ProblemKind) -> DataProblem:
+        """Turns an error, whose message begins with the file, into a problem of the set."""
+        return cls(file, None, str(error).removeprefix(f"{file}: "), kind)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +101,7 @@ def join_objects(first: Objects, second: Objects) -> Objects:
 class LabelReading:
     """The usable objects of one image, and the problems of its label file."""
 
-    objects: Objects
+    objects: Objects = field(default_factory=lambda: make_objects([], []))
     problems: tuple[DataProblem, ...] = ()
 
 

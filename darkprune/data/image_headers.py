@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 Size = tuple[int, int]  #: width, height
 
 # in JPEG scan data 0xFF is followed by 0 (stuffing), D0–D7 (restart) or FF (fill); anything else is a marker
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_JPEG_END = 0xD9
+_JPEG_ALONE = frozenset((0x01, 0xD8, _JPEG_END))  #: markers without a segment
 _PNM = re.compile(rb"P[1-6](?:\s|#[^\n]*\n)+(\d{1,9})(?:\s|#[^\n]*\n)+(\d{1,9})\s")
 _TIFF_SIZE_TAGS = {256: 0, 257: 1}
 
@@ -46,15 +48,23 @@ def truncation(data: bytes) -> str | None:
     return None
 
 
-def _jpeg_size(data: bytes) -> Size | None:
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """Yields the markers of a JPEG, each with the position after it."""
     position = 2
     while (match := _JPEG_MARKER.search(data, position)) is not None:
         marker, position = data[match.end() - 1], match.end()
+        yield marker, position
+        if marker not in _JPEG_ALONE:
+            if position + 2 > len(data):
+                return
+            position += int(struct.unpack_from(">H", data, position)[0])
+
+
+def _jpeg_size(data: bytes) -> Size | None:
+    for marker, position in _jpeg_segments(data):
         if marker in _JPEG_FRAMES:
             height, width = struct.unpack_from(">HH", data, position + 3)
             return width, height
-        if marker not in (0x01, 0xD8, 0xD9):
-            position += int(struct.unpack_from(">H", data, position)[0])
     return None
 
 
@@ -131,19 +141,8 @@ _KINDS: dict[bytes, Callable[[bytes], Size | None]] = {
 
 
 def _jpeg_ends(data: bytes) -> bool:
-    """Walks a JPEG's segments; true when an end-of-image marker closes its scans."""
-    position = 2
-    while (match := _JPEG_MARKER.search(data, position)) is not None:
-        marker = data[match.end() - 1]
-        position = match.end()
-        if marker == 0xD9:
-            return True
-        if marker in (0x01, 0xD8):
-            continue
-        if position + 2 > len(data):
-            return False
-        position += int(struct.unpack_from(">H", data, position)[0])
-    return False
+    """Returns whether an end-of-image marker closes a JPEG's scans."""
+    return any(marker == _JPEG_END for marker, _ in _jpeg_segments(data))
 
 
 def _png_ends(data: bytes) -> bool:

@@ -191,14 +191,10 @@ def _taps(
     position = np.arange(target, dtype=np.float32) * step
     first = position.astype(np.intp)
     fraction = position - first.astype(np.float32)
-    weight = fraction.copy()
     if last_exact:
-        first[-1], fraction[-1], weight[-1] = source - 1, 0, 0
-    if source == 1:
-        first[:], fraction[:] = 0, 0
+        first[-1], fraction[-1] = source - 1, 0
+    weight = fraction.copy()
     weight[-1] = 0
-    if source == 1:
-        weight[:] = 0
     second = np.minimum(first + 1, source - 1)
     first = np.minimum(first, source - 1)
     return first, second, (np.float32(1) - fraction)[:, None], weight[:, None]

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from darkprune.data.check import image_problem
 from darkprune.data.dataset import DataProblem
 from darkprune.data.images import Pixels, Planes, letterbox, read_image, resize
 from darkprune.errors import DataError
@@ -156,7 +155,7 @@ def _start(
         good = [position for position, found in enumerate(results) if not isinstance(found, DataError)]
         sizes = np.array([found for found in results if not isinstance(found, DataError)], np.int64).reshape(-1, 2)
         kept = images if len(good) == len(results) else images[good]
-        problems = tuple(image_problem(path, error) for path, error in errors)
+        problems = tuple(DataProblem.of(error, path, "image") for path, error in errors)
         return Batch(kept, np.array(good, np.int64) + start, sizes, problems)
 
     return finish

@@ -85,7 +85,7 @@ def read_coco(path: Path, names: Path | None = None, has_splits: bool = False) -
     if not files:
         raise DataError(f"{path}: lists no images")
     readings = reader.readings(annotations, {key: size for key, (_, size) in files.items()}, number_of)
-    empty = LabelReading(make_objects([], []))
+    empty = LabelReading()
     records = tuple(
         ImageRecord(image, StoredLabels(path, readings.get(key, empty)), *size) for key, (image, size) in files.items()
     )

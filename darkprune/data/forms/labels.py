@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,7 +50,7 @@ class DarknetLabels:
         if self.difficult_file is None or not os.path.exists(self.difficult_file):
             return reading
         more = read_label_file(self.difficult_file)
-        hard = make_objects(more.objects.boxes, more.objects.classes, np.ones(len(more.objects)), more.objects.lines)
+        hard = replace(more.objects, difficult=np.ones(len(more.objects), np.bool_))
         return LabelReading(join_objects(reading.objects, hard), reading.problems + more.problems)
 
 
@@ -61,12 +61,11 @@ def read_label_file(path: Path) -> LabelReading:
     """
     if not os.path.isfile(path):
         text = "no such label file; darknet takes the image for one without objects"
-        return LabelReading(make_objects([], []), (DataProblem(path, None, text, "missing"),))
+        return LabelReading(problems=(DataProblem(path, None, text, "missing"),))
     try:
         text, encoding = decode_text(read_file(path, MAX_LABEL_BYTES, "a label file"), path, "a label file")
     except DataError as error:
-        problem = DataProblem(path, None, str(error).removeprefix(f"{path}: "), "label")
-        return LabelReading(make_objects([], []), (problem,))
+        return LabelReading(problems=(DataProblem.of(error, path, "label"),))
     rows: list[Row] = []
     lines: list[int] = []
     problems: dict[str, DataProblem] = {}  # the first one of every kind

@@ -161,7 +161,7 @@ def read_voc(found: VocFolder, names: Path | None = None) -> Dataset:
             records.append(ImageRecord(image, VocLabels(file, image, class_names)))
         else:
             text = "no such annotation; the image is taken for one without objects"
-            missing = LabelReading(make_objects([], []), (DataProblem(file, None, text, "missing"),))
+            missing = LabelReading(problems=(DataProblem(file, None, text, "missing"),))
             records.append(ImageRecord(image, StoredLabels(file, missing)))
     return Dataset(
         name=found.root.name,
@@ -214,8 +214,7 @@ def _read_annotation(file: Path, image: Path, class_names: tuple[str, ...]) -> L
         annotation = _parse(file)
         size = _size(annotation, image)
     except DataError as error:
-        problem = DataProblem(file, None, str(error).removeprefix(f"{file}: "), "label")
-        return LabelReading(make_objects([], []), (problem,))
+        return LabelReading(problems=(DataProblem.of(error, file, "label"),))
     numbers = _numbers(class_names)
     problems: list[DataProblem] = []
     rows: list[tuple[float, float, float, float]] = []
