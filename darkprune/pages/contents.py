@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -141,8 +141,8 @@ def read_contents(folder: Path) -> Contents:
                 found.append((name, part))
         return found
 
-    cuts = tuple(replace(cut, name=name) for name, cut in read_each(_read_cut))
-    trainings = tuple(replace(training, name=name) for name, training in read_each(_read_training))
+    cuts = tuple(cut for _, cut in read_each(_read_cut))
+    trainings = tuple(training for _, training in read_each(_read_training))
     cliffs, comparisons = dict(read_each(_json_file("cliff.json"))), dict(read_each(_json_file("compare.json")))
     folders = dict(places)
     made = tuple(
@@ -179,8 +179,12 @@ def _places(folder: Path) -> tuple[list[tuple[str, Path]], int]:
         for path in (folder, *inside)
         if (times := [(path / name).stat().st_mtime for name in RESULT_FILES if (path / name).is_file()])
     ]
-    named = [(Path(os.path.abspath(path)).name, path) for _, path in sorted(dated)]
+    named = [(_name(path), path) for _, path in sorted(dated)]
     return named[-MOST_FOLDERS:], max(0, len(named) - MOST_FOLDERS)
+
+
+def _name(folder: Path) -> str:
+    return Path(os.path.abspath(folder)).name
 
 
 def _json_file(name: str) -> Callable[[Path], JsonValue | None]:
@@ -206,14 +210,14 @@ def _read_cut(folder: Path) -> CutFolder | None:
     for file in (cfg, weights):
         if not file.is_file():
             raise DataError(f"{file}: no such file, though {path} names it; prune again")
-    return CutFolder("", PairFiles(cfg, weights), read_plan(plan), report)
+    return CutFolder(_name(folder), PairFiles(cfg, weights), read_plan(plan), report)
 
 
 def _read_training(folder: Path) -> TrainingFolder | None:
     log, gammas = folder / "log.csv", folder / "gamma.npz"
     if not log.is_file():
         return None
-    return TrainingFolder("", log, _pair_in(folder), read_gammas(gammas) if gammas.is_file() else None)
+    return TrainingFolder(_name(folder), log, _pair_in(folder), read_gammas(gammas) if gammas.is_file() else None)
 
 
 def _pair_in(folder: Path) -> PairFiles | None:

@@ -104,17 +104,13 @@ def document(title: str, *body: Node) -> bytes:
         "head",
         tag("meta", charset="utf-8"),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        _meta("Content-Security-Policy", _POLICY),
+        tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
         tag("meta", name="generator", content=f"darkprune {__version__}"),
         tag("title", title),
         style,
     )
     page = tag("html", head, tag("body", body), lang="en")
     return _START + tostring(page, encoding="unicode", method="html").encode("utf-8", "replace") + b"\n"
-
-
-def _meta(equivalent: str, content: str) -> Element:
-    return tag("meta", **{"http_equiv": equivalent, "content": content})
 
 
 def is_page(path: Path) -> bool:

@@ -14,6 +14,14 @@ from darkprune.pages.structure import Structure
 from darkprune.pages.wiring import SIGNS, Gutter, draw_sign
 
 _BAR = 128.0  #: length of the bar of the widest layer that makes channels
+#: field of `Totals` -> label, and how it is written
+QUANTITIES: dict[str, tuple[str, Callable[[float], str]]] = {
+    "params": ("parameters (stored floats)", count),
+    "trainable_params": ("trainable parameters", count),
+    "macs": ("multiply-adds", count),
+    "bflops": ("BFLOPs as darknet counts", lambda value: f"{value:.3f}"),
+    "bytes": ("weights file", megabytes),
+}
 
 
 def network_page(structure: Structure) -> bytes:
@@ -40,8 +48,7 @@ def network_sections(structure: Structure) -> list[Element]:
     """Returns the drawings and tables of a structure."""
     return [
         tag("h2", "At a glance"),
-        tag("div", draw_overview(structure), class_="scroll", tabindex="0"),
-        tag("p", explanation(structure), class_="soft"),
+        *overview(structure),
         tag("h2", "Groups"),
         groups_table(structure),
         tag("h2", "Coupled sets"),
@@ -54,28 +61,13 @@ def network_sections(structure: Structure) -> list[Element]:
 
 def totals_table(structure: Structure) -> Element:
     """Returns the totals, before and after if both are known."""
-    before = totals(structure.graph)
-    rows: list[tuple[str, str, float]] = [
-        ("parameters (stored floats)", count(before.params), before.params),
-        ("trainable parameters", count(before.trainable_params), before.trainable_params),
-        ("multiply-adds", count(before.macs), before.macs),
-        ("BFLOPs as darknet counts", f"{before.bflops:.3f}", before.bflops),
-        ("weights file", megabytes(before.bytes), before.bytes),
-    ]
-    if structure.slim is None:
-        return table(("", ""), [row[:2] for row in rows])
-    now = totals(structure.slim.graph)
-    after = [
-        (count(now.params), now.params),
-        (count(now.trainable_params), now.trainable_params),
-        (count(now.macs), now.macs),
-        (f"{now.bflops:.3f}", now.bflops),
-        (megabytes(now.bytes), now.bytes),
-    ]
-    return table(
-        ("", "before", "after", "change"),
-        [(name, shown, text, change(old, new)) for (name, shown, old), (text, new) in zip(rows, after, strict=True)],
-    )
+    slim = structure.slim
+    sums = [totals(graph) for graph in (structure.graph, *([slim.graph] if slim else []))]
+    rows: list[list[Node]] = []
+    for field, (label, form) in QUANTITIES.items():
+        values: list[float] = [getattr(each, field) for each in sums]
+        rows.append([label, *map(form, values), *([change(*values)] if slim else [])])
+    return table(("", "before", "after", "change") if slim else ("", ""), rows)
 
 
 def groups_table(structure: Structure, more: Mapping[str, Sequence[str]] | None = None) -> Element:
@@ -139,15 +131,16 @@ def _listed(numbers: Iterable[int]) -> str:
     return ", ".join(map(str, numbers))
 
 
-def explanation(structure: Structure) -> str:
-    """Returns how to read the overview."""
+def overview(structure: Structure) -> list[Element]:
+    """Returns the drawing of all layers, and how to read it."""
     text = "Every bar is a layer: channels upwards, multiply-adds downwards."
     if structure.slim:
         text += " Dark: after. Pale: before."
     if structure.channels.coupled_sets:
         text += " Dots on one line are convolutions that keep the same channels."
     more = len(structure.channels.coupled_sets) - MOST_SETS
-    return text + (f" {more} more coupled sets are in the table." if more > 0 else "")
+    text += f" {more} more coupled sets are in the table." if more > 0 else ""
+    return [tag("div", draw_overview(structure), class_="scroll", tabindex="0"), tag("p", text, class_="soft")]
 
 
 def _key() -> Element:

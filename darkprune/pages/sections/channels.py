@@ -14,8 +14,7 @@ from darkprune.pages import plots
 from darkprune.pages.contents import CutFolder
 from darkprune.pages.context import MOST_DRAWN, Missing, ReportContext, Section, not_drawn_note
 from darkprune.pages.markup import Node, table, tag
-from darkprune.pages.network_page import coupled_table, explanation, groups_table
-from darkprune.pages.overview import draw_overview
+from darkprune.pages.network_page import coupled_table, groups_table, overview
 from darkprune.pages.plots import LayerWidth
 from darkprune.pages.structure import Structure
 
@@ -30,10 +29,7 @@ def at_a_glance(context: ReportContext) -> list[Node]:
     diagram = context.diagrams.add("channels", partial(plots.channels, layers), alt, caption)  # a file in any case
     if structure is None or structure.slim is None:
         return [diagram]
-    return [
-        tag("div", draw_overview(structure), class_="scroll", tabindex="0"),
-        tag("p", explanation(structure), class_="soft"),
-    ]
+    return [*overview(structure)]
 
 
 def groups(context: ReportContext) -> Section | Missing:

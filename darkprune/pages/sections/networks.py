@@ -9,12 +9,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from darkprune.graph.stats import change, count, megabytes, totals
+from darkprune.graph.stats import change, count, totals
 from darkprune.pages import plots
 from darkprune.pages.contents import CutFolder
 from darkprune.pages.context import Missing, ReportContext, Section
 from darkprune.pages.markup import Node, table, tag
 from darkprune.pages.measure import THRESHOLD
+from darkprune.pages.network_page import QUANTITIES
 from darkprune.pages.plots import ClassPrecision
 from darkprune.pages.quality import IOU
 from darkprune.pages.sections.channels import at_a_glance
@@ -32,14 +33,6 @@ class _Size(NamedTuple):
     after: float
 
 
-#: key in `Totals` -> label and form
-_QUANTITIES: dict[str, tuple[str, Callable[[float], str]]] = {
-    "params": ("parameters (stored floats)", count),
-    "trainable_params": ("trainable parameters", count),
-    "macs": ("multiply-adds", count),
-    "bflops": ("BFLOPs as darknet counts", lambda value: f"{value:.3f}"),
-    "bytes": ("weights file", megabytes),
-}
 #: those that are shown large, with a shorter label
 _LARGE = {"params": "parameters", "macs": "multiply-adds", "bytes": "file"}
 
@@ -82,7 +75,7 @@ def _sizes(context: ReportContext) -> list[_Size]:
         return []
     return [
         _Size(key, label, form, old, new)
-        for key, (label, form) in _QUANTITIES.items()
+        for key, (label, form) in QUANTITIES.items()
         if (old := before[key].number) is not None and (new := after[key].number) is not None
     ]
 
