@@ -75,12 +75,7 @@ def evaluate(
 
 
 def skipped(problems: tuple[DataProblem, ...], images: int) -> Iterable[str]:
-    """Returns which images could not be read.
-
-    Args:
-        problems: these images.
-        images: number of all images.
-    """
+    """Returns which images could not be read."""
     yield from map(str, problems[:MOST_SHOWN])
     if len(problems) > MOST_SHOWN:
         yield f"… and {len(problems) - MOST_SHOWN} more"

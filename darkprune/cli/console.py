@@ -49,8 +49,6 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[object]], left: int
     """Prints columns within the terminal's width, or 80 characters where there is no terminal.
 
     Args:
-        head: headings.
-        rows: cells below them.
         left: the first so many columns are text and aligned left, the others are numbers.
     """
     for line in table_lines(head, rows, left, max(LEAST_WIDTH, get_terminal_size().columns)):

@@ -41,7 +41,6 @@ def from_pair(kind: type[Any], metavar: str, output: str) -> Callable[[ArgumentP
     """Returns the `configure` of a command that makes a result of a pair.
 
     Args:
-        kind: the settings class.
         metavar, output: what `-o` stands for.
     """
 
@@ -58,7 +57,6 @@ def read_flags(kind: type[_T], args: Namespace, **given: Any) -> _T:
     """Returns the settings that a command line asks for.
 
     Args:
-        kind: the settings class.
         args: parsed arguments; what was not given keeps the field's default.
         given: fields that do not come from the command line.
 

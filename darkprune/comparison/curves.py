@@ -34,7 +34,6 @@ def draw(rows: Sequence[Row], title: str, save: Save) -> None:
 
     Args:
         rows: the table; the unpruned network first.
-        title: what is compared.
         save: called with name and content of each file.
     """
     for name, one in (("curves", _draw_curve), ("ratio", _draw_ratio)):

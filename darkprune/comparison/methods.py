@@ -67,8 +67,6 @@ class Method:
         by group channel pruning. Everything else gets the budget of what group channel pruning leaves.
 
         Args:
-            weights: the pair that is pruned.
-            amount: how much is to go.
             kind: what budgets are about.
             limited: adds the limits that hold for every method.
             by_unit: scores residual units.

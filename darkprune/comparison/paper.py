@@ -84,7 +84,6 @@ def with_paper(settings: CompareSettings, graph: Graph) -> CompareSettings:
     """Fills in the rows and the training of the table that is asked for, where the user says nothing else.
 
     Args:
-        settings: as given.
         graph: the given network: one of the paper's, or any other, for which the budgets are fractions.
     """
     if settings.paper is None:

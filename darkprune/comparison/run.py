@@ -72,13 +72,7 @@ def begin(setup: Setup) -> None:
 
 
 def carry_out(setup: Setup, cells: Sequence[Cell], progress: Progress) -> None:
-    """Does cells, as far as they are not done yet. What fails is tried again in the next run, not in this one.
-
-    Args:
-        setup: of the comparison.
-        cells: all, or a share of them.
-        progress: gets an event per step of a cell.
-    """
+    """Does cells, as far as they are not done yet. What fails is tried again in the next run, not in this one."""
     _forget_failures(setup, cells)
     do = partial(_do, setup, progress)
     starts = _one_each(cells, lambda cell: cell.start_name)
@@ -132,9 +126,7 @@ def times(setup: Setup, networks: Iterable[tuple[Graph, Path]], progress: Progre
     """Times networks one after the other, each in turn with the unpruned one, on this machine alone.
 
     Args:
-        setup: of the comparison.
         networks: with their weights; those with the same text have the same time.
-        progress: gets an event per network.
 
     Returns:
         Digest of the cfg -> milliseconds of one image: the network's share of the unpruned one's time in the same

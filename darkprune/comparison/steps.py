@@ -56,8 +56,6 @@ def cut(setup: Setup, cell: Cell, jobs: int = 1) -> Record:
     """Makes the cut that a cell starts from: slim pair, plan and report in a folder.
 
     Args:
-        setup: of the comparison.
-        cell: any cell of the cut.
         jobs: processes that the candidates of a search are tried in.
 
     Raises:

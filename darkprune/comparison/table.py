@@ -94,7 +94,6 @@ def make_rows(records: Records, published: Mapping[PaperRow, float] | None = Non
     """Makes the table.
 
     Args:
-        records: everything that was measured.
         published: mAP@0.5 as published, by sparsity, method, budget and recovery.
     """
     known, ms = published or {}, records.ms

@@ -27,8 +27,6 @@ def train_sparsely(setup: Setup, cell: Cell, out: Path) -> dict[str, object]:
     """Trains the given network so that its γ are drawn to zero, before it is pruned.
 
     Args:
-        setup: of the comparison.
-        cell: one whose sparsity is not `none`.
         out: folder for the pair, the log and the record of γ.
 
     Returns:
@@ -49,9 +47,6 @@ def prune_while_training(setup: Setup, cell: Cell, amount: Amount, out: Path) ->
     """Prunes a network step by step while it trains.
 
     Args:
-        setup: of the comparison.
-        cell: one of the method.
-        amount: how much is to go.
         out: folder for the slim pair.
 
     Returns:
@@ -78,8 +73,6 @@ def train(setup: Setup, cell: Cell, previous: Path, out: Path) -> dict[str, obje
     """Fine-tunes or distils; a run that was killed goes on from its state.
 
     Args:
-        setup: of the comparison.
-        cell: one that trains.
         previous: folder of the pair that it starts from.
         out: folder for the pair.
 

@@ -82,11 +82,6 @@ class Available:
 def find_available(settings: CompressSettings, graph: Graph, folder: Path) -> Available:
     """Finds out what there is.
 
-    Args:
-        settings: what the user names.
-        graph: the network.
-        folder: of the run.
-
     Raises:
         DataError: something of it cannot be used.
         UsageError: labelled images to measure on, of a network that detects nothing.

@@ -24,7 +24,6 @@ class Judge:
         """Takes the original, which is run when it is first needed.
 
         Args:
-            original: the network to compare with.
             smaller: it at the other input sizes that are tried.
             images: a folder or a list.
         """

@@ -33,10 +33,7 @@ def evaluation(network: RunNetwork, data: FileSource, read: Sequence[FileSource]
     """Returns the measurement of mAP.
 
     Args:
-        network: what is measured.
-        data: labelled images.
         read: names.
-        settings: of the function.
     """
 
     def work(resume: bool, progress: Progress) -> Mapping[str, object]:
@@ -67,9 +64,7 @@ def control(run: Compression, read: Sequence[FileSource], settings: EvaluateSett
     """Returns the measurement of the original at the input sizes that cost what the last candidate costs.
 
     Args:
-        run: the run so far.
         read: images to measure on, names.
-        settings: of the evaluation.
     """
     return Stage(
         name="evaluate: control",
@@ -84,8 +79,6 @@ def choice(run: Compression, candidates: tuple[RunNetwork, ...], made: RunNetwor
     """Returns the copying of the best of several networks, with its plan where it has one.
 
     Args:
-        run: the run so far, whose measurements decide.
-        candidates: the networks.
         made: the copy.
         names: names of the classes, which are copied too.
     """
@@ -132,12 +125,7 @@ def timing(original: RunNetwork, result: RunNetwork) -> Stage:
 
 
 def verification(run: Compression, settings: VerifySettings) -> Stage:
-    """Returns the check that the result is what its plan says.
-
-    Args:
-        run: the run so far.
-        settings: of the function.
-    """
+    """Returns the check that the result is what its plan says."""
     return Stage(
         name="verify",
         step="verify",

@@ -33,8 +33,6 @@ class RunNetwork:
         """Returns the original at another input size.
 
         Args:
-            original: the network at its own size.
-            graph: the same network at the other size.
             folder: where the run keeps what it writes at its start.
         """
         size = input_size(graph)

@@ -216,7 +216,6 @@ def open_manifest(folder: Path, network: Mapping[str, str], anew: bool = False) 
     """Takes up the records of a folder, or begins with none; nothing is written yet.
 
     Args:
-        folder: of the run.
         network: digests of `cfg` and `weights`.
         anew: forget what the folder holds.
 

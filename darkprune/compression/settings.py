@@ -148,8 +148,6 @@ class CompressSettings:
         """Returns the settings of a stage.
 
         Args:
-            stage: its name.
-            kind: its settings class.
             defaults: what holds where the user says nothing.
             given: what the run decides; it wins over what the user sets.
 
@@ -215,7 +213,6 @@ def settings_from(tables: Tables, given: Mapping[str, object]) -> CompressSettin
     """Returns the settings of a file and a command line.
 
     Args:
-        tables: sections of the file.
         given: fields that the command line gives; they win over [compress].
 
     Raises:

@@ -44,11 +44,8 @@ def training(
     """Returns training on labels.
 
     Args:
-        before: the network that is trained.
         made: what becomes of it.
-        data: labelled images.
         read: labelled images to measure on, names.
-        settings: of the function.
     """
 
     def learn(settings: TrainSettings, progress: Progress) -> TrainResult:
@@ -64,11 +61,8 @@ def distillation(
     """Returns learning from the original.
 
     Args:
-        teacher: the original.
-        student: the slim network.
         made: what becomes of it.
         read: images, names, the plan.
-        settings: of the function.
     """
 
     def learn(settings: DistillSettings, progress: Progress) -> TrainResult:
@@ -117,10 +111,8 @@ def cutting(
     """Returns pruning, the replay of a plan, or factorisation.
 
     Args:
-        before: the network that is made smaller.
         made: what becomes of it.
         read: images, the plan.
-        settings: of the function, which they decide.
     """
     output = made.cfg.parent
     name = "prune" if isinstance(settings, PruneSettings) else "factorize"
@@ -150,9 +142,7 @@ def conversion(network: RunNetwork, read: Sequence[FileSource], settings: Export
     """Returns the writing of an ONNX file, or of a folder for a board, beside a network.
 
     Args:
-        network: what is converted.
         read: names.
-        settings: of the function, which they decide.
     """
     is_kit = isinstance(settings, KitSettings)
     name, output = ("kit", network.cfg.with_name("kit")) if is_kit else ("export", network.cfg.with_suffix(".onnx"))
@@ -190,9 +180,7 @@ def command(name: str, words: Sequence[object], settings: object, output: Path |
     """Returns the command line that does what a stage does.
 
     Args:
-        name: of the command.
         words: what comes before its settings.
-        settings: of the stage.
         output: what `-o` names, if anything.
     """
     line = ["darkprune", name, *map(str, words), *words_of(settings, ("resume", "overwrite"))]

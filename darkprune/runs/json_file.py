@@ -71,7 +71,6 @@ def read_json(
     """Reads a JSON file.
 
     Args:
-        path: the file.
         what: what it should be, for the error ("a plan").
         max_bytes: size above which it cannot be that.
         error: what is raised.
@@ -89,7 +88,6 @@ def parse_json(
     """Reads JSON text.
 
     Args:
-        raw: the text.
         source: where it comes from, for the error.
         error: what is raised.
         allow_nan: take NaN and Infinity, which JSON does not have but many programs write.

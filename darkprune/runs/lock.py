@@ -19,7 +19,6 @@ def locked(folder: Path, shared: bool = False) -> Iterator[None]:
     The lock ends with the process, however that ends. On Windows nobody is kept out.
 
     Args:
-        folder: the folder.
         shared: let others in that share it too, such as jobs that each do a part of one comparison.
 
     Raises:

@@ -38,7 +38,6 @@ class Outlook:
         """Takes note of a stage that is done.
 
         Args:
-            name: of the stage.
             seconds: that it took; None where nothing was to be done.
         """
         expected = self._seconds.pop(name, 0.0)

@@ -147,7 +147,6 @@ def file_input(path: Path, folder: Path | None = None) -> Input:
     """Returns a file as an input.
 
     Args:
-        path: the file.
         folder: of the run; a file that lies in it is named relative to it, so that the folder can be moved.
 
     Raises:
@@ -194,8 +193,6 @@ def fill_file(path: Path, origin: Origin, work: Callable[[], Mapping[str, object
     """Does work that gives figures, unless its record is there.
 
     Args:
-        path: of the record.
-        origin: everything that decides the result.
         work: returns the figures, as JSON values.
 
     Raises:
@@ -218,7 +215,6 @@ def fill_folder(folder: Path, origin: Origin, fill: Callable[[Path], Mapping[str
 
     Args:
         folder: takes its place as a whole, with its record in `record.json`.
-        origin: everything that decides the result.
         fill: writes files to the folder that it is given, and returns figures.
 
     Raises:

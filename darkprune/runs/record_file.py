@@ -29,9 +29,7 @@ class RecordFile:
         """Begins without records; nothing is written before the first is kept.
 
         Args:
-            path: of the file.
             form: format tag that the file begins with ("darkprune-run/1").
-            about: what all records have in common.
             records_as: name of the records in the file.
         """
         self.path, self.about = path, dict(about)
@@ -85,7 +83,6 @@ class RecordFile:
 
         Args:
             path: of the file; nothing need be there.
-            progress: gets a line that says so.
 
         Raises:
             OutputError: it cannot be renamed.

@@ -42,13 +42,11 @@ def choose(
     """Ranks the channels of a pair and decides which ones go.
 
     Args:
-        weights: the original pair.
         selection: how to choose; with a budget its ratio is found here.
         goal: what to keep; candidates, rounds and minutes count only with images and a budget.
         samples: unlabelled images, which a criterion of `IMAGE_CRITERIA`, candidates, rounds and a search need.
         by_unit: scores residual units, where some are to go; not with candidates and rounds.
         adjust: changes the ranking or the selection before the decision: adds measured curves, or finds the ratio.
-        progress: gets the steps of each part.
 
     Raises:
         UsageError, PlanError: settings that make no sense for this network; a budget that cannot be met.

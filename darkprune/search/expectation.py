@@ -38,7 +38,6 @@ def with_criterion(weights: NetworkWeights, selection: Selection, goal: Goal, im
     """Decides what the criterion `auto` means: γ where it is sparse enough for the amount, else sensitivity.
 
     Args:
-        weights: the original pair.
         selection: any other criterion stays.
         goal: what to keep; EagleEye's candidates are ranked by weights.
         images: whether there are images to measure sensitivity on; without them it is γ.
@@ -64,7 +63,6 @@ def expect(surgery: Surgery, force: bool) -> str:
     """Returns what to expect of a network that is cut by its weights and not repaired, in one line.
 
     Args:
-        surgery: the cut.
         force: carry out a hopeless one too.
 
     Returns:

@@ -75,11 +75,7 @@ def repair_and_compare(
     """Repairs a result on unlabelled images, where there are some, and compares it; see `compare`.
 
     Args:
-        surgery: what was cut.
-        samples: unlabelled images.
         how: see `darkprune.refit.recover.recover_file`.
-        dataset: labelled images.
-        progress: gets the steps of each part.
         solved: keeps the layers of a refit.
     """
     recovery: Recovery | None = None
@@ -104,11 +100,8 @@ def compare(
     Agreement is that with the original at its own size and at the control's, see `agreement_with`.
 
     Args:
-        surgery: what was cut, and repaired if it was.
         recovery: what was measured on unlabelled images.
-        dataset: labelled images.
         held_out: unlabelled images that nothing was fitted on; used without labels.
-        progress: gets an event per batch of images.
 
     Returns:
         The surgery with the comparison among its findings, and a warning where the control is better.

@@ -57,7 +57,6 @@ class CurveImages:
         Args:
             dataset: labelled images, of which some are taken evenly; or None.
             images: else a folder or a list of unlabelled ones, of which those are taken that no result is judged on.
-            runner: see the attributes.
         """
         if dataset is None:
             fit, _ = divide_images(images_of(Path(images))) if images is not None else ((), ())
@@ -100,10 +99,7 @@ def measure_curves(
     """Returns the curves of all groups: from the cache beside the checkpoint, or measured and kept there.
 
     Args:
-        ranking: of the pair.
         selection: how to prune; its ratios and its allocation do not matter.
-        images: to measure on.
-        progress: gets an event per ratio.
 
     Raises:
         DataError: no image can be read; the unpruned network finds nothing.

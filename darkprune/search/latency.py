@@ -151,10 +151,7 @@ def within_latency(
     """Finds settings whose slim network meets a latency.
 
     Args:
-        ranking: the ranked channels.
         settings: an allocation with one ratio, or `sensitivity` with curves in the ranking.
-        target: what is asked for.
-        where: program to time the networks in.
         progress: gets an event per layer that is timed, and per trial, at most `TRIALS`.
 
     Returns:

@@ -77,8 +77,6 @@ def improve(
     """Searches until the time is up, nothing more is found, or Ctrl-C; the best so far is returned.
 
     Args:
-        weights: the original pair.
-        ranking: the start.
         selection: allocation `global`.
         samples: unlabelled images; only those to fit on are used.
         goal: budget of every plan that is tried, the recovery that will follow, the time (a trial that has begun is

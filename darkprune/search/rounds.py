@@ -42,12 +42,9 @@ def rank_in_rounds(
     """Ranks channels for a budget.
 
     Args:
-        weights: the original pair.
         selection: criterion `sensitivity`; everything else as for one round.
-        samples: unlabelled images.
         goal: budget and number of rounds; channels are scored for the last time at (rounds − 1)/rounds of the budget.
         moments: means and covariances that similarity starts from.
-        progress: gets a step per round.
 
     Returns:
         A ranking that `within_budget` and `decide` take.

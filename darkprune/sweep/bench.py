@@ -53,9 +53,6 @@ class SweepBench:
 
         Args:
             ranking: gives the ranked channels; not called where everything is known.
-            selection: with the ratio.
-            original: the unpruned network.
-            recover: repairs the pruned network.
         """
         kinds = ("pruned", "recovered") if recover is not None else ("pruned",)
         known = [self._known(kind, selection.ratio, original) for kind in kinds]

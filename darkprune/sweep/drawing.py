@@ -31,11 +31,6 @@ def can_draw() -> bool:
 def draw_sweep(folder: Path, sweep: Sweep, name: str) -> list[str]:
     """Draws cliff.png and cliff.svg; earlier ones are replaced.
 
-    Args:
-        folder: of the sweep.
-        sweep: what was measured.
-        name: of the network.
-
     Returns:
         The names of the files.
     """

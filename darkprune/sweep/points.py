@@ -185,7 +185,6 @@ def summarise(points: Iterable[Point], metric: str) -> Sweep:
 
     Args:
         points: measured networks; among the controls the unpruned network at its own size comes first.
-        metric: what was measured.
     """
     by_kind: dict[str, list[Point]] = {"control": [], "pruned": [], "recovered": []}
     for point in points:
@@ -205,7 +204,6 @@ def open_records(folder: Path, origin: Origin, overwrite: bool) -> RecordFile:
     """Opens the file of a sweep: it is written after every measurement, so that a killed sweep goes on.
 
     Args:
-        folder: of the sweep.
         origin: what all its points have in common.
         overwrite: forget what the file holds of another sweep.
 

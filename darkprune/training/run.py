@@ -77,9 +77,6 @@ def run_task(task: Task, output: Path, settings: RunSettings, progress: Progress
     """Trains; under `torchrun` every process calls this.
 
     Args:
-        task: what is trained.
-        output: folder of the run.
-        settings: how.
         progress: gets an event after every step, in the first process.
 
     Raises:
@@ -132,10 +129,6 @@ def make_trainer(
     """Connects what does the steps with images, files and measurements.
 
     Args:
-        stepper: does the steps.
-        data: images.
-        folder: of the run.
-        settings: how.
         identity: what makes the run this one, besides recipe, cfg and images.
     """
     recipe, ranks, graph = stepper.recipe, stepper.ranks, stepper.network.graph

@@ -47,12 +47,8 @@ def train_network(
     """Trains a network on labelled images.
 
     Args:
-        graph: the network.
         weights: its starting weights; None for fresh ones.
         data: images in any form that `read_dataset` knows, or a classifier's .data file.
-        output: folder for weights, state, log and curves.
-        settings: how.
-        progress: gets an event after every step.
 
     Raises:
         DarkpruneError: something cannot be read, trained or written.
@@ -96,12 +92,7 @@ def distil_network(
     """Trains a pruned network to compute what its original does.
 
     Args:
-        teacher: the original and its weights.
-        student: the pruned network and its weights.
-        output: folder for weights, state, log and curves.
-        settings: on which images, and how.
         plan: what the student was cut by; `settings.plan` is taken first.
-        progress: gets an event after every step.
 
     Raises:
         DarkpruneError: something cannot be read, trained or written.

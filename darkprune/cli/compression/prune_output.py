@@ -27,8 +27,6 @@ def _print_result(plan: Plan, result: PruneResult, pair: tuple[str, str]) -> Non
     """Prints what went and what is left, what was measured, warnings, and the command that comes next.
 
     Args:
-        plan: what was decided.
-        result: what was written.
         pair: the original's cfg and weights, as the user gave them.
     """
     outputs = {kind: str(record.path) for kind, record in result.outputs.items()}

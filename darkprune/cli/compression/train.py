@@ -45,9 +45,6 @@ def report(args: Namespace, settings: RunSettings, result: TrainResult, data: Pa
     """Prints the result of a run.
 
     Args:
-        args: the command line.
-        settings: of the run.
-        result: of the run.
         data: labelled images.
 
     Returns:

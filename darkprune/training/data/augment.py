@@ -121,9 +121,7 @@ def draw_cutout(random: np.random.Generator, width: int, height: int, what: Augm
     """Draws margins and mirroring.
 
     Args:
-        random: source of randomness.
         width, height: of the image, in pixels.
-        what: the augmentation.
         aspect: width/height of the network's input, for letterboxing.
     """
     down, up = min(what.resize, 1 / what.resize), max(what.resize, 1 / what.resize)
@@ -191,11 +189,9 @@ def move_labels(
 
     Args:
         labels: relative to the image.
-        cutout: the part shown.
         image: width and height of the image, in pixels.
         size: of the network's input.
         limit: most objects that are looked at.
-        random: source of randomness.
     """
     labels = labels[random.permutation(len(labels))]
     centre, sides = labels[:, 1:3], labels[:, 3:5]

@@ -54,8 +54,6 @@ class SizeSettings:
 
         Args:
             step: from 0.
-            steps: of the whole run.
-            seed: of the run.
         """
         if not self.spread:
             return self.width, self.height
@@ -145,8 +143,6 @@ class BatchLoader:
         """Prepares to load.
 
         Args:
-            maker: makes the examples.
-            plan: which ones.
             workers: processes; 0 makes them in this one.
             pin: put pixels into page-locked memory.
         """

@@ -151,9 +151,7 @@ class ExampleMaker:
         """Makes an example around an image.
 
         Args:
-            index: position of the image.
             width, height: of the network's input, in pixels.
-            random: source of randomness.
 
         Raises:
             DataError: no image can be read, or `strict` and one cannot.

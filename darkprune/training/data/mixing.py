@@ -46,7 +46,6 @@ def mosaic(tiles: Sequence[Tile], seams: tuple[int, int], bound: bool, limit: in
         tiles: four of one size.
         seams: column and row where they meet.
         bound: cut boxes at the seams, instead of only at the edges.
-        limit: most objects.
 
     Returns:
         Pixels of the tiles' size, and the objects that are still in sight.

@@ -64,10 +64,7 @@ class DistillationObjective(Objective):
         """Pairs the heads, and puts the teacher into inference.
 
         Args:
-            student: the network that learns.
             teacher: with its weights, on the device.
-            pairs: maps that are compared.
-            terms: how.
             hard: the loss against labels; None where there are none.
             share: gives all processes the value of the first.
 
@@ -190,8 +187,6 @@ def attention_loss(teacher: Tensor, student: Tensor, *, mean: bool = False) -> T
     """Compares where two maps (b, c, h, w) are active; the numbers of channels may differ.
 
     Args:
-        teacher: map of the teacher.
-        student: map of the student.
         mean: take the mean over the positions, instead of the sum.
 
     Returns:

@@ -63,11 +63,6 @@ def choose_taps(graph: Graph, groups: Sequence[PruneGroup], preset: DistillPrese
     weight grows after the third group, or is 1e6 in the backbone's groups (`chu2022`). `objectness` has a hundredth of
     the paper's weights.
 
-    Args:
-        graph: the teacher.
-        groups: its division.
-        preset: which terms the loss has.
-
     Raises:
         TrainingError: there is no map to compare.
     """
@@ -111,9 +106,6 @@ def match_taps(chosen: Mapping[int, float], teacher: Graph, student: Graph, plan
     """Finds the student's layer for each of the teacher's.
 
     Args:
-        chosen: the teacher's layers and their weights.
-        teacher: the original.
-        student: the network that was cut from it.
         plan: what it was cut by; needed where it has fewer layers.
 
     Raises:
@@ -139,9 +131,6 @@ def with_channels(taps: Sequence[Tap], teacher: Graph, student: Graph, plan: Pla
     """Finds which channels of each pair of maps belong together; carriers, which are constant, belong to none.
 
     Args:
-        taps: pairs of layers.
-        teacher: the original.
-        student: the network that was cut from it.
         plan: what it was cut by; needed where a map of the student has fewer channels.
 
     Raises:

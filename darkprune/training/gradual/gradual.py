@@ -52,8 +52,6 @@ class GradualPruning(Hook):
 
         Args:
             network: as it is at the start of the run.
-            settings: how to choose.
-            stages: when, and how much.
             ranks: processes; the first one chooses.
 
         Raises:

@@ -30,7 +30,6 @@ def as_weights(graph: Graph, values: Values) -> Iterator[NetworkWeights]:
     """Writes values as a weights file, which is deleted when the block ends.
 
     Args:
-        graph: the network.
         values: tensors of its shapes; what is missing is 0.
     """
     with TemporaryFolder() as folder:

@@ -40,8 +40,6 @@ def make_timetable(settings: GradualSettings, epoch_steps: int, steps: int) -> t
 
     Args:
         settings: when and how much; `prune_to` is given.
-        epoch_steps: steps of an epoch.
-        steps: of the run.
 
     Returns:
         The stages; each begins where the one before ends, and less remains after each.

@@ -66,7 +66,6 @@ class RunFolder:
         """Writes the cfg.
 
         Args:
-            cfg: its text.
             kind: of the weights that it is for alone; None for all.
 
         Raises:

@@ -38,7 +38,6 @@ class Hook:
         """Is called when another network has taken the place of the one in training: the slim one.
 
         Args:
-            network: the new one.
             cut: what made it from the one before; None where a run is resumed, with `load_state_dict` to follow.
         """
 

@@ -28,9 +28,6 @@ def parts_that_fit(graph: Graph, recipe: Recipe, device: torch.device, ranks: in
     """Returns the parts of a recipe, or more where so many images at a time need more memory than is free.
 
     Args:
-        graph: the network.
-        recipe: of the run.
-        device: to train on.
         ranks: processes that share a step, and on a CPU the memory.
     """
     free = free_memory(device)
@@ -102,9 +99,7 @@ def advice(network: Network, attempt: Callable[[Batch], object], recipe: Recipe,
     """Tries how many images fit at a time, and returns an error that says what to set.
 
     Args:
-        network: that is trained.
         attempt: runs it forwards and backwards.
-        recipe: of the run.
         ranks: processes that share a step.
     """
     width, height = recipe.sizes.largest

@@ -78,10 +78,7 @@ def find_start(graph: Graph, weights: Path, stored: Graph, seed: int) -> Start:
     """Finds out what a weights file holds: the network, the same one for other classes, or its first layers.
 
     Args:
-        graph: the network to train.
-        weights: the file.
         stored: the network that the file should belong to; another than `graph` where this has other classes.
-        seed: of fresh weights.
 
     Raises:
         WeightsError: it is none of these.

@@ -73,7 +73,6 @@ def overlap_gradient(pred: Tensor, truth: Tensor, kind: OverlapKind) -> Tensor:
 
     Args:
         pred, truth: (n, 4) float32.
-        kind: which overlap.
 
     Returns:
         (n, 4) towards greater overlap: by centre x, centre y, width, height. NaN or infinite for degenerate boxes.

@@ -73,7 +73,6 @@ def read_keys(kind: type[_T], options: Options, **special: object) -> _T:
 
     Args:
         kind: a dataclass with fields of type bool, int and float.
-        options: the section.
         special: values of fields that are read otherwise.
     """
     values = dict(special)

@@ -113,7 +113,6 @@ def match(truths: Truths, rule: Assignment, grid: tuple[int, int], size: tuple[i
 
     Args:
         truths: on the CPU.
-        rule: which anchors.
         grid: columns and rows of the head's map.
         size: width and height of the network's input, in pixels.
     """

@@ -39,7 +39,6 @@ class Freezing:
         """Reads the keys.
 
         Args:
-            graph: the network.
             freeze: number of first layers to leave as they are.
             burn_in: of the schedule, for `burnin_update`.
             frozen_bn: normalise by running statistics everywhere, and keep them.

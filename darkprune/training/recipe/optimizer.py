@@ -107,8 +107,6 @@ class Optimizer:
 
         Args:
             network: its parameters are trained, as far as they want gradients at the time of a step.
-            settings: how.
-            batch: images per step.
             spare_batch_norm: no decay for γ and β whatever the optimiser (sparse training).
             gamma_rate: factor on the rate of γ.
         """
@@ -155,7 +153,6 @@ class Optimizer:
         """Takes over moments and counters from before some channels went.
 
         Args:
-            before: the optimiser of the wider network.
             cut: takes the channels out of one value per parameter, by name.
         """
         moments: dict[str, dict[str, Tensor]] = {}

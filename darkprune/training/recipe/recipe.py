@@ -76,11 +76,8 @@ def read_recipe(graph: Graph, images: int, settings: RunSettings, *, ranks: int 
     """Combines cfg and settings.
 
     Args:
-        graph: the network.
-        images: of the data set.
         settings: what replaces the cfg's keys.
         ranks: processes that share each step.
-        cuda: whether the run is on a GPU.
 
     Raises:
         CfgError, UsageError, TrainingError: values that cannot be trained with.

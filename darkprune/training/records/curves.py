@@ -26,8 +26,6 @@ def draw_curves(log: Path, target: Path, columns: Sequence[str]) -> None:
     """Draws columns of a log, where matplotlib is installed.
 
     Args:
-        log: the table.
-        target: PNG to write.
         columns: names; those without values are left out.
 
     Raises:
@@ -133,7 +131,6 @@ def render_figure(figure: Figure, kind: str, dpi: int = 130) -> bytes:
     of a file name that are not UTF-8) becomes a question mark.
 
     Args:
-        figure: what to draw.
         kind: `svg` or `png`.
         dpi: pixels per inch.
     """

@@ -57,10 +57,8 @@ class Log:
         """Opens the table.
 
         Args:
-            path: the file.
             columns: names after `step`.
             keep: steps whose rows are kept; a run that was killed may have written more than its state has.
-            board: takes the values as well.
 
         Raises:
             OutputError: it cannot be written.

@@ -30,10 +30,8 @@ class StatusLine:
         """Reports a step.
 
         Args:
-            step: steps done.
             figures: of the objective, `loss` first.
             speed: `rate` of learning, `images_per_s`, and `wait`, the share of the time spent waiting for data.
-            more: status of the hooks.
         """
         smooth = {name: self._smoothed(name, value) for name, value in {**figures, **speed}.items() if name != "rate"}
         losses = [f"{_SHORT.get(name, name)} {smooth[name]:.3g}" for name in figures if name not in _HIDDEN]

@@ -50,7 +50,6 @@ class GammaRecord:
         """Returns the record with one more epoch.
 
         Args:
-            epoch: its number.
             sizes: |γ| of the channels of every group.
         """
         rows = np.stack([np.histogram(np.minimum(values, self.edges[-1]), self.edges)[0] for values in sizes])
@@ -124,7 +123,6 @@ def gamma_figure(record: GammaRecord, thresholds: Mapping[str, float] | None = N
     As figures 8, 9 and 11 of Chu et al. 2023.
 
     Args:
-        record: what to draw.
         thresholds: group -> |γ| up to which channels were removed.
 
     Returns:

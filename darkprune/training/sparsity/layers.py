@@ -39,8 +39,6 @@ def sparse_layers(
     squeeze-and-excitation branches (they have no rank of their own).
 
     Args:
-        graph: the network.
-        groups: its division.
         coupled: whether to take layers that share their channels with others.
         exclude: layers that keep all their channels; what shares channels with them keeps those too.
 

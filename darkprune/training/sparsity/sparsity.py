@@ -56,9 +56,6 @@ class Sparsity(Hook):
         """Finds the γ to penalise, and the first s.
 
         Args:
-            network: on the device to train on.
-            settings: of the run.
-            recipe: of the run.
             folder: where the histograms go; None for nowhere.
 
         Raises:
