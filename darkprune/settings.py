@@ -31,7 +31,6 @@ class Setting:
         metavar: what stands for the value in `--help`; by default it follows from the type.
         group: heading in `--help` under which the flag is listed.
         flag: long flag without dashes; by default the field's name with hyphens.
-        short: further spellings of the flag ("-o").
         repeated: of a tuple: the flag is given once per value, instead of values with commas.
         exclusive: fields of one such name contradict each other: at most one is given.
         default_text: what `--help` says the default is, where it is more than the value.
@@ -42,7 +41,6 @@ class Setting:
     metavar: str = ""
     group: str = ""
     flag: str = ""
-    short: tuple[str, ...] = ()
     repeated: bool = False
     exclusive: str = ""
     default_text: str = ""

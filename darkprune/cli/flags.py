@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import SUPPRESS, ArgumentParser, BooleanOptionalAction, Namespace, _MutuallyExclusiveGroup
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from darkprune.cli.console import add_json, add_pair
@@ -13,19 +13,11 @@ _T = TypeVar("_T")
 _METAVARS: dict[type[Any], str] = {int: "N", float: "X", str: "TEXT"}
 
 
-def add_flags(parser: ArgumentParser, kind: type[Any], leave_out: Collection[str] = ()) -> None:
-    """Adds the flags of a settings class to a command, in the order of its fields.
-
-    Args:
-        parser: of the command.
-        kind: the settings class.
-        leave_out: names of fields that this command has no flag for.
-    """
+def add_flags(parser: ArgumentParser, kind: type[Any]) -> None:
+    """Adds the flags of a settings class to a command, in the order of its fields."""
     groups: dict[str, Any] = {"": parser}
     exclusive: dict[str, _MutuallyExclusiveGroup] = {}
     for entry in declared(kind).values():
-        if entry.name in leave_out:
-            continue
         heading, contradicting = entry.setting.group, entry.setting.exclusive
         if heading not in groups:
             groups[heading] = parser.add_argument_group(heading)
@@ -34,7 +26,7 @@ def add_flags(parser: ArgumentParser, kind: type[Any], leave_out: Collection[str
             if contradicting not in exclusive:
                 exclusive[contradicting] = place.add_mutually_exclusive_group()
             place = exclusive[contradicting]
-        place.add_argument(*entry.setting.short, f"--{entry.flag}", **_options_of(entry))
+        place.add_argument(f"--{entry.flag}", **_options_of(entry))
 
 
 def from_pair(kind: type[Any], metavar: str, output: str) -> Callable[[ArgumentParser], None]:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from darkprune.cli.compression.compare_output import _harmed
+from darkprune.cli.compression.compare import _harmed
 from darkprune.comparison.amounts import Amount, parse_amount
 from darkprune.comparison.cells import RECOVERIES, SPARSITIES, Cell, grid, share
 from darkprune.comparison.methods import METHODS, Method, method_of

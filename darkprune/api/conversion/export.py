@@ -31,9 +31,15 @@ _SUPPRESSION = "suppression inside the file (--outputs nms, efficientnms)"
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrecisionSettings:
-    """What `export` and `write_kit` have in common: what is converted, and in which precision."""
+class ConversionSettings:
+    """What `export` and `write_kit` have in common: what is converted, for what, and in which precision."""
 
+    target: str = ""  # declared by the subclasses
+    opset: int | None = setting(None, "ONNX opset (default 13, or what the target reads)")
+    size: str | None = setting(None, "another input size than the cfg's", metavar="WxH")
+    names: PathLike | None = setting(
+        None, "names of the classes (default: the cfg's own .names beside it)", metavar="F"
+    )
     as_activation: str | None = setting(
         None, "what an activation that darknet does not know stands for: swish for silu", choices=tuple(FUNCTIONS),
         flag="as", metavar="NAME", default_text="relu, as darknet",
@@ -52,6 +58,15 @@ class PrecisionSettings:
         group="precision",
         metavar="WHAT",
     )
+    static: bool = setting(False, "check structure and shapes only, run nothing", group="checks")
+    check: str | None = setting(
+        None,
+        "tensorrt: parse and plan with TensorRT for RTX, on the processor",
+        group="checks",
+        choices=("tensorrt", "none"),
+        default_text="tensorrt, where darkprune[rtx] is installed and the target has TensorRT",
+    )
+    overwrite: bool = setting(False, "replace an existing file")
 
     def __post_init__(self) -> None:
         """Checks the values."""
@@ -64,6 +79,13 @@ class PrecisionSettings:
         for part in self.leave_out:
             if part not in ("", "none", *_LEAVE_OUT) and not (part.isascii() and part.isdigit() and len(part) < 9):
                 raise UsageError(f"--leave-out {part[:60]}: give {', '.join(_LEAVE_OUT)}, layer numbers, or none")
+
+    @property
+    def planned(self) -> bool:
+        """Whether TensorRT for RTX plans the network."""
+        if self.check is not None:
+            return self.check == "tensorrt"
+        return bool(target(self.target).tensorrt) and not self.static and tensorrt_rtx() is not None
 
     def precision(self, default: str) -> str:
         """Returns fp32, fp16 or int8: what was asked for, else the default."""
@@ -93,18 +115,12 @@ class PrecisionSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportSettings(PrecisionSettings):
+class ExportSettings(ConversionSettings):
     """What an ONNX file is made for, and how it is checked."""
 
     target: str = setting("onnxruntime", "what will read it", choices=tuple(targets()))
     outputs: str = setting("heads", "what it gives; heads: raw maps", choices=FORMS)
-    opset: int | None = setting(None, "ONNX opset (default 13, or what the target reads)")
     batch: int | str = setting(1, "images per call", metavar="N|dynamic")
-    size: str | None = setting(None, "another input size than the cfg's", metavar="WxH")
-    names: PathLike | None = setting(
-        None, "names of the classes (default: the cfg's own .names beside it)", metavar="F"
-    )
-    overwrite: bool = setting(False, "replace an existing file")
     thresh: float = setting(0.25, "lowest score", group=_SUPPRESSION)
     nms: float = setting(0.45, "overlap threshold", group=_SUPPRESSION)
     most: int = setting(100, "most detections", group=_SUPPRESSION)
@@ -112,16 +128,8 @@ class ExportSettings(PrecisionSettings):
         None, "also write the ranges as TensorRT 8 to 10 read them", group="precision", metavar="F"
     )
     keep_fp32: tuple[int, ...] = setting((), "with --fp16: layers that stay FP32", group="precision", metavar="L1,L2,…")
-    static: bool = setting(False, "check structure and shapes only, run nothing", group="checks")
     image: tuple[str, ...] = setting(
         (), "an image to compare with (default: noise)", group="checks", metavar="F", repeated=True
-    )
-    check: str | None = setting(
-        None,
-        "tensorrt: parse and plan with TensorRT for RTX, on the processor",
-        group="checks",
-        choices=("tensorrt", "none"),
-        default_text="tensorrt, where darkprune[rtx] is installed and the target has TensorRT",
     )
     data: PathLike | None = setting(
         None, "labelled images: measure what --fp16 or --int8 costs", group="checks", metavar="F"
@@ -151,13 +159,6 @@ class ExportSettings(PrecisionSettings):
     def file_precision(self) -> str:
         """What the file is written in."""
         return self.precision(target(self.target).default_precision)
-
-    @property
-    def planned(self) -> bool:
-        """Whether TensorRT for RTX plans the file."""
-        if self.check is not None:
-            return self.check == "tensorrt"
-        return bool(target(self.target).tensorrt) and not self.static and tensorrt_rtx() is not None
 
     @property
     def images_per_call(self) -> int | None:

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from darkprune.api.conversion.export import ExportResult, PrecisionSettings
+from darkprune.api.conversion.export import ConversionSettings, ExportResult
 from darkprune.api.conversion.origin import files_of, names_of, original_of, plan_hash
 from darkprune.api.pair import Network, on_disk
 from darkprune.darknet.leftovers import TemporaryFolder
@@ -23,32 +23,19 @@ from darkprune.progress import Progress, reporting
 from darkprune.runners.exported import export_and_compare
 from darkprune.settings import PathLike, setting
 from darkprune.targets import Target, target, targets
-from darkprune.tensorrt.plan import tensorrt_rtx
 from darkprune.tensorrt.plans import PlannedNetwork, compare_plans
 
 BOARDS = tuple(name for name, place in targets().items() if place.tensorrt)
 
 
 @dataclass(frozen=True, kw_only=True)
-class KitSettings(PrecisionSettings):
+class KitSettings(ConversionSettings):
     """What a kit is made for."""
 
     target: str = setting("", "the board", choices=BOARDS)
-    names: PathLike | None = setting(
-        None, "names of the classes (default: the cfg's own .names beside it)", metavar="F"
-    )
-    size: str | None = setting(None, "another input size than the cfg's", metavar="WxH")
-    opset: int | None = setting(None, "ONNX opset (default 13, or what the target reads)")
     thresh: float = setting(0.25, "lowest score of a detection")
     nms: float = setting(0.45, "overlap threshold")
     deepstream: bool = setting(True, "write what DeepStream needs")
-    static: bool = setting(False, "run nothing here")
-    check: str | None = setting(
-        None,
-        "tensorrt: parse and plan with TensorRT for RTX, on the processor",
-        choices=("tensorrt", "none"),
-        default_text="tensorrt, where darkprune[rtx] is installed",
-    )
     overwrite: bool = setting(False, "replace an earlier kit; an engine in it stays")
 
     def __post_init__(self) -> None:
@@ -58,11 +45,6 @@ class KitSettings(PrecisionSettings):
             raise UsageError(f"--target: name the board: {', '.join(BOARDS)}")
         if self.calibrate and not self.int8:
             raise UsageError("--calibrate is for --int8")
-
-    @property
-    def planned(self) -> bool:
-        """Whether TensorRT for RTX plans the network."""
-        return self.check == "tensorrt" or (self.check is None and not self.static and tensorrt_rtx() is not None)
 
 
 @dataclass(frozen=True)
