@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -36,6 +37,7 @@ FILES = (STATE, "log.csv", "curves.png", "gamma.npz", "gamma.png", PROVENANCE, L
 State = dict[str, Any]
 
 
+@dataclass(frozen=True)
 class RunFolder:
     """The folder of a run.
 
@@ -44,9 +46,8 @@ class RunFolder:
         stem: what the weights' names begin with; the cfg's name, as in darknet.
     """
 
-    def __init__(self, folder: Path, stem: str) -> None:
-        self.folder = folder
-        self.stem = stem
+    folder: Path
+    stem: str
 
     def weights(self, kind: str) -> Path:
         """Returns the path of weights: `last`, `best`, `final`, `ema` or a number of steps."""

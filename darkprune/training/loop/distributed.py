@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
 
@@ -21,6 +22,7 @@ _T = TypeVar("_T", float, str)
 PATIENCE = timedelta(hours=2)  #: how long processes wait for one that evaluates
 
 
+@dataclass(frozen=True)
 class Ranks:
     """The processes of a run; by default this one alone.
 
@@ -32,10 +34,9 @@ class Ranks:
         local: number of this process on its machine, and of its GPU.
     """
 
-    def __init__(self, rank: int = 0, count: int = 1, local: int = 0) -> None:
-        self.rank = rank
-        self.count = count
-        self.local = local
+    rank: int = 0
+    count: int = 1
+    local: int = 0
 
     @property
     def first(self) -> bool:

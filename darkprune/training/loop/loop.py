@@ -54,13 +54,6 @@ class Outcome:
     images: int = 0
     unreadable: dict[str, DataProblem] = field(default_factory=dict)
 
-    def add(self, step: int, figures: dict[str, float], images: int, seconds: float, waited: float) -> None:
-        """Adds a step."""
-        self.steps, self.figures = step, figures
-        self.images += images
-        self.seconds += seconds
-        self.waited += waited
-
 
 @dataclass(kw_only=True, eq=False)
 class Trainer:
@@ -153,7 +146,10 @@ class Trainer:
         started = time.monotonic()
         done = self.stepper.step(batches, number, lambda: interruption.asked)
         seconds = time.monotonic() - started
-        outcome.add(number, done.figures, recipe.batch, seconds, done.waited)
+        outcome.steps, outcome.figures = number, done.figures
+        outcome.images += recipe.batch
+        outcome.seconds += seconds
+        outcome.waited += done.waited
         outcome.stopped = done.asked and number < recipe.steps
         for problem in done.unreadable:
             outcome.unreadable.setdefault(str(problem.file), problem)

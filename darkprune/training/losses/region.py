@@ -88,7 +88,8 @@ class RegionLoss(DetectionLoss):
         corner = _corners(images, rows, columns, anchors, raw.device)
         grid = values.new_tensor((columns, rows))
         biases = (values.new_tensor(self.kind.anchors) / grid).repeat(images * rows * columns, 1)
-        boxes = self._decode(values, corner, biases, grid)
+        centre = (corner + values[:, :2].sigmoid()) / grid
+        boxes = torch.cat([centre, (values[:, 2:4].double().exp() * biases).float()], dim=1)
         fit, which = (found.flatten() for found in best_iou(boxes.reshape(images, -1, 4), objects.boxes))
         delta = torch.zeros_like(values)
         target = fit if keys.classfix == -1 else torch.zeros_like(fit)
@@ -105,10 +106,6 @@ class RegionLoss(DetectionLoss):
         parts = plain_parts(delta[:, :4], delta[:, 4], delta[:, 5:], overlaps)
         shaped = delta.reshape(images, rows, columns, anchors, features).permute(0, 3, 4, 1, 2)
         return shaped.reshape(raw.shape), parts
-
-    def _decode(self, values: Tensor, corner: Tensor, biases: Tensor, grid: Tensor) -> Tensor:
-        centre = (corner + values[:, :2].sigmoid()) / grid
-        return torch.cat([centre, (values[:, 2:4].double().exp() * biases).float()], dim=1)
 
     def _fix_classes(self, values: Tensor, truths: Truths, found: Tensor, which: Tensor, delta: Tensor) -> None:
         """Teaches the classes of every box that fits an object (`classfix`)."""
@@ -139,14 +136,8 @@ class RegionLoss(DetectionLoss):
         shared = iou(boxes[at], truth)
         kept = (last[at] == torch.arange(len(at), device=at.device)).nonzero(as_tuple=True)[0]
         place = at[kept]
-        delta[place, :4] = _box_deltas(
-            values[place],
-            corner[place],
-            biases[place],
-            truth[kept],
-            values.new_tensor((columns, rows)),
-            keys.coord_scale,
-        )
+        size = values.new_tensor((columns, rows))
+        delta[place, :4] = _box_deltas(values[place], corner[place], biases[place], truth[kept], size, keys.coord_scale)
         present = shared[kept] if keys.rescore else torch.ones_like(shared[kept])
         delta[place, 4] = keys.object_scale * (present - values[place, 4]) * _slope(values[place, 4])
         delta[place, 5:] = self._class_deltas(values[place, 5:], classes[kept])
@@ -155,9 +146,7 @@ class RegionLoss(DetectionLoss):
     def _class_deltas(self, output: Tensor, classes: Tensor) -> Tensor:
         hot = torch.nn.functional.one_hot(classes, self.classes).to(output.dtype)
         wanted = self.settings.class_scale * (hot - output)
-        if not self.settings.focal_loss:
-            return wanted
-        return wanted * focal_slope(output, classes)
+        return wanted * focal_slope(output, classes) if self.settings.focal_loss else wanted
 
 
 def _box_deltas(values: Tensor, corner: Tensor, biases: Tensor, truth: Tensor, grid: Tensor, scale: float) -> Tensor:

@@ -79,11 +79,11 @@ class Trained:
 
 def trained_parameters(network: Network) -> tuple[Trained, ...]:
     """Lists a network's parameters in the order of its layers."""
-    found = []
-    for layer, module in zip(network.graph, network.layers, strict=True):
-        for name, tensor in module.named_parameters(recurse=False):
-            found.append(Trained(f"layers.{layer.index}.{name}", layer, name, tensor))
-    return tuple(found)
+    return tuple(
+        Trained(f"layers.{layer.index}.{name}", layer, name, tensor)
+        for layer, module in zip(network.graph, network.layers, strict=True)
+        for name, tensor in module.named_parameters(recurse=False)
+    )
 
 
 class Optimizer:
@@ -112,8 +112,9 @@ class Optimizer:
         """
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         self._clips: list[tuple[Tensor, float]] = []
-        self.parameters = {parameter.name: parameter.tensor for parameter in trained_parameters(network)}
-        for parameter in trained_parameters(network):
+        trained = trained_parameters(network)
+        self.parameters = {parameter.name: parameter.tensor for parameter in trained}
+        for parameter in trained:
             options = network.graph.options(parameter.layer)
             factor = options.float("learning_rate", 1.0) * (gamma_rate if parameter.blob == "scales" else 1.0)
             groups.setdefault((factor, _decay(parameter, settings, spare_batch_norm)), []).append(parameter.tensor)

@@ -200,14 +200,9 @@ class Sparsity(Hook):
             pool = pool.to(sizes.device)
             order = sizes[pool].argsort(descending=True, stable=True)
             chosen[pool[order[: math.floor(share * len(pool) + 0.5)]]] = True
-        self._spared = []
-        start = 0
-        for free in self._free:
-            mask = torch.zeros_like(free)
-            count = int(free.sum())
-            mask[free] = chosen[start : start + count]
-            self._spared.append(mask)
-            start += count
+        parts = chosen.split_with_sizes([int(free.sum()) for free in self._free])
+        masks = zip(self._free, parts, strict=True)
+        self._spared = [torch.zeros_like(free).masked_scatter_(free, part) for free, part in masks]
 
     def _by_group(self) -> list[Tensor]:
         """Returns every group's |γ| of the channels that may be pruned."""
