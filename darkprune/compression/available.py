@@ -37,9 +37,7 @@ class Available:
         names: names of the classes, for `train` and `valid`, where the user gives a file.
         images: images to score and fit on, without their labels; the training images where there are labels.
         learn: images that the network may learn from without labels.
-        learn_count: how many.
         held_out: those that networks are compared with the original on.
-        held_out_count: how many.
         detector: whether the network has detection heads.
         torch: whether torch is there, without which nothing can be scored on images or trained.
         class_names: names for the result, where any are known.
@@ -53,10 +51,8 @@ class Available:
     valid_is_train: bool = False
     names: FileSource | None = None
     images: FileSource | None = None
-    learn: FileSource | None = None
-    learn_count: int = 0
-    held_out: FileSource | None = None
-    held_out_count: int = 0
+    learn: Written | None = None
+    held_out: Written | None = None
     detector: bool = True
     torch: bool = True
     class_names: FileSource | None = None
@@ -65,7 +61,7 @@ class Available:
     @property
     def learns_enough(self) -> bool:
         """Whether there are images enough to learn from without labels."""
-        return self.learn is not None and self.learn_count >= FEWEST_UNLABELLED
+        return self.learn is not None and len(self.learn.lines) >= FEWEST_UNLABELLED
 
     @property
     def drawn(self) -> bool:
@@ -157,9 +153,9 @@ def _with_images(found: Available, settings: CompressSettings, train: Dataset | 
     found = replace(found, images=images)
     if train is None:
         free = rest if found.valid is None else paths  # nothing need be held out where labels tell
-        found = replace(found, learn=list_of("unlabelled", inputs / "learn.txt", free), learn_count=len(free))
+        found = replace(found, learn=list_of("unlabelled", inputs / "learn.txt", free))
     if found.valid is None:
-        found = replace(found, held_out=list_of("held out", inputs / "held-out.txt", held), held_out_count=len(held))
+        found = replace(found, held_out=list_of("held out", inputs / "held-out.txt", held))
     return found
 
 

@@ -67,11 +67,11 @@ def add_distillation(run: Compression, student: RunNetwork, way: str = "") -> No
     defaults: dict[str, object] = dict(RECIPE)
     images: FileSource
     if available.train is not None:
-        images, role = available.train, "data"
-        defaults["iterations"] = steps_for(TUNE_EPOCHS, available.train_count)
+        images, role, count = available.train, "data", available.train_count
+        defaults["iterations"] = steps_for(TUNE_EPOCHS, count)
     elif available.learn is not None:
-        images, role = available.learn, "unlabelled"
-        defaults |= {"iterations": steps_for(UNLABELLED_EPOCHS, available.learn_count), "lr": UNLABELLED_RATE}
+        images, role, count = available.learn, "unlabelled", len(available.learn.lines)
+        defaults |= {"iterations": steps_for(UNLABELLED_EPOCHS, count), "lr": UNLABELLED_RATE}
         read, paths = (read, paths) if available.valid is not None else ([], {})
     else:
         raise UsageError("[distill] learns from images: give some with --images DIR or --data F")
@@ -83,7 +83,7 @@ def add_distillation(run: Compression, student: RunNetwork, way: str = "") -> No
     paths = {**paths, "plan": str(plan.path), role: str(images.path)}
     settings = run.settings.of_stage("distill", DistillSettings, defaults, **paths)
     made = run.new_network(student, "distilled", "distill", "_final", way)
-    cost = cost_of_training(settings, available.train_count or available.learn_count, run.share(student), True)
+    cost = cost_of_training(settings, count, run.share(student), True)
     run.add(stages.distillation(teacher, student, made, [images, *read], settings), cost)
 
 

@@ -104,7 +104,7 @@ def _add_measurements(run: Compression, last: bool = False) -> None:
         data, count = available.valid, available.valid_count
         found = [measuring.evaluation(network, data, names, settings) for network in networks]
     elif available.held_out is not None:
-        data, count, names = available.held_out, available.held_out_count, []
+        data, count, names = available.held_out, len(available.held_out.lines), []
         found = [measuring.comparison(run, network, data) for network in networks]
     else:
         raise UsageError("[evaluate] needs images: give some with --images DIR, --data F or --valid F")

@@ -103,8 +103,8 @@ def advice_for(run: Compression) -> list[str]:
     distilled = any(stage.name == "distill" for stage in run.stages) or "distill" in run.settings.skip
     if available.train is None and available.learn is not None and not available.learns_enough and not distilled:
         found.append(
-            f"{available.learn_count} images are too few to learn from without labels ({FEWEST_UNLABELLED} are asked "
-            "for): no distillation; a setting for it switches it on (--set distill.epochs=40)"
+            f"{len(available.learn.lines)} images are too few to learn from without labels ({FEWEST_UNLABELLED} are "
+            "asked for): no distillation; a setting for it switches it on (--set distill.epochs=40)"
         )
     if available.valid_is_train:
         found.append("mAP is measured on the images that are trained on (--valid F gives others)")
