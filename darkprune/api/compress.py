@@ -93,12 +93,7 @@ class CompressPreview:
 
 
 def compress(
-    cfg: PathLike,
-    weights: PathLike,
-    settings: CompressSettings,
-    output: PathLike,
-    *,
-    progress: Progress | None = None,
+    cfg: PathLike, weights: PathLike, settings: CompressSettings, output: PathLike, *, progress: Progress | None = None
 ) -> CompressResult:
     """Prunes, repairs, trains, measures and exports a pair, with whatever there is to work with.
 

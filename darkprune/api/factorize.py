@@ -85,11 +85,7 @@ class FactorizeSettings(BudgetSettings):
 
 
 def factorize(
-    pair: Pair,
-    settings: FactorizeSettings,
-    *,
-    output: PathLike | None = None,
-    progress: Progress | None = None,
+    pair: Pair, settings: FactorizeSettings, *, output: PathLike | None = None, progress: Progress | None = None
 ) -> Surgery:
     """Writes convolutions as products: k×k c→n becomes k×k c→d and 1x1 d→n, and perhaps 1x1 c→a before them.
 

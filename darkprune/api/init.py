@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from darkprune.api.pair import Pair
@@ -11,6 +11,7 @@ from darkprune.errors import UsageError
 from darkprune.graph.classes import with_classes
 from darkprune.graph.fresh import write_fresh
 from darkprune.json_types import JsonObject
+from darkprune.runs.digests import plain
 from darkprune.settings import PathLike, setting
 
 
@@ -53,8 +54,7 @@ class InitResult:
 
     def to_json(self) -> JsonObject:
         """Returns the fields as JSON values."""
-        cfg = None if self.cfg is None else str(self.cfg)
-        return {**asdict(self), "weights": str(self.weights), "cfg": cfg, "warnings": list(self.warnings)}
+        return plain(self)
 
 
 def init(pair: Pair, output: PathLike, settings: InitSettings | None = None) -> InitResult:

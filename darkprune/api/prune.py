@@ -37,11 +37,7 @@ if TYPE_CHECKING:  # torch, the evaluation and the runners are imported only whe
 
 
 def prune(
-    pair: Pair,
-    settings: PruneSettings,
-    *,
-    output: PathLike | None = None,
-    progress: Progress | None = None,
+    pair: Pair, settings: PruneSettings, *, output: PathLike | None = None, progress: Progress | None = None
 ) -> Surgery:
     """Decides which channels of a pair go.
 

@@ -271,12 +271,7 @@ def _is_trained(slim: Pair, original: NetworkWeights) -> bool:
 
 
 def _check(
-    surgery: Surgery | None,
-    base: TensorSource,
-    slim: Pair,
-    changed: str,
-    settings: VerifySettings,
-    progress: Progress,
+    surgery: Surgery | None, base: TensorSource, slim: Pair, changed: str, settings: VerifySettings, progress: Progress
 ) -> VerifyResult:
     report = slim.cfg.parent / "report.json"
     with slim.open() as weights:

@@ -134,7 +134,7 @@ JOBS: Mapping[str, Mapping[str, Command]] = {
         ),
     },
     "other": {
-        "completion": Command("completion", "print a script with which bash, zsh or fish complete commands", ("bash",)),
+        "completion": Command("completion", "print a script with which bash, zsh or fish complete commands", ("bash",))
     },
 }
 COMMANDS: Mapping[str, Command] = {name: command for job in JOBS.values() for name, command in job.items()}

@@ -108,10 +108,7 @@ METHODS: dict[str, Method] = {
     "similarity": Method("importance by |γ|, then similar channels replaced by one another", Selection(similarity=0.9)),
     "layer": Method("whole residual units of lowest mean |γ|", units=True, channels=False),
     "layer-separation": Method(
-        "whole residual units that tell the classes apart least",
-        labels=True,
-        units=True,
-        channels=False,
+        "whole residual units that tell the classes apart least", labels=True, units=True, channels=False
     ),
     "gradual": Method("pruned step by step while it trains", labels=True, trains=True),
     "sensitivity": Method(

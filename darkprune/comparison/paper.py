@@ -64,10 +64,7 @@ TABLES: Mapping[str, Table] = {
     "table4": Table(what="Network Slimming with each recovery", methods=("slimming", "group"), only=1),
     "table5": Table(what="ThiNet with each recovery", methods=("thinet", "group"), only=1),
     "table9": Table(
-        what="constant and dynamic sparsity",
-        sparsities=("constant", "dynamic"),
-        recoveries=("none",),
-        only=1,
+        what="constant and dynamic sparsity", sparsities=("constant", "dynamic"), recoveries=("none",), only=1
     ),
     "table10": Table(what="Darknet53-YOLOv3", network="yolov3"),
     "table11": Table(what="MobileNet-YOLOv3", network="mobilenet-yolov3"),

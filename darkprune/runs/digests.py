@@ -52,11 +52,7 @@ def digest_of_images(paths: Iterable[Path], content: bool = False) -> str:
 
 
 def plain(settings: object) -> dict[str, object]:
-    """Returns settings as JSON values, for keys and records.
-
-    Args:
-        settings: a dataclass or a mapping.
-    """
+    """Returns a dataclass or a mapping as JSON values: paths as text, sets sorted."""
     if dataclasses.is_dataclass(settings) and not isinstance(settings, type):
         return {field.name: _plain(getattr(settings, field.name)) for field in dataclasses.fields(settings)}
     if isinstance(settings, Mapping):

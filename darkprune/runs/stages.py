@@ -111,10 +111,7 @@ class Status:
 
 
 def run_stages(
-    stages: Sequence[Stage],
-    records: RecordFile,
-    progress: Progress = silent,
-    speed: Callable[[], float] = lambda: 0.0,
+    stages: Sequence[Stage], records: RecordFile, progress: Progress = silent, speed: Callable[[], float] = lambda: 0.0
 ) -> None:
     """Does what is to be done, in order; the records are up to date whenever this returns or raises.
 

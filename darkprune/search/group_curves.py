@@ -144,11 +144,7 @@ def _retained(graph: Graph, weights: Path, images: CurveImages) -> Callable[[Gra
 
 
 def _measure(
-    ranking: Ranking,
-    selection: Selection,
-    number: int,
-    retained: Callable[[Graph, Path], float],
-    step: Steps,
+    ranking: Ranking, selection: Selection, number: int, retained: Callable[[Graph, Path], float], step: Steps
 ) -> Curve:
     """Measures one group; where next to nothing is left, the higher ratios are taken to leave nothing."""
     channels = voting_channels(ranking)[number]

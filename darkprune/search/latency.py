@@ -142,11 +142,7 @@ def parse_latency(text: str) -> Target:
 
 
 def within_latency(
-    ranking: Ranking,
-    settings: Selection,
-    target: Target,
-    where: Where,
-    progress: Progress = silent,
+    ranking: Ranking, settings: Selection, target: Target, where: Where, progress: Progress = silent
 ) -> tuple[Ranking, Selection, LatencyFound]:
     """Finds settings whose slim network meets a latency.
 

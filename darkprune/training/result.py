@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from darkprune.graph.stats import Totals
+from darkprune.runs.digests import plain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,24 +62,7 @@ class TrainResult:
         return self.measured if self.measure == "map50" else None
 
     def to_json(self) -> dict[str, object]:
-        """Returns the fields as JSON values."""
-        return {
-            "output": str(self.output),
-            "cfg": str(self.cfg),
-            "weights": {kind: str(path) for kind, path in self.weights.items()},
-            "steps": self.steps,
-            "stopped": self.stopped,
-            self.measure: self.measured,
-            f"best_{self.measure}": self.best,
-            "best_step": self.best_step,
-            "batch": self.batch,
-            "part": self.part,
-            "figures": dict(self.figures),
-            "images_per_second": self.images_per_second,
-            "waited": self.waited,
-            "unreadable": list(self.unreadable),
-            "before": self.before.to_json(),
-            "after": self.after.to_json(),
-            "cuts": [dict(cut) for cut in self.cuts],
-            "warnings": list(self.warnings),
-        }
+        """Returns the fields as JSON values; the measurements under the name of what is measured."""
+        data = plain({**vars(self), "before": self.before.to_json(), "after": self.after.to_json()})
+        names = {"measured": self.measure, "best": f"best_{self.measure}"}
+        return {names.get(name, name): value for name, value in data.items() if name != "measure"}

@@ -53,10 +53,7 @@ class ConversionSettings:
     calibration_method: str = setting("minmax", "how a range follows from values", group="precision", choices=METHODS)
     calibration_images: int = setting(300, "most images", group="precision")
     leave_out: tuple[str, ...] = setting(
-        _LEAVE_OUT,
-        "not quantised: first, heads, depthwise, layer numbers, or none",
-        group="precision",
-        metavar="WHAT",
+        _LEAVE_OUT, "not quantised: first, heads, depthwise, layer numbers, or none", group="precision", metavar="WHAT"
     )
     static: bool = setting(False, "check structure and shapes only, run nothing", group="checks")
     check: str | None = setting(

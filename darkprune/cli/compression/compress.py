@@ -11,16 +11,7 @@ from pathlib import Path
 
 from darkprune.api.compress import CompressPreview, CompressResult, compress, preview
 from darkprune.api.report import ReportSettings, report
-from darkprune.cli.console import (
-    INTERRUPTED,
-    add_json,
-    add_pair,
-    count,
-    megabytes,
-    print_json,
-    print_table,
-    warn,
-)
+from darkprune.cli.console import INTERRUPTED, add_json, add_pair, count, megabytes, print_json, print_table, warn
 from darkprune.cli.flags import add_flags
 from darkprune.compression.settings import (
     STAGES,

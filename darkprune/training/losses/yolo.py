@@ -160,13 +160,7 @@ class YoloLoss(DetectionLoss):
         return overlaps
 
     def _box_deltas(
-        self,
-        values: Tensor,
-        cells: _Cells,
-        truth: Tensor,
-        weight: Tensor,
-        grid: tuple[int, int],
-        size: tuple[int, int],
+        self, values: Tensor, cells: _Cells, truth: Tensor, weight: Tensor, grid: tuple[int, int], size: tuple[int, int]
     ) -> tuple[Tensor, Tensor]:
         """Computes (n, 4) deltas of boxes, and (n, 2) their IoU and the overlap that the report is made of."""
         keys = self.settings
