@@ -235,24 +235,14 @@ class _Work:
         return DetectResult("", tuple(results), () if self.folder is None else (name,))
 
     def _objects(self, image: str, width: int, height: int, found: Detections) -> ImageObjects:
-        order = np.argsort(-found.scores, kind="stable").tolist()
         boxes = np.round(pixel_boxes(found.boxes, width, height), 2).tolist()
-        labels, scores = found.classes.tolist(), found.scores.tolist()
-        known = len(self.names)
-        return ImageObjects(
-            image,
-            width,
-            height,
-            tuple(
-                FoundObject(
-                    label=labels[number],
-                    name=self.names[labels[number]] if labels[number] < known else str(labels[number]),
-                    score=round(scores[number], 6),
-                    box=tuple(boxes[number]),
-                )
-                for number in order
-            ),
+        names = dict(enumerate(self.names))
+        rows = zip(found.classes.tolist(), found.scores.tolist(), boxes, strict=True)
+        objects = tuple(
+            FoundObject(label, names.get(label, str(label)), round(score, 6), tuple(box))
+            for label, score, box in sorted(rows, key=lambda row: -row[1])
         )
+        return ImageObjects(image, width, height, objects)
 
 
 def drawn_names(paths: Sequence[Path], source: Path) -> list[Path]:

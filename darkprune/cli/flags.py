@@ -69,7 +69,7 @@ def read_flags(kind: type[_T], args: Namespace, **given: Any) -> _T:
 
 
 def _options_of(entry: Declared) -> dict[str, Any]:
-    """Returns what argparse is told: values stay text here, so that all of them are read in one place."""
+    """Returns the arguments of `add_argument`: values stay text here, so that all of them are read in one place."""
     options: dict[str, Any] = {"dest": entry.name, "default": SUPPRESS, "help": _help_of(entry)}
     if entry.is_switch:
         plain = entry.default is False and not entry.optional

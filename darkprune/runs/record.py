@@ -1,7 +1,7 @@
 """Records: what a piece of work gave, and everything that decided it.
 
 A record counts only while everything that decided it is the same: the step, its settings, the content of what it
-reads, and the program's version. These make its `key`; a record with another key is as good as none.
+reads, and the program's version. These make its `key`; a record with another key is not used.
 
     origin = Origin("measure", plain(settings), {"cfg": file_input(cfg), "valid": Input("obj.data", digest)})
     record = fill_file(folder / "cells" / "uniform.json", origin, lambda: {"map50": measure()})
@@ -76,7 +76,7 @@ class Record:
 
     Attributes:
         origin: what decided it.
-        done: whether it came to its end; else it was interrupted, or failed.
+        done: whether it was completed; else it was interrupted, or failed.
         result: figures.
         outputs: files that it made: path -> SHA-256.
         command: the command line that does the same, as words; empty where there is none.

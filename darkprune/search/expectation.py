@@ -1,8 +1,9 @@
 """What to expect of a cut that nothing repairs, from the weights alone.
 
-Where γ is near 0 a removed channel was a constant already. Where it is not, every layer behind loses a part of what it
-reads. The product of what is left over all layers follows what the network still finds: with four networks cuts that
-left 30 % and more had an agreement of 0.4 and more with the original, those below 0.5 % hardly any (docs/RESULTS.md).
+Where γ is near 0 a removed channel was a constant already. Where it is not, every layer after it loses a part of what
+it reads. The product of what is left over all layers follows what the network still finds: with four networks cuts
+that left 30 % and more had an agreement of 0.4 and more with the original, those below 0.5 % hardly any
+(docs/RESULTS.md).
 """
 
 from __future__ import annotations
