@@ -33,6 +33,18 @@ class Candidates(NamedTuple):
     scores: np.ndarray
 
 
+class Cells(NamedTuple):
+    """The anchors of all cells of a head: `values` (n, values), column and row `grid` (n, 2), size `anchor` (n, 2)."""
+
+    values: np.ndarray
+    grid: np.ndarray
+    anchor: np.ndarray
+
+    def where(self, keep: np.ndarray) -> "Cells":
+        """Returns those that `keep`, (n,) bool, names."""
+        return Cells(self.values[keep], self.grid[keep], self.anchor[keep])
+
+
 def _sigmoid(x: np.ndarray) -> np.ndarray:
     # in 64 bits and rounded to 32, as exp() of a float is in C
     result: np.ndarray = (1.0 / (1.0 + np.exp(-x.astype(np.float64)))).astype(np.float32)
@@ -90,17 +102,17 @@ def decode_head(head: Head, output: np.ndarray, size: Tuple[int, int], threshold
         )
     rows, columns = output.shape[1:]
     # darknet walks cell by cell and through the anchors within a cell; equal scores are suppressed in that order
-    cells = output.reshape(len(anchors), values, rows * columns).transpose(2, 0, 1).reshape(-1, values)
+    by_cell = output.reshape(len(anchors), values, rows * columns).transpose(2, 0, 1).reshape(-1, values)
     row, column = [axis.ravel() for axis in np.mgrid[0:rows, 0:columns]]
     grid = np.repeat(np.stack([column, row], axis=1), len(anchors), axis=0).astype(np.float32)
-    anchor = np.tile(anchors, (rows * columns, 1))
+    cells = Cells(by_cell, grid, np.tile(anchors, (rows * columns, 1)))
     cell_size = np.asarray([columns, rows], dtype=np.float32)
     net_size = np.asarray(size, dtype=np.float32)
     if head.kind == "region":
-        return _decode_region(head, cells, grid, anchor, cell_size, threshold)
+        return _decode_region(head, cells, cell_size, threshold)
     if head.kind == "Gaussian_yolo":
-        return _decode_gaussian(head, cells, grid, anchor, cell_size, net_size, threshold)
-    return _decode_yolo(head, cells, grid, anchor, cell_size, net_size, threshold)
+        return _decode_gaussian(head, cells, cell_size, net_size, threshold)
+    return _decode_yolo(head, cells, cell_size, net_size, threshold)
 
 
 def _cut(scores: np.ndarray, threshold: float) -> np.ndarray:
@@ -114,72 +126,51 @@ def _centre(head: Head, values: np.ndarray) -> np.ndarray:
     return result
 
 
-def _decode_yolo(
-    head: Head,
-    cells: np.ndarray,
-    grid: np.ndarray,
-    anchor: np.ndarray,
-    cell_size: np.ndarray,
-    net_size: np.ndarray,
-    threshold: float,
-) -> Candidates:
+def _decode_yolo(head: Head, cells: Cells, cell_size: np.ndarray, net_size: np.ndarray, threshold: float) -> Candidates:
     # with new_coords the convolution before the head is logistic already
     activate = np.asarray if head.new_coords else _sigmoid
-    objectness = activate(cells[:, 4])
-    keep = objectness > threshold
-    cells, grid, anchor, objectness = cells[keep], grid[keep], anchor[keep], objectness[keep]
-    centre = (grid + _centre(head, activate(cells[:, 0:2]))) / cell_size
+    objectness = activate(cells.values[:, 4])
+    cells, objectness = cells.where(objectness > threshold), objectness[objectness > threshold]
+    values = cells.values
+    centre = (cells.grid + _centre(head, activate(values[:, 0:2]))) / cell_size
     if head.new_coords:
-        extent = cells[:, 2:4] * cells[:, 2:4] * np.float32(4) * anchor / net_size
+        extent = values[:, 2:4] * values[:, 2:4] * np.float32(4) * cells.anchor / net_size
     else:
-        extent = (_exp(cells[:, 2:4]) * anchor / net_size).astype(np.float32)
-    scores = objectness[:, None] * activate(cells[:, 5:])
+        extent = (_exp(values[:, 2:4]) * cells.anchor / net_size).astype(np.float32)
+    scores = objectness[:, None] * activate(values[:, 5:])
     return Candidates(np.concatenate([centre, extent], axis=1), _cut(scores, threshold))
 
 
 def _decode_gaussian(
-    head: Head,
-    cells: np.ndarray,
-    grid: np.ndarray,
-    anchor: np.ndarray,
-    cell_size: np.ndarray,
-    net_size: np.ndarray,
-    threshold: float,
+    head: Head, cells: Cells, cell_size: np.ndarray, net_size: np.ndarray, threshold: float
 ) -> Candidates:
     # values: x, its spread, y, its spread, w, its spread, h, its spread, objectness, classes
-    objectness = _sigmoid(cells[:, 8])
-    keep = objectness > threshold
-    cells, grid, anchor, objectness = cells[keep], grid[keep], anchor[keep], objectness[keep]
-    centre = (grid + _centre(head, _sigmoid(cells[:, [0, 2]]))) / cell_size
-    extent = (_exp(cells[:, [4, 6]]) * anchor / net_size).astype(np.float32)
+    objectness = _sigmoid(cells.values[:, 8])
+    cells, objectness = cells.where(objectness > threshold), objectness[objectness > threshold]
+    values = cells.values
+    centre = (cells.grid + _centre(head, _sigmoid(values[:, [0, 2]]))) / cell_size
+    extent = (_exp(values[:, [4, 6]]) * cells.anchor / net_size).astype(np.float32)
     centre = centre + extent * np.float32({"left_top": 0.5, "right_bottom": -0.5}.get(head.yolo_point, 0.0))
-    spread = _sigmoid(cells[:, [1, 3, 5, 7]])
+    spread = _sigmoid(values[:, [1, 3, 5, 7]])
     mean = (spread[:, 0] + spread[:, 1] + spread[:, 2] + spread[:, 3]) / np.float32(4)
-    products = (objectness[:, None] * _sigmoid(cells[:, 9:])).astype(np.float64)
+    products = (objectness[:, None] * _sigmoid(values[:, 9:])).astype(np.float64)
     scores = (products * (1.0 - mean.astype(np.float64))[:, None]).astype(np.float32)
     return Candidates(np.concatenate([centre, extent], axis=1), _cut(scores, threshold))
 
 
-def _decode_region(
-    head: Head,
-    cells: np.ndarray,
-    grid: np.ndarray,
-    anchor: np.ndarray,
-    cell_size: np.ndarray,
-    threshold: float,
-) -> Candidates:
+def _decode_region(head: Head, cells: Cells, cell_size: np.ndarray, threshold: float) -> Candidates:
     # Anchors are in cells here, not in pixels; the objectness scales the classes but does not gate the box. darknet
     # takes value 4 for the objectness and the classes from 5 on, whatever `coords` says.
-    classes = np.ascontiguousarray(cells[:, 5 : 5 + head.classes])
+    classes = np.ascontiguousarray(cells.values[:, 5 : 5 + head.classes])
     if head.softmax:
         powers = _exp(classes - classes.max(axis=1, keepdims=True)).astype(np.float32)
         classes = powers / powers.sum(axis=1, keepdims=True)
-    scores = _cut(_sigmoid(cells[:, 4])[:, None] * classes, threshold)
+    scores = _cut(_sigmoid(cells.values[:, 4])[:, None] * classes, threshold)
     keep = scores.max(axis=1) > 0
-    cells, grid, anchor, scores = cells[keep], grid[keep], anchor[keep], scores[keep]
-    centre = (grid + _sigmoid(cells[:, 0:2])) / cell_size
-    extent = (_exp(cells[:, 2:4]) * anchor / cell_size).astype(np.float32)
-    return Candidates(np.concatenate([centre, extent], axis=1), scores)
+    cells = cells.where(keep)
+    centre = (cells.grid + _sigmoid(cells.values[:, 0:2])) / cell_size
+    extent = (_exp(cells.values[:, 2:4]) * cells.anchor / cell_size).astype(np.float32)
+    return Candidates(np.concatenate([centre, extent], axis=1), scores[keep])
 
 
 def undo_letterbox(boxes: np.ndarray, picture: Tuple[int, int], size: Tuple[int, int]) -> np.ndarray:

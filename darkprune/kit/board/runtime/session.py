@@ -1,6 +1,6 @@
 """Run an engine: CUDA buffers for every tensor, one stream, arrays in and arrays out."""
 
-from typing import Dict, List, NamedTuple, Optional, Tuple, Type
+from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple, Type
 
 import numpy as np
 
@@ -68,7 +68,11 @@ class Session:
         self.context = self.engine.create_execution_context()
         if self.context is None:
             raise RuntimeFailure("engine: no memory for running it: {}".format(self._log.reason()))
-        self.inputs, self.outputs = self._tensors()
+        self.inputs: List[Tensor] = []
+        self.outputs: List[Tensor] = []
+        for name, shape, dtype, is_input in self._described():
+            tensor = Tensor(name, tuple(int(size) for size in shape), self._dtype(name, dtype))
+            (self.inputs if is_input else self.outputs).append(tensor)
         self._stream = cuda.new_stream()
         self._buffers: Dict[str, _Buffer] = {}
         self._profiler: Optional[TensorRT] = None
@@ -146,7 +150,8 @@ class Session:
                 return numpy_type
         raise RuntimeFailure("tensor {}: type {} has no counterpart in numpy".format(name, dtype))
 
-    def _tensors(self) -> Tuple[List[Tensor], List[Tensor]]:
+    def _described(self) -> Iterator[Tuple[str, TensorRT, TensorRT, bool]]:
+        """Yields name, trt.Dims and trt.DataType of each tensor, and whether it is an input."""
         raise NotImplementedError
 
     def _set_shape(self, name: str, shape: Shape) -> None:
@@ -162,15 +167,12 @@ class Session:
 class BindingSession(Session):
     """TensorRT before 8.5: tensors have an index, addresses go into one list."""
 
-    def _tensors(self) -> Tuple[List[Tensor], List[Tensor]]:
-        inputs: List[Tensor] = []
-        outputs: List[Tensor] = []
-        self._names = [self.engine.get_binding_name(index) for index in range(self.engine.num_bindings)]
+    def _described(self) -> Iterator[Tuple[str, TensorRT, TensorRT, bool]]:
+        engine = self.engine
+        self._names = [engine.get_binding_name(index) for index in range(engine.num_bindings)]
         for index, name in enumerate(self._names):
-            shape = tuple(int(size) for size in self.engine.get_binding_shape(index))
-            tensor = Tensor(name, shape, self._dtype(name, self.engine.get_binding_dtype(index)))
-            (inputs if self.engine.binding_is_input(index) else outputs).append(tensor)
-        return inputs, outputs
+            is_input = engine.binding_is_input(index)
+            yield name, engine.get_binding_shape(index), engine.get_binding_dtype(index), is_input
 
     def _set_shape(self, name: str, shape: Shape) -> None:
         self.context.set_binding_shape(self._names.index(name), shape)
@@ -186,16 +188,11 @@ class BindingSession(Session):
 class NamedSession(Session):
     """TensorRT 8.5 and later: tensors go by name."""
 
-    def _tensors(self) -> Tuple[List[Tensor], List[Tensor]]:
-        inputs: List[Tensor] = []
-        outputs: List[Tensor] = []
-        for index in range(self.engine.num_io_tensors):
-            name = self.engine.get_tensor_name(index)
-            shape = tuple(int(size) for size in self.engine.get_tensor_shape(name))
-            tensor = Tensor(name, shape, self._dtype(name, self.engine.get_tensor_dtype(name)))
-            is_input = self.engine.get_tensor_mode(name) == self.trt.TensorIOMode.INPUT
-            (inputs if is_input else outputs).append(tensor)
-        return inputs, outputs
+    def _described(self) -> Iterator[Tuple[str, TensorRT, TensorRT, bool]]:
+        engine = self.engine
+        for name in [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]:
+            is_input = engine.get_tensor_mode(name) == self.trt.TensorIOMode.INPUT
+            yield name, engine.get_tensor_shape(name), engine.get_tensor_dtype(name), is_input
 
     def _set_shape(self, name: str, shape: Shape) -> None:
         self.context.set_input_shape(name, shape)
