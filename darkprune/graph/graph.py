@@ -59,6 +59,11 @@ class Graph:
         return tuple(map(tuple, readers))
 
     @cached_property
+    def last_use(self) -> dict[int, int]:
+        """The last layer that reads each layer, or the input (`INPUT`); what nobody reads is missing."""
+        return {source: layer.index for layer in self.layers for source in layer.sources}
+
+    @cached_property
     def heads(self) -> tuple[Layer, ...]:
         """The detection heads with a map ([yolo], [Gaussian_yolo], [region])."""
         return tuple(layer for layer in self.layers if isinstance(layer.kind, Head))

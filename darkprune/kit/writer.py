@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from darkprune.kit.board.runtime.files import sha256_of
 from darkprune.kit.readme import readme
 from darkprune.kit.schema import ONNX_NAME, KitDescription
 from darkprune.onnx.check import runnable
-from darkprune.onnx.read import read_model
+from darkprune.onnx.read import read_model, sizes_of
 from darkprune.onnx.session import OnnxSession, is_installed
 from darkprune.targets import Target
 from darkprune.tensorrt import operators
@@ -174,17 +173,19 @@ def _check_file(model: onnx.ModelProto, path: Path, description: KitDescription,
     written = operators.file_precision(model)
     if written != description.file_precision:
         raise ExportError(f"{path}: is written in {written.upper()}, not in {description.file_precision.upper()}")
-    shapes = _shapes(model.graph.input, {item.name for item in model.graph.initializer})
+    constants = {item.name for item in model.graph.initializer}
+    shapes = {value.name: sizes_of(value) for value in model.graph.input if value.name not in constants}
     wanted = (description.channels, description.height, description.width)
     if list(shapes) != [description.input_name]:
         raise ExportError(f"{path}: has inputs {', '.join(shapes)}, a kit needs one called {description.input_name}")
     shape = shapes[description.input_name]
     if shape[1:] != wanted:
         raise ExportError(f"{path}: takes images of shape {shape[1:]}, the network has {wanted}")
-    if (shape[0] < 0) != (description.batch is not None):
-        have = "open" if shape[0] < 0 else f"fixed at {shape[0]}"
+    is_open = isinstance(shape[0], str)
+    if is_open != (description.batch is not None):
+        have = "open" if is_open else f"fixed at {shape[0]}"
         raise ExportError(f"{path}: its batch size is {have}, the kit was asked for batch={description.batch}")
-    outputs = _shapes(model.graph.output, set())
+    outputs = {value.name: sizes_of(value) for value in model.graph.output}
     for head, name in zip(description.heads, description.outputs, strict=True):
         if name not in outputs:
             raise ExportError(f"{path}: has no output {name} but {', '.join(outputs)}: export with --outputs heads")
@@ -195,23 +196,11 @@ def _check_file(model: onnx.ModelProto, path: Path, description: KitDescription,
 
 
 def _check_deepstream(model: onnx.ModelProto, path: Path, place: Target) -> None:
-    outputs = _shapes(model.graph.output, set())
-    if len(outputs) != 1 or next(iter(outputs.values()))[-1:] != (6,):
+    if [sizes_of(value)[-1:] for value in model.graph.output] != [(6,)]:
         raise ExportError(f"{path}: DeepStream-Yolo reads one output (batch, boxes, 6): use --outputs deepstream")
     problems = operators.check_model(model, place)
     if problems:
         raise ExportError(f"{path}: not for {place.name}: {problems[0]}")
-
-
-def _shapes(values: onnx.ValueInfoProto, skip: set[str]) -> Mapping[str, tuple[int, ...]]:
-    """Shapes by name; -1 where a size is open."""
-    return {
-        value.name: tuple(
-            size.dim_value if size.HasField("dim_value") else -1 for size in value.type.tensor_type.shape.dim
-        )
-        for value in values
-        if value.name not in skip
-    }
 
 
 def _write_reference(partial: Path, description: KitDescription) -> list[str]:

@@ -64,9 +64,6 @@ class Network(nn.Module):
             modules.append(make_module(layer, modules))
         self.layers = nn.ModuleList(modules)
         self._modules_in_order = tuple(modules)
-        self._last_use = {
-            source: layer.index for layer in graph for source in layer.sources
-        }  # layers ascend: the last one stays
         self._final = max((i for i, module in enumerate(modules) if not module.is_loss), default=len(modules) - 1)
         self._known_sizes: set[tuple[int, ...]] = set()
         if device is not None:
@@ -102,7 +99,7 @@ class Network(nn.Module):
         self._check(images, taps)
         if self.channels_last and images.dim() == 4:
             images = images.contiguous(memory_format=torch.channels_last)
-        wanted = frozenset(taps)
+        wanted, last_use = frozenset(taps), self.graph.last_use
         maps: dict[int, Tensor] = {INPUT: images}
         previous = images  # what the layer before passes to the next one only (a blurred map)
         heads: dict[int, Tensor] = {}
@@ -111,7 +108,7 @@ class Network(nn.Module):
         for layer, module in zip(self.graph, self._modules_in_order, strict=True):
             index = layer.index
             inputs = [previous if source == index - 1 else maps[source] for source in layer.sources]
-            used = index in wanted or index in self._last_use
+            used = index in wanted or index in last_use
             if module.is_head:
                 heads[index] = inputs[0]
             output = inputs[0] if module.is_head and not used else module(*inputs)
@@ -126,7 +123,7 @@ class Network(nn.Module):
                 final = heads.get(index, previous)
             maps[index] = output
             for source in (*layer.sources, index):
-                if self._last_use.get(source, INPUT) <= index:
+                if last_use.get(source, INPUT) <= index:
                     maps.pop(source, None)
         assert final is not None
         return NetworkOutput(heads, shown, final)

@@ -41,8 +41,6 @@ class Walk:
         self._reached = 0  # the layer before which `_kept` holds the maps
         self._kept: list[Maps] | None = None
         self._renewed: list[Maps] = []
-        graph = network.graph
-        self._last_use = {source: layer.index for layer in graph for source in layer.sources}
 
     def before(self, index: int) -> Iterator[Maps]:
         """Yields, batch by batch, the maps that layer `index` and those after it read.
@@ -105,7 +103,7 @@ class Walk:
 
     def _run(self, layer: Layer, maps: Maps) -> None:
         module = self._module(layer.index)
-        used = layer.index in self._last_use
+        used = layer.index in self.network.graph.last_use
         if used or not (module.is_head or module.is_loss):
             inputs = [self.input_of(layer, maps, number) for number in range(len(layer.sources))]
             self._pass(layer, maps, module(*inputs))
@@ -117,7 +115,7 @@ class Walk:
         if output is not None:
             maps[layer.index] = output
         for source in {*layer.sources, layer.index}:
-            if self._last_use.get(source, -1) <= layer.index:
+            if self.network.graph.last_use.get(source, INPUT) <= layer.index:
                 maps.pop(source, None)
 
     def _fits(self, index: int) -> bool:
@@ -131,8 +129,7 @@ class Walk:
 
 def live_bytes(graph: Graph, index: int) -> int:
     """Counts the bytes of one image's maps that layer `index` and those after it read."""
-    last_use = {source: layer.index for layer in graph for source in layer.sources}
-    return 4 * sum(graph.feature(i).outputs for i in range(INPUT, index) if last_use.get(i, INPUT) >= index)
+    return 4 * sum(graph.feature(i).outputs for i in range(INPUT, index) if graph.last_use.get(i, INPUT) >= index)
 
 
 def affordable_images(graph: Graph, memory: int = MEMORY) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 
@@ -79,6 +79,15 @@ class Runner(ABC):
         Raises:
             RunnerError: the program is not installed, or refuses this network.
         """
+
+
+def by_layer(times: Iterable[tuple[int | None, float]], layers: int) -> dict[int, float]:
+    """Adds up the milliseconds of a program's steps, each with its darknet layer; what belongs to none is left out."""
+    found: dict[int, float] = {}
+    for index, ms in times:
+        if index is not None and index < layers:
+            found[index] = found.get(index, 0.0) + ms
+    return found
 
 
 #: name -> (module, class)

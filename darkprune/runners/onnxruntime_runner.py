@@ -24,7 +24,7 @@ from darkprune.onnx.model import build_onnx
 from darkprune.onnx.options import ExportOptions
 from darkprune.onnx.read import facts_of_file
 from darkprune.onnx.session import OnnxSession
-from darkprune.runners.base import LoadedNetwork, Maps, Runner
+from darkprune.runners.base import LoadedNetwork, Maps, Runner, by_layer
 
 Floats = NDArray[np.float32]
 _LAYER = re.compile(r"(\d{3,})_[a-zA-Z]")  #: how the names of a layer's nodes and tensors begin
@@ -79,7 +79,8 @@ class _OnnxRuntimeNetwork(LoadedNetwork):
             events = session.end_profile()
         started = sorted(event["ts"] for event in events if event.get("name") == "model_run")
         nodes = [event for event in events if event.get("cat") == "Node" and event["ts"] >= started[1]]
-        return by_layer(((event["name"], event["dur"] / 1e3 / _TIMED_RUNS) for event in nodes), len(self.graph))
+        times = ((layer_of(event["name"]), event["dur"] / 1e3 / _TIMED_RUNS) for event in nodes)
+        return by_layer(times, len(self.graph))
 
     def outputs(self, image: Floats) -> Maps:
         tensors = dict(self.tapped)
@@ -157,16 +158,6 @@ def layer_of(name: str) -> int | None:
     """Returns the darknet layer that a node or tensor belongs to."""
     match = _LAYER.search(name)
     return None if match is None else int(match[1])
-
-
-def by_layer(times: Iterable[tuple[str, float]], layers: int) -> dict[int, float]:
-    """Adds up the milliseconds of nodes by darknet's layers; what belongs to none is left out."""
-    found: dict[int, float] = {}
-    for name, ms in times:
-        index = layer_of(name)
-        if index is not None and index < layers:
-            found[index] = found.get(index, 0.0) + ms
-    return found
 
 
 def in_parts(run: Callable[[Floats], Sequence[Floats]], images: Floats, size: int) -> list[Floats]:

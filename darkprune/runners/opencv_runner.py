@@ -22,7 +22,7 @@ from darkprune.errors import RunnerError
 from darkprune.graph.graph import Graph
 from darkprune.graph.weights import NetworkWeights, stored_tensors
 from darkprune.layers.heads import Head
-from darkprune.runners.base import LoadedNetwork, Maps, Runner
+from darkprune.runners.base import LoadedNetwork, Maps, Runner, by_layer
 
 #: layers that OpenCV makes of a section's activation; their number is one more than darknet's
 _ACTIVATIONS = frozenset(["relu", "leaky", "mish", "swish", "logistic", "tanh", "relu6", "elu", "selu", "hardswish"])
@@ -99,19 +99,13 @@ class _OpenCvNetwork(LoadedNetwork):
         ]
 
     def layer_times(self, images: NDArray[np.float32]) -> dict[int, float]:
-        by_name: dict[str, float] = {}
+        indices, scale = [_layer_of(name) for name in self.net.getLayerNames()], 1e3 / cv2.getTickFrequency()
+        times: list[tuple[int | None, float]] = []
         for image in images:
             self.head_maps(image[None])
             _, ticks = self.net.getPerfProfile()
-            scale = 1e3 / cv2.getTickFrequency()
-            for name, tick in zip(self.net.getLayerNames(), np.ravel(ticks).tolist(), strict=False):
-                by_name[name] = by_name.get(name, 0.0) + tick * scale
-        times: dict[int, float] = {}
-        for name, ms in by_name.items():
-            index = _layer_of(name)
-            if index is not None and index < len(self.graph):
-                times[index] = times.get(index, 0.0) + ms
-        return times
+            times += zip(indices, (np.ravel(ticks) * scale).tolist(), strict=False)
+        return by_layer(times, len(self.graph))
 
     def _forward(self, image: NDArray[np.float32], names: list[str]) -> Sequence[NDArray[np.float32]]:
         try:

@@ -18,8 +18,8 @@ from darkprune.kit.board.runtime import RuntimeFailure
 from darkprune.kit.board.runtime.build import BuildOptions
 from darkprune.kit.board.runtime.command import import_tensorrt
 from darkprune.kit.board.runtime.cuda import Cuda
-from darkprune.runners.base import LoadedNetwork, Maps, Runner
-from darkprune.runners.onnxruntime_runner import by_layer, in_parts, tensors_of_heads, write_heads
+from darkprune.runners.base import LoadedNetwork, Maps, Runner, by_layer
+from darkprune.runners.onnxruntime_runner import in_parts, layer_of, tensors_of_heads, write_heads
 from darkprune.targets import target
 from darkprune.tensorrt import engine
 from darkprune.tensorrt.run import Engine, failures_as
@@ -74,7 +74,7 @@ class _TensorRtNetwork(LoadedNetwork):
     def layer_times(self, images: NDArray[np.float32]) -> dict[int, float]:
         size = self.engine.shape[0]
         batch = np.resize(images, (size, *images.shape[1:])) if size > 0 else images
-        return by_layer(self.engine.layer_times(batch), len(self.graph))
+        return by_layer(((layer_of(name), ms) for name, ms in self.engine.layer_times(batch)), len(self.graph))
 
     def outputs(self, image: NDArray[np.float32]) -> Maps:
         maps = self.head_maps(image[None])

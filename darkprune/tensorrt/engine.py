@@ -138,7 +138,7 @@ def _build_portable(trt: TensorRT, onnx_path: Path, options: BuildOptions, progr
         {"name": kernel.name, "type": kernel.type, "format": kernel.outputs[0].type if kernel.outputs else ""}
         for kernel in read_kernels(made.log.lines)
     ]
-    return building.BuildResult(made.engine, made.seconds, layers, made.remarks)
+    return made._replace(layers=layers)
 
 
 def _gpus(capability: int) -> str:

@@ -15,7 +15,7 @@ import darkprune as dp
 from darkprune.cli.main import main
 from darkprune.errors import ExportError, RunnerError
 from darkprune.kit.board.runtime import RuntimeFailure
-from darkprune.kit.board.runtime.build import BuildOptions, Serialized, build, serialize
+from darkprune.kit.board.runtime.build import BuildOptions, BuildResult, build, serialize
 from darkprune.kit.board.runtime.command import import_tensorrt
 from darkprune.kit.board.runtime.cuda import Cuda
 from darkprune.kit.board.runtime.dialects import DialectRtx, choose
@@ -42,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def built(path: Path, lines: list[str] | None = None, **options: object) -> Serialized:
+def built(path: Path, lines: list[str] | None = None, **options: object) -> BuildResult:
     told = [] if lines is None else lines
     how = BuildOptions(**{"precision": "fp16", "file_precision": "fp16", **options})  # type: ignore[arg-type]
     return serialize(rtx(), None, str(path), how, None, told.append, detailed=True)

@@ -6,7 +6,7 @@ The calls and their order are the same everywhere; what differs stands in `diale
 import json
 import os
 import time
-from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -38,22 +38,14 @@ class BuildOptions(NamedTuple):
     compute_capability: int = 0
 
 
-class Serialized(NamedTuple):
-    """A serialised engine (`engine`, a buffer), how long it took, remarks for the user, and TensorRT's log."""
+class BuildResult(NamedTuple):
+    """A serialised engine, a buffer; its layers as TensorRT describes them; remarks for the user; TensorRT's log."""
 
     engine: TensorRT
     seconds: float
     remarks: List[str]
     log: TensorRT
-
-
-class BuildResult(NamedTuple):
-    """A serialised engine (`engine`, a buffer), its layers as TensorRT describes them, and remarks for the user."""
-
-    engine: TensorRT
-    seconds: float
-    layers: List[Dict[str, str]]
-    remarks: List[str]
+    layers: Sequence[Dict[str, str]] = ()
 
 
 def build(
@@ -72,8 +64,7 @@ def build(
         RuntimeFailure: TensorRT refuses, in its own words.
     """
     result = serialize(trt, cuda, onnx_path, options, images, say)
-    layers = _layers(trt, result.log, result.engine)
-    return BuildResult(result.engine, result.seconds, layers, result.remarks)
+    return result._replace(layers=_layers(trt, result.log, result.engine))
 
 
 def serialize(
@@ -84,8 +75,8 @@ def serialize(
     images: Optional[Iterable[np.ndarray]] = None,
     say: Callable[[str], None] = print,
     detailed: bool = False,
-) -> Serialized:
-    """Parses an ONNX file and builds an engine. TensorRT for RTX needs no GPU for that.
+) -> BuildResult:
+    """Parses an ONNX file and builds an engine, without its layers. TensorRT for RTX needs no GPU for that.
 
     Args:
         trt: the imported `tensorrt` module.
@@ -132,7 +123,7 @@ def serialize(
         raise RuntimeFailure("{}: TensorRT could not build it: {}".format(onnx_path, log.reason()))
     if options.timing_cache and dialect.keeps_timings:
         write_atomic(options.timing_cache, config.get_timing_cache().serialize())
-    return Serialized(engine, time.time() - started, remarks, log)
+    return BuildResult(engine, time.time() - started, remarks, log)
 
 
 def parse(trt: TensorRT, onnx_path: str, log: TensorRT) -> Tuple[TensorRT, TensorRT, TensorRT]:
