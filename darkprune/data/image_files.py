@@ -100,12 +100,8 @@ _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 def find_listed(text: str, bases: Sequence[Path]) -> Listed:
     """Finds the image that a line of a list means, also where other tools wrote the list.
 
-    Args:
-        text: the line.
-        bases: folders that a relative path may be relative to.
-
     Returns:
-        The first path that exists, else the line itself.
+        The first path that exists, relative to one of the bases, else the line itself.
     """
     stripped = text.strip()
     slashed = stripped.replace("\\", "/")

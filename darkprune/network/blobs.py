@@ -45,12 +45,9 @@ def load_weights(network: Network, weights: TensorSource) -> None:
 
 
 def save_weights(network: Network, file: BinaryIO, header: Header) -> None:
-    """Writes a network's tensors; loading and saving gives the same bytes.
+    """Writes a network's tensors to an empty file; loading and saving gives the same bytes.
 
-    Args:
-        network: the network.
-        file: open for writing in binary, empty; see `darkprune.darknet.output.atomic_file`.
-        header: written as it is; its version decides how connected layers are laid out.
+    The header is written as it is; its version decides how connected layers are laid out.
 
     Raises:
         WeightsError: the network is fused.
@@ -67,11 +64,7 @@ def initialise(network: Network, seed: int) -> None:
     """Draws weights as darknet does: uniform within ±sqrt(2/(k²·c/groups)), γ = 1, β = 0, μ = 0.
 
     Other than in darknet the running variance starts at 1: darknet's 0 would multiply by 316 in every layer that is
-    looked at before it was trained.
-
-    Args:
-        network: its tensors are overwritten, on the device where they are.
-        seed: the same weights on any device.
+    looked at before it was trained. A seed gives the same weights on any device.
 
     Raises:
         TrainingError: the network is fused.

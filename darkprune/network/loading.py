@@ -20,12 +20,7 @@ def default_device() -> torch.device:
 
 
 def load_network(weights: TensorSource, device: torch.device | None = None) -> Network:
-    """Makes a network of a pair, in eval mode and without gradients for its parameters.
-
-    Args:
-        weights: the open pair.
-        device: where it is put; by default `default_device`.
-    """
+    """Makes a network of an open pair, in eval mode and without gradients, by default on `default_device`."""
     network = Network(weights.graph, device or default_device())
     load_weights(network, weights)
     return network.eval().requires_grad_(False)

@@ -37,10 +37,7 @@ class Readout:
 def read_out(graph: Graph, output: NetworkOutput, power: float = 1.0) -> Readout:
     """Reads scores and boxes off the heads' raw maps.
 
-    Args:
-        graph: the network.
-        output: of a forward pass.
-        power: to which scores are raised: below 1, weak detections count as they do in the ranking of mAP.
+    Scores are raised to `power`: below 1, weak detections count as they do in the ranking of mAP.
     """
     parts = [_of_head(layer, output.heads[layer.index], power) for layer in graph.heads]
     if not parts:

@@ -135,12 +135,7 @@ def verify_onnx(path: Path, graph: Graph, reference: Reference, images: Floats) 
 
 
 def expected_boxes(graph: Graph, maps: Sequence[Floats], *, pixels: bool) -> tuple[Floats, Floats]:
-    """Decodes a reference's maps.
-
-    Args:
-        graph: the network.
-        maps: per head the map (b, c, h, w) that it takes.
-        pixels: boxes in pixels of the network's input; else relative to it, 0 to 1.
+    """Decodes a reference's maps, one (b, c, h, w) per head; boxes in `pixels` of the input or relative to it, 0 to 1.
 
     Returns:
         Boxes (b, n, 4) as x1, y1, x2, y2 and scores (b, n, classes), in darknet's order.

@@ -93,11 +93,7 @@ class OnnxSession:
         self._dtype = np.float16 if image.type == "tensor(float16)" else np.float32
 
     def run(self, images: Array, outputs: Sequence[str] | None = None) -> dict[str, Array]:
-        """Computes outputs, by default all of them.
-
-        Args:
-            images: what goes in; converted to the input's type.
-            outputs: names.
+        """Computes the named outputs, by default all of them; the images are converted to the input's type.
 
         Raises:
             RunnerError: onnxruntime cannot run it.

@@ -85,14 +85,7 @@ def table(
 
 
 def picture(data: bytes, kind: str, alt: str, **attributes: str | float | bool | None) -> Element:
-    """Embeds an image.
-
-    Args:
-        data: the file.
-        kind: `png`, `jpeg` or `svg+xml`.
-        alt: what it shows, for who does not see it.
-        attributes: of the element.
-    """
+    """Embeds an image file of a kind (`png`, `jpeg` or `svg+xml`); `alt` says what it shows."""
     return tag("img", src=f"data:image/{kind};base64,{b64encode(data).decode()}", alt=alt, **attributes)
 
 

@@ -25,11 +25,7 @@ QUANTITIES: dict[str, tuple[str, Callable[[float], str]]] = {
 
 
 def network_page(structure: Structure) -> bytes:
-    """Draws a network; returns the HTML file.
-
-    Args:
-        structure: the network, and what it became.
-    """
+    """Draws a network, and what it became; returns the HTML file."""
     graph, slim = structure.graph, structure.slim
     files = [graph.cfg.source, *([slim.graph.cfg.source] if slim else [])]
     title = Path(files[0]).name
@@ -73,9 +69,7 @@ def totals_table(structure: Structure) -> Element:
 def groups_table(structure: Structure, more: Mapping[str, Sequence[str]] | None = None) -> Element:
     """Returns a row per group, with the widths of its convolutions added up.
 
-    Args:
-        structure: the network.
-        more: further columns: heading -> a cell per group.
+    `more` holds further columns: heading -> a cell per group.
     """
     more = more or {}
     rows: list[list[Node]] = []

@@ -81,11 +81,7 @@ class Structure:
 
 
 def read_slim(graph: Graph, path: Path) -> Slim:
-    """Reads the result of cutting a network.
-
-    Args:
-        graph: the original.
-        path: the slim cfg, or the plan (.json).
+    """Reads the result of cutting a network: the slim cfg, or the plan (.json).
 
     Raises:
         CfgError, PlanError, GraphError: it cannot be read, or belongs to another network.

@@ -34,14 +34,7 @@ class LoadedNetwork(ABC):
         return [np.stack([maps[head.sources[0]] for maps in each]) for head in self.graph.heads]
 
     def layer_times(self, images: NDArray[np.float32]) -> dict[int, float] | None:
-        """Measures where the time goes.
-
-        Args:
-            images: a batch.
-
-        Returns:
-            Layer index -> milliseconds; None where the program does not measure it.
-        """
+        """Returns layer index -> milliseconds for a batch; None where the program does not measure it."""
         return None
 
     @abstractmethod

@@ -63,16 +63,9 @@ def export_and_compare(
     images: Sequence[Path] | None,
     progress: Progress = silent,
 ) -> tuple[OnnxFile, Agreement]:
-    """Writes a pair as an ONNX file and compares it.
+    """Writes a pair as an ONNX file, in a folder where it may lie unfinished, and compares it.
 
-    Args:
-        graph: the network.
-        weights: its weights file.
-        options: what the file is made for.
-        precision: what it is written in.
-        path: the file to be, in a folder where it may lie unfinished.
-        images: to compare with; calibration images or noise where there are none. None runs nothing.
-        progress: gets the events of the work.
+    It is compared on `images`; where there are none, on calibration images or noise. None runs nothing.
 
     Raises:
         ExportError: options that do not fit, a layer that ONNX cannot express, or numbers that are off.
@@ -100,13 +93,7 @@ def _batch(graph: Graph, size: int | None, files: Sequence[Path]) -> Floats:
 
 
 def compare_file(file: OnnxFile, graph: Graph, weights: Path, images: Floats) -> Agreement:
-    """Runs a file in onnxruntime and its pair in another program.
-
-    Args:
-        file: what was exported.
-        graph: the network.
-        weights: its weights file.
-        images: (batch, c, h, w) in 0…1, as many as the file takes.
+    """Compares a file in onnxruntime with its pair in another program, on as many images as the file takes.
 
     Raises:
         ExportError: FP32 is off by more than rounding.
@@ -142,14 +129,7 @@ def compare_file(file: OnnxFile, graph: Graph, weights: Path, images: Floats) ->
 def precision_cost(
     file: OnnxFile, graph: Graph, weights: Path, dataset: Dataset, progress: Progress = silent
 ) -> PrecisionCost:
-    """Measures what the precision of a file with raw heads costs.
-
-    Args:
-        file: what was exported.
-        graph: the network.
-        weights: its weights file.
-        dataset: labelled images.
-        progress: gets an event per image.
+    """Measures what the precision of a file with raw heads costs on labelled images.
 
     Raises:
         RunnerError: onnxruntime is missing or refuses one of them.

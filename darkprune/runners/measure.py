@@ -96,12 +96,7 @@ def without_labels(
 ) -> tuple[str, Measure, str]:
     """Chooses how networks are compared with their original without labels.
 
-    Args:
-        original: the network to compare with.
-        paths: images that were not used to make the others.
-        batch: images at a time.
-        progress: gets the events of the original's runs.
-        smaller: see `agreement_with`.
+    Args: see `agreement_with`.
 
     Returns:
         `agreement`, or `distance` where the original detects nothing in these images; what measures it; and in the

@@ -102,15 +102,7 @@ class _OnnxRuntimeNetwork(LoadedNetwork):
 def write_heads(
     graph: Graph, weights: Path, path: Path, target: str, batch: int | None, taps: bool = False
 ) -> dict[int, str]:
-    """Exports a pair with raw heads.
-
-    Args:
-        graph: the network.
-        weights: its weights file.
-        path: the file to be.
-        target: what it is for.
-        batch: images per call; None leaves it open.
-        taps: whether the file gives every layer's output.
+    """Exports a pair with raw heads, and with `taps` every layer's output; a batch of None is left open.
 
     Returns:
         With `taps` the layers, with the tensors' names.
@@ -163,10 +155,7 @@ def layer_of(name: str) -> int | None:
 def in_parts(run: Callable[[Floats], Sequence[Floats]], images: Floats, size: int) -> list[Floats]:
     """Runs images through a network with a fixed batch size; the last part is filled up with zeros.
 
-    Args:
-        run: takes (size, c, h, w), gives a list of (size, …).
-        images: any number of images.
-        size: images per call.
+    Each call of `run` takes (size, c, h, w) and gives a list of (size, …).
     """
     parts = []
     for start in range(0, len(images), size):

@@ -69,8 +69,7 @@ def time_alternately(
     Args:
         networks: loaded.
         images: for each network a batch of its size.
-        runs: timed runs of each.
-        warmup: runs of each that are not counted.
+        runs, warmup: runs of each that are timed, after those that are not.
         progress: gets an event per run.
 
     Returns:

@@ -150,9 +150,7 @@ def tensorrt_rtx() -> ModuleType | None:
 def plan_file(path: Path, progress: Progress = silent) -> EnginePlan:
     """Parses and builds a file with TensorRT for RTX, and reads from its log what it would run.
 
-    Args:
-        path: a file that darkprune wrote; an open batch size is planned for one image.
-        progress: gets TensorRT's own lines.
+    An open batch size is planned for one image. `progress` gets TensorRT's own lines.
 
     Raises:
         ExportError: TensorRT refuses the file.

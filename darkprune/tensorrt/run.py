@@ -85,12 +85,7 @@ class Engine:
 
 
 def compare_engine(engine_path: Path, onnx_path: Path, images: Floats | None = None) -> Agreement:
-    """Runs an engine and onnxruntime on the same input and compares their outputs.
-
-    Args:
-        engine_path: the engine.
-        onnx_path: the file it was made from.
-        images: (batch, channels, height, width) in 0..1; noise by default.
+    """Compares the outputs of an engine and of its file in onnxruntime for the same images, by default noise.
 
     Raises:
         RunnerError: onnxruntime is missing, the engine was made from another file or does not run here.

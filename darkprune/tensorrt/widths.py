@@ -10,14 +10,10 @@ from darkprune.layers.convolution import Convolutional
 
 
 def with_widths(graph: Graph, width: Callable[[int], int]) -> Graph | None:
-    """Changes the widths of a network's convolutions.
+    """Changes the widths of a network's convolutions: `width` gives the new number of channels by the old one.
 
     Coupled layers have equal widths, so they stay equal. What heads read, and the outputs of a classifier, stay as they
     are.
-
-    Args:
-        graph: the network.
-        width: new number of channels by the old one.
 
     Returns:
         The other network, which has no weights; the graph itself where nothing changes, None where the new widths do

@@ -112,11 +112,7 @@ def module_for(*kinds: type[Kind]) -> Callable[[M], M]:
 
 
 def make_module(layer: Layer, before: Sequence[LayerModule]) -> LayerModule:
-    """Makes the module of a layer.
-
-    Args:
-        layer: the layer.
-        before: modules of all layers before it.
+    """Makes the module of a layer, given those of all layers before it.
 
     Raises:
         TrainingError: the kind cannot be run here.
@@ -137,10 +133,7 @@ def kinds_with_modules() -> frozenset[type[Kind]]:
 def batch_normalise(owner: LayerModule, x: Tensor, training: bool) -> Tensor:
     """Normalises over all axes but the second: γ·(x − μ)/sqrt(σ² + 1e-5) + β (`forward_batchnorm_layer`).
 
-    Args:
-        owner: holds `scales`, `biases` and the running statistics, which training updates.
-        x: (batch, c) or (batch, c, h, w).
-        training: normalise by the batch's own statistics.
+    Training takes the statistics of the batch, (batch, c) or (batch, c, h, w), and updates the owner's running ones.
 
     Raises:
         TrainingError: training with one value per channel, whose variance does not exist (darknet gives NaN).

@@ -97,12 +97,7 @@ class _Parts:
 
 
 def decode(writer: LayerWriter[Head], net_size: tuple[int, int], pixels: bool) -> Decoded:
-    """Writes a head's decoding.
-
-    Args:
-        writer: of the head; its input is the map that the head takes.
-        net_size: width and height of the network's input in pixels.
-        pixels: boxes in pixels of the network's input; else relative to it, 0 to 1.
+    """Writes the decoding of a head's input; boxes in `pixels` of the input, or relative to it, 0 to 1.
 
     Raises:
         ExportError: a head that has no fixed formula (classes in a tree, coords other than 4).

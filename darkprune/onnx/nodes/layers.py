@@ -23,12 +23,7 @@ from darkprune.onnx.nodes.layer_writer import UNSUPPORTED, WRITERS, LayerWriter
 
 
 def write_layers(builder: GraphBuilder, weights: NetworkWeights, wanted: Iterable[int]) -> dict[int, LayerOutput]:
-    """Writes the layers that the wanted ones need.
-
-    Args:
-        builder: gets the nodes and constants.
-        weights: the open pair; has to stay open until the file is written.
-        wanted: layer numbers.
+    """Writes the wanted layers and those that they need; the pair has to stay open until the file is written.
 
     Returns:
         Each layer's output, by number; `INPUT` is the network's input.

@@ -34,12 +34,7 @@ def import_tensorrt() -> TensorRT:
 
 
 def open_kit_engine(folder: str, path: str, model: Model) -> Session:
-    """Opens the engine of a kit.
-
-    Args:
-        folder: of the kit.
-        path: the engine; "" for the kit's own.
-        model: description of the network.
+    """Opens the engine of a kit in `folder`: the one at `path`, or the kit's own for "".
 
     Raises:
         RuntimeFailure: it is not built yet, belongs to another machine, or was made from another ONNX file.
