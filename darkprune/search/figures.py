@@ -162,8 +162,11 @@ def _warnings(result: ComparedNetwork) -> list[str]:
     if result.control is None or result.quality is None or result.quality > result.control:
         return []
     what = "mAP" if result.map50 is not None else "agreement"
+    remedy = (
+        "take the smaller input" if result.name == "recovered" else "refit it (--recover lsq), take the smaller input"
+    )
     return [
         f"the unpruned network at a smaller input has {100 * result.control:.2f} % {what} at as many operations "
-        f"({result.macs / 1e9:.3f} G multiply-adds), this result {100 * result.quality:.2f} %: take the smaller input, "
-        "or train on"
+        f"({result.macs / 1e9:.3f} G multiply-adds), this result {100 * result.quality:.2f} %: "
+        f"{remedy}, or train on"
     ]
