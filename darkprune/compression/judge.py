@@ -16,7 +16,7 @@ from darkprune.runners.measure import Measure, without_labels
 class Judge:
     """Compares networks with the original on held-out images.
 
-    By agreement with its detections, at each of the input sizes that are tried (see `agreement_with`); by the distance
+    By agreement with its detections, at its input size and at smaller ones (see `agreement_with`); by the distance
     of the outputs where it detects nothing in these images.
     """
 
@@ -24,7 +24,7 @@ class Judge:
         """Takes the original, which is run when it is first needed.
 
         Args:
-            smaller: it at the other input sizes that are tried.
+            smaller: it at the other input sizes that are tried, or that the control has.
             images: a folder or a list.
         """
         self._original, self._smaller, self._images = original, smaller, images

@@ -54,7 +54,7 @@ def comparison(run: Compression, network: RunNetwork, images: FileSource) -> Sta
     return Stage(
         name=f"evaluate: {network.name}",
         step="compare",
-        settings={"sizes": [[graph.net.input.w, graph.net.input.h] for graph in run.smaller] if run.by_sizes else []},
+        settings={"sizes": [[graph.net.input.w, graph.net.input.h] for graph in run.judged_at]},
         sources=(*run.original.sources("original"), *network.sources(), images),
         work=lambda resume, progress: run.judge.measure(network.pair().graph, network.weights, progress),
     )

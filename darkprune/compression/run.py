@@ -18,7 +18,7 @@ from darkprune.compression.settings import CompressSettings
 from darkprune.compression.sources import Content, Drawn, Written
 from darkprune.darknet.output import LOCK, atomic_file
 from darkprune.errors import OutputError
-from darkprune.evaluation.control import smaller_inputs
+from darkprune.evaluation.control import control_networks, smaller_inputs
 from darkprune.graph.graph import Graph
 from darkprune.graph.stats import totals
 from darkprune.progress import Progress
@@ -118,6 +118,14 @@ class Compression:
         """Whether pruning is tried at several input sizes; with labels training decides more than the size does."""
         return bool(self.smaller) and self.available.train is None
 
+    @cached_property
+    def judged_at(self) -> list[Graph]:
+        """The original at the other input sizes that agreement is taken at: those tried, else those of the control."""
+        if self.by_sizes or self.budget is None or self.budget.kind != "macs":
+            return self.smaller
+        _, *controls = control_networks(self.graph, [round(self.budget.target)])
+        return controls
+
     @property
     def only_input_size(self) -> bool:
         """Whether a smaller input is all that is done: without images that is the better bet."""
@@ -133,7 +141,7 @@ class Compression:
     def judge(self) -> Judge:
         """Measures networks without labels."""
         assert self.available.held_out is not None
-        return Judge(self.original, self.smaller if self.by_sizes else (), self.available.held_out.path)
+        return Judge(self.original, self.judged_at, self.available.held_out.path)
 
     def cut_of(self, network: RunNetwork) -> RunNetwork | None:
         """Returns the cut, with its plan beside it, that gave a network its widths; None where nothing was cut.

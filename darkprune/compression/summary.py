@@ -98,8 +98,8 @@ def advice_for(run: Compression) -> list[str]:
     elif not available.detector and available.train is None:
         found.append("the network has no detection head: only its weights say what can go, and nothing is measured")
     elif available.train is None and available.valid is None:
-        sizes = " at each of the input sizes, on average" if run.by_sizes else " at its input size (1: all the same)"
-        found.append(f"without labels what is measured is the agreement with what the original finds{sizes}")
+        sizes = "its input size and smaller ones, on average" if run.judged_at else "its input size (1: all the same)"
+        found.append(f"without labels what is measured is the agreement with what the original finds at {sizes}")
     distilled = any(stage.name == "distill" for stage in run.stages) or "distill" in run.settings.skip
     if available.train is None and available.learn is not None and not available.learns_enough and not distilled:
         found.append(

@@ -372,9 +372,7 @@ class TestFailures:
         assert len(json.loads((tmp_path / "found.json").read_text())) == len(names)
 
     @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes by name here")
-    def test_files_that_never_end_or_are_too_large(
-        self, machine: Machine, run: Run, kit: Path, tmp_path: Path
-    ) -> None:
+    def test_files_that_never_end_or_are_too_large(self, machine: Machine, run: Run, kit: Path, tmp_path: Path) -> None:
         machine.install("8.2")
         run(kit / "build_engine.py")
         os.mkfifo(tmp_path / "a.jpg")
