@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,16 +51,9 @@ class LoadedNetwork(ABC):
         """
 
 
-class Runner(ABC):
-    """A program that runs Darknet pairs.
+class Runner(Protocol):
+    """A module that runs Darknet pairs in a program."""
 
-    Class attributes:
-        name: how the command line calls it.
-    """
-
-    name: str
-
-    @abstractmethod
     def load(self, graph: Graph, weights: Path, *, taps: bool = True, once: bool = False) -> LoadedNetwork:
         """Loads a pair.
 
@@ -72,6 +66,7 @@ class Runner(ABC):
         Raises:
             RunnerError: the program is not installed, or refuses this network.
         """
+        ...
 
 
 def by_layer(times: Iterable[tuple[int | None, float]], layers: int) -> dict[int, float]:
@@ -83,12 +78,12 @@ def by_layer(times: Iterable[tuple[int | None, float]], layers: int) -> dict[int
     return found
 
 
-#: name -> (module, class)
-RUNNERS: dict[str, tuple[str, str]] = {
-    "opencv": ("darkprune.runners.opencv_runner", "OpenCvRunner"),
-    "onnxruntime": ("darkprune.runners.onnxruntime_runner", "OnnxRuntimeRunner"),
-    "torch": ("darkprune.runners.torch_runner", "TorchRunner"),
-    "tensorrt": ("darkprune.runners.tensorrt_runner", "TensorRtRunner"),
+#: program -> its module
+RUNNERS = {
+    "opencv": "darkprune.runners.opencv_runner",
+    "onnxruntime": "darkprune.runners.onnxruntime_runner",
+    "torch": "darkprune.runners.torch_runner",
+    "tensorrt": "darkprune.runners.tensorrt_runner",
 }
 #: for work on layers, in order of preference; TensorRT only when asked for: it takes minutes and shows no layer
 PREFERRED = ("opencv", "onnxruntime", "torch")
@@ -105,12 +100,10 @@ def get_runner(name: str) -> Runner:
     """
     if name not in RUNNERS:
         raise UsageError(f"no runner '{name}'; there are {', '.join(RUNNERS)}")
-    module, attribute = RUNNERS[name]
     try:
-        make: Callable[[], Runner] = getattr(import_module(module), attribute)
+        return cast("Runner", import_module(RUNNERS[name]))
     except ImportError as error:
         raise RunnerError(f"runner {name} is not installed ({error})") from None
-    return make()
 
 
 def load_with_any(

@@ -24,30 +24,25 @@ from darkprune.onnx.model import build_onnx
 from darkprune.onnx.options import ExportOptions
 from darkprune.onnx.read import facts_of_file
 from darkprune.onnx.session import OnnxSession
-from darkprune.runners.base import LoadedNetwork, Maps, Runner, by_layer
+from darkprune.runners.base import LoadedNetwork, Maps, by_layer
 
 Floats = NDArray[np.float32]
 _LAYER = re.compile(r"(\d{3,})_[a-zA-Z]")  #: how the names of a layer's nodes and tensors begin
 _TIMED_RUNS = 3
 
 
-class OnnxRuntimeRunner(Runner):
-    """Runs pairs, and ONNX files of pairs, in onnxruntime."""
-
-    name = "onnxruntime"
-
-    def load(self, graph: Graph, weights: Path, *, taps: bool = True, once: bool = False) -> LoadedNetwork:
-        """Loads a pair, or the file that was exported from it."""
-        try:
-            if weights.suffix == ".onnx":
-                check_file(graph, weights)
-                return _OnnxRuntimeNetwork(graph, weights)
-            folder = TemporaryFolder()
-            path = folder.path / "network.onnx"
-            tapped = write_heads(graph, weights, path, "onnxruntime", None, taps)
-        except ExportError as error:
-            raise RunnerError(f"onnxruntime: {error}") from None
-        return _OnnxRuntimeNetwork(graph, path, tapped, folder)
+def load(graph: Graph, weights: Path, *, taps: bool = True, once: bool = False) -> LoadedNetwork:
+    """Loads a pair, or the file that was exported from it."""
+    try:
+        if weights.suffix == ".onnx":
+            check_file(graph, weights)
+            return _OnnxRuntimeNetwork(graph, weights)
+        folder = TemporaryFolder()
+        path = folder.path / "network.onnx"
+        tapped = write_heads(graph, weights, path, "onnxruntime", None, taps)
+    except ExportError as error:
+        raise RunnerError(f"onnxruntime: {error}") from None
+    return _OnnxRuntimeNetwork(graph, path, tapped, folder)
 
 
 class _OnnxRuntimeNetwork(LoadedNetwork):

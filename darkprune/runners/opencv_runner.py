@@ -22,7 +22,7 @@ from darkprune.errors import RunnerError
 from darkprune.graph.graph import Graph
 from darkprune.graph.weights import NetworkWeights, stored_tensors
 from darkprune.layers.heads import Head
-from darkprune.runners.base import LoadedNetwork, Maps, Runner, by_layer
+from darkprune.runners.base import LoadedNetwork, Maps, by_layer
 
 #: layers that OpenCV makes of a section's activation; their number is one more than darknet's
 _ACTIVATIONS = frozenset(["relu", "leaky", "mish", "swish", "logistic", "tanh", "relu6", "elu", "selu", "hardswish"])
@@ -30,32 +30,27 @@ _MISSING_EPSILON = np.float32(9e-6)
 _NAME = re.compile(r"([a-zA-Z_]+[a-zA-Z0-9]*?)_(\d+)")
 
 
-class OpenCvRunner(Runner):
-    """Runs pairs in OpenCV 4."""
-
-    name = "opencv"
-
-    def load(self, graph: Graph, weights: Path, *, taps: bool = True, once: bool = False) -> LoadedNetwork:
-        """Loads a pair; sections that OpenCV does not know are its own error."""
-        if not hasattr(cv2.dnn, "readNetFromDarknet"):
-            raise RunnerError(f"OpenCV {cv2.__version__} has no Darknet reader; install opencv-python-headless<5")
-        text = _plain_cfg(graph)
-        # files, because OpenCV copies what it is given in memory, several times
-        with TemporaryFolder() as folder:
-            cfg, corrected = Path(folder) / "network.cfg", Path(folder) / "network.weights"
-            cfg.write_bytes(text.encode())
-            _correct(graph, weights, corrected)
-            try:
-                net = cv2.dnn.readNetFromDarknet(str(cfg), str(corrected))
-            except cv2.error as error:
-                where = f"OpenCV {cv2.__version__} cannot read {graph.cfg.source}"
-                known = [line for line in graph.warnings if "OpenCV" in line]
-                raise RunnerError(f"{where}: {(known or [_reason(error)])[0]}") from None
-        if taps:
-            net.enableFusion(False)  # a fused layer shows the values of the one that it was fused with
-        if once:
-            net.enableWinograd(False)  # is faster with weights that take four times the memory
-        return _OpenCvNetwork(graph, net)
+def load(graph: Graph, weights: Path, *, taps: bool = True, once: bool = False) -> LoadedNetwork:
+    """Loads a pair; sections that OpenCV does not know are its own error."""
+    if not hasattr(cv2.dnn, "readNetFromDarknet"):
+        raise RunnerError(f"OpenCV {cv2.__version__} has no Darknet reader; install opencv-python-headless<5")
+    text = _plain_cfg(graph)
+    # files, because OpenCV copies what it is given in memory, several times
+    with TemporaryFolder() as folder:
+        cfg, corrected = Path(folder) / "network.cfg", Path(folder) / "network.weights"
+        cfg.write_bytes(text.encode())
+        _correct(graph, weights, corrected)
+        try:
+            net = cv2.dnn.readNetFromDarknet(str(cfg), str(corrected))
+        except cv2.error as error:
+            where = f"OpenCV {cv2.__version__} cannot read {graph.cfg.source}"
+            known = [line for line in graph.warnings if "OpenCV" in line]
+            raise RunnerError(f"{where}: {(known or [_reason(error)])[0]}") from None
+    if taps:
+        net.enableFusion(False)  # a fused layer shows the values of the one that it was fused with
+    if once:
+        net.enableWinograd(False)  # is faster with weights that take four times the memory
+    return _OpenCvNetwork(graph, net)
 
 
 def _plain_cfg(graph: Graph) -> Cfg:

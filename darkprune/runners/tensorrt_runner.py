@@ -18,37 +18,32 @@ from darkprune.kit.board.runtime import RuntimeFailure
 from darkprune.kit.board.runtime.build import BuildOptions
 from darkprune.kit.board.runtime.command import import_tensorrt
 from darkprune.kit.board.runtime.cuda import Cuda
-from darkprune.runners.base import LoadedNetwork, Maps, Runner, by_layer
+from darkprune.runners.base import LoadedNetwork, Maps, by_layer
 from darkprune.runners.onnxruntime_runner import in_parts, layer_of, tensors_of_heads, write_heads
 from darkprune.targets import target
 from darkprune.tensorrt import engine
 from darkprune.tensorrt.run import Engine, failures_as
 
 
-class TensorRtRunner(Runner):
-    """Runs pairs, and engines of pairs, in TensorRT."""
-
-    name = "tensorrt"
-
-    def load(self, graph: Graph, weights: Path, *, taps: bool = True, once: bool = False) -> LoadedNetwork:
-        """Loads an engine, or builds one of a pair in FP32, which takes a minute or more."""
-        try:
-            import_tensorrt()
-        except RuntimeFailure as error:
-            raise RunnerError(f"TensorRT is not installed here ({error})") from None
-        with failures_as(RunnerError):
-            Cuda().device()  # TensorRT for RTX would build without a GPU, but not run
-        with TemporaryFolder() as folder:
-            path = weights
-            if weights.suffix != ".engine":
-                source, path = Path(folder) / "network.onnx", Path(folder) / "network.engine"
-                try:
-                    write_heads(graph, weights, source, "workstation", 1)
-                    place = target("workstation")
-                    engine.build(source, path, BuildOptions(workspace_mb=place.workspace_mb), place)
-                except ExportError as error:
-                    raise RunnerError(f"TensorRT: {error}") from None
-            return _TensorRtNetwork(graph, path)
+def load(graph: Graph, weights: Path, *, taps: bool = True, once: bool = False) -> LoadedNetwork:
+    """Loads an engine, or builds one of a pair in FP32, which takes a minute or more."""
+    try:
+        import_tensorrt()
+    except RuntimeFailure as error:
+        raise RunnerError(f"TensorRT is not installed here ({error})") from None
+    with failures_as(RunnerError):
+        Cuda().device()  # TensorRT for RTX would build without a GPU, but not run
+    with TemporaryFolder() as folder:
+        path = weights
+        if weights.suffix != ".engine":
+            source, path = Path(folder) / "network.onnx", Path(folder) / "network.engine"
+            try:
+                write_heads(graph, weights, source, "workstation", 1)
+                place = target("workstation")
+                engine.build(source, path, BuildOptions(workspace_mb=place.workspace_mb), place)
+            except ExportError as error:
+                raise RunnerError(f"TensorRT: {error}") from None
+        return _TensorRtNetwork(graph, path)
 
 
 class _TensorRtNetwork(LoadedNetwork):

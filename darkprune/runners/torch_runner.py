@@ -18,34 +18,29 @@ from darkprune.graph.weights import NetworkWeights
 from darkprune.network import Network, initialise, load_weights
 from darkprune.network.loading import default_device
 from darkprune.processes import giving_back_memory
-from darkprune.runners.base import LoadedNetwork, Maps, Runner
+from darkprune.runners.base import LoadedNetwork, Maps
 
 
-class TorchRunner(Runner):
-    """Runs pairs in torch."""
-
-    name = "torch"
-
-    def load(self, graph: Graph, weights: Path, *, taps: bool = True, once: bool = False) -> LoadedNetwork:
-        """Loads a pair; recurrent layers are refused."""
-        device = default_device()
-        incomplete = any(layer.stored != layer.blobs for layer in graph)
-        streamed = once and not incomplete and not any(layer.references for layer in graph)
-        try:
-            with torch.device("meta") if streamed else nullcontext():
-                network = Network(graph, channels_last=not taps and not streamed)  # whose copies take memory
-        except TrainingError as error:
-            raise RunnerError(f"torch cannot run {graph.cfg.source}: {error}") from None
-        if streamed:
-            return _StreamedNetwork(network.eval(), device, weights)
-        if incomplete:
-            initialise(network, seed=0)  # what the file does not hold (dontload) is random in darknet too
-        with NetworkWeights(graph, weights) as file:
-            load_weights(network, file)
-        network.eval()
-        if not taps:
-            network.fuse()
-        return _TorchNetwork(network.to(device), device)
+def load(graph: Graph, weights: Path, *, taps: bool = True, once: bool = False) -> LoadedNetwork:
+    """Loads a pair; recurrent layers are refused."""
+    device = default_device()
+    incomplete = any(layer.stored != layer.blobs for layer in graph)
+    streamed = once and not incomplete and not any(layer.references for layer in graph)
+    try:
+        with torch.device("meta") if streamed else nullcontext():
+            network = Network(graph, channels_last=not taps and not streamed)  # whose copies take memory
+    except TrainingError as error:
+        raise RunnerError(f"torch cannot run {graph.cfg.source}: {error}") from None
+    if streamed:
+        return _StreamedNetwork(network.eval(), device, weights)
+    if incomplete:
+        initialise(network, seed=0)  # what the file does not hold (dontload) is random in darknet too
+    with NetworkWeights(graph, weights) as file:
+        load_weights(network, file)
+    network.eval()
+    if not taps:
+        network.fuse()
+    return _TorchNetwork(network.to(device), device)
 
 
 class _TorchNetwork(LoadedNetwork):

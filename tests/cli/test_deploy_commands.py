@@ -203,7 +203,7 @@ class TestExport:
         self, run_json: Run, pair: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("darkprune.runners.exported.REFERENCES", ("nothing",))
-        monkeypatch.setitem(__import__("darkprune.runners.base").runners.base.RUNNERS, "nothing", ("nowhere", "No"))
+        monkeypatch.setitem(__import__("darkprune.runners.base").runners.base.RUNNERS, "nothing", "nowhere")
         made = run_json("export", *pair, "-o", tmp_path / "x.onnx")
         assert made["compared_with"] is None
         assert "nothing is not installed" in made["skipped"]

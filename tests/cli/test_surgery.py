@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -420,14 +421,11 @@ def test_verify_names_the_program_that_refuses(
     pytest.importorskip("cv2")
     from darkprune.runners import base
 
-    class Refusing(base.Runner):
-        name = "refusing"
+    def load(graph: Any, weights: Path, *, taps: bool = True, once: bool = False) -> base.LoadedNetwork:
+        raise RunnerError("refusing 1.0 cannot read it")
 
-        def load(self, graph: Any, weights: Path, *, taps: bool = True, once: bool = False) -> base.LoadedNetwork:
-            raise RunnerError("refusing 1.0 cannot read it")
-
-    monkeypatch.setitem(base.RUNNERS, "refusing", (__name__, "Refusing"))
-    monkeypatch.setitem(globals(), "Refusing", Refusing)
+    monkeypatch.setitem(base.RUNNERS, "refusing", "refusing_runner")
+    monkeypatch.setitem(sys.modules, "refusing_runner", SimpleNamespace(load=load))
     monkeypatch.setitem(base.load_with_any.__kwdefaults__, "order", ("refusing", "opencv"))
     run_json(capsys, "prune", small_pair.cfg, small_pair.weights, "--ratio", "0.4", "-o", out)
     assert main(["verify", str(out)]) == 0

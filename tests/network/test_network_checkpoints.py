@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from darkprune.network import Network, load_weights
-from darkprune.runners.opencv_runner import OpenCvRunner
+from darkprune.runners import opencv_runner
 from tests.assets import ABSENT, open_pair
 
 from .building import CHECKPOINTS, images_for, relative
@@ -30,7 +30,7 @@ def test_opencv_agrees_layer_by_layer(folder: Path) -> None:
     with open_pair(cfg, path) as weights:
         network = Network(weights.graph, channels_last=True).eval()
         load_weights(network, weights)
-    theirs = OpenCvRunner().load(network.graph, path)
+    theirs = opencv_runner.load(network.graph, path)
     image = images_for(network.graph, batch=1)
     maps = theirs.outputs(np.asarray(image[0]))
     assert len(maps) > len(network.graph) // 2

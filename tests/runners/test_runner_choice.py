@@ -135,7 +135,7 @@ def test_opencv_without_a_reader(small_pair: Any, monkeypatch: pytest.MonkeyPatc
 def test_unknown_and_missing_runners(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="no runner 'abacus'; there are opencv"):
         get_runner("abacus")
-    monkeypatch.setitem(base.RUNNERS, "opencv", ("darkprune.runners.nowhere", "Runner"))
+    monkeypatch.setitem(base.RUNNERS, "opencv", "darkprune.runners.nowhere")
     with pytest.raises(RunnerError, match="runner opencv is not installed"):
         get_runner("opencv")
 
