@@ -187,32 +187,54 @@ class Shortcut(Kind):
         return activations.activate(self.activation, total)
 
 
+@dataclass(frozen=True)
+class _Product(Kind):
+    """Base of the products of the map that `from` names and the layer before, which gives the factors."""
+
+    zero_if = slice(1, 2)  # a product is 0 where the map that is scaled is
+    index_key = ("from", False)
+
+    layer: int
+    activation: str
+
+    def sources(self, index: int) -> tuple[int, ...]:
+        """Returns the factors, then the map that they scale."""
+        return (index - 1, absolute(self.layer, index))
+
+    def label(self, inputs: Sequence[Labels], output: Feature, rules: ChannelRules) -> Labels:
+        """Couples factors and map; the factors' producer follows without a vote."""
+        factors, source = inputs
+        rules.unite(factors, source)
+        rules.follow(factors)
+        return source
+
+    def constant(self, inputs: Sequence[Floats], blob: BlobReader) -> Floats:
+        """Constant x factor, where the factor is the constant (or mean) that its own branch gives.
+
+        The true factor depends on the image: exact only where the constant is 0.
+        """
+        factors, values = inputs  # with scale_wh one factor for all
+        return activations.activate(self.activation, values * factors)
+
+
 @register
 @dataclass(frozen=True)
-class ScaleChannels(Kind):
+class ScaleChannels(_Product):
     """Squeeze-and-excitation: `from` times the layer before, one factor per channel (`scale_channels_layer.c`).
 
     With `scale_wh` the layer before has one channel and scales every position instead.
     """
 
     names = ("scale_channels",)
-    zero_if = slice(1, 2)  # a product is 0 where the map that is scaled is
-    index_key = ("from", False)
 
-    layer: int
     scale_wh: bool
-    activation: str
 
     @classmethod
     def read(cls, options: Options) -> ScaleChannels:
-        """Reads `from` (required), `scale_wh` (0), `activation` (linear)."""
+        """Reads `from` (required), `activation` (linear), `scale_wh` (0)."""
         if not options.has("from"):
             raise options.error("has no from=; name the layer that it scales")
-        return cls(options.int("from"), options.flag("scale_wh"), activation_of(options, "linear"))
-
-    def sources(self, index: int) -> tuple[int, ...]:
-        """Returns the factors, then the map that they scale."""
-        return (index - 1, absolute(self.layer, index))
+        return cls(options.int("from"), activation_of(options, "linear"), options.flag("scale_wh"))
 
     def output(self, inputs: Sequence[Feature]) -> Feature:
         """Takes the shape of `from`."""
@@ -231,35 +253,19 @@ class ScaleChannels(Kind):
         return None
 
     def label(self, inputs: Sequence[Labels], output: Feature, rules: ChannelRules) -> Labels:
-        """Couples factors and map; the factors' producer follows without a vote."""
-        factors, source = inputs
-        if self.scale_wh:
-            rules.pin(factors, "the one channel of a spatial scale")
-            return source
-        rules.unite(factors, source)
-        rules.follow(factors)
-        return source
-
-    def constant(self, inputs: Sequence[Floats], blob: BlobReader) -> Floats:
-        """Constant x factor, where the factor is the constant (or mean) that its own branch gives.
-
-        The true factor depends on the image: exact only where the constant is 0.
-        """
-        factors, values = inputs  # with scale_wh one factor for all
-        return activations.activate(self.activation, values * factors)
+        """Couples factors and map, except that one factor for all channels stays."""
+        if not self.scale_wh:
+            return super().label(inputs, output, rules)
+        rules.pin(inputs[0], "the one channel of a spatial scale")
+        return inputs[1]
 
 
 @register
 @dataclass(frozen=True)
-class Sam(Kind):
+class Sam(_Product):
     """Elementwise product of two maps of one shape (`sam_layer.c`)."""
 
     names = ("sam",)
-    zero_if = slice(1, 2)  # a product is 0 where the map that is scaled is
-    index_key = ("from", False)
-
-    layer: int
-    activation: str
 
     @classmethod
     def read(cls, options: Options) -> Sam:
@@ -268,22 +274,8 @@ class Sam(Kind):
             raise options.error("has no from=; name the layer that it multiplies")
         return cls(options.int("from"), activation_of(options, "linear"))
 
-    def sources(self, index: int) -> tuple[int, ...]:
-        """Returns the layer before and the named one."""
-        return (index - 1, absolute(self.layer, index))
-
     def output(self, inputs: Sequence[Feature]) -> Feature:
         """Takes the common shape."""
         if inputs[0] != inputs[1]:
             raise CfgError(f"[sam] multiplies maps of different shapes ({_sizes(inputs)})")
         return require_map(inputs[0], "[sam]")
-
-    def label(self, inputs: Sequence[Labels], output: Feature, rules: ChannelRules) -> Labels:
-        """Couples the two maps; the producer of the factors follows without a vote."""
-        rules.unite(inputs[0], inputs[1])
-        rules.follow(inputs[0])
-        return inputs[1]
-
-    def constant(self, inputs: Sequence[Floats], blob: BlobReader) -> Floats:
-        """The product of the constants."""
-        return activations.activate(self.activation, inputs[0] * inputs[1])

@@ -53,7 +53,7 @@ class NamedNetwork:
 
 
 @dataclass(frozen=True)
-class Sample:
+class SampleImage:
     """An image with the boxes of every network.
 
     Attributes:
@@ -128,7 +128,7 @@ class Measurements:
     evaluations: tuple[EvaluateResult, ...] = ()
     qualities: tuple[Quality, ...] = ()
     seconds: tuple[tuple[float, ...], ...] = ()
-    samples: tuple[Sample, ...] = ()
+    samples: tuple[SampleImage, ...] = ()
     attention: tuple[ImageAttention, ...] = ()
     problems: dict[str, str] = field(default_factory=dict)
 
@@ -182,7 +182,7 @@ class RunningNetworks:
 
     def draw_samples(
         self, paths: Sequence[Path], names: Sequence[str], labels: Mapping[Path, Objects]
-    ) -> tuple[Sample, ...]:
+    ) -> tuple[SampleImage, ...]:
         """Draws labels and the boxes of all networks on images; images that cannot be read are left out."""
         each = [
             find_objects(detector, paths, threshold=THRESHOLD, progress=self._progress) for detector in self._detectors
@@ -196,7 +196,7 @@ class RunningNetworks:
             for network, found in zip(self.networks, each, strict=True):
                 boxes = found.of_image(number)
                 pictures.append(BoxPicture(network.name, len(boxes), _jpeg(draw(image, boxes, names))))
-            samples.append(Sample(path.name, tuple(pictures)))
+            samples.append(SampleImage(path.name, tuple(pictures)))
         return tuple(samples)
 
     def draw_attention(

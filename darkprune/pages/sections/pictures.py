@@ -6,7 +6,7 @@ from xml.etree.ElementTree import Element
 
 from darkprune.pages.context import Missing, ReportContext, Section
 from darkprune.pages.markup import Node, picture, tag
-from darkprune.pages.measure import THRESHOLD, ImageAttention, Sample, TapAttention
+from darkprune.pages.measure import THRESHOLD, ImageAttention, SampleImage, TapAttention
 
 
 def samples(context: ReportContext) -> Section | Missing:
@@ -21,7 +21,7 @@ def samples(context: ReportContext) -> Section | Missing:
     return Section("samples", "Sample images", (about, images))
 
 
-def _sample(sample: Sample) -> Element:
+def _sample(sample: SampleImage) -> Element:
     figures = [
         tag(
             "figure",
