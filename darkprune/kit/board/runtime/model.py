@@ -4,10 +4,12 @@ darkprune writes it (`kit/schema.py`), from `KitDescription`.
 """
 
 import os
-from typing import Dict, List, NamedTuple, NoReturn, Optional, Tuple
+from typing import Callable, Dict, List, NamedTuple, NoReturn, Optional, Tuple, TypeVar, get_type_hints
 
 from . import RuntimeFailure
 from .files import read_json, sha256_of
+
+T = TypeVar("T")
 
 FORMAT = 1
 NAME = "model.json"
@@ -72,25 +74,13 @@ def load_model(folder: str) -> Model:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise RuntimeFailure("{}: not of format {}, copy the whole kit again".format(path, FORMAT))
     fields = _Fields(path, content)
-    facts, rules = fields.inside("input"), fields.inside("detection")
     model = Model(
         onnx=fields.text("onnx"),
         onnx_sha256=fields.text("onnx_sha256"),
-        input=Input(
-            name=facts.text("name"),
-            width=facts.count("width"),
-            height=facts.count("height"),
-            channels=facts.count("channels"),
-            letterbox=facts.flag("letterbox"),
-        ),
-        heads=[_head(_Fields(path, entry)) for entry in fields.entries("heads")],
+        input=fields.inside("input").all_of(Input),
+        heads=[_Fields(path, entry).all_of(Head) for entry in fields.entries("heads")],
         names=fields.texts("names"),
-        detection=Rules(
-            threshold=rules.number("threshold"),
-            nms=rules.text("nms"),
-            nms_threshold=rules.number("nms_threshold"),
-            nms_beta=rules.number("nms_beta"),
-        ),
+        detection=fields.inside("detection").all_of(Rules),
         precision=fields.text("precision"),
         file_precision=fields.text("file_precision"),
         batch=fields.range("batch"),
@@ -113,26 +103,17 @@ def onnx_path(folder: str, model: Model) -> str:
     return path
 
 
-def _head(fields: "_Fields") -> Head:
-    return Head(
-        output=fields.text("output"),
-        kind=fields.text("kind"),
-        classes=fields.count("classes"),
-        anchors=fields.pairs("anchors"),
-        scale_x_y=fields.number("scale_x_y"),
-        new_coords=fields.flag("new_coords"),
-        coords=fields.count("coords"),
-        softmax=fields.flag("softmax"),
-        yolo_point=fields.text("yolo_point"),
-    )
-
-
 class _Fields:
     """The fields of a JSON object; one that is missing or of another type is a `RuntimeFailure`."""
 
     def __init__(self, path: str, content: object) -> None:
         self._path = path
         self._content: Dict[str, object] = content if isinstance(content, dict) else {}
+
+    def all_of(self, kind: Callable[..., T]) -> T:
+        """Returns a named tuple, whose fields are read by their types."""
+        read = {str: self.text, bool: self.flag, float: self.number, int: self.count, List[List[float]]: self.pairs}
+        return kind(**{name: read[hint](name) for name, hint in get_type_hints(kind).items()})
 
     def text(self, name: str) -> str:
         """Returns a text."""
