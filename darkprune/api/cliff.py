@@ -33,8 +33,9 @@ from darkprune.selection.settings import ChannelSettings, Recovery, Selection
 from darkprune.settings import PathLike, setting
 from darkprune.surgery.surgery import Surgery
 from darkprune.sweep.bench import Recover, SweepBench
-from darkprune.sweep.drawing import can_draw, draw_sweep
+from darkprune.sweep.drawing import draw_sweep
 from darkprune.sweep.points import NAME, Sweep, open_records, summarise
+from darkprune.training.records.curves import can_draw
 
 MOST_IMAGES = 64  #: without labels: the outputs of the unpruned network are kept in memory
 NO_PICTURE = "cliff.png is not drawn: matplotlib is not installed (pip install 'darkprune[report]')"

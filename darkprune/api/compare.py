@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 from darkprune.api.pair import Pair
@@ -24,6 +23,7 @@ from darkprune.runs.lock import locked
 from darkprune.runs.provenance import write_provenance
 from darkprune.runs.record import Record
 from darkprune.settings import PathLike
+from darkprune.training.records.curves import can_draw
 
 NO_PICTURES = "no pictures are drawn: matplotlib is not installed (pip install 'darkprune[report]')"
 
@@ -106,7 +106,7 @@ def compare(
         missing=0,
         runner=setup.runner,
         outputs=tuple(outputs),
-        warnings=(*warnings, *(() if _can_draw() else (NO_PICTURES,))),
+        warnings=(*warnings, *(() if can_draw() else (NO_PICTURES,))),
     )
 
 
@@ -148,7 +148,7 @@ def _write(setup: Setup, cells: Sequence[Cell], rows: Sequence[Row]) -> list[Pat
     table = {"about": about, "rows": [row.to_json() for row in rows], "cells": [asdict(cell) for cell in cells]}
     save("compare.json", encode_json(table))
     save("compare.csv", to_csv(rows).encode())
-    if _can_draw():
+    if can_draw():
         from darkprune.comparison.curves import draw, draw_sparsity
 
         draw(rows, f"{setup.cfg.stem}: methods at equal {settings.budget_of}", save)
@@ -156,7 +156,3 @@ def _write(setup: Setup, cells: Sequence[Cell], rows: Sequence[Row]) -> list[Pat
         if runs:
             draw_sparsity(runs, save)
     return paths
-
-
-def _can_draw() -> bool:
-    return find_spec("matplotlib") is not None

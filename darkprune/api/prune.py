@@ -76,7 +76,7 @@ def prune(
                 overwrite=settings.overwrite,
                 inputs=inputs,
                 hashes=hashes,
-                class_names=work.class_names(),
+                class_names=names_to_copy(pair.graph, settings.names, work.class_names),
                 progress=report,
             )
 
@@ -101,7 +101,11 @@ def _write_plan(surgery: Surgery, output: Path, inputs: Sequence[Path], overwrit
 
 
 class _Work:
-    """One call of `prune`: what is read and measured on the way to a surgery."""
+    """One call of `prune`: what is read and measured on the way to a surgery.
+
+    Attributes:
+        class_names: of the labelled images; empty without.
+    """
 
     def __init__(self, pair: Pair, settings: PruneSettings, progress: Progress, solved: SolvedLayers | None) -> None:
         self._settings, self._graph, self._progress, self._solved = settings, pair.graph, progress, solved
@@ -109,7 +113,7 @@ class _Work:
         self._times = self._layer_times()
         self._findings: dict[str, object] = {}
         self._measuring: list[str] = []
-        self._names: tuple[str, ...] = ()
+        self.class_names: tuple[str, ...] = ()
         self._warnings = list(self._samples.warnings()) if self._samples else []
 
     def surgery(self, weights: NetworkWeights, hashes: Callable[[], tuple[str, str]]) -> Surgery:
@@ -150,14 +154,6 @@ class _Work:
 
         return repair_and_compare(surgery, samples, settings.recover, labelled, self._progress, self._solved)
 
-    def class_names(self) -> bytes | None:
-        """Returns a file with the names of the classes: the one given, that beside the cfg, or the names of the data.
-
-        Raises:
-            DataError: it cannot be read.
-        """
-        return names_to_copy(self._graph, self._settings.names, self._names)
-
     def _read_samples(self) -> Samples | None:
         settings = self._settings
         if settings.images is None:
@@ -197,7 +193,7 @@ class _Work:
 
         labelled = labelled_for(self._graph, data, split, self._settings.names)
         self._measuring += [text for text in labelled.warnings if text not in self._measuring]
-        self._names = labelled.dataset.class_names
+        self.class_names = labelled.dataset.class_names
         return labelled.dataset
 
     def _layer_times(self) -> LayerTimes | None:

@@ -55,14 +55,16 @@ class Cell:
     @property
     def cut_name(self) -> str:
         """Name of its cut."""
-        prefix = "" if self.sparsity == "none" else f"{self.sparsity}_"
-        return f"{prefix}{self.method}_{self.budget}_s{self.cut_seed}"
+        return f"{self._prefix}{self.method}_{self.budget}_s{self.cut_seed}"
 
     @property
     def name(self) -> str:
         """Its own name."""
-        prefix = "" if self.sparsity == "none" else f"{self.sparsity}_"
-        return f"{prefix}{self.method}_{self.budget}_{self.recovery}_s{self.seed}"
+        return f"{self._prefix}{self.method}_{self.budget}_{self.recovery}_s{self.seed}"
+
+    @property
+    def _prefix(self) -> str:
+        return "" if self.sparsity == "none" else f"{self.sparsity}_"
 
     @property
     def cut_seed(self) -> int:

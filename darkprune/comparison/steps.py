@@ -121,7 +121,10 @@ def _cut(setup: Setup, cell: Cell, out: Path, jobs: int) -> dict[str, object]:
     if method.trains:
         return prune_while_training(setup, cell, amount, out)
     samples = _samples(setup, cell, method.finish, cell.cut_seed) if setup.looks(cell) else None
-    labelled = _some_of(read_dataset(str(settings.data), "train", settings.names)) if setup.reads_labels(cell) else None
+    labelled = None
+    if setup.reads_labels(cell):
+        labelled = read_dataset(str(settings.data), "train", settings.names)
+        labelled = replace(labelled, images=labelled.images[:: -(-len(labelled) // MOST_LABELLED)])
     by_unit = _by_separation(labelled, cell.cut_seed) if labelled is not None and method.units else score_units
     hashes = setup.hashes if not cell.start_name else (digest_of_file(cfg), digest_of_file(path))
     with NetworkWeights(graph, path) as weights:
@@ -139,11 +142,6 @@ def _cut(setup: Setup, cell: Cell, out: Path, jobs: int) -> dict[str, object]:
         _, result = write_result(surgery, out, hashes=lambda: hashes)
     units, warnings = len(surgery.plan.units), list(surgery.warnings)
     return {"units": units, "after": result.after.to_json(), "warnings": warnings}
-
-
-def _some_of(dataset: Dataset) -> Dataset:
-    """Takes some images evenly: enough to compare candidates or units."""
-    return replace(dataset, images=dataset.images[:: -(-len(dataset) // MOST_LABELLED)])
 
 
 def _by_separation(dataset: Dataset, seed: int) -> UnitScorer:

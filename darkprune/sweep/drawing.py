@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,11 +20,6 @@ LABELS = {
     AGREEMENT: "agreement with the unpruned network, %",
     DISTANCE: "distance to the unpruned outputs",
 }
-
-
-def can_draw() -> bool:
-    """Returns whether matplotlib is installed."""
-    return find_spec("matplotlib") is not None
 
 
 def draw_sweep(folder: Path, sweep: Sweep, name: str) -> list[str]:

@@ -19,8 +19,8 @@ from darkprune.graph.graph import build_graph
 from darkprune.runners.base import LoadedNetwork
 from darkprune.runners.measure import Measure, distance_to
 from darkprune.runs.lock import locked
-from darkprune.sweep import drawing
 from darkprune.sweep.points import Point, summarise
+from darkprune.training.records import curves
 
 cv2 = pytest.importorskip("cv2")
 
@@ -196,7 +196,7 @@ def test_one_sweep_at_a_time(
 def test_labels_and_no_matplotlib(
     pair: tuple[str, str], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
 ) -> None:
-    monkeypatch.setattr(drawing, "find_spec", lambda name: None)
+    monkeypatch.setattr(curves, "find_spec", lambda name: None)
     out = tmp_path / "out"
     assert main(["cliff", *pair, "--data", str(data), "-o", str(out), "--ratios", "0.3", "--units", "0"]) == 0
     shown = capsys.readouterr()

@@ -12,7 +12,7 @@ import pytest
 
 from darkprune.errors import TrainingError
 from darkprune.training.records.curves import draw_curves, save_figure
-from darkprune.training.records.log import Board, Log, read_curves, read_rows
+from darkprune.training.records.log import Log, read_curves, read_rows
 from darkprune.training.sparsity.gammas import GammaRecord, gamma_figure, read_gammas
 
 
@@ -81,12 +81,9 @@ def test_runs_without_the_programs_that_draw_pictures(tmp_path: Path, monkeypatc
         return real(name, *args, **keywords)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    log = Log(tmp_path / "log.csv", ("loss",), 0)
+    log = Log(tmp_path / "log.csv", ("loss",), 0, tmp_path / "events")
     log.add(1, {"loss": 1.0})
     log.close()
     draw_curves(tmp_path / "log.csv", tmp_path / "curves.png", ("loss",))
     assert not (tmp_path / "curves.png").exists()
-    board = Board(tmp_path / "events", 0)
-    board.add(1, {"loss": 1.0})
-    board.close()
     assert not (tmp_path / "events").exists()

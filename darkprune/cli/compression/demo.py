@@ -8,6 +8,7 @@ import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,8 @@ def run(args: Namespace) -> int:
     check_folder(folder, [], settings.overwrite)
     folder.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
-    rows, slim = _stages(folder, settings, _teller(sys.stderr if args.json else sys.stdout))
+    tell = partial(print, file=sys.stderr if args.json else sys.stdout, flush=True)
+    rows, slim = _stages(folder, settings, tell)
     seconds = time.perf_counter() - began
     if args.json:
         print_json({"networks": rows, "seconds": round(seconds, 1), "folder": str(folder)})
@@ -161,7 +163,3 @@ def _files(pair: Pair) -> tuple[object, object]:
     """Returns a pair as it is written on the command line."""
     own = load(CHECKPOINT, CHECKPOINT)
     return CHECKPOINT if pair.cfg == own.cfg else pair.cfg, CHECKPOINT if pair.weights == own.weights else pair.weights
-
-
-def _teller(stream: Any) -> Callable[[str], None]:
-    return lambda line: print(line, file=stream, flush=True)

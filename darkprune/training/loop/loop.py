@@ -18,7 +18,7 @@ from darkprune.training.loop.interruption import Interruption
 from darkprune.training.loop.step import Step, Stepper
 from darkprune.training.loop.validation import Measure
 from darkprune.training.records.curves import draw_curves
-from darkprune.training.records.log import Board, Log
+from darkprune.training.records.log import Log
 from darkprune.training.records.progress import StatusLine
 from darkprune.training.settings import RunSettings
 
@@ -135,9 +135,9 @@ class Trainer:
 
     def _open_log(self) -> Log:
         folder, steps = self.folder.folder, self.outcome.steps
-        board = None if self.settings.no_tensorboard else Board(folder / "tensorboard", steps)
+        events = None if self.settings.no_tensorboard else folder / "tensorboard"
         columns = ("rate", *self.columns, *(column for hook in self.hooks for column in hook.columns))
-        return Log(folder / "log.csv", (*columns, "images_per_s", "wait", self.measure), steps, board)
+        return Log(folder / "log.csv", (*columns, "images_per_s", "wait", self.measure), steps, events)
 
     def _one_step(self, batches: Generator[Batch], interruption: Interruption) -> None:
         """Does a step and all that is due after it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Literal, TypeVar, cast
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -99,8 +99,8 @@ def read_head(kind: type[_Head], options: Options, classes: int) -> _Head:
     return read_keys(
         kind,
         options,
-        iou_loss=_box_loss_of(options),
-        iou_thresh_kind=_thresh_kind_of(options),
+        iou_loss=_overlap_of(options, "iou_loss", "mse"),
+        iou_thresh_kind=_overlap_of(options, "iou_thresh_kind", "iou"),
         max_delta=limit,
         class_weights=_class_weights(options, classes, limit),
         max=options.positive("max", 200),
@@ -113,16 +113,10 @@ def limited(wanted: Tensor, limit: float | None) -> Tensor:
     return wanted if limit is None else wanted.clamp(-limit, limit)
 
 
-def _box_loss_of(options: Options) -> BoxLoss:
-    """Reads `iou_loss`; darknet takes what it does not know for plain IoU."""
-    text = options.text("iou_loss", "mse")
-    return cast(BoxLoss, text) if text in ("mse", "giou", "diou", "ciou") else "iou"
-
-
-def _thresh_kind_of(options: Options) -> OverlapKind:
-    """Reads `iou_thresh_kind`; darknet takes what it does not know for plain IoU."""
-    text = options.text("iou_thresh_kind", "iou")
-    return cast(OverlapKind, text) if text in ("giou", "diou", "ciou") else "iou"
+def _overlap_of(options: Options, key: str, default: str) -> str:
+    """Reads a kind of overlap, or the default; darknet takes what it does not know for plain IoU."""
+    text = options.text(key, default)
+    return text if text in (default, "giou", "diou", "ciou") else "iou"
 
 
 def _class_weights(options: Options, classes: int, limit: float | None) -> tuple[float, ...] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -146,6 +147,11 @@ def render_figure(figure: Figure, kind: str, dpi: int = 130) -> bytes:
         warnings.filterwarnings("ignore", "Glyph")  # the font may not have all letters of a name
         figure.savefig(buffer, format=kind, dpi=dpi, metadata={"Date": None} if kind == "svg" else {})
     return buffer.getvalue()
+
+
+def can_draw() -> bool:
+    """Returns whether matplotlib is installed."""
+    return find_spec("matplotlib") is not None
 
 
 def new_figure(width: float, height: float) -> Figure | None:

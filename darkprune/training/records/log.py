@@ -21,44 +21,20 @@ MAX_LINE = 1 << 16
 _STEP = re.compile(r"\d{1,18}", re.ASCII)
 
 
-class Board:
-    """Writes TensorBoard events; does nothing where it is not installed."""
-
-    def __init__(self, folder: Path, step: int) -> None:
-        """Opens the events in a folder; those after a step do not count: the run continues from there."""
-        self._writer: Any = None
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            return
-        self._writer = SummaryWriter(str(folder), purge_step=step)
-
-    def add(self, step: int, values: Mapping[str, float | None]) -> None:
-        """Adds values of a step."""
-        if self._writer is not None:
-            for name, value in values.items():
-                if value is not None:
-                    self._writer.add_scalar(name, value, step)
-
-    def close(self) -> None:
-        """Writes what is buffered."""
-        if self._writer is not None:
-            self._writer.close()
-
-
 class Log:
-    """A table that grows by rows.
+    """A table that grows by rows, and TensorBoard events with the same values.
 
     Attributes:
         columns: `step` first.
     """
 
-    def __init__(self, path: Path, columns: Sequence[str], keep: int, board: Board | None = None) -> None:
+    def __init__(self, path: Path, columns: Sequence[str], keep: int, events: Path | None = None) -> None:
         """Opens the table.
 
         Args:
             columns: names after `step`.
             keep: steps whose rows are kept; a run that was killed may have written more than its state has.
+            events: folder for TensorBoard's; None for none.
 
         Raises:
             OutputError: it cannot be written.
@@ -66,7 +42,7 @@ class Log:
         """
         self.path = path
         self.columns = (FIRST, *columns)
-        self._board = board
+        self._events = None if events is None else _open_events(events, keep)
         kept = [row for row in read_rows(path) if int(row[FIRST]) <= keep] if keep and path.exists() else []
         if kept and tuple(kept[0]) != self.columns:
             raise TrainingError(f"{path}: has other columns than this run would write; remove it to continue")
@@ -80,10 +56,15 @@ class Log:
 
     def add(self, step: int, values: Mapping[str, float | None]) -> None:
         """Adds a row; what is missing stays empty."""
-        cells = [str(step), *(_cell(values.get(name)) for name in self.columns[1:])]
-        self._write(",".join(cells) + "\n")
-        if self._board is not None:
-            self._board.add(step, values)
+        known = {name: value for name, value in values.items() if value is not None}
+        cells = [f"{known[name]:.7g}" if name in known else "" for name in self.columns[1:]]
+        try:
+            self._file.write(",".join([str(step), *cells]) + "\n")
+        except OSError as error:
+            raise OutputError(f"{self.path}: cannot be written ({error.strerror})") from None
+        if self._events is not None:
+            for name, value in known.items():
+                self._events.add_scalar(name, value, step)
 
     def sync(self) -> None:
         """Makes sure that the rows so far are on the disk."""
@@ -96,14 +77,17 @@ class Log:
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
-        if self._board is not None:
-            self._board.close()
+        if self._events is not None:
+            self._events.close()
 
-    def _write(self, text: str) -> None:
-        try:
-            self._file.write(text)
-        except OSError as error:
-            raise OutputError(f"{self.path}: cannot be written ({error.strerror})") from None
+
+def _open_events(folder: Path, step: int) -> Any:
+    """Returns a writer of TensorBoard events; None where it is not installed. Events after the step do not count."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder), purge_step=step)
 
 
 def read_rows(path: Path) -> Iterator[dict[str, str]]:
@@ -142,7 +126,3 @@ def read_curves(path: Path) -> dict[str, Curve]:
                     curve.steps.append(step)
                     curve.values.append(value)
     return curves
-
-
-def _cell(value: float | None) -> str:
-    return "" if value is None else f"{value:.7g}"
