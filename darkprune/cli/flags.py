@@ -30,11 +30,7 @@ def add_flags(parser: ArgumentParser, kind: type[Any]) -> None:
 
 
 def from_pair(kind: type[Any], metavar: str, output: str) -> Callable[[ArgumentParser], None]:
-    """Returns the `configure` of a command that makes a result of a pair.
-
-    Args:
-        metavar, output: what `-o` stands for.
-    """
+    """Returns the `configure` of a command that makes a result of a pair; `output` is the help of `-o`."""
 
     def configure(parser: ArgumentParser) -> None:
         add_pair(parser)

@@ -53,10 +53,7 @@ def prepare_start(setup: Setup, cell: Cell) -> Record | None:
 
 
 def cut(setup: Setup, cell: Cell, jobs: int = 1) -> Record:
-    """Makes the cut that a cell starts from: slim pair, plan and report in a folder.
-
-    Args:
-        jobs: processes that the candidates of a search are tried in.
+    """Makes the cut that a cell starts from: slim pair, plan and report in a folder. A search takes `jobs` processes.
 
     Raises:
         StepError: it cannot be made.

@@ -24,10 +24,7 @@ KEPT = ("log.csv", "gamma.npz")  #: files of a run, besides its network, that st
 
 
 def train_sparsely(setup: Setup, cell: Cell, out: Path) -> dict[str, object]:
-    """Trains the given network so that its γ are drawn to zero, before it is pruned.
-
-    Args:
-        out: folder for the pair, the log and the record of γ.
+    """Trains the given network so that its γ are drawn to zero; leaves the pair, the log and the record of γ in `out`.
 
     Returns:
         Steps, images per second, and what is wrong with the data.
@@ -44,10 +41,7 @@ def train_sparsely(setup: Setup, cell: Cell, out: Path) -> dict[str, object]:
 
 
 def prune_while_training(setup: Setup, cell: Cell, amount: Amount, out: Path) -> dict[str, object]:
-    """Prunes a network step by step while it trains.
-
-    Args:
-        out: folder for the slim pair.
+    """Prunes a network step by step while it trains; leaves the slim pair in `out`.
 
     Returns:
         See `train_sparsely`.
@@ -70,11 +64,7 @@ def prune_while_training(setup: Setup, cell: Cell, amount: Amount, out: Path) ->
 
 
 def train(setup: Setup, cell: Cell, previous: Path, out: Path) -> dict[str, object]:
-    """Fine-tunes or distils; a run that was killed goes on from its state.
-
-    Args:
-        previous: folder of the pair that it starts from.
-        out: folder for the pair.
+    """Fine-tunes or distils the pair in `previous` into `out`; a run that was killed goes on from its state.
 
     Returns:
         See `train_sparsely`.

@@ -30,11 +30,7 @@ FEWEST_RUNS, MOST_RUNS, TIMING_SECONDS = 5, 50, 5.0  #: of each network
 
 
 def evaluation(network: RunNetwork, data: FileSource, read: Sequence[FileSource], settings: EvaluateSettings) -> Stage:
-    """Returns the measurement of mAP.
-
-    Args:
-        read: names.
-    """
+    """Returns the measurement of mAP on labelled images; `read` are names."""
 
     def work(resume: bool, progress: Progress) -> Mapping[str, object]:
         return reported(evaluate(network.pair(), data.path, settings, progress=progress), progress)
@@ -61,11 +57,7 @@ def comparison(run: Compression, network: RunNetwork, images: FileSource) -> Sta
 
 
 def control(run: Compression, read: Sequence[FileSource], settings: EvaluateSettings) -> Stage:
-    """Returns the measurement of the original at the input sizes that cost what the last candidate costs.
-
-    Args:
-        read: images to measure on, names.
-    """
+    """Returns the measurement of the original at the input sizes that cost what the last candidate costs."""
     return Stage(
         name="evaluate: control",
         step="control",
@@ -76,12 +68,7 @@ def control(run: Compression, read: Sequence[FileSource], settings: EvaluateSett
 
 
 def choice(run: Compression, candidates: tuple[RunNetwork, ...], made: RunNetwork, names: FileSource | None) -> Stage:
-    """Returns the copying of the best of several networks, with its plan where it has one.
-
-    Args:
-        made: the copy.
-        names: names of the classes, which are copied too.
-    """
+    """Returns the copying of the best of several networks, with its plan and class names if there are any."""
     judges = [stage for stage in run.stages if stage.kind == "evaluate"][:1]
     images = run.available.valid or run.available.held_out
     read = [source for network in candidates for source in network.sources(network.name)]

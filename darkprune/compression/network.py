@@ -30,11 +30,7 @@ class RunNetwork:
 
     @classmethod
     def at_size(cls, original: RunNetwork, graph: Graph, folder: Path) -> RunNetwork:
-        """Returns the original at another input size.
-
-        Args:
-            folder: where the run keeps what it writes at its start.
-        """
+        """Returns the original at another input size; `folder` is where the run keeps what it writes at its start."""
         size = input_size(graph)
         return cls(f"original at {size}", folder / size / original.cfg.name, original.weights, resized=graph)
 

@@ -221,11 +221,7 @@ class Compression:
 
 
 def open_manifest(folder: Path, network: Mapping[str, str], anew: bool = False) -> RecordFile:
-    """Takes up the records of a folder, or begins with none; nothing is written yet.
-
-    Args:
-        network: digests of `cfg` and `weights`.
-        anew: forget what the folder holds.
+    """Takes up the records of a folder, or begins with none (`anew`: in any case); nothing is written yet.
 
     Raises:
         OutputError: the folder holds something else, or a run of another network.

@@ -41,12 +41,7 @@ class _Result(Protocol):
 def training(
     before: RunNetwork, made: RunNetwork, data: FileSource, read: Sequence[FileSource], settings: TrainSettings
 ) -> Stage:
-    """Returns training on labels.
-
-    Args:
-        made: what becomes of it.
-        read: labelled images to measure on, names.
-    """
+    """Returns training of a network on labels; `read` are labelled images to measure on, and names."""
 
     def learn(settings: TrainSettings, progress: Progress) -> TrainResult:
         return train(before.pair(), data.path, made.cfg.parent, settings, progress=progress)
@@ -58,12 +53,7 @@ def training(
 def distillation(
     teacher: RunNetwork, student: RunNetwork, made: RunNetwork, read: Sequence[FileSource], settings: DistillSettings
 ) -> Stage:
-    """Returns learning from the original.
-
-    Args:
-        made: what becomes of it.
-        read: images, names, the plan.
-    """
+    """Returns learning of a slim network from the original; `read` are images, names and the plan."""
 
     def learn(settings: DistillSettings, progress: Progress) -> TrainResult:
         if settings.plan is not None and not Path(settings.plan).is_file():
@@ -108,12 +98,7 @@ def _learning(
 def cutting(
     before: RunNetwork, made: RunNetwork, read: Sequence[FileSource], settings: PruneSettings | FactorizeSettings
 ) -> Stage:
-    """Returns pruning, the replay of a plan, or factorisation.
-
-    Args:
-        made: what becomes of it.
-        read: images, the plan.
-    """
+    """Returns pruning, the replay of a plan, or factorisation: the settings decide. `read` are images and the plan."""
     output = made.cfg.parent
     name = "prune" if isinstance(settings, PruneSettings) else "factorize"
 
@@ -139,11 +124,7 @@ def cutting(
 
 
 def conversion(network: RunNetwork, read: Sequence[FileSource], settings: ExportSettings | KitSettings) -> Stage:
-    """Returns the writing of an ONNX file, or of a folder for a board, beside a network.
-
-    Args:
-        read: names.
-    """
+    """Returns the writing of an ONNX file, or of a folder for a board, beside a network: the settings decide."""
     is_kit = isinstance(settings, KitSettings)
     name, output = ("kit", network.cfg.with_name("kit")) if is_kit else ("export", network.cfg.with_suffix(".onnx"))
 

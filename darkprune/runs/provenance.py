@@ -20,11 +20,7 @@ _command: ContextVar[str] = ContextVar("command", default="")
 
 @contextmanager
 def made_by_command(line: str) -> Iterator[None]:
-    """Lets results that are written in this block name a command line.
-
-    Args:
-        line: the command as typed, or an equivalent one.
-    """
+    """Lets results that are written in this block name a command line: the one typed, or an equivalent one."""
     before = _command.set(line)
     try:
         yield

@@ -79,10 +79,7 @@ class RecordFile:
             self.records.pop(name, None)
 
     def put_aside(self, path: Path, progress: Progress) -> None:
-        """Renames a file that is to be written, where its content is not what the run wrote there: it is the user's.
-
-        Args:
-            path: of the file; nothing need be there.
+        """Renames a file, if there is one, whose content is not what the run wrote there: it is the user's.
 
         Raises:
             OutputError: it cannot be renamed.

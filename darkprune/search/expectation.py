@@ -63,14 +63,11 @@ def with_criterion(weights: NetworkWeights, selection: Selection, goal: Goal, im
 def expect(surgery: Surgery, force: bool) -> str:
     """Returns what to expect of a network that is cut by its weights and not repaired, in one line.
 
-    Args:
-        force: carry out a hopeless one too.
-
     Returns:
         The line; empty where nothing speaks against the cut, or images were looked at.
 
     Raises:
-        PlanError: nothing would be left of what the network detects.
+        PlanError: nothing would be left of what the network detects, and not `force`.
     """
     criterion, trained = surgery.plan.settings["criterion"], surgery.original.header.seen > 0
     if criterion not in CRITERIA:

@@ -72,12 +72,7 @@ def repair_and_compare(
     progress: Progress = silent,
     solved: SolvedLayers | None = None,
 ) -> Surgery:
-    """Repairs a result on unlabelled images, where there are some, and compares it; see `compare`.
-
-    Args:
-        how: see `darkprune.refit.recover.recover_file`.
-        solved: keeps the layers of a refit.
-    """
+    """Repairs a result on unlabelled images, where there are some, and compares it: see `recover` and `compare`."""
     recovery: Recovery | None = None
     held_out: Sequence[Path] = ()
     if samples is not None:

@@ -98,9 +98,6 @@ def measure_curves(
 ) -> MeasuredCurves:
     """Returns the curves of all groups: from the cache beside the checkpoint, or measured and kept there.
 
-    Args:
-        selection: how to prune; its ratios and its allocation do not matter.
-
     Raises:
         DataError: no image can be read; the unpruned network finds nothing.
         RunnerError: no program takes the network.

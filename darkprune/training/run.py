@@ -74,10 +74,7 @@ class Task:
 
 
 def run_task(task: Task, output: Path, settings: RunSettings, progress: Progress = silent) -> TrainResult:
-    """Trains; under `torchrun` every process calls this.
-
-    Args:
-        progress: gets an event after every step, in the first process.
+    """Trains; under `torchrun` every process calls this, and the first one reports progress.
 
     Raises:
         DarkpruneError: something cannot be read, trained or written.

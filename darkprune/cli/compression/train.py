@@ -42,10 +42,7 @@ def run(args: Namespace) -> int:
 
 
 def report(args: Namespace, settings: RunSettings, result: TrainResult, data: PathLike | None) -> int:
-    """Prints the result of a run.
-
-    Args:
-        data: labelled images.
+    """Prints the result of a run on labelled images; returns the exit status.
 
     Returns:
         The exit status.

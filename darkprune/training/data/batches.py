@@ -47,13 +47,10 @@ class SizeSettings:
     multiple: int = 32
 
     def at(self, step: int, steps: int, seed: int) -> tuple[int, int]:
-        """Returns width and height of a step (`train_detector`).
+        """Returns width and height of a step, counted from 0 (`train_detector`).
 
         The first steps and the last have the largest size: so that a lack of memory shows at once, and so that the
         running statistics end at one size.
-
-        Args:
-            step: from 0.
         """
         if not self.spread:
             return self.width, self.height

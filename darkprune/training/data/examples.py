@@ -59,10 +59,7 @@ class ImageSet:
         return kept if kept is not None else read_image(self.paths[index], self.channels)
 
     def keep_in_memory(self, limit: int) -> bool:
-        """Decodes everything ahead if it fits, so that small sets are not decoded again in every epoch.
-
-        Args:
-            limit: bytes that the decoded images may take.
+        """Decodes everything ahead if it fits into `limit` bytes, so that small sets are decoded only once.
 
         Returns:
             Whether it fits.

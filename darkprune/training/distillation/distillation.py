@@ -184,10 +184,7 @@ def attention(features: Tensor) -> Tensor:
 
 
 def attention_loss(teacher: Tensor, student: Tensor, *, mean: bool = False) -> Tensor:
-    """Compares where two maps (b, c, h, w) are active; the numbers of channels may differ.
-
-    Args:
-        mean: take the mean over the positions, instead of the sum.
+    """Compares where two maps (b, c, h, w) are active, in sum or mean over positions; their channels may differ.
 
     Returns:
         Scalar, summed over the images.

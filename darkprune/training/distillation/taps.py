@@ -103,10 +103,7 @@ def parse_taps(text: str, layers: int) -> dict[int, float]:
 
 
 def match_taps(chosen: Mapping[int, float], teacher: Graph, student: Graph, plan: Plan | None) -> tuple[Tap, ...]:
-    """Finds the student's layer for each of the teacher's.
-
-    Args:
-        plan: what it was cut by; needed where it has fewer layers.
+    """Finds the student's layer for each of the teacher's; the plan is needed where the student has fewer layers.
 
     Raises:
         TrainingError: the networks' layers or maps do not fit together.

@@ -27,11 +27,7 @@ Values = Mapping[str, Tensor]  #: by the names of `Network.state_dict`
 
 @contextmanager
 def as_weights(graph: Graph, values: Values) -> Iterator[NetworkWeights]:
-    """Writes values as a weights file, which is deleted when the block ends.
-
-    Args:
-        values: tensors of its shapes; what is missing is 0.
-    """
+    """Writes values, 0 for what is missing, as a weights file that is deleted when the block ends."""
     with TemporaryFolder() as folder:
         path = Path(folder) / "values.weights"
         with path.open("wb") as file:

@@ -36,10 +36,7 @@ class Stage:
 
 
 def make_timetable(settings: GradualSettings, epoch_steps: int, steps: int) -> tuple[Stage, ...]:
-    """Turns epochs into steps.
-
-    Args:
-        settings: when and how much; `prune_to` is given.
+    """Turns the epochs of settings with a `prune_to` into steps.
 
     Returns:
         The stages; each begins where the one before ends, and less remains after each.

@@ -94,10 +94,7 @@ class Trainer:
         return self.stepper.network
 
     def run(self, progress: Progress = silent) -> Outcome:
-        """Trains to the end, or until interrupted.
-
-        Args:
-            progress: gets an event after every step; give it in the first process alone.
+        """Trains to the end, or until interrupted; only the first process is given `progress`.
 
         Raises:
             TrainingError: the loss is not a number any more, memory ran out, the folder's run is another one.

@@ -73,11 +73,7 @@ class Recipe:
 
 
 def read_recipe(graph: Graph, images: int, settings: RunSettings, *, ranks: int = 1, cuda: bool = False) -> Recipe:
-    """Combines cfg and settings.
-
-    Args:
-        settings: what replaces the cfg's keys.
-        ranks: processes that share each step.
+    """Combines a cfg with what replaces its keys; `ranks` processes share each step.
 
     Raises:
         CfgError, UsageError, TrainingError: values that cannot be trained with.

@@ -24,10 +24,7 @@ SMOOTHED_OVER = 100  #: a curve is drawn in so many averaged pieces, with its ra
 
 
 def draw_curves(log: Path, target: Path, columns: Sequence[str]) -> None:
-    """Draws columns of a log, where matplotlib is installed.
-
-    Args:
-        columns: names; those without values are left out.
+    """Draws those columns of a log that have values, where matplotlib is installed.
 
     Raises:
         OutputError: the picture cannot be written.

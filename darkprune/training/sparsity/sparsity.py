@@ -53,10 +53,7 @@ class Sparsity(Hook):
     def __init__(
         self, network: Network, settings: TrainSettings, recipe: Recipe, folder: RunFolder | None = None
     ) -> None:
-        """Finds the γ to penalise, and the first s.
-
-        Args:
-            folder: where the histograms go; None for nowhere.
+        """Finds the γ to penalise, and the first s; histograms are written where there is a folder.
 
         Raises:
             TrainingError: the network has no γ to penalise.
