@@ -6,15 +6,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from darkprune.api.pair import Network, Pair, on_disk
 from darkprune.errors import GraphError
 from darkprune.graph.graph import Graph, resized
 from darkprune.progress import Progress, reporting
 from darkprune.runners.base import FAST_FIRST, RUNNERS, LoadedNetwork, load_with_any
-from darkprune.runners.timing import Latency, speed_up, time_alternately
+from darkprune.runners.timing import Latency, noise_for, speed_up, time_alternately
 from darkprune.settings import setting
 
 
@@ -126,16 +123,13 @@ def bench(
     settings = settings or BenchSettings()
     networks = [network, *([against] if against is not None else [])]
     graphs = [resized(one.graph, settings.size) for one in networks]
-    random = np.random.default_rng(0)
-    shapes = [graph.net.input for graph in graphs]
     batch, runs, warmup = max(1, settings.batch), max(1, settings.runs), max(0, settings.warmup)
-    images: list[NDArray[np.float32]] = [random.random((batch, s.c, s.h, s.w), np.float32) for s in shapes]
     with ExitStack() as stack:
         report = stack.enter_context(reporting(progress))
         pairs = [stack.enter_context(on_disk(one)) for one in networks]
         runner, loaded = _load(graphs, pairs, settings.runner)
-        seconds = time_alternately(loaded, images, runs, warmup, report)
-        layers = [one.layer_times(given[:1]) for one, given in zip(loaded, images, strict=True)]
+        seconds = time_alternately(loaded, runs, warmup, report, batch=batch)
+        layers = [one.layer_times(noise_for(one.graph)) for one in loaded]
     timings = tuple(
         Timing(
             cfg=str(pair.cfg),

@@ -157,10 +157,7 @@ def _time(setup: Setup, graph: Graph, weights: Path) -> dict[str, float]:
     graphs = (read_graph(setup.cfg), graph)
     networks = [load_with_any(each, file, setup.runner, taps=False)[1]
                 for each, file in zip(graphs, (setup.weights, weights), strict=True)]  # fmt: skip
-    random = np.random.default_rng(0)
-    shapes = [each.net.input for each in graphs]
-    images = [random.random((1, shape.c, shape.h, shape.w), np.float32) for shape in shapes]
-    seconds = time_alternately(networks, images, RUNS, WARMUP)
+    seconds = time_alternately(networks, RUNS, WARMUP)
     before, after = (Latency.of(each, 1, graph.macs).median for each in seconds)
     return {"ms": after, "unpruned_ms": before}
 

@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import median
 
-import numpy as np
-
 from darkprune.api.evaluate import EvaluateSettings, evaluate
 from darkprune.api.verify import VerifySettings, verify
 from darkprune.compression.network import RunNetwork, input_size
@@ -154,12 +152,9 @@ def _measure_time(original: RunNetwork, result: RunNetwork, progress: Progress) 
     graphs = [network.pair().graph for network in (original, result)]
     runner, before = load_with_any(graphs[0], original.weights, None, taps=False, order=INFERENCE)
     _, after = load_with_any(graphs[1], result.weights, runner, taps=False)
-    random = np.random.default_rng(0)
-    shapes = [graph.net.input for graph in graphs]
-    images = [random.random((1, shape.c, shape.h, shape.w), np.float32) for shape in shapes]
-    (first,), _ = time_alternately([before, after], images, 1, 1)
+    (first,), _ = time_alternately([before, after], 1, 1)
     runs = min(MOST_RUNS, max(FEWEST_RUNS, int(TIMING_SECONDS / first)))
-    medians = [median(seconds) * 1e3 for seconds in time_alternately([before, after], images, runs, 0, progress)]
+    medians = [median(seconds) * 1e3 for seconds in time_alternately([before, after], runs, 0, progress)]
     return {"runner": runner, "runs": runs, "before_ms": medians[0], "after_ms": medians[1]}
 
 

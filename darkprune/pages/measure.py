@@ -175,10 +175,7 @@ class RunningNetworks:
 
     def time(self, runs: int) -> tuple[tuple[float, ...], ...]:
         """Times single images, the networks in turn; returns the seconds of every run per network."""
-        random = np.random.default_rng(0)
-        shapes = [network.graph.net.input for network in self.networks]
-        images = [random.random((1, s.c, s.h, s.w), np.float32) for s in shapes]
-        return tuple(map(tuple, time_alternately(self._loaded, images, runs, WARMUP, self._progress)))
+        return tuple(map(tuple, time_alternately(self._loaded, runs, WARMUP, self._progress)))
 
     def draw_samples(
         self, paths: Sequence[Path], names: Sequence[str], labels: Mapping[Path, Objects]

@@ -22,6 +22,7 @@ from darkprune.onnx.export import OnnxFile, export_pair
 from darkprune.onnx.options import ExportOptions, Precision
 from darkprune.progress import Progress, silent, track
 from darkprune.runners.base import get_runner, load_with_any
+from darkprune.runners.timing import noise_for
 
 Floats = NDArray[np.float32]
 #: what a file is compared with: programs that read the pair by themselves
@@ -85,9 +86,9 @@ def export_and_compare(
 
 def _batch(graph: Graph, size: int | None, files: Sequence[Path]) -> Floats:
     """Makes a batch of the size that a file takes, of images or of noise."""
-    count, shape = size or _OPEN_BATCH, graph.net.input
-    if not files or not shape.is_map:
-        return np.random.default_rng(0).random((count, shape.c, shape.h, shape.w), np.float32)
+    count = size or _OPEN_BATCH
+    if not files or not graph.net.input.is_map:
+        return noise_for(graph, count)
     planes = np.stack([load_image(file, input_shape(graph))[0] for file in files[:count]])
     return np.resize(planes, (count, *planes.shape[1:]))
 

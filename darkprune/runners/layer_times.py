@@ -31,6 +31,7 @@ from darkprune.layers.convolution import Convolutional
 from darkprune.processes import usable_cores
 from darkprune.progress import Progress, silent, track
 from darkprune.runners.base import LoadedNetwork, load_with_any
+from darkprune.runners.timing import noise_for
 from darkprune.runs.cache_folder import cache_folder
 from darkprune.runs.record import Origin, Record
 from darkprune.runs.record_file import RecordFile
@@ -183,8 +184,7 @@ def _known(records: RecordFile, origin: Origin) -> float | None:
 
 def _fastest(network: LoadedNetwork, batch: int) -> float:
     """Returns the seconds of the fastest run: other work on the machine only ever makes runs slower."""
-    shape = network.graph.net.input
-    images = np.random.default_rng(0).random((batch, shape.c, shape.h, shape.w), np.float32)
+    images = noise_for(network.graph, batch)
     network.head_maps(images)
     seconds: list[float] = []
     while len(seconds) < RUNS[0] or (sum(seconds) < SECONDS and len(seconds) < RUNS[1]):

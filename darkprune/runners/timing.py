@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from darkprune.graph.graph import Graph
 from darkprune.json_types import JsonObject
 from darkprune.progress import Progress, silent, track
 from darkprune.runners.base import LoadedNetwork
@@ -57,30 +58,33 @@ class Latency:
         }
 
 
+def noise_for(graph: Graph, batch: int = 1) -> NDArray[np.float32]:
+    """Returns images of noise that a network takes: (batch, c, h, w) in 0…1."""
+    shape = graph.net.input
+    return np.random.default_rng(0).random((batch, shape.c, shape.h, shape.w), np.float32)
+
+
 def time_alternately(
-    networks: Sequence[LoadedNetwork],
-    images: Sequence[NDArray[np.float32]],
-    runs: int,
-    warmup: int,
-    progress: Progress = silent,
+    networks: Sequence[LoadedNetwork], runs: int, warmup: int, progress: Progress = silent, *, batch: int = 1
 ) -> list[list[float]]:
-    """Times networks in turn, A B A B …, so that a machine's drift meets each alike.
+    """Times networks in turn on noise, A B A B …, so that a machine's drift meets each alike.
 
     Args:
         networks: loaded.
-        images: for each network a batch of its size.
         runs, warmup: runs of each that are timed, after those that are not.
         progress: gets an event per run.
+        batch: images per run.
 
     Returns:
         For each network the seconds of every run.
     """
+    images = [noise_for(network.graph, batch) for network in networks]
     seconds: list[list[float]] = [[] for _ in networks]
     step = track(progress, "timing", (warmup + runs) * len(networks), "run")
     for number in range(warmup + runs):
-        for network, batch, times in zip(networks, images, seconds, strict=True):
+        for network, given, times in zip(networks, images, seconds, strict=True):
             start = time.perf_counter()
-            network.head_maps(batch)
+            network.head_maps(given)
             if number >= warmup:
                 times.append(time.perf_counter() - start)
             step()

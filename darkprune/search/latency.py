@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -286,15 +287,13 @@ class _Clock:
         return load_with_any(graph, weights, self._runner, taps=False)[1]
 
     def _time(self, ratio: float, network: LoadedNetwork) -> Trial:
-        shape = self._network.graph.net.input
-        images = np.random.default_rng(0).random((self._batch, shape.c, shape.h, shape.w), np.float32)
-        pair, given = (self._network, network), (images, images)
-        first, second = time_alternately(pair, given, 1, WARMUP)
+        timed = partial(time_alternately, (self._network, network), batch=self._batch)
+        first, second = timed(1, WARMUP)
         runs = int(np.clip(SECONDS / (first[0] + second[0]), *RUNS))
         before: list[float] = []
         after: list[float] = []
         for _ in range(REPEATS):
-            for times, more in zip((before, after), time_alternately(pair, given, runs, 0), strict=True):
+            for times, more in zip((before, after), timed(runs, 0), strict=True):
                 times += more
             found = _summarised(ratio, np.array(before), np.array(after))
             if found.noise < TOLERANCE / 2:
