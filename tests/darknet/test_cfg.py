@@ -180,6 +180,13 @@ def test_unreadable_files(data: bytes, message: str, tmp_path: Path) -> None:
     assert text.isprintable()
 
 
+def test_too_many_sections(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cfg_module, "MAX_SECTIONS", 2)
+    assert len(parse_cfg("[net]\n[dropout]\n").sections) == 2
+    with pytest.raises(CfgError, match="cfg:3: more than 2 sections"):
+        parse_cfg("[net]\n[dropout]\n[dropout]\n")
+
+
 def test_missing_file_directory_and_huge_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(CfgError, match="no such file"):
         read_cfg(tmp_path / "absent.cfg")

@@ -85,6 +85,7 @@ def test_zoo_problems(name: str, line: int, part: str) -> None:
         ("contrastive=1\nbatch=2", None),
         ("contrastive=1\nbatch=4\nsubdivisions=2", None),
         ("contrastive=1\nbatch=4\nsubdivisions=3", "two images"),
+        ("contrastive=1\nbatch=4\nsubdivisions=0", None),
         ("policy=steps\nsteps=1e3\nscales=.1", "steps lists '1e3'"),
         ("policy=steps\nsteps=1,2,\nscales=.1,.1", "steps lists ''"),
         ("seen=0", "'seen' is not used"),

@@ -125,6 +125,12 @@ def test_equal_scores_rank_in_order() -> None:
     assert found.boxes.tolist() == boxes[:1].tolist()
 
 
+def test_images_and_classes_are_kept_apart() -> None:
+    scores = np.array([[0, 0, 0.5], [0.4, 0, 0]], F)  # fewer boxes than classes
+    found = suppress(Candidates(np.array([0, 1]), np.array([[0, 0, 1, 1]] * 2, F), np.ones(2, F), scores))
+    assert found.classes.tolist() == [2, 0]
+
+
 def test_nothing_and_odd_boxes() -> None:
     empty = Candidates(np.zeros(0, np.int64), np.zeros((0, 4), F), np.zeros(0, F), np.zeros((0, 5), F))
     assert len(suppress(empty)) == 0

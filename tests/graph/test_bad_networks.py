@@ -125,17 +125,18 @@ def test_the_first_section_and_the_rest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("depth", "width", "advice"),
+    ("depth", "width", "height", "advice"),
     [
-        (1, 15, "the strides need multiples of 2: width=14 or 16 instead of 15"),
-        (2, 18, "the strides need multiples of 4: width=16 or 20 instead of 18"),
-        (3, 1, "the strides need multiples of 8: width=8 or 8 instead of 1"),
+        (1, 64, 15, "the strides need multiples of 2: height=14 or 16 instead of 15"),
+        (1, 15, 64, "the strides need multiples of 2: width=14 or 16 instead of 15"),
+        (2, 18, 64, "the strides need multiples of 4: width=16 or 20 instead of 18"),
+        (3, 1, 64, "the strides need multiples of 8: width=8 or 8 instead of 1"),
     ],
 )
-def test_the_next_sizes_are_told(depth: int, width: int, advice: str) -> None:
+def test_the_next_sizes_are_told(depth: int, width: int, height: int, advice: str) -> None:
     """A map that was halved so many times and enlarged again does not fit the one that it came from."""
     down = "[convolutional]\nfilters=3\nsize=3\nstride=2\npad=1\n"
-    head = f"[net]\nwidth={width}\nheight=64\nchannels=3\n[convolutional]\nfilters=3\n"
+    head = f"[net]\nwidth={width}\nheight={height}\nchannels=3\n[convolutional]\nfilters=3\n"
     text = head + down * depth + f"[upsample]\nstride={2**depth}\n[route]\nlayers=-1,0\n"
     with pytest.raises(GraphError) as error:
         build_graph(parse_cfg(text))

@@ -36,6 +36,11 @@ def test_details(section: str, detail: str) -> None:
     assert layer_detail(graph_of(section)[0]) == detail
 
 
+def test_two_blocks_are_shown() -> None:
+    graph = graph_of("convolutional filters=4", "convolutional filters=4 groups=2 activation=linear")
+    assert layer_detail(graph[1]) == "1x1/1 g2 linear"
+
+
 def test_rows_and_totals() -> None:
     graph = graph_of("convolutional filters=4 size=3 pad=1 batch_normalize=1 activation=leaky", "connected output=5")
     params = 4 * 4 + 4 * 3 * 9  # biases, scales, mean and variance; filters

@@ -150,6 +150,7 @@ def test_depthwise_layers_hold_the_carrier_up() -> None:
         slim = slim_of(pair, decision.cut)
     _, kept, (carrier,) = decision.plan.layers[0]
     arrays = load(slim.text, slim.weights).layers[1].arrays
+    assert not arrays["weights"][kept.index(carrier)].any()
     assert arrays["scales"][kept.index(carrier)] == 0
     assert arrays["biases"][kept.index(carrier)] == 1
 

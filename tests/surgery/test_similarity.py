@@ -215,6 +215,8 @@ def test_what_is_not_known_stays() -> None:
         net(conv(8), conv(8), weighted, conv(4)),
         net(conv(8).replace("batch_normalize=1\n", ""), conv(4)),
         net(conv(8), "[connected]\noutput=3\nactivation=linear\n\n"),
+        net(conv(8), conv(4).replace("groups=1", "groups=1\nflipped=1")),
+        net(conv(8), conv(8), "[route]\nlayers=0\n\n", conv(8).replace("groups=1", "groups=1\nshare_index=1")),
     ):
         network = load(text, random_weights(text, 1))
         for layer in network.layers[:2]:
@@ -329,6 +331,9 @@ def test_plans(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
             bad = replace(tap, by=np.full_like(tap.by, by))
             with pytest.raises(PlanError, match=f"replacements at layer {layer}:? {why}"):
                 replay(weights, replace(plan, similar={layer: bad}), hashes)
+        stays = replace(tap, channels=np.array([tap.by[0], tap.channels[0]]))
+        with pytest.raises(PlanError, match="a replaced channel stays, or"):
+            replay(weights, replace(plan, similar={layer: stays}), hashes)
         for index in (-1, 99):
             with pytest.raises(PlanError, match=f"replacements at layer {index} name"):
                 replay(weights, replace(plan, similar={index: tap}), hashes)
@@ -350,6 +355,9 @@ def test_real_checkpoint(tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert main(["prune", *pair, "--ratio", "0.1", "--similarity", "0.6", "--force", "-o", str(out)]) == 0
     assert main(["verify", *pair, str(out / f"{name}.cfg"), str(out / f"{name}.weights")]) == 0
+    unexplained = [1 - value**2 for tap in read_plan(out / "plan.json").similar.values() for value in tap.correlation]
+    error = json.loads((out / "report.json").read_text())["stages"][-1]["reconstruction_error"]
+    assert error == {"mean": pytest.approx(np.mean(unexplained)), "largest": pytest.approx(max(unexplained))}
 
 
 @pytest.mark.parametrize("part", [1, 200, 1000])

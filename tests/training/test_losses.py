@@ -85,6 +85,20 @@ def test_a_cell_by_hand() -> None:
     assert found.parts[0].item() == pytest.approx(sum(value**2 for value in wanted), rel=1e-6)
 
 
+@pytest.mark.parametrize(("objectness", "wanted"), [(0.0, -0.5), (-200.0, 1.0)])
+def test_smooth_objectness_keeps_what_the_background_says(objectness: float, wanted: float) -> None:
+    """`objectness_smooth`: an object is learnt only where the background says nothing, at an objectness of 0."""
+    text = (
+        "[net]\nwidth=32\nheight=32\nchannels=6\n[convolutional]\nfilters=6\nstride=32\nactivation=linear\n"
+        "[yolo]\nclasses=1\nnum=1\nanchors=16,8\nobjectness_smooth=1\n"
+    )
+    graph = build_graph(parse_cfg(text, "cell"))
+    raw = torch.zeros(1, 6, 1, 1)
+    raw[0, 4] = objectness
+    truth = make_truths([np.array([[0, 0.75, 0.25, 0.5, 0.5]], np.float32)])
+    assert loss_of(graph, graph[1]).deltas(raw, truth, (32, 32), 0)[0][0, 4].item() == wanted
+
+
 def test_the_figure_of_one_object_by_hand() -> None:
     """Prediction and object share 1/4 x 1/8 of the image; objectness and class are off by a half each."""
     text = (
@@ -161,6 +175,21 @@ def test_region_draws_boxes_to_their_anchors_for_12800_images(seen: int, drawn: 
     x = raw[:, 0].sigmoid()
     wanted = 0.01 * (0.5 - x) * x * (1 - x) if drawn else torch.zeros_like(x)
     torch.testing.assert_close(delta[:, 0], wanted, rtol=1e-4, atol=1e-8)
+
+
+def test_classfix_teaches_classes_wherever_a_box_fits() -> None:
+    """1 as much as elsewhere, 2 in proportion to the objectness there (`region_layer.c`)."""
+    deltas = []
+    for value in (0, 1, 2):
+        case = Case("x", section="region", keys={"classfix": value, "thresh": 0.3})
+        graph = build_graph(parse_cfg(case.cfg(), case.name))
+        raw, truth = torch.from_numpy(case.raw()), make_truths(case.labels())
+        found = loss_of(graph, graph[1]).deltas(raw, truth, (52, 44), 20_000)[0]
+        deltas.append(found.unflatten(1, (case.anchors, case.features)))
+    taught, scaled = (delta[:, :, 5:] - deltas[0][:, :, 5:] for delta in deltas[1:])
+    objectness = raw.unflatten(1, (case.anchors, case.features))[:, :, 4:5].sigmoid()
+    assert taught.any()
+    torch.testing.assert_close(scaled, taught * objectness)
 
 
 @pytest.mark.parametrize("section", ["yolo", "Gaussian_yolo", "region"])
