@@ -10,8 +10,9 @@ import pytest
 from darkprune.cli.main import main
 from darkprune.darknet.cfg import parse_cfg
 from darkprune.errors import UsageError
-from darkprune.graph.classes import with_classes
+from darkprune.graph.classes import names_file, with_classes
 from darkprune.graph.graph import build_graph, read_graph
+from darkprune.layers.heads import Head
 from darkprune.zoo import resolve
 from tests.assets import open_pair
 
@@ -32,6 +33,16 @@ def test_heads_and_the_filters_before_them_change_and_nothing_else(name: str) ->
     back = with_classes(rewritten, graph.heads[0].kind.classes)  # type: ignore[attr-defined]
     assert str(back.cfg) == str(graph.cfg)
     assert with_classes(graph, None) is graph
+
+
+def test_own_networks_have_names() -> None:
+    for cfg in sorted((Path(__file__).parents[2] / "cfg").glob("*.cfg")):
+        graph = read_graph(cfg)
+        counts = {head.kind.classes for head in graph.heads if isinstance(head.kind, Head)}
+        found = names_file(graph)
+        expected = {(80,): "coco.names", (20,): "voc.names"}.get(tuple(counts))
+        if not cfg.with_suffix(".names").exists():
+            assert (found.name if found else None) == expected
 
 
 def test_networks_without_a_head_of_their_own_convolution_are_refused() -> None:

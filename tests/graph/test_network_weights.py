@@ -145,6 +145,16 @@ def test_another_number_of_classes_is_named(cfg: int, file: int, tmp_path: Path)
         pass
 
 
+def test_a_head_may_read_the_first_layer(tmp_path: Path) -> None:
+    few, many = (
+        graph_of(f"[net]\nwidth=8\nheight=8\nchannels=3\n[convolutional]\nfilters={classes + 5}\n"
+                 f"[yolo]\nclasses={classes}\nnum=1\nanchors=9,9\n")
+        for classes in (2, 3)
+    )  # fmt: skip
+    with pytest.raises(WeightsError, match="it would fit classes=3"):
+        NetworkWeights(few, write(tmp_path, many.params))
+
+
 @pytest.mark.parametrize(("layers", "named"), [(3, "layers 0, 1, 2 out of"), (4, "layers 0, 1, 2, … out of")])
 def test_layers_that_are_not_loaded_are_named(layers: int, named: str, tmp_path: Path) -> None:
     kept_out = "[convolutional]\nfilters=3\ndontload=1\n"

@@ -277,6 +277,20 @@ def test_ratio_outside_its_range(ratio: float, allocation: str) -> None:
         ratios_of(allocation, ratio, (), [10, 20])
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (Selection(ratio=0.5, round_to=0), "must be at least 1"),
+        (Selection(ratio=0.5, min_channels=0), "must be at least 1"),
+        (Selection(ratio=0.5, allocation="sensitivity"), "measures each group"),
+    ],
+)
+def test_settings_that_make_no_sense(settings: Selection, message: str) -> None:
+    text = cfg(CONV.format(4), HEAD)
+    with opened(text, gammas(text, _0=[4, 3, 2, 1])) as weights, pytest.raises(UsageError, match=message):
+        decide(rank(weights, settings), settings)
+
+
 def test_wrong_number_of_ratios() -> None:
     with pytest.raises(UsageError, match="2 ratios for 3 groups"):
         ratios_of("explicit", 0, (0.1, 0.2), [1, 2, 3])
