@@ -137,17 +137,10 @@ def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is no number")
 
 
-def _check_depth(value: object) -> None:
+def _check_depth(value: object, left: int = MAX_DEPTH) -> None:
     """Raises ValueError where containers are nested deeper than `MAX_DEPTH`."""
-    level: list[object] = [value]
-    for _ in range(MAX_DEPTH):
-        inside: list[object] = []
-        for entry in level:
-            if isinstance(entry, dict):
-                inside += [part for part in entry.values() if isinstance(part, dict | list)]
-            elif isinstance(entry, list):
-                inside += [part for part in entry if isinstance(part, dict | list)]
-        if not inside:
-            return
-        level = inside
-    raise ValueError(f"nested deeper than {MAX_DEPTH}")
+    if not left:
+        raise ValueError(f"nested deeper than {MAX_DEPTH}")
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        if isinstance(part, dict | list):
+            _check_depth(part, left - 1)

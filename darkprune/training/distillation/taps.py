@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 from darkprune.errors import TrainingError, UsageError
 from darkprune.graph.channels import map_channels
@@ -186,40 +188,33 @@ def _beta(number: int) -> float:
     return BETAS[min(number, len(BETAS) - 1)]
 
 
-def _is_feature(graph: Graph, layer: Layer) -> bool:
-    """Tells maps of features from heads, what feeds them, and side branches of one pixel."""
-    if isinstance(layer.kind, Final) or not layer.output.is_map or layer.output.h * layer.output.w == 1:
-        return False
-    if (layer.output.h, layer.output.w) == (graph.net.input.h, graph.net.input.w):
-        return False
-    return not any(isinstance(graph[reader].kind, Final) for reader in graph.consumers[layer.index])
+def _scale(layer: Layer) -> tuple[int, int]:
+    return layer.output.h, layer.output.w
+
+
+def _features(graph: Graph, layers: Sequence[Layer]) -> list[Layer]:
+    """Returns layers that make maps of features: not heads, what feeds them, routes, and branches of one pixel."""
+    found = []
+    for layer in layers:
+        if isinstance(layer.kind, Final) or not layer.output.is_map or layer.name == "route":
+            continue
+        if _scale(layer) in ((1, 1), (graph.net.input.h, graph.net.input.w)):
+            continue
+        if not any(isinstance(graph[reader].kind, Final) for reader in graph.consumers[layer.index]):
+            found.append(layer)
+    return found
 
 
 def _ends_of_scales(graph: Graph) -> list[int]:
     """Returns for each scale, from fine to coarse, the last layer before the scale first changes."""
     ends: dict[tuple[int, int], int] = {}
-    done: set[tuple[int, int]] = set()
-    current: tuple[int, int] | None = None
-    for layer in graph:
-        if not _is_feature(graph, layer) or layer.name == "route":
-            continue
-        scale = (layer.output.h, layer.output.w)
-        if scale != current:
-            if current is not None:
-                done.add(current)
-            current = scale
-        if scale not in done:
-            ends[scale] = layer.index
+    for scale, successive in groupby(_features(graph, graph.layers), _scale):
+        ends.setdefault(scale, list(successive)[-1].index)
     return [ends[scale] for scale in sorted(ends, reverse=True)]
 
 
 def _last_of_scales(graph: Graph, group: PruneGroup) -> list[int]:
     """Returns the last layer of each scale in a group; not a lone entrance to what the next group does."""
-    last: dict[tuple[int, int], int] = {}
-    count: dict[tuple[int, int], int] = {}
-    for layer in graph.layers[group.first : group.last + 1]:
-        if _is_feature(graph, layer) and layer.name != "route":
-            scale = (layer.output.h, layer.output.w)
-            last[scale] = layer.index
-            count[scale] = count.get(scale, 0) + 1
+    layers = _features(graph, graph.layers[group.first : group.last + 1])
+    last, count = {_scale(layer): layer.index for layer in layers}, Counter(map(_scale, layers))
     return sorted(index for scale, index in last.items() if count[scale] > 1 or index < group.last or len(last) == 1)
