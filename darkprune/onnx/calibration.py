@@ -7,7 +7,7 @@ what inference will see. They go through onnxruntime one by one: memory does not
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from darkprune.darknet.leftovers import TemporaryFolder
 from darkprune.data.image_files import images_of
 from darkprune.errors import DataError, ExportError
 from darkprune.graph.graph import Layer
+from darkprune.kit.board.runtime.callbacks import version_number
 from darkprune.onnx.file import write_onnx
 from darkprune.onnx.network import OnnxNetwork
 from darkprune.onnx.nodes.builder import INPUT_NAME
@@ -44,18 +45,6 @@ def calibration_files(folder: Path, limit: int = 300) -> list[Path]:
     files = images_of(folder)
     places = np.linspace(0, len(files) - 1, min(limit, len(files))).round().astype(int)
     return [files[place] for place in places]
-
-
-def calibration_batches(images: Iterable[Floats], batch: int = 1) -> Iterator[Floats]:
-    """Puts images (c, h, w) into batches of the file's size; the last one is filled up with its last image."""
-    waiting: list[Floats] = []
-    for image in images:
-        waiting.append(np.asarray(image, np.float32))
-        if len(waiting) == batch:
-            yield np.stack(waiting)
-            waiting = []
-    if waiting:
-        yield np.stack([*waiting, *[waiting[-1]] * (batch - len(waiting))])
 
 
 def measure_ranges(
@@ -209,21 +198,16 @@ def calibration_cache(
     Raises:
         ExportError: a target without TensorRT, or with one that reads no cache (11).
     """
-    if not place.tensorrt or version_of(place.tensorrt[0]) >= 110000:
+    version = version_number(place.tensorrt[0]) if place.tensorrt else 0
+    if not 0 < version < 110000:
         raise ExportError(f"{place.name} has no TensorRT that reads a calibration cache; write Q/DQ nodes instead")
     starts = tuple(f"{layer_name(layer)}/" for layer in left_out)
-    lines = [f"TRT-{version_of(place.tensorrt[0])}-EntropyCalibration2", _line(INPUT_NAME, steps)]
+    lines = [f"TRT-{version}-EntropyCalibration2", _line(INPUT_NAME, steps)]
     for node in network.model.graph.node:
         if node.name in network.full_precision or node.name.startswith(starts):
             continue
         lines += [_line(name, steps) for name in node.output if name in steps]
     return "\n".join(lines) + "\n"
-
-
-def version_of(generation: str) -> int:
-    """Returns NV_TENSORRT_VERSION of a generation: 8.2 is 8200, 10.3 is 100300 (NvInferVersion.h)."""
-    major, minor = ([int(part) for part in generation.split(".")] + [0])[:2]
-    return major * 10000 + minor * 100 if major >= 10 else major * 1000 + minor * 100
 
 
 def _line(name: str, steps: Mapping[str, float]) -> str:

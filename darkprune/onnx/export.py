@@ -14,7 +14,8 @@ from darkprune.data.loading import load_image
 from darkprune.errors import ExportError
 from darkprune.evaluation.of_graph import input_shape
 from darkprune.graph.weights import NetworkWeights
-from darkprune.onnx.calibration import Floats, calibration_batches, calibration_cache, measure_ranges, scales
+from darkprune.kit.board.runtime.build import batches
+from darkprune.onnx.calibration import Floats, calibration_cache, measure_ranges, scales
 from darkprune.onnx.check import check_structure
 from darkprune.onnx.facts import read_facts
 from darkprune.onnx.file import write_onnx
@@ -85,11 +86,11 @@ def export_pair(
     how = precision.calibration
     if how is not None:
         left_out = left_out_layers(pair.graph, how.left_out)
-        batches = calibration_batches(_prepared(pair, how, progress), options.batch or 1)
+        images = batches(_prepared(pair, how, progress), options.batch or 1)
         # on the network up to its heads: nothing after them is quantised, and onnxruntime has no EfficientNMS
         up_to_heads = build_onnx(pair, replace(options, outputs="heads"))
         wanted = quantised_tensors(network, pair.graph, how.left_out) or None if how.cache is None else None
-        ranges = measure_ranges(up_to_heads, batches, how.method, wanted)
+        ranges = measure_ranges(up_to_heads, images, how.method, wanted)
         if how.cache is not None:
             how.cache.write_text(calibration_cache(network, scales(ranges), left_out, place), encoding="ascii")
         if precision.name == "int8":

@@ -7,7 +7,6 @@ its values straight from the weights file. The numbers of the fields are those o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
@@ -20,50 +19,37 @@ from darkprune.darknet.output import atomic_file
 from darkprune.errors import ExportError
 from darkprune.onnx.network import MAX_PROTO, OnnxNetwork, tensor_of, values_of
 from darkprune.onnx.nodes.builder import Array
-from darkprune.onnx.read import GRAPH_INITIALIZER, MODEL_GRAPH, TENSOR_RAW_DATA, length_delimited
+from darkprune.onnx.read import GRAPH_INITIALIZER, MODEL_GRAPH, TENSOR_RAW_DATA, length_delimited, set_place
 from darkprune.onnx.session import is_text
 
 _ROOM = 1 << 20  #: bytes that everything but the tensors' values may take beside them
 _ALIGNMENT = 4096  #: of tensors in a separate file, so that they can be mapped
 
 
-def write_onnx(
-    network: OnnxNetwork,
-    path: Path,
-    inputs: Sequence[Path] = (),
-    overwrite: bool = False,
-    inside_up_to: int = MAX_PROTO,
-) -> None:
+def write_onnx(network: OnnxNetwork, path: Path, inside_up_to: int = MAX_PROTO) -> None:
     """Writes the file as a whole or not at all.
 
     Args:
         network: what to write; its weights file has to be open.
         path: the file to be. Weights that do not fit into it go to `<path>.data` beside it.
-        inputs: files that it must not be.
-        overwrite: whether it may exist.
         inside_up_to: bytes up to which the file holds the weights itself; protobuf reads no more than 2 GiB.
 
     Raises:
-        OutputError: it exists, is an input, or cannot be written.
+        OutputError: it exists or cannot be written.
         ExportError: a tensor that is not finite (in the file's precision).
         WeightsError: the weights file ends while it is read.
     """
-    skeleton = network.model.ByteSize() + network.nbytes
     with ExitStack() as stack:
-        file = stack.enter_context(atomic_file(path, inputs, overwrite))
-        if skeleton + _ROOM <= inside_up_to:
+        file = stack.enter_context(atomic_file(path))
+        if network.model.ByteSize() + network.nbytes + _ROOM <= inside_up_to:
             _write_inside(network, file)
             return
         # entered last, so in its place before the file that names it
-        data_path = _data_path(path)
+        data_path = path.with_name(f"{path.name}.data")
         if not is_text(Path(data_path.name)):
             raise ExportError(f"{path}: needs a second file, which ONNX can only name in UTF-8; choose another name")
-        data = stack.enter_context(atomic_file(data_path, inputs, overwrite))
+        data = stack.enter_context(atomic_file(data_path))
         file.write(_write_beside(network, data, data_path.name).SerializeToString())
-
-
-def _data_path(path: Path) -> Path:
-    return path.with_name(f"{path.name}.data")
 
 
 def _write_inside(network: OnnxNetwork, file: BinaryIO) -> None:
@@ -103,10 +89,7 @@ def _write_beside(network: OnnxNetwork, data: BinaryIO, name: str) -> onnx.Model
         data.write(bytes(gap))
         offset += gap
         data.write(_bytes(values_of(tensor.name, constant)))
-        tensor.data_location = TensorProto.EXTERNAL
-        place = {"location": name, "offset": offset, "length": constant.nbytes}
-        for key, value in place.items():
-            tensor.external_data.add(key=key, value=str(value))
+        set_place(tensor, name, offset, constant.nbytes)
         offset += constant.nbytes
     return model
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
 from darkprune.errors import ExportError
+from darkprune.onnx.facts import set_facts
 from darkprune.onnx.nodes.builder import Array, Constant
 from darkprune.onnx.nodes.outputs import Output
 
@@ -48,19 +49,20 @@ class OnnxNetwork:
         """Version of the operators in the default domain."""
         return next(int(item.version) for item in self.model.opset_import if item.domain == "")
 
-    def complete(self) -> onnx.ModelProto:
-        """Returns the model with all values in it.
-
-        Raises:
-            ExportError: it exceeds protobuf's 2 GiB; write it to a file then.
-        """
-        if self.nbytes > MAX_PROTO:
-            raise ExportError(f"{self.nbytes >> 20} MiB of weights do not fit into one message; write them to a file")
+    def rewritten(
+        self, nodes: Sequence[onnx.NodeProto], constants: Mapping[str, Constant], precision: str
+    ) -> OnnxNetwork:
+        """Returns the network with other nodes, and those of the constants that they read, for a file so written."""
+        read = {name for node in nodes for name in node.input} | {output.name for output in self.model.graph.output}
+        constants = {name: constant for name, constant in constants.items() if name in read}
         model = onnx.ModelProto()
         model.CopyFrom(self.model)
-        for tensor in model.graph.initializer:
-            tensor.raw_data = values_of(tensor.name, self.constants[tensor.name]).tobytes()
-        return model
+        del model.graph.node[:]
+        del model.graph.initializer[:]
+        model.graph.node.extend(nodes)
+        model.graph.initializer.extend(tensor_of(name, constant) for name, constant in constants.items())
+        set_facts(model, {**self.metadata, "precision": precision})
+        return replace(self, model=model, constants=constants)
 
 
 def assemble(

@@ -7,16 +7,13 @@ suppression, exponentials, sums of squares (the nodes that their writers marked)
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 
 import numpy as np
-import onnx
 from onnx import NodeProto, TensorProto, helper
 
 from darkprune.errors import ExportError
-from darkprune.onnx.facts import set_facts
-from darkprune.onnx.network import OnnxNetwork, tensor_of
-from darkprune.onnx.nodes.builder import Array, Constant
+from darkprune.onnx.network import OnnxNetwork
+from darkprune.onnx.nodes.builder import Array, Constant, rename_tensor
 from darkprune.tensorrt.operators import tensor_types
 
 _DATA_INPUTS = {"Resize": 1}  #: operators of which only the first inputs follow the type of the data
@@ -43,16 +40,7 @@ def to_half(network: OnnxNetwork, keep_layers: Collection[int] = ()) -> OnnxNetw
     for node in network.model.graph.node:
         rewriter.add(node)
     rewriter.finish_outputs([output.name for output in network.model.graph.output])
-    model = onnx.ModelProto()
-    model.CopyFrom(network.model)
-    del model.graph.node[:]
-    model.graph.node.extend(rewriter.nodes)
-    read = {name for node in rewriter.nodes for name in node.input}
-    constants = {name: constant for name, constant in rewriter.constants.items() if name in read}
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(tensor_of(name, constant) for name, constant in constants.items())
-    set_facts(model, {**network.metadata, "precision": "fp16"})
-    return replace(network, model=model, constants=constants)
+    return network.rewritten(rewriter.nodes, rewriter.constants, "fp16")
 
 
 class _Rewriter:
@@ -85,11 +73,7 @@ class _Rewriter:
             if name not in self._half:
                 continue
             inner = f"{name}/half"
-            for node in self.nodes:
-                for names in (node.input, node.output):
-                    for place, other in enumerate(names):
-                        if other == name:
-                            names[place] = inner
+            rename_tensor(self.nodes, name, inner)
             self.nodes.append(_cast(inner, name, False))
 
     def _in_precision(self, name: str, half: bool) -> str:

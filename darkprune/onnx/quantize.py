@@ -8,7 +8,6 @@ first convolution, depthwise ones, nor those that feed heads, whose errors cost 
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -23,8 +22,7 @@ from darkprune.layers.heads import Head
 from darkprune.layers.merge import Shortcut
 from darkprune.onnx.calibration import Ranges
 from darkprune.onnx.check import check_structure
-from darkprune.onnx.facts import set_facts
-from darkprune.onnx.network import OnnxNetwork, tensor_of, values_of
+from darkprune.onnx.network import OnnxNetwork, values_of
 from darkprune.onnx.nodes.builder import Constant
 from darkprune.onnx.nodes.layer_writer import layer_name
 from darkprune.onnx.options import LeftOut
@@ -156,17 +154,12 @@ def _with_magnitudes(network: OnnxNetwork, nodes: Collection[str]) -> onnx.Model
 
 def _with_pairs(network: OnnxNetwork, quantised: onnx.ModelProto) -> OnnxNetwork:
     """Returns the network with the nodes and steps of the quantised model, and nothing else of it."""
-    model, constants = onnx.ModelProto(), dict(network.constants)
-    model.CopyFrom(network.model)
-    del model.graph.node[:]
-    model.graph.node.extend(quantised.graph.node)
+    constants = dict(network.constants)
     for tensor in quantised.graph.initializer:
         if tensor.name not in constants:
             values = numpy_helper.to_array(tensor)
             constants[tensor.name] = Constant(values.shape, values.dtype, partial(np.asarray, values))
-            model.graph.initializer.append(tensor_of(tensor.name, constants[tensor.name]))
-    set_facts(model, {**network.metadata, "precision": "int8"})
-    return replace(network, model=model, constants=constants)
+    return network.rewritten(quantised.graph.node, constants, "int8")
 
 
 def _check(network: OnnxNetwork, graph: Graph, place: Target) -> None:

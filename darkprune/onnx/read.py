@@ -97,17 +97,17 @@ class _Reader:
             elif inside or field.number != TENSOR_RAW_DATA or field.end - field.content <= _LARGE:
                 parts.append(self.content[field.start : field.end])
             elif self.name:
-                places.append(_place(self.name, field.content, field.end - field.content))
+                tensor = onnx.TensorProto()
+                set_place(tensor, self.name, field.content, field.end - field.content)
+                places.append(tensor.SerializeToString())
         return b"".join([*parts, *places])  # last, because a tensor may say that its values are inside
 
 
-def _place(name: str, offset: int, length: int) -> bytes:
-    """Encodes the fields of a tensor that say where its values are."""
-    tensor = onnx.TensorProto(data_location=onnx.TensorProto.EXTERNAL)
+def set_place(tensor: onnx.TensorProto, name: str, offset: int, length: int) -> None:
+    """Makes a tensor say in which file its values are, and where."""
+    tensor.data_location = onnx.TensorProto.EXTERNAL
     for key, value in (("location", name), ("offset", str(offset)), ("length", str(length))):
         tensor.external_data.add(key=key, value=value)
-    message: bytes = tensor.SerializeToString()
-    return message
 
 
 def _fields(content: mmap.mmap, start: int, end: int) -> Iterator[_Field]:

@@ -22,7 +22,7 @@ from darkprune.graph.weights import NetworkWeights
 from darkprune.layers import KINDS
 from darkprune.layers.heads import Head
 from darkprune.onnx.model import build_onnx
-from darkprune.onnx.network import OnnxNetwork, assemble
+from darkprune.onnx.network import OnnxNetwork, assemble, values_of
 from darkprune.onnx.nodes.builder import INPUT_NAME, GraphBuilder
 from darkprune.onnx.nodes.layer_writer import UNSUPPORTED, WRITERS
 from darkprune.onnx.nodes.layers import write_layers
@@ -49,12 +49,21 @@ def open_text(text: str, weights: bytes, folder: Path) -> NetworkWeights:
     return NetworkWeights(build_graph(parse_cfg(text, "net.cfg")), path)
 
 
+def complete(network: OnnxNetwork) -> onnx.ModelProto:
+    """Returns the model with all values in it."""
+    model = onnx.ModelProto()
+    model.CopyFrom(network.model)
+    for tensor in model.graph.initializer:
+        tensor.raw_data = values_of(tensor.name, network.constants[tensor.name]).tobytes()
+    return model
+
+
 def session(model: onnx.ModelProto | OnnxNetwork | Path) -> onnxruntime.InferenceSession:
     """Runs a model in onnxruntime on one thread."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 3
     if isinstance(model, OnnxNetwork):
-        model = model.complete()
+        model = complete(model)
     source = str(model) if isinstance(model, Path) else model.SerializeToString()
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
@@ -90,7 +99,7 @@ def every_layer(weights: NetworkWeights, opset: int, batch: int | None) -> tuple
     given = Output(INPUT_NAME, TensorProto.FLOAT, (first, shape.c, shape.h, shape.w))
     model = assemble("all", builder.nodes, builder.constants, [given], list(outputs.values()), opset, 7)
     network = OnnxNetwork(model, builder.constants, frozenset(builder.full_precision), ())
-    return network.complete(), {index: name for index, name in names.items() if name in outputs}
+    return complete(network), {index: name for index, name in names.items() if name in outputs}
 
 
 def check_every_layer(name: str, opset: int, folder: Path) -> onnx.ModelProto:

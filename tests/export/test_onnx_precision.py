@@ -17,8 +17,8 @@ from test_onnx_kinds import CASES, forward, load, net, open_text, random_weights
 from darkprune.darknet.cfg import parse_cfg
 from darkprune.errors import DataError, ExportError
 from darkprune.graph.graph import build_graph
+from darkprune.kit.board.runtime.build import batches
 from darkprune.onnx.calibration import (
-    calibration_batches,
     calibration_cache,
     calibration_files,
     measure_ranges,
@@ -268,8 +268,8 @@ def test_images_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no image")
     assert [path.stem for path in calibration_files(tmp_path, limit=3)] == ["0", "2", "4"]
     images = (np.full((3, 2, 2), int(path.stem), np.float32) for path in calibration_files(tmp_path))
-    batches = list(calibration_batches(images, 2))
-    assert [batch[:, 0, 0, 0].tolist() for batch in batches] == [[0, 1], [2, 3], [4, 4]]
+    found = list(batches(images, 2))
+    assert [batch[:, 0, 0, 0].tolist() for batch in found] == [[0, 1], [2, 3], [4, 4]]
 
 
 @pytest.mark.parametrize(("name", "message"), [("nothing", "no such file or folder"), ("empty", "holds no images")])

@@ -7,7 +7,7 @@ to compute its values, so that a file can be written one tensor at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -126,11 +126,7 @@ class GraphBuilder:
 
     def rename(self, first: int, old: str, new: str) -> None:
         """Renames a tensor in the nodes from number `first` on."""
-        for node in self.nodes[first:]:
-            for names in (node.input, node.output):
-                for place, name in enumerate(names):
-                    if name == old:
-                        names[place] = new
+        rename_tensor(self.nodes[first:], old, new)
 
     def _unique(self, name: str) -> str:
         number, wanted = 2, name
@@ -139,6 +135,15 @@ class GraphBuilder:
             number += 1
         self._names.add(name)
         return name
+
+
+def rename_tensor(nodes: Iterable[NodeProto], old: str, new: str) -> None:
+    """Renames a tensor in all nodes that read or give it."""
+    for node in nodes:
+        for names in (node.input, node.output):
+            for place, name in enumerate(names):
+                if name == old:
+                    names[place] = new
 
 
 def name_result(builder: GraphBuilder, first: int, layer_output: LayerOutput, name: str) -> LayerOutput:

@@ -186,18 +186,19 @@ def _calibrator(
         return None
     # an open batch size is calibrated at the usual one of its profile
     size = int(network.get_input(0).shape[0]) if options.batch is None else options.batch[1]
-    batches = None if images is None else _batches(images, size)
-    return make_calibrator(trt, cuda, batches, options.calibration_cache)
+    filled = None if images is None else batches(images, size)
+    return make_calibrator(trt, cuda, filled, options.calibration_cache)
 
 
-def _batches(images: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
+def batches(images: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
+    """Puts images into batches; the last one is filled up with its last image."""
     waiting: List[np.ndarray] = []
     for image in images:
         waiting.append(image)
         if len(waiting) == size:
             yield np.stack(waiting)
             waiting = []
-    if waiting:  # filled up with its last picture: every picture counts
+    if waiting:  # every picture counts
         yield np.stack(waiting + [waiting[-1]] * (size - len(waiting)))
 
 

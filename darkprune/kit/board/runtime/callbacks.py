@@ -123,12 +123,16 @@ def with_version(cache: bytes, version: str) -> bytes:
     """Returns a calibration cache with another version of TensorRT in its header, as NV_TENSORRT_VERSION has it.
 
     TensorRT skips a cache of another version (NVIDIA/TensorRT issue 1378) and then has nothing to calibrate with. The
-    ranges are those of the ONNX file's tensors, so they hold for every version. 8.2.1 is 8201, 10.3.0 is 100300.
+    ranges are those of the ONNX file's tensors, so they hold for every version.
     """
+    return re.sub(rb"\ATRT-\d+-", "TRT-{}-".format(version_number(version)).encode(), cache)
+
+
+def version_number(version: str) -> int:
+    """Returns NV_TENSORRT_VERSION (NvInferVersion.h): 8.2 is 8200, 8.2.1 is 8201, 10.3.0 is 100300."""
     numbers = [int(part) for part in re.findall(r"\d+", version)[:3]] + [0, 0]
     hundreds = 100 if numbers[0] >= 10 else 10
-    number = (numbers[0] * hundreds + numbers[1]) * 100 + numbers[2]
-    return re.sub(rb"\ATRT-\d+-", "TRT-{}-".format(number).encode(), cache)
+    return (numbers[0] * hundreds + numbers[1]) * 100 + numbers[2]
 
 
 def watch(trt: TensorRT, config: TensorRT, say: Callable[[str], None]) -> "Watcher":
