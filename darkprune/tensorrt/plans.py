@@ -6,12 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from darkprune.darknet.leftovers import TemporaryFolder
-from darkprune.darknet.weights import Header
+from darkprune.graph.fresh import write_fresh
 from darkprune.graph.graph import Graph
-from darkprune.graph.stats import totals
 from darkprune.graph.weights import NetworkWeights
 from darkprune.onnx.file import write_onnx
 from darkprune.onnx.model import build_onnx
@@ -97,7 +94,8 @@ class PlannedNetwork:
         options = replace(self.options, names=(), plan_hash="")
         with TemporaryFolder() as folder:
             path, weights = Path(folder) / "network.onnx", Path(folder) / "any.weights"
-            _write_any(self.graph, weights)
+            with weights.open("wb") as file:
+                write_fresh(self.graph, file, seed=0, vary=True)
             with NetworkWeights(self.graph, weights) as pair:
                 network = build_onnx(pair, options)
                 if self.precision == "int8":
@@ -141,15 +139,3 @@ def compare_plans(
         others[name] = other.plan()
         step()
     return Plans(plan, others, multiple)
-
-
-def _write_any(graph: Graph, path: Path) -> None:
-    """Writes a weights file of one value throughout: positive, as variances have to be."""
-    header = Header()
-    left = (totals(graph, header.size).bytes - header.size) // 4
-    block = np.full(1 << 18, 0.1, "<f4")
-    with path.open("wb") as file:
-        file.write(header.encode())
-        while left > 0:
-            file.write(block[:left].data)
-            left -= len(block)
