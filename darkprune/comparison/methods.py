@@ -28,7 +28,6 @@ class Method:
     """One way to choose what goes.
 
     Attributes:
-        what: in words.
         settings: of pruning.
         images: whether it looks at unlabelled images.
         labels: whether it looks at labelled training images.
@@ -41,7 +40,6 @@ class Method:
         trains: whether the network is pruned while it trains.
     """
 
-    what: str
     settings: Selection = field(default_factory=Selection)
     images: bool = False
     labels: bool = False
@@ -86,41 +84,28 @@ class Method:
 
 
 METHODS: dict[str, Method] = {
-    "slimming": Method("Network Slimming: one |γ| threshold over the whole network", Selection(allocation="global")),
-    "group": Method("group channel pruning: the same share of every group by |γ|", per_group=True),
-    "group-proportional": Method(
-        "group channel pruning by the paper's formula: a group's share grows with its size",
-        Selection(allocation="proportional"),
-    ),
-    "thinet": Method(
-        "ThiNet: the next layer's reconstruction error, then one scale per channel",
-        Selection(criterion="thinet"),
-        images=True,
-        finish="scale",
-    ),
-    "eagleeye": Method(
-        "EagleEye: the best of many random allocations, with new batch statistics",
-        Selection(criterion="l1"),
-        images=True,
-        searches=True,
-        finish="bn",
-    ),
-    "similarity": Method("importance by |γ|, then similar channels replaced by one another", Selection(similarity=0.9)),
-    "layer": Method("whole residual units of lowest mean |γ|", units=True, channels=False),
-    "layer-separation": Method(
-        "whole residual units that tell the classes apart least", labels=True, units=True, channels=False
-    ),
-    "gradual": Method("pruned step by step while it trains", labels=True, trains=True),
-    "sensitivity": Method(
-        "first-order effect on the network's own outputs per multiply-add, measured means",
-        Selection(criterion="first-order", allocation="global"),
-        images=True,
-    ),
-    "surgeon": Method(
-        "Optimal Brain Surgeon: what removal costs once the others have been refitted",
-        Selection(criterion="surgeon", allocation="global"),
-        images=True,
-    ),
+    # Network Slimming: one |γ| threshold over the whole network
+    "slimming": Method(Selection(allocation="global")),
+    # group channel pruning: the same share of every group by |γ|
+    "group": Method(per_group=True),
+    # group channel pruning by the paper's formula: a group's share grows with its size
+    "group-proportional": Method(Selection(allocation="proportional")),
+    # ThiNet: the next layer's reconstruction error, then one scale per channel
+    "thinet": Method(Selection(criterion="thinet"), images=True, finish="scale"),
+    # EagleEye: the best of many random allocations, with new batch statistics
+    "eagleeye": Method(Selection(criterion="l1"), images=True, searches=True, finish="bn"),
+    # importance by |γ|, then similar channels replaced by one another
+    "similarity": Method(Selection(similarity=0.9)),
+    # whole residual units of lowest mean |γ|
+    "layer": Method(units=True, channels=False),
+    # whole residual units that tell the classes apart least
+    "layer-separation": Method(labels=True, units=True, channels=False),
+    # pruned step by step while it trains
+    "gradual": Method(labels=True, trains=True),
+    # first-order effect on the network's own outputs per multiply-add, measured means
+    "sensitivity": Method(Selection(criterion="first-order", allocation="global"), images=True),
+    # Optimal Brain Surgeon: what removal costs once the others have been refitted
+    "surgeon": Method(Selection(criterion="surgeon", allocation="global"), images=True),
 }
 #: those that Chu et al. 2023 compare, and ours
 DEFAULT = ("slimming", "group", "thinet", "eagleeye", "similarity", "layer", "sensitivity", "surgeon")
@@ -136,6 +121,4 @@ def method_of(name: str) -> Method:
     known = METHODS.get(channels)
     if known is None or (channels != name and (known.units or known.trains)):
         raise UsageError(f"--methods {name[:40]}: no such method; {nearest(channels, METHODS)}")
-    if channels == name:
-        return known
-    return replace(known, what=f"whole residual units, then {known.what}", units=True)
+    return known if channels == name else replace(known, units=True)

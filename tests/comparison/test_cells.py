@@ -141,14 +141,14 @@ def test_a_changed_setting_concerns_what_it_concerns(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        Method("m", Selection(criterion="l1")),
-        Method("m", Selection(allocation="global")),
-        Method("m", Selection(similarity=0.9)),
-        Method("m", Selection(), images=True),
-        Method("m", Selection(), images=True, finish="bn"),
-        Method("m", Selection(), units=True),
-        Method("m", Selection(), rounds=2),
-        Method("m", Selection(), searches=True),
+        Method(Selection(criterion="l1")),
+        Method(Selection(allocation="global")),
+        Method(Selection(similarity=0.9)),
+        Method(Selection(), images=True),
+        Method(Selection(), images=True, finish="bn"),
+        Method(Selection(), units=True),
+        Method(Selection(), rounds=2),
+        Method(Selection(), searches=True),
     ],
 )
 def test_methods_share_no_results(tmp_path: Path, other: Method, monkeypatch: pytest.MonkeyPatch) -> None:
