@@ -143,20 +143,17 @@ class StepError(DarkpruneError):
     """A step failed, now or earlier; its record says why."""
 
 
-def file_input(path: Path, folder: Path | None = None) -> Input:
+def file_input(path: Path) -> Input:
     """Returns a file as an input.
-
-    Args:
-        folder: of the run; a file that lies in it is named relative to it, so that the folder can be moved.
 
     Raises:
         OSError: it cannot be read.
     """
-    return Input(path_text(path, folder), digest_of_file(path))
+    return Input(path_text(path), digest_of_file(path))
 
 
 def path_text(path: Path, folder: Path | None = None) -> str:
-    """Returns a path as records have it; see `file_input`."""
+    """Returns a path as records have it: relative to the run's folder where it lies in it, else absolute."""
     absolute = Path(os.path.abspath(path))
     if folder is not None and absolute.is_relative_to(os.path.abspath(folder)):
         return absolute.relative_to(os.path.abspath(folder)).as_posix()

@@ -11,7 +11,7 @@ import pytest
 from darkprune.data import read_dataset
 from darkprune.data.dataset import digest_of_labels
 from darkprune.runs.digests import digest_of_file, digest_of_images, plain
-from darkprune.runs.record import Input, Origin, file_input
+from darkprune.runs.record import Input, Origin, path_text
 
 
 @pytest.fixture
@@ -131,5 +131,5 @@ def test_inputs_are_named_relative_to_their_run(tmp_path: Path, monkeypatch: pyt
     for path in (tmp_path / "x.cfg", tmp_path / "run" / "y.cfg"):
         path.write_text("[net]\n")
     monkeypatch.chdir(tmp_path)
-    assert file_input(Path("x.cfg"), Path("run")).path == str(tmp_path / "x.cfg")
-    assert file_input(Path("run/y.cfg"), Path("run")).path == "y.cfg"
+    assert path_text(Path("x.cfg"), Path("run")) == str(tmp_path / "x.cfg")
+    assert path_text(Path("run/y.cfg"), Path("run")) == "y.cfg"
