@@ -144,9 +144,10 @@ def _images_for(settings: CompareSettings, folder: Path, cells: Sequence[Cell]) 
         why = str(error)
     for cell in cells:
         if cell.needs_images:
+            recovery = "" if method_of(cell.method).images else f" with recovery {cell.recovery}"
             raise UsageError(
-                f"{_subject(cell)} looks at images: give some with --images DIR (labels are not needed), since of "
-                f"--data none can be taken: {why}"
+                f"{cell.method}{recovery} looks at images: give some with --images DIR (labels are not needed), since "
+                f"of --data none can be taken: {why}"
             )
     return None
 
@@ -154,8 +155,3 @@ def _images_for(settings: CompareSettings, folder: Path, cells: Sequence[Cell]) 
 def _shared(train: Dataset, valid: Dataset) -> int:
     """Counts the images that two parts share."""
     return len({record.path for record in train.images} & {record.path for record in valid.images})
-
-
-def _subject(cell: Cell) -> str:
-    """Names what looks at images: the method, or the recovery that was asked for."""
-    return cell.method if method_of(cell.method).images else f"{cell.method} with recovery {cell.recovery}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 
 from darkprune.api.factorize import FactorizeSettings
 from darkprune.api.prune import PruneSettings
@@ -82,8 +81,12 @@ def add_units(run: Compression) -> None:
         return
     if run.only_input_size or not find_units(run.graph):
         return
+
+    def largest_first(weights: TensorSource, units: Sequence[Unit]) -> tuple[Unit, ...]:
+        return tuple(replace(unit, score=budget.of(totals(reduced(weights, [unit]).graph))) for unit in units)
+
     with run.original.pair().open() as weights:
-        most = units_above(weights, budget, partial(_largest_first, budget))
+        most = units_above(weights, budget, largest_first)
     score = "distance" if run.available.torch else cut.unit_score
     for number in sorted({(most + 1) // 2, most} - {0}):
         settings = replace(cut, units=number, unit_score=score, recover=_recovery(run))
@@ -92,10 +95,6 @@ def add_units(run: Compression) -> None:
         run.candidates.remove(made)
         run.candidates.insert(0, made)  # where it is no better than channels alone, that has kept its layers
         run.add(stages.cutting(run.original, made, [images], settings), cost_of_pruning(settings, 1))
-
-
-def _largest_first(budget: Budget, weights: TensorSource, units: Sequence[Unit]) -> tuple[Unit, ...]:
-    return tuple(replace(unit, score=budget.of(totals(reduced(weights, [unit]).graph))) for unit in units)
 
 
 def add_factorisation(run: Compression) -> None:

@@ -66,7 +66,8 @@ def _print(result: VerifyResult, every: bool) -> None:
     worst = None if check is None else check.worst_cut
     if check is None or worst is None:
         ran = f" (loaded and run in {result.runner})" if result.runner else ""
-        (warn if result.status == NOT_CHECKED or problems else print)(_sentence(result) + ran)
+        said = f"nothing was run: {result.skipped}" if problems else result.describe()
+        (warn if result.status == NOT_CHECKED or problems else print)(said + ran)
         return
     images = f"{check.images} image{'s' if check.images > 1 else ''}"
     print(
@@ -76,10 +77,6 @@ def _print(result: VerifyResult, every: bool) -> None:
     shown = check.compensation if every else [d for d in check.compensation if d.layer in check.outputs]
     print("\nwhat the compensation leaves, against the original with the removed channels held at their constants")
     print_table(("layer", "absolute", "relative", "at borders", "inside"), [_row(difference) for difference in shown])
-
-
-def _sentence(result: VerifyResult) -> str:
-    return f"nothing was run: {result.skipped}" if result.problems else result.describe()
 
 
 def _row(d: Difference) -> tuple[object, ...]:
