@@ -127,11 +127,6 @@ def list_problems(path: Path, images: Sequence[Listed]) -> list[DataProblem]:
     ]
 
 
-def base_of(value: str, bases: Sequence[Path]) -> Path:
-    """Returns the first base under which `value` exists, else the first base."""
-    return next((base for base in bases if os.path.exists(base / value)), bases[0])
-
-
 def divide_images(paths: Sequence[Path], seed: int = 0) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
     """Divides unlabelled images into those to work on, in random order, and those held out: a quarter, at most 64."""
     mixed = list(paths)

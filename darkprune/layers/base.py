@@ -25,8 +25,7 @@ Indices = NDArray[np.intp]
 BlobReader = Callable[[str], NDArray[np.float32]]
 
 INPUT = -1  #: the source index of the network's input
-MAX_OUTPUTS = 2**31 - 1  #: darknet counts outputs and weights in 32-bit integers
-MAX_ELEMENTS = 2**31 - 1
+MAX_ELEMENTS = 2**31 - 1  #: darknet counts outputs and weights in 32-bit integers
 
 
 class Feature(NamedTuple):
@@ -306,7 +305,7 @@ def bounded(c: int, h: int, w: int, what: str) -> Feature:
     """
     if min(c, h, w) < 1:
         raise CfgError(f"{what} would give an empty map ({c}x{h}x{w}); the input is too small for it")
-    if c * h * w > MAX_OUTPUTS:
+    if c * h * w > MAX_ELEMENTS:
         raise CfgError(f"{what} would give {c}x{h}x{w} values, more than 2^31 - 1")
     return Feature.map(c, h, w)
 

@@ -14,14 +14,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 
 from darkprune.errors import ExportError
+from darkprune.kit.board.runtime import RuntimeFailure, TensorRT
 from darkprune.kit.board.runtime.build import BuildOptions, parse, serialize
 from darkprune.kit.board.runtime.callbacks import make_log
-from darkprune.kit.board.runtime.command import MODULES
+from darkprune.kit.board.runtime.command import MODULES, import_tensorrt
 from darkprune.onnx.read import read_model, sizes_of
 from darkprune.progress import Progress, say, silent
 from darkprune.tensorrt.operators import file_precision, operator_facts
@@ -137,14 +136,12 @@ class EnginePlan:
         }
 
 
-def tensorrt_rtx() -> ModuleType | None:
+def tensorrt_rtx() -> TensorRT | None:
     """Returns the module of TensorRT for RTX; None where it is not installed."""
-    for name in MODULES[1:]:
-        try:
-            return import_module(name)
-        except ImportError:
-            continue
-    return None
+    try:
+        return import_tensorrt(MODULES[1:])
+    except RuntimeFailure:
+        return None
 
 
 def plan_file(path: Path, progress: Progress = silent) -> EnginePlan:

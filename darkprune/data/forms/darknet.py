@@ -16,7 +16,7 @@ from pathlib import Path
 from darkprune.data.class_names import read_names
 from darkprune.data.dataset import DataProblem, Dataset, ImageRecord
 from darkprune.data.forms.labels import DarknetLabels
-from darkprune.data.image_files import Listed, base_of, find_listed, list_problems, read_list
+from darkprune.data.image_files import Listed, find_listed, list_problems, read_list
 from darkprune.data.text_files import read_lines
 from darkprune.errors import DataError, one_line
 
@@ -65,10 +65,10 @@ class DataFile:
         path = listed.base / listed.text
         if os.path.isfile(path):
             return path, None
-        path = base_of(spaced, bases) / spaced
-        if spaced and os.path.isfile(path):
+        found = next((base / spaced for base in bases if spaced and os.path.isfile(base / spaced)), None)
+        if found is not None:
             text = f"{key}={one_line(spaced, 200)} has blanks, which darknet removes; darknet would not find it"
-            return path, DataProblem(self.path, None, text, "list")
+            return found, DataProblem(self.path, None, text, "list")
         folders = (os.getcwd(), self.path.parent.resolve())
         places = " and from ".join(dict.fromkeys(one_line(str(folder), 200) for folder in folders))
         text = f"{key}={one_line(value, 200)} points nowhere (looked from {places})"

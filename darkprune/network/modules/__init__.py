@@ -5,18 +5,9 @@ from darkprune.network.modules import (  # noqa: F401  (imported to register)
     heads,
     merge,
     pooling,
-    recurrent,
     resample,
     simple,
 )
-from darkprune.network.modules.base import BN_MOMENTUM, LayerModule, kinds_with_modules, make_module, module_for
-from darkprune.network.modules.recurrent import UNTRAINABLE
+from darkprune.network.modules.base import BN_MOMENTUM, MODULES, LayerModule, make_module
 
-__all__ = [
-    "BN_MOMENTUM",
-    "UNTRAINABLE",
-    "LayerModule",
-    "kinds_with_modules",
-    "make_module",
-    "module_for",
-]
+__all__ = ["BN_MOMENTUM", "MODULES", "LayerModule", "make_module"]

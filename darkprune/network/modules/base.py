@@ -19,6 +19,7 @@ from darkprune.errors import TrainingError
 from darkprune.graph.graph import Layer
 from darkprune.layers.base import Kind
 from darkprune.layers.convolution import BN_EPSILON
+from darkprune.layers.recurrent import Recurrent
 
 #: Share of a batch's statistics in the running ones. AlexeyAB's CPU code has 0.1 (0.05 for [connected]), its GPU code
 #: 0.01. 0.1 is torch's habit as well, and after the few hundred steps of a fine-tuning 0.01 would still show the
@@ -94,7 +95,8 @@ class LayerModule(nn.Module):
 
 
 Maker = Callable[[Layer], LayerModule]
-_MAKERS: dict[type[Kind], Maker] = {}
+#: section kind -> what makes its module; recurrent kinds have none
+MODULES: dict[type[Kind], Maker] = {}
 M = TypeVar("M", bound=Maker)
 
 
@@ -103,9 +105,9 @@ def module_for(*kinds: type[Kind]) -> Callable[[M], M]:
 
     def decorate(maker: M) -> M:
         for kind in kinds:
-            if kind in _MAKERS:
+            if kind in MODULES:
                 raise ValueError(f"two modules for {kind.__name__}")
-            _MAKERS[kind] = maker
+            MODULES[kind] = maker
         return maker
 
     return decorate
@@ -117,17 +119,13 @@ def make_module(layer: Layer, before: Sequence[LayerModule]) -> LayerModule:
     Raises:
         TrainingError: the kind cannot be run here.
     """
-    maker = _MAKERS.get(type(layer.kind))
+    maker = MODULES.get(type(layer.kind))
     if maker is None:
-        raise TrainingError(f"{layer.place}: this kind has no torch module: it cannot be run or trained here")
+        what = "a network with a recurrent " if isinstance(layer.kind, Recurrent) else ""
+        raise TrainingError(f"{layer.place}: {what}[{layer.name}] cannot be trained here, nor run")
     module = maker(layer)
     module.refer_to([before[index] for index in layer.references])
     return module
-
-
-def kinds_with_modules() -> frozenset[type[Kind]]:
-    """Returns the kinds that have a registered function."""
-    return frozenset(_MAKERS)
 
 
 def batch_normalise(owner: LayerModule, x: Tensor, training: bool) -> Tensor:

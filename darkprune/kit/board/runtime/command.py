@@ -3,7 +3,7 @@
 import importlib
 import os
 import sys
-from typing import Callable
+from typing import Callable, Sequence
 
 from . import RuntimeFailure, TensorRT
 from .cuda import Cuda
@@ -15,14 +15,14 @@ ENGINE = "model.engine"
 MODULES = ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")
 
 
-def import_tensorrt() -> TensorRT:
+def import_tensorrt(modules: Sequence[str] = MODULES) -> TensorRT:
     """Returns the `tensorrt` module of this machine, or that of TensorRT for RTX.
 
     Raises:
         RuntimeFailure: there is neither.
     """
     reasons = []
-    for name in MODULES:
+    for name in modules:
         try:
             return importlib.import_module(name)
         except ImportError as error:
