@@ -54,13 +54,9 @@ class InputShape:
 def load_image(
     path: Path, shape: InputShape, out: Planes | None = None, view: Callable[[Pixels], Pixels] | None = None
 ) -> tuple[Planes, tuple[int, int]]:
-    """Reads one image and fits it to the network.
+    """Reads one image and fits it to the network, into `out` (c, h, w) if given.
 
-    Args:
-        path: the image file.
-        shape: input of the network.
-        out: (c, h, w) to write to, if any.
-        view: what of the decoded image is to be seen; all of it without.
+    `view` gives what of the decoded image is to be seen; all of it without.
 
     Returns:
         The planes (c, h, w) float32, and width and height of the file's image.

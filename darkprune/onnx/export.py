@@ -58,14 +58,9 @@ class OnnxFile:
 def export_pair(
     pair: NetworkWeights, options: ExportOptions, precision: Precision, path: Path, progress: Progress = silent
 ) -> OnnxFile:
-    """Writes a pair as an ONNX file.
+    """Writes an open pair as an ONNX file, in a folder where it may lie unfinished.
 
-    Args:
-        pair: the open pair.
-        options: what the file is made for.
-        precision: what it is written in.
-        path: the file to be, in a folder where it may lie unfinished.
-        progress: gets events while images are calibrated with.
+    `progress` gets events while images are calibrated with.
 
     Raises:
         ExportError: options that do not fit, or a layer that ONNX cannot express.

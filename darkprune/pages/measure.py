@@ -142,12 +142,7 @@ class RunningNetworks:
     """
 
     def __init__(self, networks: Sequence[NamedNetwork], runner: str | None, progress: Progress = silent) -> None:
-        """Loads them.
-
-        Args:
-            networks: one, or the original and the result.
-            runner: program to run them in; by default the first that takes them.
-            progress: gets events.
+        """Loads one network, or the original and the result; by default in the first program that takes them.
 
         Raises:
             GraphError, RunnerError: they cannot be run, or detect nothing.
