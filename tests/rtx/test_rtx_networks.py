@@ -10,8 +10,7 @@ import darkprune as dp
 from darkprune.errors import DarkpruneError
 from darkprune.graph.graph import read_graph
 from darkprune.onnx.options import ExportOptions, LeftOut
-from darkprune.tensorrt.plans import PlannedNetwork
-from darkprune.tensorrt.widths import with_widths
+from darkprune.tensorrt.plans import PlannedNetwork, with_widths
 from tests.assets import ASSETS, CHECKPOINTS, needs_assets
 from tests.rtx.networks import PRECISIONS, check_plan, needs_rtx, planned
 

@@ -12,8 +12,7 @@ from darkprune.darknet.cfg import parse_cfg
 from darkprune.graph.graph import build_graph
 from darkprune.tensorrt import plan as planning
 from darkprune.tensorrt.plan import EnginePlan, Kernel, PlannedTensor, plan_file, read_kernels
-from darkprune.tensorrt.plans import Plans
-from darkprune.tensorrt.widths import rounded_up, with_widths
+from darkprune.tensorrt.plans import Plans, rounded_up, with_widths
 from tests.rtx.networks import FAMILY, conv, head, needs_rtx, section
 
 TENSOR = (
