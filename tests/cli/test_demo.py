@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 
 from darkprune.cli.compression import demo
 from darkprune.cli.main import build_parser, main
+from darkprune.training.result import TrainResult
 
 
 @pytest.fixture(autouse=True)
@@ -59,3 +61,18 @@ def test_without_pytorch(tmp_path: Path, capsys: pytest.CaptureFixture[str], mon
     assert (tmp_path / "demo" / "report.html").is_file()
     assert "not distilled: PyTorch is not installed (pip install '.[train]')" in out
     assert "before" in {path.name for path in (tmp_path / "demo").iterdir()}
+
+
+@pytest.mark.slow
+def test_an_interrupted_training_ends_the_demo(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch")
+    distill = demo.distill
+
+    def interrupted(*arguments: Any) -> TrainResult:
+        return replace(distill(*arguments), stopped=True, weights={})
+
+    monkeypatch.setattr(demo, "distill", interrupted)
+    assert main(["demo", "-o", str(tmp_path / "demo")]) == 130
+    assert "Traceback" not in capsys.readouterr().err

@@ -27,6 +27,7 @@ from darkprune.data.scenes import write_scenes
 from darkprune.errors import DarkpruneError
 from darkprune.graph.stats import totals
 from darkprune.settings import setting, words_of
+from darkprune.training.result import TrainResult
 from darkprune.training.settings import DistillSettings, TrainSettings
 
 VALID_IMAGES = 150
@@ -134,7 +135,7 @@ def _stages(folder: Path, settings: DemoSettings, tell: Callable[[str], None]) -
         output = folder / "sparse"
         sparse = TrainSettings(**_SHORT, **_SPARSE, ratio=ratio)
         show("train", *_files(network), "--data", data, "-o", output, *words_of(sparse))
-        network = load(network.cfg, train(network, data, output, sparse).weights["final"])
+        network = _trained(network, train(network, data, output, sparse))
     measure("trained sparsely" if settings.full else "as it comes", network)
     slim = load(folder / "slim" / "scenes.cfg", folder / "slim" / "scenes.weights")
     show("prune", *_files(network), "--ratio", ratio, "--force", "-o", folder / "slim")
@@ -148,8 +149,7 @@ def _stages(folder: Path, settings: DemoSettings, tell: Callable[[str], None]) -
         recipe = {**_SHORT, "adam": True, "lr": 0.001, "iterations": steps, "eval_every": steps}
         learning = DistillSettings(**recipe, data=str(data))
         show("distill", *_files(network), *_files(slim), "-o", output, *words_of(learning))
-        result = distill(network, slim, output, learning)
-        slim = load(slim.cfg, result.weights["final"])
+        slim = _trained(slim, distill(network, slim, output, learning))
         measure("distilled", slim)
     for name, pair in (("before", network), ("after", slim)):
         show("detect", *_files(pair), images, "-o", folder / name)
@@ -157,6 +157,17 @@ def _stages(folder: Path, settings: DemoSettings, tell: Callable[[str], None]) -
     show("report", folder, "--data", data)
     report(folder, ReportSettings(data=data, overwrite=True))
     return rows, slim
+
+
+def _trained(pair: Pair, result: TrainResult) -> Pair:
+    """Returns the pair after its training.
+
+    Raises:
+        KeyboardInterrupt: the training was stopped.
+    """
+    if result.stopped:
+        raise KeyboardInterrupt
+    return load(pair.cfg, result.weights["final"])
 
 
 def _files(pair: Pair) -> tuple[object, object]:
