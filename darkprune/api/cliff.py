@@ -6,6 +6,7 @@ import csv
 import io
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 
 from darkprune.api.pair import Pair
@@ -14,8 +15,9 @@ from darkprune.data.dataset import Dataset, digest_of_labels
 from darkprune.data.image_files import images_of
 from darkprune.data.samples import Samples, read_samples
 from darkprune.errors import OutputError, UsageError
-from darkprune.evaluation.control import control_networks
+from darkprune.evaluation.control import control_networks, smaller_inputs
 from darkprune.evaluation.of_graph import heads_of, labelled_for
+from darkprune.graph.graph import Graph
 from darkprune.graph.weights import NetworkWeights
 from darkprune.progress import Progress, announced, reporting
 from darkprune.refit.solved_layers import SolvedLayers, solved_layers
@@ -217,10 +219,12 @@ class _Work:
         if dataset is not None:
             metric, measure = MAP, map_of(dataset, settings.batch)
         else:
-            metric, measure, problem = without_labels(original, paths, settings.batch, progress)
+            others = (load_with_any(each, pair.weights_file, runner, taps=False)[1] for each in _judged_at(graph))
+            metric, measure, problem = without_labels(original, paths, settings.batch, progress, others)
             warnings = (problem,) if problem else ()
         decided = {
             "metric": metric,
+            "sizes": [[each.net.input.w, each.net.input.h] for each in _judged_at(graph)] if dataset is None else [],
             "runner": runner,
             "recover": settings.recover,
             "selection": Selection.of(settings).described(),
@@ -292,6 +296,11 @@ class _Work:
             return ranking
         images = CurveImages.of(self.dataset, self.settings.images, self.settings.runner)
         return replace(ranking, curves=measure_curves(ranking, selection, images, self.progress).curves)
+
+
+def _judged_at(graph: Graph) -> list[Graph]:
+    """Returns the smaller inputs that agreement is taken at too: those with half of the operations and more."""
+    return list(takewhile(lambda each: each.macs >= graph.macs / 2, smaller_inputs(graph)))
 
 
 def _write_table(folder: Path, sweep: Sweep) -> str:

@@ -112,18 +112,18 @@ def test_agreement_compares_input_sizes(tmp_path: Path, capsys: pytest.CaptureFi
     assert main([*command, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["metric"] == "agreement"
-    assert found["unpruned"] > 0.99
+    assert 0.5 < found["unpruned"] < 0.99  # what it finds at smaller inputs counts too
     slight, half = found["pruned"]
     assert 0 <= half["value"] < slight["value"] < 1
     assert 0.3 < slight["control"] < 1  # the unpruned network still finds most of it at a smaller input
     assert main(command) == 0
     printed = capsys.readouterr().out
     assert "agreement: mAP@0.5 against what the unpruned network detects" in printed
-    assert "counts against the control" in printed
+    assert "its own input size and smaller ones" in printed
     assert main(["report", str(tmp_path / "out"), "--overwrite"]) == 0
     page = (tmp_path / "out" / "report.html").read_text()
     assert "agreement over multiply-adds" in page
-    assert "counts against the smaller input" in page
+    assert "on average over its own input size and smaller ones" in page
 
 
 def test_without_detections_the_outputs_are_compared(

@@ -51,8 +51,8 @@ def _print(result: CliffResult) -> None:
     print_table(("input", "MACs", "removed", sweep.metric), controls)
     print(f"\n{result.images} images, {result.runner}")
     if sweep.metric == AGREEMENT:
-        print("agreement: mAP@0.5 against what the unpruned network detects with confidence at its own input size; it")
-        print("detects somewhat other objects at a smaller one, which counts against the control")
+        print("agreement: mAP@0.5 against what the unpruned network detects with confidence, on average over")
+        print("its own input size and smaller ones")
     if sweep.metric == DISTANCE:
         print("distance: 0 is the same output, 1 as far as none at all; maps of another size are interpolated, which")
         print("counts against the control")

@@ -22,9 +22,9 @@ _SPEED = ("step", "images_per_s", "wait")
 MOST_CURVES = 24
 MOST_ROWS = 400
 SMALLER_INPUT = "unpruned, smaller input"
-OWN_SIZE = (
-    "Agreement is that with what the unpruned network detects at its own input size. It detects somewhat other objects "
-    "at a smaller one, which counts against the smaller input."
+AGREEMENT_NOTE = (
+    "Agreement is that with what the unpruned network detects with confidence, on average over its own input size and "
+    "smaller ones."
 )
 #: methods of a comparison that make one line of the diagram
 CONTROLS = dict.fromkeys(("unpruned", "control"), SMALLER_INPUT)
@@ -78,7 +78,7 @@ def cliffs(context: ReportContext) -> Section | None:
         if record["pruned"]:
             nodes.append(_sweep_table(record))
             if record["metric"].text == "agreement":
-                nodes.append(tag("p", OWN_SIZE, class_="note"))
+                nodes.append(tag("p", AGREEMENT_NOTE, class_="note"))
         else:
             measured = len(record["points"].fields)
             note = f"The sweep is not finished ({measured} networks measured); its command goes on with it."
