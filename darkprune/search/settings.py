@@ -47,7 +47,7 @@ class BudgetSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Amount(BudgetSettings):
+class AmountSettings(BudgetSettings):
     """How much is to go: exactly one of these, or nothing beside units and similarity."""
 
     ratio: float | None = setting(None, "fraction of the prunable channels, 0 to below 1", group=_AMOUNT, metavar="P")
@@ -61,7 +61,7 @@ class Amount(BudgetSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PruneSettings(ChannelSettings, Amount):
+class PruneSettings(ChannelSettings, AmountSettings):
     """How to prune."""
 
     runner: str | None = setting(
@@ -120,7 +120,7 @@ class PruneSettings(ChannelSettings, Amount):
         return scored or self.recover != "none" or self.candidates is not None
 
     def _check_amount(self) -> None:
-        given = [field.name for field in fields(Amount) if getattr(self, field.name) not in (None, ())]
+        given = [field.name for field in fields(AmountSettings) if getattr(self, field.name) not in (None, ())]
         shared = {field.name for field in fields(ChannelSettings) if getattr(self, field.name) != field.default}
         if self.plan is not None:
             if len(given) > 1 or shared:

@@ -36,7 +36,7 @@ from darkprune.training.loop.memory import free_memory, parts_that_fit
 from darkprune.training.loop.objective import Objective
 from darkprune.training.loop.start import Start, choose_device, fresh_warnings, open_network
 from darkprune.training.loop.step import Stepper
-from darkprune.training.loop.validation import Measure, Validation
+from darkprune.training.loop.validation import Validator, Validation
 from darkprune.training.recipe.recipe import FEWEST_IMAGES, Recipe, read_recipe
 from darkprune.training.result import TrainResult
 from darkprune.training.settings import RunSettings
@@ -136,7 +136,7 @@ def make_trainer(
         maker = CropMaker(data.images, recipe.augmentation, settings.strict, Crops.read(graph))
     workers = default_workers() if settings.workers is None else settings.workers
     at_a_time = max(1, min(16, recipe.part))
-    validation: Measure | None = None
+    validation: Validator | None = None
     if isinstance(data.validation, Dataset):
         validation = Validation(data.validation, batch=at_a_time, workers=max(1, workers))
     elif data.validation is not None:

@@ -25,7 +25,7 @@ from darkprune.runs.digests import digest_of_file
 from darkprune.surgery.apply import Cut
 from darkprune.surgery.plan_file import parse_plan
 from darkprune.training.gradual.gradual import GradualPruning, size_of
-from darkprune.training.gradual.timetable import Stage, make_timetable
+from darkprune.training.gradual.timetable import Phase, make_timetable
 from darkprune.training.loop.checkpoint import RunFolder
 from darkprune.training.loop.distributed import Ranks
 from darkprune.training.loop.hooks import Hook
@@ -40,7 +40,7 @@ from tests.training.test_resume import Trap, die, in_a_child
 from tests.training.test_training_commands import FAST, call
 from tests.training.tiny import CFG, fresh_network, make_trainer, tiny_graph, write_images
 
-STAGES = (Stage(1, 3, 0.8), Stage(3, 5, 0.6))
+STAGES = (Phase(1, 3, 0.8), Phase(3, 5, 0.6))
 #: the tiny network has 10 to 16 channels a layer
 DYNAMIC = TrainSettings(sparsity="dynamic", s=0.01, switch=0.1)
 PRUNE = GradualSettings(prune_to=0.6, prune_min_channels=2)
@@ -126,7 +126,7 @@ def watched(data: Path, folder: Path, settings: RunSettings) -> Watch:
     graph = tiny_graph()
     network = fresh_network(graph)
     sparse = Sparsity(network, DYNAMIC, read_recipe(graph, 10, DYNAMIC))
-    pruning = GradualPruning(network, PRUNE, (Stage(1, 4, 0.6),), Ranks())
+    pruning = GradualPruning(network, PRUNE, (Phase(1, 4, 0.6),), Ranks())
     run.append(make_trainer(graph, data, folder, network=network, hooks=(watch, sparse, pruning), settings=settings))
     run[0].run()
     assert watch.cut is not None
@@ -269,7 +269,7 @@ def test_every_quantity_and_criterion_comes_close_to_its_goal(
     graph = tiny_graph()
     network = fresh_network(graph)
     settings = replace(PRUNE, prune_of=of, prune_criterion=criterion)
-    hook = GradualPruning(network, settings, (Stage(0, 1, 0.6),), Ranks())
+    hook = GradualPruning(network, settings, (Phase(0, 1, 0.6),), Ranks())
     run = make_trainer(graph, data, tmp_path, network=network, hooks=(hook,), settings=RunSettings(iterations=1))
     run.run()
     left = size_of(run.network.graph, of) / size_of(graph, of)
@@ -280,7 +280,7 @@ def test_every_quantity_and_criterion_comes_close_to_its_goal(
 def test_a_goal_below_the_floors_is_refused_before_training() -> None:
     network = fresh_network(tiny_graph())
     with pytest.raises(PlanError, match=r"--prune-to 0\.1 cannot be met"):
-        GradualPruning(network, GradualSettings(prune_to=0.1), (Stage(0, 4, 0.1),), Ranks())
+        GradualPruning(network, GradualSettings(prune_to=0.1), (Phase(0, 4, 0.1),), Ranks())
 
 
 @given(

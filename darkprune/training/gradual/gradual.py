@@ -1,8 +1,8 @@
 """Pruning inside a run: step by step, while the network learns (Yin et al., ICCAI 2020).
 
-Each stage chooses its channels as `darkprune prune` does, on the weights of that moment, and lets them fade: their γ
-(or filters, where there is no batch normalisation) shrink to 0 over the stage's steps. What is left of a channel then
-is the constant act(β), which the cut at the end of the stage folds into the consumers, so that the loss does not jump;
+Each phase chooses its channels as `darkprune prune` does, on the weights of that moment, and lets them fade: their γ
+(or filters, where there is no batch normalisation) shrink to 0 over the phase's steps. What is left of a channel then
+is the constant act(β), which the cut at the end of the phase folds into the consumers, so that the loss does not jump;
 every step after it is cheaper.
 """
 
@@ -27,7 +27,7 @@ from darkprune.surgery.plan import Plan
 from darkprune.surgery.plan_file import parse_plan
 from darkprune.surgery.surgery import Surgery
 from darkprune.training.gradual.slimming import as_weights
-from darkprune.training.gradual.timetable import Stage
+from darkprune.training.gradual.timetable import Phase
 from darkprune.training.loop.checkpoint import State
 from darkprune.training.loop.distributed import Ranks
 from darkprune.training.loop.hooks import Hook
@@ -47,7 +47,7 @@ class GradualPruning(Hook):
     columns = ("macs", "params")
     slims = True
 
-    def __init__(self, network: Network, settings: GradualSettings, stages: tuple[Stage, ...], ranks: Ranks) -> None:
+    def __init__(self, network: Network, settings: GradualSettings, phases: tuple[Phase, ...], ranks: Ranks) -> None:
         """Prepares.
 
         Args:
@@ -60,7 +60,7 @@ class GradualPruning(Hook):
         """
         self.network = network
         self.settings = settings
-        self.stages = stages
+        self.phases = phases
         self.ranks = ranks
         self.whole = size_of(network.graph, settings.prune_of)
         self.cuts: list[dict[str, int]] = []
@@ -72,31 +72,31 @@ class GradualPruning(Hook):
     @property
     def identity(self) -> dict[str, object]:
         """What makes a run this one, as plain values."""
-        stages = [[stage.marked, stage.cut, stage.remaining] for stage in self.stages]
+        phases = [[phase.marked, phase.cut, phase.remaining] for phase in self.phases]
         chosen = self.settings.prune_settings(0).described()
-        return {"of": self.settings.prune_of, "stages": stages, "prune": chosen}
+        return {"of": self.settings.prune_of, "stages": phases, "prune": chosen}
 
     def before_step(self, step: int) -> None:
-        """Chooses the channels of a stage when it begins."""
-        stage = self._stage(step)
-        if stage is not None and self._plan is None:
-            text = self._choose(stage).dumps() if self.ranks.first else ""
+        """Chooses the channels of a phase when it begins."""
+        phase = self._phase(step)
+        if phase is not None and self._plan is None:
+            text = self._choose(phase).dumps() if self.ranks.first else ""
             self._mask(parse_plan(self.ranks.share(text)))
 
     @torch.no_grad()
     def after_step(self, step: int, rate: float) -> None:
-        """Lets the chosen channels fade: evenly, to 0 at the last step of the stage."""
-        stage = self._stage(step)
-        if stage is None:
+        """Lets the chosen channels fade: evenly, to 0 at the last step of the phase."""
+        phase = self._phase(step)
+        if phase is None:
             return
-        left = stage.cut - step
+        left = phase.cut - step
         for tensor, removed in self._fading:
             tensor[removed] *= left / (left + 1)
 
     def cut_after(self, step: int) -> Cut | None:
         """Returns the cut that is due after a step."""
-        stage, plan = self._stage(step), self._plan
-        if stage is None or plan is None or step < stage.cut:
+        phase, plan = self._phase(step), self._plan
+        if phase is None or plan is None or step < phase.cut:
             return None
         self._plan, self._fading = None, []
         if not plan.layers:
@@ -116,7 +116,7 @@ class GradualPruning(Hook):
         self.cuts.append({"step": step, "macs": graph.macs, "params": graph.params})
         return (
             f"step {step}: pruned to {count(graph.macs)} MACs, {count(graph.params)} parameters "
-            f"({self._share():.1f} % of {self.settings.prune_of}, goal {100 * self.stages[-1].remaining:.0f} %)"
+            f"({self._share():.1f} % of {self.settings.prune_of}, goal {100 * self.phases[-1].remaining:.0f} %)"
         )
 
     def figures(self) -> dict[str, float]:
@@ -138,16 +138,16 @@ class GradualPruning(Hook):
         if state["plan"] is not None:
             self._mask(parse_plan(state["plan"]))
 
-    def _stage(self, step: int) -> Stage | None:
-        return next((stage for stage in self.stages if stage.marked < step <= stage.cut), None)
+    def _phase(self, step: int) -> Phase | None:
+        return next((phase for phase in self.phases if phase.marked < step <= phase.cut), None)
 
     def _share(self) -> float:
         return 100 * size_of(self.network.graph, self.settings.prune_of) / self.whole
 
-    def _choose(self, stage: Stage) -> Plan:
-        """Finds the ratio that leaves what is nearest to a stage's share, by bisection."""
+    def _choose(self, phase: Phase) -> Plan:
+        """Finds the ratio that leaves what is nearest to a phase's share, by bisection."""
         ranking = self._rank()
-        target, of = stage.remaining * self.whole, self.settings.prune_of
+        target, of = phase.remaining * self.whole, self.settings.prune_of
 
         def left_at(ratio: float) -> float:
             return size_of(self._decide(ranking, ratio).graph, of)
@@ -166,9 +166,9 @@ class GradualPruning(Hook):
 
     def _check_floors(self) -> None:
         least = size_of(self._decide(self._rank(), HIGHEST).graph, self.settings.prune_of)
-        if least > self.stages[-1].remaining * self.whole:
+        if least > self.phases[-1].remaining * self.whole:
             raise PlanError(
-                f"--prune-to {self.stages[-1].remaining:g} cannot be met: with every layer at its floor "
+                f"--prune-to {self.phases[-1].remaining:g} cannot be met: with every layer at its floor "
                 f"{least / self.whole:.3f} of the {self.settings.prune_of} remain; lower --prune-min-channels, or "
                 "give more"
             )

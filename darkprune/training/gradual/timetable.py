@@ -21,7 +21,7 @@ FROM, UNTIL, CUTS = 0.1, 0.6, 10
 
 
 @dataclass(frozen=True)
-class Stage:
+class Phase:
     """One cut, and the steps that lead to it.
 
     Attributes:
@@ -35,11 +35,11 @@ class Stage:
     remaining: float
 
 
-def make_timetable(settings: GradualSettings, epoch_steps: int, steps: int) -> tuple[Stage, ...]:
+def make_timetable(settings: GradualSettings, epoch_steps: int, steps: int) -> tuple[Phase, ...]:
     """Turns the epochs of settings with a `prune_to` into steps.
 
     Returns:
-        The stages; each begins where the one before ends, and less remains after each.
+        The phases; each begins where the one before ends, and less remains after each.
 
     Raises:
         UsageError: epochs after the end of the run, or in the wrong order.
@@ -58,4 +58,4 @@ def make_timetable(settings: GradualSettings, epoch_steps: int, steps: int) -> t
     bounds = [first + round(way * number / count) for number in range(count + 1)]
     remaining, schedule = settings.prune_to or 1.0, SCHEDULES[settings.prune_schedule]
     shares = [*(1 - (1 - remaining) * schedule(number / count) for number in range(count)), remaining]
-    return tuple(Stage(*pair, share) for pair, share in zip(pairwise(bounds), shares[1:], strict=True))
+    return tuple(Phase(*pair, share) for pair, share in zip(pairwise(bounds), shares[1:], strict=True))

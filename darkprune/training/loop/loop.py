@@ -16,7 +16,7 @@ from darkprune.training.data.batches import Batch, BatchLoader, died
 from darkprune.training.loop.checkpoint import RunFolder, State, differences, restoring
 from darkprune.training.loop.interruption import Interruption
 from darkprune.training.loop.step import Step, Stepper
-from darkprune.training.loop.validation import Measure
+from darkprune.training.loop.validation import Validator
 from darkprune.training.records.curves import draw_curves
 from darkprune.training.records.log import Log
 from darkprune.training.records.progress import StatusLine
@@ -73,7 +73,7 @@ class Trainer:
     loader: BatchLoader
     folder: RunFolder
     settings: RunSettings
-    validation: Measure | None = None
+    validation: Validator | None = None
     identity: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -190,7 +190,7 @@ class Trainer:
             self.stepper.train_from(step + 1)
         return done
 
-    def _measure(self, validation: Measure) -> float:
+    def _measure(self, validation: Validator) -> float:
         """Measures on the validation set, in the first process, and keeps the best weights."""
         self.ranks.average_statistics(self.network)
         outcome, value = self.outcome, 0.0

@@ -14,7 +14,7 @@ from darkprune.network import Network
 from darkprune.network.loading import run_of
 
 
-class Measure(Protocol):
+class Validator(Protocol):
     """Returns how good a network is, as a fraction: more is better."""
 
     @property
@@ -50,7 +50,7 @@ class Validation:
     title: str = "mAP@0.5"
 
     def measure(self, network: Network) -> float:
-        """Returns mAP@0.5; see `Measure`.
+        """Returns mAP@0.5; see `Validator`.
 
         Raises:
             DataError: no image can be read.
