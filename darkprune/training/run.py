@@ -36,7 +36,7 @@ from darkprune.training.loop.memory import free_memory, parts_that_fit
 from darkprune.training.loop.objective import Objective
 from darkprune.training.loop.start import Start, choose_device, fresh_warnings, open_network
 from darkprune.training.loop.step import Stepper
-from darkprune.training.loop.validation import Validator, Validation
+from darkprune.training.loop.validation import Validation, Validator
 from darkprune.training.recipe.recipe import FEWEST_IMAGES, Recipe, read_recipe
 from darkprune.training.result import TrainResult
 from darkprune.training.settings import RunSettings
