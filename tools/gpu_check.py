@@ -30,7 +30,7 @@ from darkprune.errors import DarkpruneError
 from darkprune.graph.graph import resized
 from darkprune.kit.board.runtime import RuntimeFailure
 from darkprune.kit.board.runtime.command import import_tensorrt
-from darkprune.onnx.check import Agreement
+from darkprune.onnx.check import OutputComparison
 from darkprune.tensorrt.plan import plan_file, tensorrt_rtx
 from darkprune.tensorrt.run import has_gpu
 
@@ -148,7 +148,7 @@ class Check:
         built = dp.build_engine(
             path, engine, dp.EngineSettings(fp16=half, int8=narrow, tf32=False, timing_cache=timings)
         )
-        row.build_seconds, row.deviation = built.seconds, worst(built.agreement)
+        row.build_seconds, row.deviation = built.seconds, worst(built.comparison)
         engines[row.variant] = engine
         path.unlink()
 
@@ -195,9 +195,9 @@ def missing() -> str:
     return "" if has_gpu() else f"{trt.__name__} {trt.__version__} is here, but no GPU that CUDA can use"
 
 
-def worst(agreement: Agreement) -> float | None:
+def worst(comparison: OutputComparison) -> float | None:
     """Returns the deviation of the output that is off most; None where nothing was compared."""
-    return agreement.worst[1] if agreement.deviations else None
+    return comparison.worst[1] if comparison.deviations else None
 
 
 def show(row: Row) -> None:

@@ -32,7 +32,7 @@ TOLERANCE = 1e-4  #: relative, FP32; the order of sums differs between programs
 
 
 @dataclass(frozen=True)
-class Agreement:
+class OutputComparison:
     """How far the outputs of a file or an engine are from those of another program, on the same images.
 
     Attributes:
@@ -98,7 +98,7 @@ def check_structure(network: OnnxNetwork, graph: Graph) -> None:
             raise ExportError(f"layer {layer.index} ({layer.name}): gives {shape[1:]} in the file, in darknet {out}")
 
 
-def verify_onnx(path: Path, graph: Graph, reference: Reference, images: Floats) -> Agreement:
+def verify_onnx(path: Path, graph: Graph, reference: Reference, images: Floats) -> OutputComparison:
     """Runs a file in onnxruntime and compares its outputs with the reference's, decoded as in the file.
 
     Args:
@@ -119,7 +119,9 @@ def verify_onnx(path: Path, graph: Graph, reference: Reference, images: Floats) 
     # only now, so that the weights are not in memory twice
     maps = [np.asarray(output) for output in reference(images)]
     if facts["outputs"] == "heads":
-        return Agreement({name: deviation(got[name], want) for name, want in zip(got, maps, strict=True)}, allowed)
+        return OutputComparison(
+            {name: deviation(got[name], want) for name, want in zip(got, maps, strict=True)}, allowed
+        )
     boxes, scores = expected_boxes(graph, maps, pixels=facts["outputs"] == "deepstream")
     fault = ""
     if facts["outputs"] == "nms":
@@ -131,7 +133,7 @@ def verify_onnx(path: Path, graph: Graph, reference: Reference, images: Floats) 
     # scores are measured by their own range, 0 to 1: where nothing is found the largest is next to nothing
     spans = {"scores": 1.0, "classes": 1.0}
     deviations = {name: deviation(got[name], want, spans.get(name, 1e-30)) for name, want in expected.items()}
-    return Agreement(deviations, allowed, fault=fault)
+    return OutputComparison(deviations, allowed, fault=fault)
 
 
 def expected_boxes(graph: Graph, maps: Sequence[Floats], *, pixels: bool) -> tuple[Floats, Floats]:

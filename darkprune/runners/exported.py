@@ -17,7 +17,7 @@ from darkprune.evaluation.evaluate import evaluate_detector
 from darkprune.evaluation.of_graph import input_shape
 from darkprune.graph.graph import Graph
 from darkprune.graph.weights import NetworkWeights
-from darkprune.onnx.check import Agreement, verify_onnx
+from darkprune.onnx.check import OutputComparison, verify_onnx
 from darkprune.onnx.export import OnnxFile, export_pair
 from darkprune.onnx.options import ExportOptions, Precision
 from darkprune.progress import Progress, silent, track
@@ -63,7 +63,7 @@ def export_and_compare(
     path: Path,
     images: Sequence[Path] | None,
     progress: Progress = silent,
-) -> tuple[OnnxFile, Agreement]:
+) -> tuple[OnnxFile, OutputComparison]:
     """Writes a pair as an ONNX file, in a folder where it may lie unfinished, and compares it.
 
     It is compared on `images`; where there are none, on calibration images or noise. None runs nothing.
@@ -76,12 +76,12 @@ def export_and_compare(
     with NetworkWeights(graph, weights) as pair:
         file = export_pair(pair, options, precision, path, progress)
     if images is None:
-        return file, Agreement(skipped="--static was given")
+        return file, OutputComparison(skipped="--static was given")
     calibrated = () if precision.calibration is None else precision.calibration.images
     step = track(progress, "comparing", 1, "file")
-    agreement = compare_file(file, graph, weights, _batch(graph, options.batch, images or calibrated))
+    comparison = compare_file(file, graph, weights, _batch(graph, options.batch, images or calibrated))
     step()
-    return file, agreement
+    return file, comparison
 
 
 def _batch(graph: Graph, size: int | None, files: Sequence[Path]) -> Floats:
@@ -93,14 +93,14 @@ def _batch(graph: Graph, size: int | None, files: Sequence[Path]) -> Floats:
     return np.resize(planes, (count, *planes.shape[1:]))
 
 
-def compare_file(file: OnnxFile, graph: Graph, weights: Path, images: Floats) -> Agreement:
+def compare_file(file: OnnxFile, graph: Graph, weights: Path, images: Floats) -> OutputComparison:
     """Compares a file in onnxruntime with its pair in another program, on as many images as the file takes.
 
     Raises:
         ExportError: FP32 is off by more than rounding.
     """
     if not graph.net.input.is_map:
-        return Agreement(skipped="the network reads no image")
+        return OutputComparison(skipped="the network reads no image")
     try:
         program = ""
 
@@ -115,16 +115,16 @@ def compare_file(file: OnnxFile, graph: Graph, weights: Path, images: Floats) ->
                 raise RunnerError(f"{program} does not show layer {last}, which is the file's output")
             return [np.stack([maps[last] for maps in each])]
 
-        agreement = verify_onnx(file.path, graph, reference, images)
+        comparison = verify_onnx(file.path, graph, reference, images)
     except RunnerError as error:
-        return Agreement(skipped=str(error))
-    agreement = replace(agreement, program=program)
-    if not agreement.agrees:
-        name, value = agreement.worst
-        off = f"output {name} is off from {program} by {value:.1e} of its range, {agreement.allowed:.0e} is allowed"
-        what = f"suppression in the file went wrong: {agreement.fault}" if agreement.fault else off
+        return OutputComparison(skipped=str(error))
+    comparison = replace(comparison, program=program)
+    if not comparison.agrees:
+        name, value = comparison.worst
+        off = f"output {name} is off from {program} by {value:.1e} of its range, {comparison.allowed:.0e} is allowed"
+        what = f"suppression in the file went wrong: {comparison.fault}" if comparison.fault else off
         raise ExportError(f"{what}; nothing was written (--static writes without comparing)")
-    return agreement
+    return comparison
 
 
 def precision_cost(

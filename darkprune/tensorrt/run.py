@@ -16,7 +16,7 @@ from darkprune.kit.board.runtime.compare import deviation, reference_input, tole
 from darkprune.kit.board.runtime.cuda import Cuda
 from darkprune.kit.board.runtime.files import sha256_of
 from darkprune.kit.board.runtime.session import Session, open_engine
-from darkprune.onnx.check import Agreement
+from darkprune.onnx.check import OutputComparison
 from darkprune.onnx.read import read_model
 from darkprune.onnx.session import OnnxSession
 from darkprune.tensorrt.operators import operator_facts
@@ -84,7 +84,7 @@ class Engine:
         self.close()
 
 
-def compare_engine(engine_path: Path, onnx_path: Path, images: Floats | None = None) -> Agreement:
+def compare_engine(engine_path: Path, onnx_path: Path, images: Floats | None = None) -> OutputComparison:
     """Compares the outputs of an engine and of its file in onnxruntime for the same images, by default noise.
 
     Raises:
@@ -96,9 +96,9 @@ def compare_engine(engine_path: Path, onnx_path: Path, images: Floats | None = N
             raise RunnerError(f"{engine_path}: not made from {onnx_path} but from another {facts.get('onnx')}")
     plugins = {node.op_type for node in read_model(onnx_path).graph.node} & set(operator_facts()["plugins"])
     if plugins:
-        return Agreement(skipped=f"onnxruntime has no {', '.join(sorted(plugins))}")
+        return OutputComparison(skipped=f"onnxruntime has no {', '.join(sorted(plugins))}")
     if facts.get("portable") and not has_gpu():
-        return Agreement(skipped="built without a GPU, so it was not run")
+        return OutputComparison(skipped="built without a GPU, so it was not run")
     reference = OnnxSession(onnx_path)
     with Engine(engine_path) as engine:
         feed = reference_input((max(engine.shape[0], 1), *engine.shape[1:])) if images is None else images
@@ -106,7 +106,7 @@ def compare_engine(engine_path: Path, onnx_path: Path, images: Floats | None = N
         deviations = {name: deviation(want, actual[name]) for name, want in reference.run(feed).items()}
     exact = facts.get("precision", "fp32") == "fp32" and facts.get("file_precision", "fp32") == "fp32"
     allowed = tolerance(bool(facts.get("tf32", True))) if exact else float("inf")
-    return Agreement(deviations, allowed, "onnxruntime")
+    return OutputComparison(deviations, allowed, "onnxruntime")
 
 
 def has_gpu() -> bool:

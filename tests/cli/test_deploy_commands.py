@@ -362,10 +362,12 @@ class TestEngine:
         self, run_json: Run, pair: list[str], tmp_path: Path, tensorrt: FakeTensorRT,
         monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     ) -> None:  # fmt: skip
-        from darkprune.onnx.check import Agreement
+        from darkprune.onnx.check import OutputComparison
 
         run_json("export", *pair, "-o", tmp_path / "x.onnx", "--target", "orin")
-        monkeypatch.setattr("darkprune.api.conversion.engine.compare_engine", lambda *a: Agreement({"x": 0.5}, 1e-2))
+        monkeypatch.setattr(
+            "darkprune.api.conversion.engine.compare_engine", lambda *a: OutputComparison({"x": 0.5}, 1e-2)
+        )
         assert main(["engine", str(tmp_path / "x.onnx"), "-o", str(tmp_path / "x.engine")]) == 1
         assert "off from onnxruntime's by 5.0e-01" in capsys.readouterr().err
 

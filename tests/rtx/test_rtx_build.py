@@ -146,7 +146,7 @@ def test_an_engine_for_other_machines(
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     engine = tmp_path / "x.engine"
     result = dp.build_engine(folder / "fixed.onnx", engine, dp.EngineSettings(compute_capability=75))
-    assert result.agreement.skipped == "built without a GPU, so it was not run"
+    assert result.comparison.skipped == "built without a GPU, so it was not run"
     facts = json.loads((tmp_path / "x.engine.json").read_text())
     assert (facts["portable"], facts["gpu"]) == (True, "RTX GPUs of compute capability 7.5")
     assert (facts["precision"], facts["tensorrt"]) == ("fp16", rtx().__version__)

@@ -43,7 +43,7 @@ def test_low_rank_pairs(tmp_path: Path) -> None:
     assert len(slim.graph) > len(pair.graph)
     for precision in PRECISIONS:
         planned(slim.graph, slim.weights_file, tmp_path, precision, OPTIONS)
-    assert dp.export(slim, tmp_path / "slim.onnx", dp.ExportSettings(target="rtx", fp32=True)).agreement.agrees
+    assert dp.export(slim, tmp_path / "slim.onnx", dp.ExportSettings(target="rtx", fp32=True)).comparison.agrees
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])

@@ -11,7 +11,7 @@ from darkprune.data.loading import InputShape, load_image
 from darkprune.errors import ExportError, UsageError
 from darkprune.kit.board.runtime.build import BuildOptions
 from darkprune.onnx.calibration import Floats, calibration_files
-from darkprune.onnx.check import Agreement
+from darkprune.onnx.check import OutputComparison
 from darkprune.onnx.read import facts_of_file
 from darkprune.progress import Progress, reporting
 from darkprune.settings import PathLike, setting
@@ -76,7 +76,7 @@ class EngineResult:
         facts: the content of that file.
         summary: a line per layer type: how many, in which precision.
         seconds: how long the build took.
-        agreement: how far its outputs are off from onnxruntime's.
+        comparison: how far its outputs are off from onnxruntime's.
         warnings: what a user should know of the engine.
     """
 
@@ -84,7 +84,7 @@ class EngineResult:
     facts: Mapping[str, object]
     summary: tuple[str, ...]
     seconds: float
-    agreement: Agreement
+    comparison: OutputComparison
     warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, object]:
@@ -94,7 +94,7 @@ class EngineResult:
             "facts": dict(self.facts),
             "summary": list(self.summary),
             "seconds": round(self.seconds, 1),
-            **self.agreement.to_json(),
+            **self.comparison.to_json(),
             "remarks": list(self.warnings),
         }
 
@@ -139,18 +139,18 @@ def build_engine(
     images = None if settings.calibrate is None else _images(Path(settings.calibrate), facts)
     with reporting(progress) as report:
         built = engine.build(source, path, options, place, images=images, overwrite=settings.overwrite, progress=report)
-    agreement = compare_engine(path, source)
-    if not agreement.agrees:
+    comparison = compare_engine(path, source)
+    if not comparison.agrees:
         raise ExportError(
-            f"{path}: its numbers are off from onnxruntime's by {agreement.worst[1]:.1e} of their range, "
-            f"{agreement.allowed:.0e} is allowed: build it again with --no-tf32"
+            f"{path}: its numbers are off from onnxruntime's by {comparison.worst[1]:.1e} of their range, "
+            f"{comparison.allowed:.0e} is allowed: build it again with --no-tf32"
         )
     return EngineResult(
         engine=path,
         facts=built.facts,
         summary=tuple(built.summary()),
         seconds=built.seconds,
-        agreement=agreement,
+        comparison=comparison,
         warnings=built.remarks,
     )
 

@@ -15,7 +15,7 @@ from darkprune.graph.as_meant import with_activation
 from darkprune.graph.graph import resized
 from darkprune.layers.activations import FUNCTIONS
 from darkprune.onnx.calibration import METHODS, calibration_files
-from darkprune.onnx.check import Agreement
+from darkprune.onnx.check import OutputComparison
 from darkprune.onnx.export import OnnxFile
 from darkprune.onnx.nodes.outputs import FORMS, Suppression
 from darkprune.onnx.options import Calibration, ExportOptions, LeftOut, Precision
@@ -170,7 +170,7 @@ class ExportResult:
     Attributes:
         onnx: the file.
         file: what is in it.
-        agreement: how far its outputs are off from those of the pair in another program.
+        comparison: how far its outputs are off from those of the pair in another program.
         accuracy: what a lower precision costs, where labelled images were given.
         data_warnings: what is wrong with these images.
         network_warnings: what darknet reads otherwise than it was meant.
@@ -179,7 +179,7 @@ class ExportResult:
 
     onnx: Path
     file: OnnxFile
-    agreement: Agreement
+    comparison: OutputComparison
     accuracy: PrecisionCost | None = None
     data_warnings: tuple[str, ...] = ()
     plans: Plans | None = None
@@ -206,7 +206,7 @@ class ExportResult:
             "inputs": file.inputs,
             "outputs": file.outputs,
             "operators": file.operators,
-            **self.agreement.to_json(),
+            **self.comparison.to_json(),
             "remarks": list(self.warnings),
             "plans": None if self.plans is None else self.plans.to_json(),
             "accuracy": None if self.accuracy is None else {**asdict(self.accuracy), "text": self.accuracy.text},
@@ -257,10 +257,10 @@ def export(
             place = checked_file(Path(settings.calibration_cache), [*inputs, output], settings.overwrite)
             cache = stack.enter_context(place)
         precision = Precision(settings.file_precision, settings.keep_fp32, settings.calibration(cache))
-        file, agreement = export_and_compare(graph, weights, options, precision, path, images, report)
+        file, comparison = export_and_compare(graph, weights, options, precision, path, images, report)
         if labelled is not None:
             accuracy, warnings = precision_cost(file, graph, weights, labelled.dataset, report), labelled.warnings
         if settings.planned:
             planned = PlannedNetwork(graph, options, precision.name, settings.left_out)
             plans = compare_plans(planned, path, original_of(network, settings.size), report)
-    return ExportResult(output, file, agreement, accuracy, warnings, plans, graph.warnings)
+    return ExportResult(output, file, comparison, accuracy, warnings, plans, graph.warnings)

@@ -35,9 +35,9 @@ def _print(result: EngineResult) -> None:
     built = "TensorRT " + where.format(facts["tensorrt"], facts["gpu"])
     in_file, precision = (str(facts[key]).upper() for key in ("file_precision", "precision"))
     print(f"\n{built}, {in_file} file, {precision}, {result.seconds:.0f} s")
-    if result.agreement.skipped:
-        print(f"not compared: {result.agreement.skipped}")
-    for name, value in result.agreement.deviations.items():
+    if result.comparison.skipped:
+        print(f"not compared: {result.comparison.skipped}")
+    for name, value in result.comparison.deviations.items():
         print(f"{name}: off from onnxruntime by {value:.1e} of its range")
     print(f"written: {result.engine} ({megabytes(result.engine.stat().st_size)}), {result.engine}.json")
     for message in result.warnings:

@@ -33,13 +33,13 @@ def run(args: Namespace) -> int:
 
 def agreement_line(result: ExportResult) -> str:
     """Returns how far a file is off, or why that is not known."""
-    agreement = result.agreement
-    if agreement.skipped:
-        return f"not compared: {agreement.skipped}"
-    allowed = agreement.allowed
+    comparison = result.comparison
+    if comparison.skipped:
+        return f"not compared: {comparison.skipped}"
+    allowed = comparison.allowed
     rest = f"{allowed:.0e} is allowed" if np.isfinite(allowed) else "what that costs only --data tells"
-    off = f"off by {agreement.worst[1]:.1e} of an output's range at most ({rest})"
-    return f"onnxruntime agrees with {agreement.program}: {off}"
+    off = f"off by {comparison.worst[1]:.1e} of an output's range at most ({rest})"
+    return f"onnxruntime agrees with {comparison.program}: {off}"
 
 
 def print_plans(plans: Plans | None) -> None:

@@ -189,12 +189,12 @@ def _compared(line: JsonValue) -> list[Node]:
         value = line[key].number
         return None if value is None else count(value)
 
-    spread = shown("map50_std", " ±{:.2f}", 100) if (line["seeds"].number or 0) > 1 else ""
+    spread = shown("map50_std", " ±{:.2f}", 100) if (line["seeds"].number or 0) > 1 else None
     return [
         line["method"].text or line["kind"].text,
         line["budget"].text or f"{line['width'].number or 0:g}×{line['height'].number or 0:g}",
         line["recovery"].text,
-        "failed" if line["failed"].text else f"{shown('map50', factor=100) or ''}{spread}",
+        "failed" if line["failed"].text else f"{shown('map50', factor=100) or ''}{spread or ''}",
         shown("map", factor=100),
         counted("params"),
         counted("macs"),
