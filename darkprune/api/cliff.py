@@ -10,11 +10,11 @@ from itertools import takewhile
 from pathlib import Path
 
 from darkprune.api.pair import Pair
-from darkprune.darknet.output import atomic_file
+from darkprune.darknet.output import atomic_file, check_folder
 from darkprune.data.dataset import Dataset, digest_of_labels
 from darkprune.data.image_files import images_of
 from darkprune.data.samples import Samples, read_samples
-from darkprune.errors import OutputError, UsageError
+from darkprune.errors import UsageError
 from darkprune.evaluation.control import control_networks, smaller_inputs
 from darkprune.evaluation.of_graph import heads_of, labelled_for
 from darkprune.graph.graph import Graph
@@ -141,13 +141,14 @@ def cliff(pair: Pair, output: PathLike, settings: CliffSettings, *, progress: Pr
         KeyboardInterrupt: interrupted; what is measured is kept.
     """
     folder = Path(output)
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"{folder}: exists and is not a folder; choose another -o")
+    if not (folder / NAME).exists():  # else what may lie in it is for the records to say
+        check_folder(folder, [pair.cfg, pair.weights_file], settings.overwrite, in_use=True)
     heads_of(pair.graph)  # without one there is nothing to measure
     with reporting(progress) as report:
         work = _Work.begin(pair, settings, report)
         with locked(folder):
             records = open_records(folder, work.origin, settings.overwrite)
+            records.write()
             write_provenance(folder, work.origin.inputs, goes_on=bool(records.records))
             try:
                 sweep = work.sweep(records)

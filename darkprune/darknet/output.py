@@ -83,7 +83,7 @@ def check_folder(target: Path, inputs: Sequence[Path], overwrite: bool, *, in_us
         for path in inputs:
             if Path(os.path.realpath(path)).is_relative_to(real):
                 raise OutputError(f"{target}: holds the input {path.name}; choose another folder with -o")
-        if target.is_dir() and any(target.iterdir()) and not overwrite:
+        if target.is_dir() and any(path.name != LOCK for path in target.iterdir()) and not overwrite:
             raise OutputError(f"{target}: exists and is not empty; give --overwrite to replace an earlier result")
         if not in_use and _in_use(target):
             raise OutputError(f"{target}: another darkprune is at work in it")

@@ -105,6 +105,20 @@ def test_sweep_resumes(
     assert [line.split()[-1] for line in told] == ["0.5,0.25", "--json", "0.25,0.5,0.7"]  # each once
 
 
+@pytest.mark.parametrize("name", ["cliff.csv", "cliff.png", "run.json", "notes"])
+def test_a_folder_with_files_of_others_is_refused(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / name).write_text("mine")
+    command = ["cliff", "builtin:scenes", "builtin:scenes", "--images", str(tmp_path), "-o", str(out)]
+    assert main(command) == 1
+    assert "exists and is not empty; give --overwrite" in capsys.readouterr().err
+    assert [path.name for path in out.iterdir()] == [name]
+    assert (out / name).read_text() == "mine"
+
+
 def test_agreement_compares_input_sizes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_scenes(tmp_path / "scenes", train=8, valid=2)
     command = ["cliff", "builtin:scenes", "builtin:scenes", "--images", str(tmp_path / "scenes" / "train")]
