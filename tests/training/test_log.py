@@ -47,6 +47,11 @@ def test_other_columns_are_not_mixed(tmp_path: Path) -> None:
     assert read_curves(path) == {}
 
 
+def test_a_column_named_twice_makes_no_table(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("step,step,loss\n1,0.1,2.5\n")
+    assert read_curves(tmp_path / "log.csv") == {}
+
+
 def test_curves_are_pictures(tmp_path: Path) -> None:
     log = Log(tmp_path / "log.csv", ("loss", "map50", "rate"), 0)
     for step in range(1, 401):

@@ -96,7 +96,7 @@ def read_rows(path: Path) -> Iterator[dict[str, str]]:
         rows = csv.reader(iter(lambda: file.readline(MAX_LINE), ""))
         with suppress(csv.Error):  # what follows is no table
             names = next(rows, [])
-            if names[:1] != [FIRST]:
+            if names[:1] != [FIRST] or len(set(names)) < len(names):
                 return
             for row in rows:
                 if len(row) == len(names) and max(map(len, row)) <= MAX_FIELD and _STEP.fullmatch(row[0]):
