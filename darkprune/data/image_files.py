@@ -114,7 +114,7 @@ def find_listed(text: str, bases: Sequence[Path]) -> Listed:
         if odd and variant == text:
             continue
         for base in bases:
-            if os.path.exists(base / variant):
+            if os.path.exists(os.path.join(base, variant)):
                 return Listed(base, variant, odd)
     return Listed(bases[0], text, "windows" if _WINDOWS.match(text) else "")
 

@@ -167,15 +167,10 @@ def find_label(image: str, base: Path = Path()) -> Path:
 
     Where none exists it is darknet's, so that errors name the file that darknet would look for.
     """
-    first = base / label_path(image)
-    if os.path.isfile(first):
-        return first
     stem = os.path.splitext(image)[0] + ".txt"
-    for text in (_beside_images(stem), stem):
-        candidate = base / text
-        if os.path.isfile(candidate):
-            return candidate
-    return first
+    texts = tuple(dict.fromkeys((label_path(image), _beside_images(stem), stem)))
+    # texts are joined here: a list may have a hundred thousand images, and paths are slow to make
+    return base / next((text for text in texts if os.path.isfile(os.path.join(base, text))), texts[0])
 
 
 def _beside_images(path: str) -> str:
