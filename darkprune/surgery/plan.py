@@ -22,6 +22,7 @@ from darkprune.surgery.units import Unit
 FORMAT = "darkprune-plan/1"
 Compensation = Literal["fold", "carrier", "none"]
 COMPENSATIONS: tuple[str, ...] = get_args(Compensation)
+MAX_COUNT = 2**31 - 1  #: of layers and of channels, as darkprune reads them from a cfg
 
 
 @dataclass(frozen=True)
@@ -58,12 +59,14 @@ class GroupResult:
         """Reads what `to_json` gives.
 
         Raises:
-            KeyError, TypeError, ValueError: a field is missing, or no number.
+            KeyError, TypeError, ValueError: a field is missing, or no number, or one that no network has.
         """
-        first, last = data["layers"]
+        first, last = map(int, data["layers"])
         threshold, median = (None if data[key] is None else finite(data[key]) for key in ("threshold", "median"))
         counts = [int(data[key]) for key in ("channels", "marked", "removed")]
-        return cls(str(data["name"]), int(first), int(last), finite(data["ratio"]), threshold, median, *counts)
+        if max(map(abs, (first, last, *counts))) > MAX_COUNT:
+            raise ValueError("a number of layers or channels that no network has")
+        return cls(str(data["name"]), first, last, finite(data["ratio"]), threshold, median, *counts)
 
 
 @dataclass(frozen=True)

@@ -291,6 +291,15 @@ def test_plan_is_for_files_on_disk(tmp_path: Path) -> None:
             replay(pair, read_plan(tmp_path / "plan.json"), hashes[::-1])
 
 
+@pytest.mark.parametrize("change", [{"layers": [10**400, 2]}, {"layers": [0, 2**31]}, {"removed": -(10**30)}])
+def test_groups_of_numbers_that_no_network_has(change: dict[str, Any]) -> None:
+    group = {"name": "g1", "layers": [0, 2], "ratio": 0.5, "threshold": 1, "median": 1, "channels": 4, "marked": 2,
+             "removed": 2}  # fmt: skip
+    head = {"format": "darkprune-plan/1", "cfg": {}, "weights": {}, "settings": {}, "layers": {}}
+    with pytest.raises(PlanError, match="a number of layers or channels that no network has"):
+        parse_plan(json.dumps({**head, "groups": [{**group, **change}]}))
+
+
 def test_a_plan_takes_no_more_memory_than_its_network_could() -> None:
     head = {"format": "darkprune-plan/1", "cfg": {}, "weights": {}, "groups": [], "settings": {}}
     layers = {str(number): {"channels": 1 << 19, "keep": f"0-{(1 << 19) - 1}"} for number in range(500)}
