@@ -148,7 +148,8 @@ def cliff(pair: Pair, output: PathLike, settings: CliffSettings, *, progress: Pr
         work = _Work.begin(pair, settings, report)
         with locked(folder):
             records = open_records(folder, work.origin, settings.overwrite)
-            records.write()
+            if not records.path.exists():
+                records.write()  # from here on the folder is a sweep's
             write_provenance(folder, work.origin.inputs, goes_on=bool(records.records))
             try:
                 sweep = work.sweep(records)
@@ -208,6 +209,7 @@ class _Work:
             samples = read_samples(Path(settings.images or ""), graph, most=most)
         dataset = None
         warnings: tuple[str, ...] = ()
+        judged_at = _judged_at(graph) if settings.data is None else []
         if settings.data is None:
             held_out = samples.held_out.paths if samples else images_of(Path(settings.images or ""))
             paths = held_out[: settings.limit or MOST_IMAGES]
@@ -220,12 +222,12 @@ class _Work:
         if dataset is not None:
             metric, measure = MAP, map_of(dataset, settings.batch)
         else:
-            others = (load_with_any(each, pair.weights_file, runner, taps=False)[1] for each in _judged_at(graph))
+            others = (load_with_any(each, pair.weights_file, runner, taps=False)[1] for each in judged_at)
             metric, measure, problem = without_labels(original, paths, settings.batch, progress, others)
             warnings = (problem,) if problem else ()
         decided = {
             "metric": metric,
-            "sizes": [[each.net.input.w, each.net.input.h] for each in _judged_at(graph)] if dataset is None else [],
+            "sizes": [[each.net.input.w, each.net.input.h] for each in judged_at],
             "runner": runner,
             "recover": settings.recover,
             "selection": Selection.of(settings).described(),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from itertools import chain
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -113,19 +113,17 @@ class _Extremes:
         They stand right after the node that gives the tensor: a session that runs nodes in this order needs the
         tensor no longer than the network does.
         """
-        self._tensors = {f"{tensor.name}/{kind}": tensor.name for tensor in tensors for kind in ("Min", "Max")}
         self._largest: dict[str, float] = {}
-        reductions: dict[str, list[onnx.NodeProto]] = {}
-        for output, tensor in self._tensors.items():
-            reduction = f"Reduce{output.rpartition('/')[2]}"
-            node = helper.make_node(reduction, [tensor], [output], name=output, keepdims=0)
-            reductions.setdefault(tensor, []).append(node)
-            model.graph.output.append(helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, ()))
-        nodes = [
-            [node, *(more for name in node.output for more in reductions.get(name, []))] for node in model.graph.node
-        ]
+        self._tensors: dict[str, str] = {}  # of each output
+        inner, nodes = {tensor.name for tensor in tensors}, list(model.graph.node)
         del model.graph.node[:]
-        model.graph.node.extend(chain.from_iterable(nodes))
+        for node in nodes:
+            model.graph.node.append(node)
+            for tensor, reduction in product(filter(inner.__contains__, node.output), ("ReduceMin", "ReduceMax")):
+                output = f"{tensor}/{reduction}"
+                model.graph.node.append(helper.make_node(reduction, [tensor], [output], name=output, keepdims=0))
+                model.graph.output.append(helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, ()))
+                self._tensors[output] = tensor
         self.outputs = list(self._tensors)
 
     def add(self, images: Floats, values: Mapping[str, Floats]) -> None:

@@ -136,6 +136,12 @@ class TestWeaklyTyped:
         run(machine, onnx_file(), precision="int8", calibration_cache=str(cache))
         assert "calibration from a cache of 6 bytes" in trt._calls
         assert cache.read_bytes() == b"ranges"
+        link = tmp_path / "linked.cache"
+        link.symlink_to(cache)
+        run(machine, onnx_file(), precision="int8", calibration_cache=str(link))  # read, not replaced
+        with pytest.raises(RuntimeFailure, match="never replaced"):
+            run(machine, onnx_file(), precision="int8", calibration_cache=str(link), images=pictures(1))
+        assert cache.read_bytes() == b"ranges"
 
     def test_a_cache_of_another_version_gets_this_ones_header(
         self, generation: str, machine: Machine, onnx_file: Make, tmp_path: Path

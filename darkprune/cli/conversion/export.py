@@ -31,7 +31,7 @@ def run(args: Namespace) -> int:
     return 0
 
 
-def agreement_line(result: ExportResult) -> str:
+def comparison_line(result: ExportResult) -> str:
     """Returns how far a file is off, or why that is not known."""
     comparison = result.comparison
     if comparison.skipped:
@@ -71,7 +71,7 @@ def _print(result: ExportResult) -> None:
     print("\noperators: " + ", ".join(f"{name} {count}" for name, count in file.operators.items()))
     boards = target(file.facts["target"]).boards
     print(f"for {boards}: opset {file.opset}, IR {file.ir}, {file.facts['precision'].upper()}")
-    print(agreement_line(result))
+    print(comparison_line(result))
     print_plans(result.plans)
     print(f"\nwritten: {result.onnx} ({megabytes(file.bytes)})")
     if result.accuracy is not None:

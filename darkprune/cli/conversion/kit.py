@@ -7,7 +7,7 @@ from argparse import Namespace
 from darkprune.api.conversion.kit import KitResult, KitSettings, write_kit
 from darkprune.api.pair import load
 from darkprune.cli.console import megabytes, print_json, print_table, warn
-from darkprune.cli.conversion.export import agreement_line, print_plans
+from darkprune.cli.conversion.export import comparison_line, print_plans
 from darkprune.cli.flags import from_pair, read_flags
 from darkprune.targets import target
 
@@ -37,7 +37,7 @@ def _print(result: KitResult) -> None:
         f"\n{place.boards}{jetpack}: TensorRT {' or '.join(place.tensorrt)}, opset {file.opset}, IR {file.ir}; "
         f"the file is {file.facts['precision'].upper()}, the engine will be {result.precision.upper()}"
     )
-    print(agreement_line(result.onnx))
+    print(comparison_line(result.onnx))
     print_plans(result.onnx.plans)
     print(f"\nwritten: {result.kit}")
     print(f"next: copy {result.kit} to the board and run there: python3 build_engine.py")

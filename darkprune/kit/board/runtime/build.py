@@ -90,10 +90,12 @@ def serialize(
     Raises:
         RuntimeFailure: the parser or the builder refuses, in TensorRT's own words.
     """
-    for cache in filter(None, (options.timing_cache, options.calibration_cache)):
-        check_file(cache, overwrite=True)  # before the build, which takes minutes
     started = time.time()
     dialect = choose(trt)
+    if options.timing_cache and dialect.keeps_timings:
+        check_file(options.timing_cache, overwrite=True)  # before the build, which takes minutes
+    if options.calibration_cache and images is not None:
+        check_file(options.calibration_cache, overwrite=True)
     log = make_log(trt, detailed)
     builder, network, parser = parse(trt, onnx_path, log)
 
