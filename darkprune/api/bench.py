@@ -89,11 +89,13 @@ class BenchResult:
         runner: the program that ran them.
         networks: in the order in which they were given.
         gain: savings of the smaller of two.
+        warnings: what is odd about the networks.
     """
 
     runner: str
     networks: tuple[Timing, ...]
     gain: Gain | None = None
+    warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, object]:
         """Returns the fields as JSON values."""
@@ -130,6 +132,7 @@ def bench(
         runner, loaded = _load(graphs, pairs, settings.runner)
         seconds = time_alternately(loaded, runs, warmup, report, batch=batch)
         layers = [one.layer_times(noise_for(one.graph)) for one in loaded]
+        odd = tuple(dict.fromkeys(message for pair in pairs for message in pair.warnings()))
     timings = tuple(
         Timing(
             cfg=str(pair.cfg),
@@ -140,7 +143,7 @@ def bench(
         )
         for pair, graph, times, by_layer in zip(pairs, graphs, seconds, layers, strict=True)
     )
-    return BenchResult(runner, timings, _gain(timings, seconds) if against is not None else None)
+    return BenchResult(runner, timings, _gain(timings, seconds) if against is not None else None, odd)
 
 
 def _load(graphs: Sequence[Graph], pairs: Sequence[Pair], runner: str | None) -> tuple[str, list[LoadedNetwork]]:

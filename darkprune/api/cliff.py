@@ -168,7 +168,7 @@ def cliff(pair: Pair, output: PathLike, settings: CliffSettings, *, progress: Pr
         weights=pair.weights_file,
         runner=work.runner,
         outputs=tuple(folder / name for name in names),
-        warnings=(*work.warnings, *(() if can_draw() else (NO_PICTURE,))),
+        warnings=(*pair.warnings(), *work.warnings, *(() if can_draw() else (NO_PICTURE,))),
     )
 
 

@@ -106,7 +106,7 @@ def compare(
         missing=0,
         runner=setup.runner,
         outputs=tuple(outputs),
-        warnings=(*warnings, *(() if can_draw() else (NO_PICTURES,))),
+        warnings=(*pair.warnings(), *warnings, *(() if can_draw() else (NO_PICTURES,))),
     )
 
 

@@ -74,7 +74,7 @@ class CompressResult:
             "run": str(self.run),
             "networks": [network.to_json() for network in self.networks],
             "outputs": [os.path.relpath(path) for path in self.outputs],
-            "advice": [*self.advice, *self.warnings],
+            "advice": list(self.advice),
             "stages": {name: dict(figures) for name, figures in self.stages.items()},
         }
 
@@ -114,8 +114,9 @@ def compress(
         OutputError: the folder holds something else, or cannot be written.
         KeyboardInterrupt: it was interrupted; the same call goes on from there.
     """
-    run = _plan(load(cfg, weights), settings, Path(output))
-    advice = advice_for(run)
+    pair = load(cfg, weights)
+    run = _plan(pair, settings, Path(output))
+    advice = (*pair.warnings(), *advice_for(run))
     with reporting(progress) as report, locked(run.folder):
         for line in advice:
             say(report, f"warning: {line}")
@@ -130,7 +131,7 @@ def compress(
         weights=run.result.weights,
         networks=networks,
         outputs=tuple(path for stage in run.stages if stage.kind in ("result", "export") for path in stage.files),
-        advice=tuple(advice),
+        advice=advice,
         warnings=tuple(verdict_on(networks)),
         stages={stage.name: run.records.records[stage.name].result for stage in run.stages},
     )
@@ -138,8 +139,9 @@ def compress(
 
 def preview(cfg: PathLike, weights: PathLike, settings: CompressSettings, output: PathLike) -> CompressPreview:
     """Returns what `compress` would do with the same arguments; nothing is written."""
-    run = _plan(load(cfg, weights), settings, Path(output))
-    return CompressPreview(tuple(look_ahead(run.stages, run.records)), tuple(advice_for(run)))
+    pair = load(cfg, weights)
+    run = _plan(pair, settings, Path(output))
+    return CompressPreview(tuple(look_ahead(run.stages, run.records)), (*pair.warnings(), *advice_for(run)))
 
 
 def _plan(pair: Pair, settings: CompressSettings, folder: Path) -> Compression:

@@ -92,7 +92,7 @@ class ReportResult:
             "plots": None if self.plots is None else str(self.plots),
             "sections": list(self.sections),
             "lacking": [{"what": part.what, "how": part.how} for part in self.missing],
-            "problems": list(self.warnings),
+            "warnings": list(self.warnings),
         }
 
 

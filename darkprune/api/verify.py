@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 
 from darkprune.api.pair import Network, Pair, on_disk
 from darkprune.errors import DataError, PlanError, RunnerError
-from darkprune.graph.graph import Graph, read_graph
+from darkprune.graph.graph import Graph
 from darkprune.graph.weights import NetworkWeights, TensorSource
-from darkprune.pages.contents import Contents, CutFolder, PairFiles, find_original, read_contents
+from darkprune.pages.contents import find_original, read_contents
 from darkprune.progress import Progress, reporting
 from darkprune.runners.base import RUNNERS, load_with_any
 from darkprune.runners.verify import TOLERANCE, Difference, NumericCheck, check_numbers
 from darkprune.runs import provenance
 from darkprune.runs.digests import digest_of_file
-from darkprune.runs.json_file import JsonValue, find_json
+from darkprune.runs.history import History, history_of
 from darkprune.settings import PathLike, setting
 from darkprune.surgery.plan_file import read_plan
 from darkprune.surgery.replay import replay
@@ -65,6 +65,7 @@ class VerifyResult:
         refusals: programs that do not take it, and why.
         skipped: why nothing was run; empty if something was.
         static: only the files were to be compared.
+        has_plan: whether it is known which channels went.
     """
 
     problems: tuple[str, ...] = ()
@@ -74,6 +75,7 @@ class VerifyResult:
     refusals: tuple[str, ...] = ()
     skipped: str = ""
     static: bool = False
+    has_plan: bool = True
 
     @property
     def verdict(self) -> Verdict:
@@ -162,12 +164,12 @@ def verify(
         if isinstance(slim, Surgery):
             changed = "refitted" if slim.recovered is not None else ""
             return _check(slim, slim.base, pair, changed, settings, report)
-        record = find_json(pair.cfg.parent / "report.json")
-        original = original or _recorded_original(pair, record)
+        history = history_of(pair.cfg, pair.weights_file)
+        original = original or _recorded_original(pair, history)
         with original.open() as weights:
-            surgery, other = _replayed(weights, pair, settings)
+            surgery, other = _replayed(weights, pair, settings, history)
             base = surgery.base if surgery else weights
-            changed = "trained" if other else _how_changed(pair, weights, record)
+            changed = "trained" if other else _how_changed(pair, weights, history)
             return _check(surgery, base, pair, changed, settings, report)
 
 
@@ -187,65 +189,57 @@ def verify_run(
     Raises:
         DataError: the folder holds no pruned network.
     """
-    settings = settings or VerifySettings()
     contents = read_contents(Path(run))
+    pairs = [(part.name, part.pair) for part in contents.results]
+    if contents.manifest:
+        pairs.append(("result", contents.slim))
+    known = find_original(contents)
     found: dict[str, VerifyResult] = {}
-    for name, pair, cut in _pruned_networks(contents):
-        original = _original_of(contents, cut)
-        if original is None:
-            found[name] = VerifyResult(skipped="the network that it was pruned from is not found")
-            continue
-        with_plan = replace(settings, plan=cut.pair.cfg.with_name("plan.json"))
-        found[name] = verify(Pair(pair.cfg, pair.weights), original, with_plan, progress=progress)
+    for name, files in pairs:
+        history = None if files is None else history_of(files.cfg, files.weights)
+        if files is None or history is None:
+            continue  # a training of the unpruned network, or that network at a smaller input
+        pair, original = Pair(files.cfg, files.weights), None
+        if not _has_original(history):
+            if known is None:
+                found[name] = VerifyResult(skipped="the network that it was pruned from is not found")
+                continue
+            original = Pair(known.cfg, known.weights)
+        found[name] = verify(pair, original, settings, progress=progress)
     if not found:
         raise DataError(f"{run}: holds no pruned network; give a folder that darkprune prune or compress wrote")
     return found
 
 
-def _pruned_networks(contents: Contents) -> list[tuple[str, PairFiles, CutFolder]]:
-    """Lists the cuts, the training results with the widths of one of them, and the run's own result."""
-    pairs = [(training.name, training.pair) for training in contents.trainings if training.pair is not None]
-    if contents.slim is not None and contents.manifest:
-        pairs.append(("result", contents.slim))
-    networks = [(cut.name, cut.pair, cut) for cut in contents.cuts]
-    for name, pair in pairs:
-        graph = read_graph(pair.cfg)
-        for cut in reversed(contents.cuts):
-            if [layer.kind for layer in read_graph(cut.pair.cfg)] == [layer.kind for layer in graph]:
-                networks.append((name, pair, cut))
-                break
-    return networks
+def _original_paths(history: History) -> list[Path]:
+    """Returns where the pair was that the cut was made of."""
+    return [Path(history.report["inputs"][kind]["path"].text) for kind in ("cfg", "weights")]
 
 
-def _original_of(contents: Contents, cut: CutFolder) -> Pair | None:
-    """Returns the pair that a cut was made of: at its recorded path, or as the run's original."""
-    try:
-        return _recorded_original(Pair(cut.pair.cfg), cut.report)
-    except PlanError:
-        original = find_original(contents)
-        return None if original is None else Pair(original.cfg, original.weights)
+def _has_original(history: History) -> bool:
+    return all(path.is_file() for path in _original_paths(history))
 
 
-def _recorded_original(slim: Pair, record: JsonValue | None) -> Pair:
-    """Returns the pair that the report beside a slim one names.
+def _recorded_original(slim: Pair, history: History | None) -> Pair:
+    """Returns the pair that records name as the original of a slim one.
 
     Raises:
         PlanError: none is named, or it is not there any more.
     """
-    inputs = JsonValue(None) if record is None else record["inputs"]
-    paths = [Path(inputs[kind]["path"].text) for kind in ("cfg", "weights")]
-    if not all(path.is_file() for path in paths):
+    if history is None or not _has_original(history):
         raise PlanError(f"{slim.cfg}: give what it was pruned from: darkprune verify CFG WEIGHTS SLIM.cfg SLIM.weights")
-    return Pair(*paths)
+    return Pair(*_original_paths(history))
 
 
-def _replayed(weights: NetworkWeights, slim: Pair, settings: VerifySettings) -> tuple[Surgery | None, bool]:
+def _replayed(
+    weights: NetworkWeights, slim: Pair, settings: VerifySettings, history: History | None
+) -> tuple[Surgery | None, bool]:
     """Returns the surgery that the plan of a slim pair describes, and whether it was made for other weights.
 
     There is none without a plan. A plan for other weights of the same network (such as sparsely trained ones) still
     says which widths the slim one has.
     """
-    path = Path(settings.plan) if settings.plan else slim.cfg.parent / "plan.json"
+    path = Path(settings.plan) if settings.plan else (history.cut if history else slim.cfg.parent) / "plan.json"
     if settings.plan is None and not path.exists():
         return None, False
     plan, cfg = read_plan(path), digest_of_file(Path(weights.graph.cfg.source))
@@ -254,11 +248,11 @@ def _replayed(weights: NetworkWeights, slim: Pair, settings: VerifySettings) -> 
     return replay(weights, plan, (cfg, None if other else found)), other
 
 
-def _how_changed(slim: Pair, original: NetworkWeights, record: JsonValue | None) -> str:
-    """Returns what was done with the slim weights since the cut, as far as files show it."""
-    if record is not None and record["outputs"]["weights"]["name"].text == slim.weights_file.name:
-        how = record["recovery"]["how"].text
-        return "" if how in ("", "none") else f"refitted ({how})"
+def _how_changed(slim: Pair, original: NetworkWeights, history: History | None) -> str:
+    """Returns what was done with the slim weights since the cut, as far as records and files show it."""
+    own = "" if history is None else history.report["outputs"]["weights"]["name"].text
+    if history is not None and (history.changed or own == slim.weights_file.name):
+        return history.changed
     return "trained" if _is_trained(slim, original) else ""
 
 
@@ -278,7 +272,7 @@ def _check(
         cut = surgery.cut if surgery else None
         beside = report if report.exists() else None
         problems = tuple(static_problems(base, weights, cut, beside, trained=changed == "trained"))
-    found = VerifyResult(problems=problems, changed=changed, static=settings.static)
+    found = VerifyResult(problems=problems, changed=changed, static=settings.static, has_plan=surgery is not None)
     if problems:
         return replace(found, skipped="the files are not what they should be")
     if settings.static:

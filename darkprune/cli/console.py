@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import time
-from argparse import ArgumentParser
-from collections.abc import Iterator, Sequence
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from shutil import get_terminal_size
 from textwrap import wrap
 
@@ -39,10 +39,24 @@ def add_pair(parser: ArgumentParser, weights_optional: bool = False) -> None:
     )
 
 
-def print_json(data: object) -> None:
-    """Prints one object on stdout."""
-    json.dump(data, sys.stdout, indent=1, allow_nan=False)
-    sys.stdout.write("\n")
+def print_result(
+    args: Namespace, data: Mapping[str, object], warnings: Iterable[str], show: Callable[[], object]
+) -> None:
+    """Prints the result of a command on stdout, then its warnings on stderr.
+
+    Args:
+        data: what is printed with `--json`; the warnings are added to it.
+        show: prints the result as text, without `--json`.
+    """
+    messages = [one_line(message) for message in warnings]
+    if args.json:
+        json.dump({**data, "warnings": messages}, sys.stdout, indent=1, allow_nan=False)
+        print()
+    else:
+        show()
+    sys.stdout.flush()  # so that the warnings follow in a file that takes both
+    for message in messages:
+        warn(message)
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[object]], left: int = 1) -> None:

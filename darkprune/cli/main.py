@@ -216,7 +216,8 @@ def _run(given: list[str]) -> int:
 def _message(error: BaseException) -> str | None:
     """Returns what a user is to know of an error; None where it is a fault of the program."""
     if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
-        return f"this needs {error.name}: pip install 'darkprune[{EXTRAS[error.name]}]'"
+        size = " (3 GB to download; without a GPU install PyTorch's CPU build first)" * (EXTRAS[error.name] == "train")
+        return f"this needs {error.name}: pip install 'darkprune[{EXTRAS[error.name]}]'{size}"
     if isinstance(error, MemoryError):
         return "out of memory"
     if isinstance(error, OSError):

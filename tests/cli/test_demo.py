@@ -53,13 +53,13 @@ def test_without_pytorch(tmp_path: Path, capsys: pytest.CaptureFixture[str], mon
 
     monkeypatch.setattr(demo, "find_spec", missing)
     assert main(["demo", "-o", str(tmp_path / "demo")]) == 0
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
     assert [words[0] for words in shown_commands(out)] == [
         "eval", "prune", "verify", "eval", "detect", "detect", "report"
     ]  # fmt: skip
     assert f"report: {tmp_path / 'demo' / 'report.html'}" in out
     assert (tmp_path / "demo" / "report.html").is_file()
-    assert "not distilled: PyTorch is not installed (pip install '.[train]')" in out
+    assert "not distilled: PyTorch is not installed (pip install 'darkprune[train]')" in err
     assert "before" in {path.name for path in (tmp_path / "demo").iterdir()}
 
 

@@ -177,12 +177,12 @@ class TestExport:
         made = run_json("export", *pair, "-o", out, *how, "--data", data, "--names", names, "--leave-out", "none")
         assert made["precision"] == "int8"
         assert made["operators"]["QuantizeLinear"] == made["operators"]["DequantizeLinear"] > 0
-        assert any("100 % of the convolutions are INT8" in remark for remark in made["remarks"])
+        assert any("100 % of the convolutions are INT8" in remark for remark in made["warnings"])
         assert made["accuracy"]["images"] == 3
         assert made["accuracy"]["text"].endswith(("leave it", "it costs little"))
         assert cache.read_text().startswith("TRT-")
         made = run_json("export", *pair, "-o", out, *how[:3], "--overwrite")
-        assert "left out: layers 0, 2" in made["remarks"][-1]
+        assert "left out: layers 0, 2" in made["warnings"][-1]
 
     @pytest.mark.parametrize("form", ["boxes", "deepstream", "nms", "efficientnms"])
     def test_int8_of_every_form_is_calibrated_before_its_heads(

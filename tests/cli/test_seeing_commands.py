@@ -183,7 +183,7 @@ def test_eval_has_the_figures(capsys: pytest.CaptureFixture[str], pair: list[str
 def test_check_finds_nothing_wrong_with_scenes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     data = write_scenes(tmp_path / "scenes", 6, 3)
     found = run_json(capsys, "check", "--data", str(data), "--cfg", "builtin:scenes")
-    assert found == {"form": ["a .data file"], "images": {"train": 6, "valid": 3}, "problems": []}
+    assert found == {"form": ["a .data file"], "images": {"train": 6, "valid": 3}, "problems": [], "warnings": []}
     label = next((tmp_path / "scenes" / "train").glob("*.txt"))
     label.write_text(f"{len(CLASSES)} 0.5 0.5 0.1 0.1\n", encoding="utf-8")
     assert main(["check", "--data", str(data), "--cfg", "builtin:scenes"]) == 1

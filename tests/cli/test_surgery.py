@@ -16,6 +16,8 @@ import pytest
 from darkprune.cli.main import main
 from darkprune.errors import RunnerError
 from darkprune.runs.digests import digest_of_file
+from darkprune.runs.provenance import write_provenance
+from darkprune.runs.record import file_input
 
 ROOT = Path(__file__).parents[2]
 TOTALS = {"params": int, "macs": int, "bflops": float, "bytes": int}
@@ -357,7 +359,8 @@ def test_verify_without_a_plan(small_pair: Any, out: Path, capsys: pytest.Captur
     assert (data["ok"], data["verdict"]) == (False, "not checked")
     assert "plan" in data["skipped"]
     assert main(["verify", *pair, *map(str, slim)]) == 3
-    assert "NOT CHECKED: there is no plan.json" in capsys.readouterr().err
+    shown = capsys.readouterr().out
+    assert "files: fit each other\nNOT CHECKED: there is no plan.json" in shown
     assert run_json(capsys, "verify", *pair, *slim, "--plan", out.parent / "kept.json")["ok"] is True
 
 
@@ -370,7 +373,7 @@ def test_verify_a_folder_or_a_pair_alone(small_pair: Any, out: Path, capsys: pyt
     assert run_json(capsys, "verify", out / "small.cfg", out / "small.weights")["verdict"] == "right"
     Path(small_pair.weights).rename(out.parent / "elsewhere")
     assert run_json(capsys, "verify", out, status=3)["results"][out.name]["verdict"] == "not checked"
-    assert main(["verify", str(out / "small.cfg")]) == 1
+    assert main(["verify", str(out / "small.cfg")]) == 2
     assert main(["verify", *["x"] * 3]) == 2
 
 
@@ -392,6 +395,19 @@ def test_verify_of_trained_weights(small_pair: Any, out: Path, capsys: pytest.Ca
     assert (found["verdict"], found["changed"], found["runner"]) == ("not compared", "trained", "opencv")
     assert main(["verify", *map(str, [*pair, *slim, *plan])]) == 0
     assert "widths and wiring are right; the weights were trained, so that numbers are not" in capsys.readouterr().out
+    assert main(["verify", *map(str, [*pair, *slim])]) == 3, "nothing says where it comes from"
+    write_provenance(trained, {"cfg": file_input(out / "small.cfg"), "weights": file_input(out / "small.weights")})
+    (trained / "log.csv").touch()
+    for words in ([*pair, *slim], slim, [trained]):
+        capsys.readouterr()
+        assert main(["verify", *map(str, words)]) == 0, words
+        assert "the weights were trained" in capsys.readouterr().out
+    moved = out.parent / "moved"
+    moved.mkdir()
+    out, trained = out.rename(moved / out.name), trained.rename(moved / trained.name)
+    assert main(["verify", str(trained)]) == 0
+    capsys.readouterr()
+    slim, plan = [trained / "small.cfg", trained / "small_final.weights"], ["--plan", out / "plan.json"]
     text = slim[0].read_text()
     slim[0].write_text(text.replace("activation=mish", "activation=leaky"))
     assert run_json(capsys, "verify", *pair, *slim, *plan, status=1)["verdict"] == "wrong"

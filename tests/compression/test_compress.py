@@ -339,6 +339,14 @@ def test_images_alone_are_divided_and_measured(start: Path, tmp_path: Path, caps
     assert agreements["original"] == 1
     assert 0 < agreements["pruned"] < 1
     assert told["stages"]["recover"]["recovery"]["how"] == "lsq"
+    for words in (
+        ["run"],
+        ["run/tiny.cfg", "run/tiny.weights"],
+        ["tiny.cfg", "tiny.weights", "run/tiny.cfg", "run/tiny.weights"],
+    ):
+        capsys.readouterr()
+        assert main(["verify", *words]) == 0
+        assert "widths and wiring are right; the weights were" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

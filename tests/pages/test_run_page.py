@@ -56,7 +56,7 @@ def report(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict[str, 
 def test_a_pruned_pair_in_full(slim: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("torch")
     out = report(capsys, slim, "--data", data, "--runs", 2)
-    assert out["problems"] == []
+    assert out["warnings"] == []
     assert out["report"] == str(slim / "report.html")
     assert out["sections"] == [
         "Before and after", "mAP per class", "Precision, recall and confusion", "Sample images", "Latency", "Groups",

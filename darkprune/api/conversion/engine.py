@@ -95,7 +95,7 @@ class EngineResult:
             "summary": list(self.summary),
             "seconds": round(self.seconds, 1),
             **self.comparison.to_json(),
-            "remarks": list(self.warnings),
+            "warnings": list(self.warnings),
         }
 
 

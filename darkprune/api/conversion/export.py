@@ -207,7 +207,7 @@ class ExportResult:
             "outputs": file.outputs,
             "operators": file.operators,
             **self.comparison.to_json(),
-            "remarks": list(self.warnings),
+            "warnings": list(self.warnings),
             "plans": None if self.plans is None else self.plans.to_json(),
             "accuracy": None if self.accuracy is None else {**asdict(self.accuracy), "text": self.accuracy.text},
         }

@@ -75,7 +75,7 @@ class KitResult:
             "precision": self.precision,
             "files": dict(self.files),
             "onnx": self.onnx.to_json(),
-            "remarks": list(self.warnings),
+            "warnings": list(self.warnings),
         }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from darkprune.cli.console import add_json, print_json
+from darkprune.cli.console import add_json, print_result
 from darkprune.data import read_dataset
 from darkprune.data.check import check_dataset
 from darkprune.data.dataset import Dataset
@@ -36,15 +36,16 @@ def run(args: Namespace) -> int:
             found += [{"split": split, "kind": problem.kind, "problem": str(problem)} for problem in problems]
     counts = {split: len(dataset) for split, dataset in sets.items()}
     forms = list(dict.fromkeys(dataset.form for dataset in sets.values()))
-    if args.json:
-        print_json({"form": forms, "images": counts, "problems": found})
-        return 1 if found else 0
-    for entry in found:
-        print(f"{entry['split']}: {entry['problem']}")
     also = list(dict.fromkeys(form for dataset in sets.values() for form in dataset.also))
-    print(f"read as {', '.join(forms)}" + (f"; also there: {', '.join(also)}" if also else ""))
-    splits = ", ".join(f"{count} {split} images" for split, count in counts.items())
-    if len(sets) > 1 and not any(dataset.has_splits for dataset in sets.values()):
-        splits += " (the same ones: this form has no splits)"
-    print(f"{args.data}: {splits}: {len(found)} problem{'' if len(found) == 1 else 's'}")
+
+    def show() -> None:
+        for entry in found:
+            print(f"{entry['split']}: {entry['problem']}")
+        print(f"read as {', '.join(forms)}" + (f"; also there: {', '.join(also)}" if also else ""))
+        splits = ", ".join(f"{count} {split} images" for split, count in counts.items())
+        if len(sets) > 1 and not any(dataset.has_splits for dataset in sets.values()):
+            splits += " (the same ones: this form has no splits)"
+        print(f"{args.data}: {splits}: {len(found)} problem{'' if len(found) == 1 else 's'}")
+
+    print_result(args, {"form": forms, "images": counts, "problems": found}, (), show)
     return 1 if found else 0

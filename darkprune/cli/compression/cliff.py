@@ -6,7 +6,7 @@ from argparse import Namespace
 
 from darkprune.api.cliff import CliffResult, CliffSettings, cliff
 from darkprune.api.pair import load
-from darkprune.cli.console import count, print_json, print_table, warn
+from darkprune.cli.console import count, print_result, print_table
 from darkprune.cli.flags import from_pair, read_flags
 from darkprune.runners.measure import AGREEMENT, DISTANCE
 from darkprune.sweep.points import Point, removed
@@ -17,12 +17,8 @@ configure = from_pair(CliffSettings, "DIR", "folder for cliff.csv and .json, and
 def run(args: Namespace) -> int:
     """Sweeps the ratio, and prints what was measured."""
     result = cliff(load(args.cfg, args.weights), args.output, read_flags(CliffSettings, args))
-    for message in result.warnings:
-        warn(message)
-    if args.json:
-        print_json({**result.to_json(), "cfg": args.cfg, "weights": args.weights})
-    else:
-        _print(result)
+    data = {**result.to_json(), "cfg": args.cfg, "weights": args.weights}
+    print_result(args, data, result.warnings, lambda: _print(result))
     return 0
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from darkprune.api.pair import load
-from darkprune.cli.console import add_json, add_pair, count, megabytes, print_json, print_table, warn
+from darkprune.cli.console import add_json, add_pair, count, megabytes, print_result, print_table
 from darkprune.cli.flags import add_flags, read_flags
 from darkprune.comparison.cells import TRAINED
 from darkprune.comparison.settings import CompareSettings
@@ -38,22 +38,18 @@ def run(args: Namespace) -> int:
     from darkprune.api.compare import compare  # torch, which --help can do without
 
     result = compare(load(args.cfg, args.weights), args.output, settings)
-    for message in result.warnings:
-        warn(message)
-    if args.json:
-        print_json(result.to_json())
-    elif result.missing:
-        print(
-            f"{result.done} cells of share {settings.cell} are done; {result.missing} cells of other shares are not, "
-            "so there is no table yet"
-        )
-    else:
-        _print(result)
+    print_result(args, result.to_json(), result.warnings, lambda: _print(result, settings.cell))
     return 0
 
 
-def _print(result: CompareResult) -> None:
+def _print(result: CompareResult, share: str | None) -> None:
     """Prints the table, what failed, and what training harmed."""
+    if result.missing:
+        print(
+            f"{result.done} cells of share {share} are done; {result.missing} cells of other shares are not, "
+            "so there is no table yet"
+        )
+        return
     rows = result.rows
 
     def percent(value: float | None, spread: float | None, seeds: int) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from darkprune.api.compress import CompressPreview, CompressResult, compress, preview
 from darkprune.api.report import ReportSettings, report
-from darkprune.cli.console import INTERRUPTED, add_json, add_pair, count, megabytes, print_json, print_table, warn
+from darkprune.cli.console import INTERRUPTED, add_json, add_pair, count, megabytes, print_result, print_table
 from darkprune.cli.flags import add_flags
 from darkprune.compression.settings import (
     STAGES,
@@ -54,25 +54,18 @@ def run(args: Namespace) -> int:
         return 0
     try:
         result = compress(args.cfg, args.weights, settings, args.output)
-        page = _report(args, settings)
+        page, problem = _report(args, settings)
     except KeyboardInterrupt:
         print("darkprune: stopped; the same command goes on from here", file=sys.stderr)
         return INTERRUPTED
-    if args.json:
-        print_json({**result.to_json(), "report": None if page is None else os.path.relpath(page)})
-        return 0
-    _print(result)
-    if page is not None:
-        print(f"report: {os.path.relpath(page)}")
-    for line in result.warnings:
-        warn(line)
-    pair = [os.path.relpath(path) for path in (result.cfg, result.weights)]
-    print("next: " + shlex.join(["darkprune", "detect", *pair, "IMAGES", "-o", "boxes/"]))
+    shown = None if page is None else os.path.relpath(page)
+    data = {**result.to_json(), "report": shown}
+    print_result(args, data, [*result.warnings, *problem], lambda: _print(result, shown))
     return 0
 
 
-def _report(args: Namespace, settings: CompressSettings) -> Path | None:
-    """Writes the report; where it cannot be written the run is done all the same."""
+def _report(args: Namespace, settings: CompressSettings) -> tuple[Path | None, list[str]]:
+    """Writes the report; where it cannot be written the run is done all the same, and there is a warning."""
     data = settings.valid or settings.data
     shown = ReportSettings(
         data=data,
@@ -82,10 +75,9 @@ def _report(args: Namespace, settings: CompressSettings) -> Path | None:
         overwrite=True,
     )
     try:
-        return report(args.output, shown).report
+        return report(args.output, shown).report, []
     except (DarkpruneError, OSError) as error:
-        warn(f"no report: {error}")
-        return None
+        return None, [f"no report: {error}"]
 
 
 def _settings(args: Namespace) -> CompressSettings:
@@ -99,20 +91,18 @@ def _settings(args: Namespace) -> CompressSettings:
 
 
 def _print_preview(args: Namespace, found: CompressPreview) -> None:
-    if args.json:
-        rows = [{"stage": stage.name, "todo": status.todo, "why": status.why} for stage, status in found.stages]
-        print_json({"run": args.output, "stages": rows, "advice": list(found.advice)})
-        return
-    for line in found.advice:
-        warn(line)
-    print_table(("stage", ""), [(stage.name, status.why) for stage, status in found.stages], left=2)
-    print()
-    for stage, status in found.stages:
-        if status.todo and stage.command:
-            print(f"$ {shlex.join(stage.command)}")
+    def show() -> None:
+        print_table(("stage", ""), [(stage.name, status.why) for stage, status in found.stages], left=2)
+        print()
+        for stage, status in found.stages:
+            if status.todo and stage.command:
+                print(f"$ {shlex.join(stage.command)}")
+
+    rows = [{"stage": stage.name, "todo": status.todo, "why": status.why} for stage, status in found.stages]
+    print_result(args, {"run": args.output, "stages": rows}, found.advice, show)
 
 
-def _print(result: CompressResult) -> None:
+def _print(result: CompressResult, page: str | None) -> None:
     title, measured = _quality(result.networks)
 
     def percent(value: float | None) -> str:
@@ -135,6 +125,10 @@ def _print(result: CompressResult) -> None:
     if result.verdict:
         print(f"\nverify: {result.verdict}")
     print("written: " + ", ".join(os.path.relpath(path) for path in result.outputs))
+    if page is not None:
+        print(f"report: {page}")
+    pair = [os.path.relpath(path) for path in (result.cfg, result.weights)]
+    print("next: " + shlex.join(["darkprune", "detect", *pair, "IMAGES", "-o", "boxes/"]))
 
 
 def _quality(networks: Sequence[NetworkFigures]) -> tuple[str, Callable[[NetworkFigures], str]]:

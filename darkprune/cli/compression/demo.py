@@ -6,7 +6,7 @@ import shlex
 import sys
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -20,7 +20,7 @@ from darkprune.api.prune import PruneSettings, prune
 from darkprune.api.report import REPORT, ReportSettings, report
 from darkprune.api.train import distill, train
 from darkprune.api.verify import verify
-from darkprune.cli.console import add_json, count, megabytes, print_json, print_table
+from darkprune.cli.console import add_json, count, megabytes, print_result, print_table
 from darkprune.cli.flags import add_flags, read_flags
 from darkprune.darknet.output import check_folder
 from darkprune.data.scenes import write_scenes
@@ -32,6 +32,7 @@ from darkprune.training.settings import DistillSettings, TrainSettings
 
 VALID_IMAGES = 150
 CHECKPOINT = "builtin:scenes"
+INSTALL = "pip install 'darkprune[train]'"
 
 
 @dataclass(frozen=True)
@@ -85,11 +86,19 @@ def run(args: Namespace) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
     tell = partial(print, file=sys.stderr if args.json else sys.stdout, flush=True)
-    rows, slim = _stages(folder, settings, tell)
+    rows = _stages(folder, settings, tell)
     seconds = time.perf_counter() - began
-    if args.json:
-        print_json({"networks": rows, "seconds": round(seconds, 1), "folder": str(folder)})
-        return 0
+    skipped = []
+    if any(row["map"] is None for row in rows):
+        skipped.append(f"mAP@0.5:0.95 is not measured: faster-coco-eval is not installed ({INSTALL})")
+    if not _has_torch():
+        skipped.append(f"not distilled: PyTorch is not installed ({INSTALL}); with it more can be removed")
+    data = {"networks": rows, "seconds": round(seconds, 1), "folder": str(folder)}
+    print_result(args, data, skipped, lambda: _print(rows, folder, seconds))
+    return 0
+
+
+def _print(rows: Sequence[dict[str, Any]], folder: Path, seconds: float) -> None:
     print()
     print_table(
         ("network", "mAP@0.5", "mAP@0.5:0.95", "parameters", "MACs", "weights"),
@@ -100,21 +109,17 @@ def run(args: Namespace) -> int:
         ],
     )  # fmt: skip
     print(f"\n{seconds:.0f} s; {folder}/before and {folder}/after show the same images with what each network finds")
-    if any(row["map"] is None for row in rows):
-        print("not measured: mAP@0.5:0.95, because faster-coco-eval is not installed (pip install '.[train]')")
-    if not _has_torch():
-        print("not distilled: PyTorch is not installed (pip install '.[train]'); with it more can be removed")
     print(f"report: {folder / REPORT} (open it in a browser)")
-    print(f"next: darkprune verify {CHECKPOINT} {CHECKPOINT} {slim.cfg} {folder / 'slim' / 'scenes.weights'}")
-    return 0
+    command = "compress CFG WEIGHTS --images DIR --target-macs 0.8 -o run/" if _has_torch() else "info CFG WEIGHTS"
+    print(f"next, with a network of your own: darkprune {command}")
 
 
 def _has_torch() -> bool:
     return find_spec("torch") is not None
 
 
-def _stages(folder: Path, settings: DemoSettings, tell: Callable[[str], None]) -> tuple[list[dict[str, Any]], Pair]:
-    """Goes through the stages; returns a row per network, and the last network."""
+def _stages(folder: Path, settings: DemoSettings, tell: Callable[[str], None]) -> list[dict[str, Any]]:
+    """Goes through the stages; returns a row per network."""
     size = FULL if settings.full else QUICK if _has_torch() else PLAIN
     ratio = size.ratio if settings.ratio is None else settings.ratio
     steps = size.steps if settings.steps is None else settings.steps
@@ -141,7 +146,9 @@ def _stages(folder: Path, settings: DemoSettings, tell: Callable[[str], None]) -
     show("prune", *_files(network), "--ratio", ratio, "--force", "-o", folder / "slim")
     prune(network, PruneSettings(ratio=ratio, force=True, overwrite=True), output=folder / "slim").close()
     show("verify", *_files(network), *_files(slim))
-    if not verify(slim, network).ok:
+    found = verify(slim, network)
+    tell(f"{found.describe()} ({found.runner})")
+    if not found.ok:
         raise DarkpruneError("darkprune verify says that the cut is wrong; run it by itself to see why")
     measure("pruned", slim)
     if steps:
@@ -156,7 +163,7 @@ def _stages(folder: Path, settings: DemoSettings, tell: Callable[[str], None]) -
         detect(pair, images, output=folder / name)
     show("report", folder, "--data", data)
     report(folder, ReportSettings(data=data, overwrite=True))
-    return rows, slim
+    return rows
 
 
 def _trained(pair: Pair, result: TrainResult) -> Pair:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from darkprune.cli.console import add_json, add_pair, count, megabytes, print_json, print_table, print_totals, warn
+from darkprune.cli.console import add_json, add_pair, count, megabytes, print_result, print_table, print_totals
 from darkprune.darknet.output import atomic_file
 from darkprune.darknet.strict import StrictProblem, strict_problems
 from darkprune.errors import OutputError
@@ -56,10 +56,8 @@ def run(args: Namespace) -> int:
     strict = strict_problems(graph.cfg) if args.strict else None
     if args.html and structure is not None:
         _draw(args, structure, slim_file)
-    if args.json:
-        drawn = {"html": args.html} if args.html else {}
-        print_json({**_to_json(graph, header, size, bad, strict), **_change_json(structure), **drawn})
-    else:
+
+    def show() -> None:
         if structure is not None and structure.slim is not None:
             _print_change(structure, structure.slim.graph)
         else:
@@ -67,8 +65,9 @@ def run(args: Namespace) -> int:
         _print(graph, header, size, strict)
         if args.html:
             print(f"drawn       {args.html}")
-    for message in (*graph.warnings, *bad):
-        warn(message)
+
+    data = {**_to_json(graph, header, size, strict), **_change_json(structure)}
+    print_result(args, {**data, "html": args.html} if args.html else data, (*graph.warnings, *bad), show)
     return 0
 
 
@@ -123,9 +122,7 @@ def _print_change(structure: Structure, slim: Graph) -> None:
     print()
 
 
-def _to_json(
-    graph: Graph, header: JsonObject | None, size: int, bad: list[str], strict: list[StrictProblem] | None
-) -> JsonObject:
+def _to_json(graph: Graph, header: JsonObject | None, size: int, strict: list[StrictProblem] | None) -> JsonObject:
     total = totals(graph, size)
     shape = graph.net.input
     data: JsonObject = {
@@ -138,7 +135,6 @@ def _to_json(
         "bflops": total.bflops,
         "weights_bytes": total.bytes,
         "weights": header,
-        "warnings": [*graph.warnings, *bad],
     }
     if strict is not None:
         data["strict"] = [asdict(problem) for problem in strict]

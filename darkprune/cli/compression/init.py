@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from darkprune.api.init import InitSettings, init
+from darkprune.api.init import InitResult, InitSettings, init
 from darkprune.api.pair import load
-from darkprune.cli.console import add_json, megabytes, print_json, warn
+from darkprune.cli.console import add_json, megabytes, print_result
 from darkprune.cli.flags import add_flags, read_flags
 
 
@@ -22,13 +22,12 @@ def run(args: Namespace) -> int:
     """Writes the file."""
     pair = load(args.cfg)
     result = init(pair, args.output, read_flags(InitSettings, args))
-    for message in result.warnings:
-        warn(message)
-    if args.json:
-        print_json(result.to_json())
-    else:
-        size = megabytes(result.bytes)
-        print(f"{result.weights}: {size}, {result.params:,} floats for {pair.cfg.name}, seed {result.seed}")
-        if result.cfg is not None:
-            print(f"{result.cfg}: the network for that number of classes")
+    print_result(args, result.to_json(), result.warnings, lambda: _print(result, pair.cfg.name))
     return 0
+
+
+def _print(result: InitResult, cfg: str) -> None:
+    size = megabytes(result.bytes)
+    print(f"{result.weights}: {size}, {result.params:,} floats for {cfg}, seed {result.seed}")
+    if result.cfg is not None:
+        print(f"{result.cfg}: the network for that number of classes")

@@ -6,7 +6,7 @@ import shlex
 from argparse import Namespace
 from collections.abc import Sequence
 
-from darkprune.cli.console import count, print_json, print_table, print_totals, warn
+from darkprune.cli.console import count, print_result, print_table, print_totals
 from darkprune.json_types import JsonMapping
 from darkprune.surgery.plan import Plan
 from darkprune.surgery.result import PruneResult
@@ -17,21 +17,18 @@ def print_surgery(surgery: Surgery, args: Namespace) -> None:
     """Closes a surgery that is saved, and prints what it did: as JSON with `--json`."""
     surgery.close()
     assert surgery.result is not None
-    if args.json:
-        print_json(surgery.result.to_json())
-    else:
-        _print_result(surgery.plan, surgery.result, (args.cfg, args.weights))
+    result = surgery.result
+    pair = (args.cfg, args.weights)
+    print_result(args, result.to_json(), result.warnings, lambda: _print_result(surgery.plan, result, pair))
 
 
 def _print_result(plan: Plan, result: PruneResult, pair: tuple[str, str]) -> None:
-    """Prints what went and what is left, what was measured, warnings, and the command that comes next.
+    """Prints what went and what is left, what was measured, and the command that comes next.
 
     Args:
         pair: the original's cfg and weights, as the user gave them.
     """
     outputs = {kind: str(record.path) for kind, record in result.outputs.items()}
-    for message in result.warnings:  # first: what to expect of the figures
-        warn(message)
     if "factors" in result.findings:
         _print_factors(result)
     else:

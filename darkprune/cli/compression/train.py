@@ -7,7 +7,7 @@ from argparse import ArgumentParser, Namespace
 
 from darkprune.api.pair import load
 from darkprune.api.train import train
-from darkprune.cli.console import INTERRUPTED, add_json, add_pair, print_json, print_totals, warn
+from darkprune.cli.console import INTERRUPTED, add_json, add_pair, print_result, print_totals
 from darkprune.cli.flags import add_flags, read_flags
 from darkprune.settings import PathLike
 from darkprune.training.result import TrainResult
@@ -42,27 +42,12 @@ def run(args: Namespace) -> int:
 
 
 def report(args: Namespace, settings: RunSettings, result: TrainResult, data: PathLike | None) -> int:
-    """Prints the result of a run on labelled images; returns the exit status.
-
-    Returns:
-        The exit status.
-    """
-    for message in result.warnings:
-        warn(message)
-    if args.json:
-        print_json(result.to_json())
-    else:
-        _print(result)
-        chosen = result.weights.get("best") or result.weights.get("final")
-        if chosen is not None and not result.stopped:
-            pair = [str(result.cfg), str(chosen)]
-            valid = settings.valid or data
-            command = ["eval", *pair, "--data", str(valid)] if valid is not None else ["info", *pair]
-            print("next: " + shlex.join(["darkprune", *command]))
+    """Prints the result of a run on labelled images; returns the exit status."""
+    print_result(args, result.to_json(), result.warnings, lambda: _print(result, settings.valid or data))
     return INTERRUPTED if result.stopped else 0
 
 
-def _print(result: TrainResult) -> None:
+def _print(result: TrainResult, valid: PathLike | None) -> None:
     if result.stopped:
         print(f"stopped after step {result.steps}; the same command with --resume continues")
     else:
@@ -75,3 +60,8 @@ def _print(result: TrainResult) -> None:
         print_totals(result.before, result.after)
     for kind, path in result.weights.items():
         print(f"{kind:6}{path}")
+    chosen = result.weights.get("best") or result.weights.get("final")
+    if chosen is not None and not result.stopped:
+        pair = [str(result.cfg), str(chosen)]
+        command = ["eval", *pair, "--data", str(valid)] if valid is not None else ["info", *pair]
+        print("next: " + shlex.join(["darkprune", *command]))

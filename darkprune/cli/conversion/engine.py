@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 
 from darkprune.api.conversion.engine import EngineResult, EngineSettings, build_engine
-from darkprune.cli.console import add_json, megabytes, print_json, warn
+from darkprune.cli.console import add_json, megabytes, print_result
 from darkprune.cli.flags import add_flags, read_flags
 
 
@@ -20,10 +20,7 @@ def configure(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """Builds the engine and prints what is in it."""
     result = build_engine(args.onnx, args.output, read_flags(EngineSettings, args))
-    if args.json:
-        print_json(result.to_json())
-    else:
-        _print(result)
+    print_result(args, result.to_json(), result.warnings, lambda: _print(result))
     return 0
 
 
@@ -40,6 +37,4 @@ def _print(result: EngineResult) -> None:
     for name, value in result.comparison.deviations.items():
         print(f"{name}: off from onnxruntime by {value:.1e} of its range")
     print(f"written: {result.engine} ({megabytes(result.engine.stat().st_size)}), {result.engine}.json")
-    for message in result.warnings:
-        warn(message)
     print(f"next: darkprune bench CFG {result.engine} --runner tensorrt")

@@ -9,7 +9,7 @@ import numpy as np
 
 from darkprune.api.conversion.export import ExportResult, ExportSettings, export
 from darkprune.api.pair import load
-from darkprune.cli.console import megabytes, print_json, print_table, warn
+from darkprune.cli.console import megabytes, print_result, print_table
 from darkprune.cli.flags import from_pair, read_flags
 from darkprune.targets import target
 from darkprune.tensorrt.plans import Plans
@@ -21,13 +21,7 @@ def run(args: Namespace) -> int:
     """Writes the file and prints what is in it."""
     settings = read_flags(ExportSettings, args)
     result = export(load(args.cfg, args.weights), args.output, settings)
-    if args.json:
-        print_json(result.to_json())
-        return 0
-    _print(result)
-    for message in result.warnings:
-        warn(message)
-    _print_next(args, settings, result)
+    print_result(args, result.to_json(), result.warnings, lambda: _print(args, settings, result))
     return 0
 
 
@@ -60,7 +54,7 @@ def print_plans(plans: Plans | None) -> None:
     )
 
 
-def _print(result: ExportResult) -> None:
+def _print(args: Namespace, settings: ExportSettings, result: ExportResult) -> None:
     file = result.file
     rows = [
         (kind, name, "x".join(map(str, sizes)))
@@ -76,6 +70,7 @@ def _print(result: ExportResult) -> None:
     print(f"\nwritten: {result.onnx} ({megabytes(file.bytes)})")
     if result.accuracy is not None:
         print(f"{file.facts['precision'].upper()}: {result.accuracy.text}")
+    _print_next(args, settings, result)
 
 
 def _print_next(args: Namespace, settings: ExportSettings, result: ExportResult) -> None:

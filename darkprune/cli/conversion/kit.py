@@ -6,7 +6,7 @@ from argparse import Namespace
 
 from darkprune.api.conversion.kit import KitResult, KitSettings, write_kit
 from darkprune.api.pair import load
-from darkprune.cli.console import megabytes, print_json, print_table, warn
+from darkprune.cli.console import megabytes, print_result, print_table
 from darkprune.cli.conversion.export import comparison_line, print_plans
 from darkprune.cli.flags import from_pair, read_flags
 from darkprune.targets import target
@@ -17,12 +17,7 @@ configure = from_pair(KitSettings, "DIR", "the folder to write")
 def run(args: Namespace) -> int:
     """Writes the kit and prints what is in it."""
     result = write_kit(load(args.cfg, args.weights), args.output, read_flags(KitSettings, args))
-    if args.json:
-        print_json(result.to_json())
-        return 0
-    _print(result)
-    for message in result.warnings:
-        warn(message)
+    print_result(args, result.to_json(), result.warnings, lambda: _print(result))
     return 0
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from darkprune.api.detect import DetectSettings, ImageObjects, detect
+from darkprune.api.detect import DetectResult, DetectSettings, ImageObjects, detect
 from darkprune.api.pair import load
-from darkprune.cli.console import add_json, add_pair, print_json, warn
+from darkprune.cli.console import add_json, add_pair, print_result
 from darkprune.cli.flags import add_flags, read_flags
 
 
@@ -22,20 +22,21 @@ def configure(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """Finds objects and shows them."""
     result = detect(load(args.cfg, args.weights), args.source, read_flags(DetectSettings, args), output=args.output)
-    is_drawn_video = any(path.suffix == ".mp4" for path in result.drawn)
-    if args.json:
-        print_json(result.to_json())
-    elif is_drawn_video:
-        print(f"{result.drawn[0]}: {len(result.images)} frames")
-    else:
-        for image in result.images:
-            _print(image)
-    for message in result.warnings:
-        warn(message)
+    print_result(args, result.to_json(), result.warnings, lambda: _print(result, args.output))
     return 0
 
 
-def _print(found: ImageObjects) -> None:
+def _print(result: DetectResult, output: str | None) -> None:
+    if any(path.suffix == ".mp4" for path in result.drawn):
+        print(f"{result.drawn[0]}: {len(result.images)} frames")
+        return
+    for image in result.images:
+        _print_objects(image)
+    if result.drawn:
+        print(f"drawn: {len(result.drawn)} image{'' if len(result.drawn) == 1 else 's'} in {output}")
+
+
+def _print_objects(found: ImageObjects) -> None:
     count = len(found.objects)
     print(f"{found.image}: {count} object{'' if count == 1 else 's'}")
     for entry in found.objects:

@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 
 from darkprune.api.evaluate import EvaluateSettings, evaluate
 from darkprune.api.pair import load
-from darkprune.cli.console import add_json, add_pair, print_json, print_table, warn
+from darkprune.cli.console import add_json, add_pair, print_result, print_table
 from darkprune.cli.flags import add_flags, read_flags
 from darkprune.evaluation.metrics.results import EvaluateResult
 
@@ -24,12 +24,7 @@ def configure(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """Prints the figures."""
     result = evaluate(load(args.cfg, args.weights), args.data, read_flags(EvaluateSettings, args))
-    if args.json:
-        print_json(result.to_json())
-    else:
-        _print(result)
-    for message in result.warnings:
-        warn(message)
+    print_result(args, result.to_json(), result.warnings, lambda: _print(result))
     return 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from collections import Counter
 
-from darkprune.cli.console import add_json, print_json, print_table, warn
+from darkprune.cli.console import add_json, print_result, print_table
 from darkprune.graph.channels import ChannelMap, map_channels
 from darkprune.graph.graph import Graph, read_graph
 from darkprune.graph.groups import PRESETS, PruneGroup, divide
@@ -32,14 +32,9 @@ def run(args: Namespace) -> int:
         {"layer": split.layer, "blocks": len(split.classes), "channels": int(split.classes.shape[1])}
         for split in channels.splits
     ]
-    if args.json:
-        sets = [list(layers) for layers in channels.coupled_sets]
-        data = {"cfg": graph.cfg.source, "groups": groups, "coupled": sets, "splits": splits, "pinned": pins}
-        print_json({**data, "warnings": list(graph.warnings)})
-    else:
-        _print(channels, groups, splits, pins)
-    for message in graph.warnings:
-        warn(message)
+    sets = [list(layers) for layers in channels.coupled_sets]
+    data = {"cfg": graph.cfg.source, "groups": groups, "coupled": sets, "splits": splits, "pinned": pins}
+    print_result(args, data, graph.warnings, lambda: _print(channels, groups, splits, pins))
     return 0
 
 

@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from darkprune.api.pair import load
-from darkprune.cli.console import add_json, add_pair, megabytes, print_json
+from darkprune.cli.console import add_json, add_pair, megabytes, print_result
 from darkprune.darknet.output import atomic_file
 from darkprune.graph.partial import write_partial
 
@@ -27,9 +27,11 @@ def run(args: Namespace) -> int:
     pair = load(args.cfg, args.weights)
     with pair.open() as weights, atomic_file(Path(args.output), [pair.cfg, weights.path], args.overwrite) as file:
         size = write_partial(weights, file, args.layers)
-    if args.json:
-        print_json({"weights": args.output, "bytes": size, "layers": args.layers})
-    else:
+
+    def show() -> None:
         print(f"{args.output}: {megabytes(size)}, layers 0 to {args.layers - 1} of {pair.cfg.name}")
         print(f"next: darkprune train NEW.cfg --backbone {args.output} --data F -o DIR, or darknet's detector train")
+
+    data = {"weights": args.output, "bytes": size, "layers": args.layers}
+    print_result(args, data, pair.graph.warnings, show)
     return 0

@@ -6,8 +6,8 @@ import shlex
 from argparse import ArgumentParser, Namespace
 
 from darkprune.api.pair import load
-from darkprune.api.report import ReportSettings, report
-from darkprune.cli.console import add_json, megabytes, print_json, print_table, warn
+from darkprune.api.report import ReportResult, ReportSettings, report
+from darkprune.cli.console import add_json, megabytes, print_result, print_table
 from darkprune.cli.flags import add_flags, read_flags
 
 
@@ -31,16 +31,15 @@ def run(args: Namespace) -> int:
     original = load(*args.original) if args.original else None
     settings = read_flags(ReportSettings, args, original=original)
     result = report(args.run_folder, settings, output=args.output)
-    if args.json:
-        print_json(result.to_json())
-        return 0
+    print_result(args, result.to_json(), result.warnings, lambda: _print(result))
+    return 0
+
+
+def _print(result: ReportResult) -> None:
     present = [(title, "yes") for title in result.sections]
     print_table(("section", "in the report"), [*present, *((part.what, "no") for part in result.missing)])
     for part in result.missing:
         print(f"{part.what}: {part.how}")
-    for text in result.warnings:
-        warn(text)
     plots = f", {result.plots}/" if result.plots else ""
     print(f"\nwritten: {result.report} ({megabytes(result.bytes)}){plots}")
     print(f"next: open {shlex.quote(str(result.report))} in a browser")
-    return 0

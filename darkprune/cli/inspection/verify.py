@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
 
 from darkprune.api.pair import load
-from darkprune.api.verify import NOT_CHECKED, VerifyResult, VerifySettings, verify, verify_run
-from darkprune.cli.console import add_json, print_json, print_table, warn
+from darkprune.api.verify import VerifyResult, VerifySettings, verify, verify_run
+from darkprune.cli.console import add_json, print_result, print_table
 from darkprune.cli.flags import add_flags, read_flags
 from darkprune.errors import UsageError
 from darkprune.runners.verify import TOLERANCE, Difference
@@ -29,7 +30,7 @@ def configure(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """Prints what was found; exit status 1 if a pair is not what it should be, 3 if nothing was run."""
     settings, files = read_flags(VerifySettings, args), args.files
-    if len(files) == 1:
+    if len(files) == 1 and not Path(files[0]).is_file():
         results = verify_run(files[0], settings)
     elif len(files) in (2, 4):
         results = {"": verify(load(*files[-2:]), load(*files[:2]) if len(files) == 4 else None, settings)}
@@ -37,37 +38,41 @@ def run(args: Namespace) -> int:
         raise UsageError("verify takes CFG WEIGHTS SLIM.cfg SLIM.weights, or SLIM.cfg SLIM.weights, or a folder")
     statuses = {result.status for result in results.values()}
     status = 1 if 1 in statuses else max(statuses)
+    whole = {name: result.to_json() for name, result in results.items()}
+    data = whole.get("") or {"ok": all(result.ok for result in results.values()), "results": whole}
+    refusals = dict.fromkeys(refusal for result in results.values() for refusal in result.refusals)
+    warnings = [f"not taken as the referee: {refusal}" for refusal in refusals]
     try:
-        _show(results, args)
+        print_result(
+            args,
+            data,
+            warnings,
+            lambda: _show(results, args.layers),
+        )
     except BrokenPipeError:  # the reader of the pipe has gone; what was found stays so
         if status == 0:
             raise
     return status
 
 
-def _show(results: dict[str, VerifyResult], args: Namespace) -> None:
-    if args.json:
-        whole = {name: result.to_json() for name, result in results.items()}
-        print_json(whole.get("") or {"ok": all(result.ok for result in results.values()), "results": whole})
-        return
+def _show(results: dict[str, VerifyResult], every: bool) -> None:
     for number, (name, result) in enumerate(results.items()):
         if name:
             print(f"\n{name}:" if number else f"{name}:")
-        _print(result, args.layers)
+        _print(result, every)
 
 
 def _print(result: VerifyResult, every: bool) -> None:
     problems, check = result.problems, result.numbers
-    print("files: " + ("as the plan says" if not problems else f"{len(problems)} problems"))
+    state = "fit each other" if not result.has_plan else "as the plan says"
+    print("files: " + (f"{len(problems)} problem{'' if len(problems) == 1 else 's'}" if problems else state))
     for problem in problems:
         print(f"  {problem}")
-    for refusal in result.refusals:
-        warn(f"not taken as the referee: {refusal}")
     worst = None if check is None else check.worst_cut
     if check is None or worst is None:
         ran = f" (loaded and run in {result.runner})" if result.runner else ""
         said = f"nothing was run: {result.skipped}" if problems else result.describe()
-        (warn if result.status == NOT_CHECKED or problems else print)(said + ran)
+        print(said + ran)
         return
     images = f"{check.images} image{'s' if check.images > 1 else ''}"
     print(
