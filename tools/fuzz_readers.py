@@ -248,10 +248,11 @@ def _onnx() -> bytes:
 
 
 def _kit_model() -> bytes:
-    from darkprune.kit.schema import describe
+    from darkprune.kit.schema import describe, to_json
     from darkprune.targets import target
 
-    return describe(_graph(), ("cat",), ("head_4",)).to_json(target("orin"), "0" * 64).encode()
+    place = target("orin")
+    return to_json(describe(_graph(), ("cat",), ("head_4",), place)._replace(onnx_sha256="0" * 64), place).encode()
 
 
 def _gammas() -> bytes:

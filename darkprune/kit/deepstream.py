@@ -6,7 +6,7 @@ Source: marcoslucianops/DeepStream-Yolo 2ccf5299, config_infer_primary.txt (Dark
 
 from __future__ import annotations
 
-from darkprune.kit.schema import KitDescription
+from darkprune.kit.board.runtime.model import Model
 
 CFG_NAME = "model.cfg"
 WEIGHTS_NAME = "model.weights"
@@ -48,36 +48,34 @@ topk=300
 """
 
 
-def for_pair(description: KitDescription, workspace_mb: int) -> str:
+def for_pair(description: Model) -> str:
     """Returns the configuration with which DeepStream-Yolo reads the .cfg and .weights themselves."""
     network = f"custom-network-config={CFG_NAME}\nmodel-file={WEIGHTS_NAME}\nforce-implicit-batch-dim=0"
     # its tensors have names of their own, so a calibration cache made from the ONNX file says nothing about them
-    return _fill(description, "DeepStream for the Darknet pair", network, "model", workspace_mb, False)
+    return _fill(description, "DeepStream for the Darknet pair", network, "model", False)
 
 
-def for_onnx(description: KitDescription, workspace_mb: int, calibrated: bool) -> str:
+def for_onnx(description: Model, calibrated: bool) -> str:
     """Returns the configuration for an ONNX file of the `deepstream` output form."""
     title = "DeepStream for the ONNX file"
-    return _fill(description, title, f"onnx-file={ONNX_NAME}", ONNX_NAME, workspace_mb, calibrated)
+    return _fill(description, title, f"onnx-file={ONNX_NAME}", ONNX_NAME, calibrated)
 
 
-def _fill(
-    description: KitDescription, title: str, network: str, engine: str, workspace_mb: int, calibrated: bool
-) -> str:
+def _fill(description: Model, title: str, network: str, engine: str, calibrated: bool) -> str:
     """Fills in the template; `engine` is the start of the name under which DeepStream keeps what it builds."""
     # INT8 without a table fails in DeepStream; FP16 is the next best
     precision = "fp16" if description.precision == "int8" and not calibrated else description.precision
     return _TEMPLATE.format(
         title=f"{title}: {description.name}",
-        colour=0 if description.channels == 3 else 2,
+        colour=0 if description.input.channels == 3 else 2,
         network=network,
         engine=engine,
         precision=precision,
         calibration="int8-calib-file=../calibration.cache\n" if precision == "int8" else "",
         mode=_MODES[precision],
         classes=len(description.names),
-        letterbox=int(description.letterbox),
-        workspace=workspace_mb,
-        nms=description.nms_threshold,
-        threshold=description.threshold,
+        letterbox=int(description.input.letterbox),
+        workspace=description.workspace_mb,
+        nms=description.detection.nms_threshold,
+        threshold=description.detection.threshold,
     )

@@ -6,9 +6,10 @@ from collections.abc import Collection
 from pathlib import Path
 
 from darkprune.kit.board.runtime.build import BuildOptions
+from darkprune.kit.board.runtime.model import Model
 from darkprune.kit.deepstream import CFG_NAME, WEIGHTS_NAME
 from darkprune.kit.deepstream import ONNX_NAME as DEEPSTREAM_ONNX
-from darkprune.kit.schema import ONNX_NAME, KitDescription
+from darkprune.kit.schema import ONNX_NAME
 from darkprune.targets import Target
 from darkprune.tensorrt.trtexec import trtexec_command
 
@@ -78,7 +79,7 @@ _ABOUT = {
 }
 
 
-def readme(description: KitDescription, target: Target, files: Collection[str], remarks: Collection[str]) -> str:
+def readme(description: Model, target: Target, files: Collection[str], remarks: Collection[str]) -> str:
     """Returns the text of README.md.
 
     Args:
@@ -106,13 +107,13 @@ def readme(description: KitDescription, target: Target, files: Collection[str], 
         calibrate="; `--calibrate DIR` measures the INT8 ranges on pictures of yours"
         * (description.precision == "int8"),
         clocks="\n   First: `sudo nvpmodel -m 0; sudo jetson_clocks`." if target.jetson else "",
-        width=description.width,
-        height=description.height,
-        channels=description.channels,
-        letterbox=", aspect ratio kept" if description.letterbox else ", stretched to it",
+        width=description.input.width,
+        height=description.input.height,
+        channels=description.input.channels,
+        letterbox=", aspect ratio kept" if description.input.letterbox else ", stretched to it",
         classes=len(description.names),
         heads=len(description.heads),
-        nms=description.heads[-1].nms_kind,
+        nms=description.detection.nms,
         files="\n".join(f"- `{name}`: {_ABOUT[name]}" for name in parts),
         small=max(target.workspace_mb // 2, 128),
         trtexec=_trtexec(description, target, "calibration.cache" in files),
@@ -121,12 +122,10 @@ def readme(description: KitDescription, target: Target, files: Collection[str], 
     return text + "".join(f"\nNote: {remark}\n" for remark in remarks)
 
 
-def _trtexec(description: KitDescription, target: Target, calibrated: bool) -> str:
+def _trtexec(description: Model, target: Target, calibrated: bool) -> str:
     options = BuildOptions(
         precision=description.precision,
         workspace_mb=target.workspace_mb,
-        batch=description.batch,
         calibration_cache="calibration.cache" if calibrated else "",
     )
-    image = (description.input_name, (description.channels, description.height, description.width))
-    return trtexec_command(target, Path(ONNX_NAME), Path("model.engine"), options, image=image)
+    return trtexec_command(target, Path(ONNX_NAME), Path("model.engine"), options)

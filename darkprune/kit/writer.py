@@ -15,8 +15,10 @@ from darkprune.errors import ExportError, RunnerError
 from darkprune.kit import deepstream
 from darkprune.kit.board.runtime.compare import REFERENCE, reference_input
 from darkprune.kit.board.runtime.files import sha256_of
+from darkprune.kit.board.runtime.model import Model
 from darkprune.kit.readme import readme
-from darkprune.kit.schema import ONNX_NAME, KitDescription
+from darkprune.kit.schema import ONNX_NAME, to_json
+from darkprune.layers.heads import AnchorLayout
 from darkprune.onnx.check import runnable
 from darkprune.onnx.read import read_model, sizes_of
 from darkprune.onnx.session import OnnxSession, is_installed
@@ -75,7 +77,7 @@ class WrittenKit:
 def write_folder(
     folder: Path,
     parts: KitParts,
-    description: KitDescription,
+    description: Model,
     place: Target,
     *,
     reference: bool = True,
@@ -106,15 +108,15 @@ def write_folder(
     remarks: list[str] = []
     with result_folder(folder, inputs, overwrite) as partial:
         shutil.copyfile(parts.onnx, partial / ONNX_NAME)
-        digest = sha256_of(str(partial / ONNX_NAME))
-        (partial / "model.json").write_text(description.to_json(place, digest), encoding="utf-8")
+        described = description._replace(onnx_sha256=sha256_of(str(partial / ONNX_NAME)))
+        (partial / "model.json").write_text(to_json(described, place), encoding="utf-8")
         (partial / "names.txt").write_text("".join(f"{name}\n" for name in description.names), encoding="utf-8")
         if parts.calibration_cache is not None:
             shutil.copyfile(parts.calibration_cache, partial / _CACHE_NAME)
         copy_scripts(partial)
         if reference:
             remarks += _write_reference(partial, description)
-        _write_deepstream(partial, description, place, parts)
+        _write_deepstream(partial, description, parts)
         files = sorted(path.relative_to(partial).as_posix() for path in partial.rglob("*") if path.is_file())
         (partial / "README.md").write_text(readme(description, place, files, remarks), encoding="utf-8")
     return WrittenKit(folder, ("README.md", *files), tuple(remarks))
@@ -151,7 +153,7 @@ def _read_onnx(path: Path) -> onnx.ModelProto:
     return model
 
 
-def _check_target(description: KitDescription, place: Target, calibration_cache: Path | None) -> None:
+def _check_target(description: Model, place: Target, calibration_cache: Path | None) -> None:
     if not place.tensorrt:
         raise ExportError(f"target {place.name!r}: has no TensorRT; run the ONNX file with onnxruntime instead")
     if description.precision not in place.precisions:
@@ -161,11 +163,9 @@ def _check_target(description: KitDescription, place: Target, calibration_cache:
         )
     if description.precision == "int8" and description.file_precision != "int8" and calibration_cache is None:
         raise ExportError("INT8: needs a calibration cache or Q/DQ nodes in the ONNX file: export with --calibrate DIR")
-    if description.batch is not None and not place.dynamic_batch:
-        raise ExportError(f"target {place.name!r}: kits for it have a fixed batch size, export with --batch 1")
 
 
-def _check_file(model: onnx.ModelProto, path: Path, description: KitDescription, place: Target) -> None:
+def _check_file(model: onnx.ModelProto, path: Path, description: Model, place: Target) -> None:
     problems = operators.check_model(model, place)
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
@@ -175,23 +175,25 @@ def _check_file(model: onnx.ModelProto, path: Path, description: KitDescription,
         raise ExportError(f"{path}: is written in {written.upper()}, not in {description.file_precision.upper()}")
     constants = {item.name for item in model.graph.initializer}
     shapes = {value.name: sizes_of(value) for value in model.graph.input if value.name not in constants}
-    wanted = (description.channels, description.height, description.width)
-    if list(shapes) != [description.input_name]:
-        raise ExportError(f"{path}: has inputs {', '.join(shapes)}, a kit needs one called {description.input_name}")
-    shape = shapes[description.input_name]
-    if shape[1:] != wanted:
-        raise ExportError(f"{path}: takes images of shape {shape[1:]}, the network has {wanted}")
-    is_open = isinstance(shape[0], str)
-    if is_open != (description.batch is not None):
-        have = "open" if is_open else f"fixed at {shape[0]}"
-        raise ExportError(f"{path}: its batch size is {have}, the kit was asked for batch={description.batch}")
+    image = description.input
+    if list(shapes) != [image.name]:
+        raise ExportError(f"{path}: has inputs {', '.join(shapes)}, a kit needs one called {image.name}")
+    (batch, *sizes), wanted = shapes[image.name], (image.channels, image.height, image.width)
+    if tuple(sizes) != wanted:
+        raise ExportError(f"{path}: takes images of shape {tuple(sizes)}, the network has {wanted}")
+    if isinstance(batch, str):
+        raise ExportError(f"{path}: its batch size is open, a kit needs a fixed one: export with --batch 1")
     outputs = {value.name: sizes_of(value) for value in model.graph.output}
-    for head, name in zip(description.heads, description.outputs, strict=True):
-        if name not in outputs:
-            raise ExportError(f"{path}: has no output {name} but {', '.join(outputs)}: export with --outputs heads")
-        if len(outputs[name]) != 4 or outputs[name][1] != head.channels:
+    for head in description.heads:
+        if head.output not in outputs:
             raise ExportError(
-                f"{path}: output {name} has shape {outputs[name]}, its [{head.kind}] needs {head.channels} channels"
+                f"{path}: has no output {head.output} but {', '.join(outputs)}: export with --outputs heads"
+            )
+        shape = outputs[head.output]
+        channels = AnchorLayout.of(head.kind, head.classes, head.coords).size * len(head.anchors)
+        if len(shape) != 4 or shape[1] != channels:
+            raise ExportError(
+                f"{path}: output {head.output} has shape {shape}, its [{head.kind}] needs {channels} channels"
             )
 
 
@@ -203,24 +205,24 @@ def _check_deepstream(model: onnx.ModelProto, path: Path, place: Target) -> None
         raise ExportError(f"{path}: not for {place.name}: {problems[0]}")
 
 
-def _write_reference(partial: Path, description: KitDescription) -> list[str]:
+def _write_reference(partial: Path, description: Model) -> list[str]:
     """Computes what onnxruntime makes of a fixed input; a remark where it is not installed."""
     if not is_installed():
         return [f"onnxruntime is not installed, so there is no {REFERENCE} to compare the engine with"]
     try:
         with runnable(partial / ONNX_NAME) as opened:
             session = OnnxSession(opened, ONNX_NAME)
-            batch = description.batch[1] if description.batch is not None else session.batch or 1
-            feed = reference_input((batch, description.channels, description.height, description.width))
-            outputs = session.run(feed, description.outputs)
+            image, names = description.input, [head.output for head in description.heads]
+            feed = reference_input((session.batch or 1, image.channels, image.height, image.width))
+            outputs = session.run(feed, names)
     except RunnerError as error:
         raise ExportError(str(error)) from None
     arrays: dict[str, Any] = {f"output{index}": array for index, array in enumerate(outputs.values())}
-    np.savez_compressed(partial / REFERENCE, names=np.array(description.outputs), **arrays)
+    np.savez_compressed(partial / REFERENCE, names=np.array(names), **arrays)
     return []
 
 
-def _write_deepstream(partial: Path, description: KitDescription, place: Target, parts: KitParts) -> None:
+def _write_deepstream(partial: Path, description: Model, parts: KitParts) -> None:
     if parts.cfg is None and parts.deepstream_onnx is None:
         return
     inside = partial / "deepstream"
@@ -228,9 +230,9 @@ def _write_deepstream(partial: Path, description: KitDescription, place: Target,
     if parts.cfg is not None and parts.weights is not None:
         shutil.copyfile(parts.cfg, inside / deepstream.CFG_NAME)
         shutil.copyfile(parts.weights, inside / deepstream.WEIGHTS_NAME)
-        text = deepstream.for_pair(description, place.workspace_mb)
+        text = deepstream.for_pair(description)
         (inside / deepstream.CONFIGS[0]).write_text(text, encoding="utf-8")
     if parts.deepstream_onnx is not None:
         shutil.copyfile(parts.deepstream_onnx, inside / deepstream.ONNX_NAME)
-        text = deepstream.for_onnx(description, place.workspace_mb, parts.calibration_cache is not None)
+        text = deepstream.for_onnx(description, parts.calibration_cache is not None)
         (inside / deepstream.CONFIGS[1]).write_text(text, encoding="utf-8")

@@ -16,7 +16,7 @@ from fake_tensorrt import TABLE, FakeTensorRT
 from darkprune import targets
 from darkprune.kit.board.runtime.build import BuildOptions
 from darkprune.kit.board.runtime.command import MODULES
-from darkprune.kit.schema import KitDescription
+from darkprune.kit.board.runtime.model import Model
 from darkprune.kit.writer import KitParts, WrittenKit, write_folder
 from darkprune.tensorrt import engine
 from tests.engines.models import save
@@ -24,7 +24,7 @@ from tests.engines.models import save
 GENERATIONS = tuple(TABLE["generations"])
 
 
-def write_kit(folder: Path, onnx_path: Path, what: KitDescription, where: str, **how: Any) -> WrittenKit:
+def write_kit(folder: Path, onnx_path: Path, what: Model, where: str, **how: Any) -> WrittenKit:
     parts = {name: how.pop(name) for name in ("calibration_cache", "cfg", "weights", "deepstream_onnx") if name in how}
     return write_folder(folder, KitParts(onnx_path, **parts), what, targets.target(where), **how)
 

@@ -9,7 +9,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from darkprune.evaluation.heads import Head
-from darkprune.kit.schema import KitDescription
+from darkprune.kit.board.runtime.model import Input, Model, Rules
+from darkprune.kit.schema import board_head
 
 SIZE = 64
 CLASSES = 3
@@ -18,6 +19,9 @@ OUTPUTS = ("head_5", "head_9")
 HEADS = tuple(
     Head("yolo", CLASSES, ANCHORS, SIZE, SIZE, scale_x_y=1.05, nms_kind="greedynms", beta_nms=0.6) for _ in OUTPUTS
 )
+BOARD_HEADS = [board_head(head, name) for head, name in zip(HEADS, OUTPUTS, strict=True)]
+INPUT = Input("input", SIZE, SIZE, 3, letterbox=False)
+RULES = Rules(0.25, "greedynms", 0.45, 0.6)
 
 
 def network(
@@ -87,7 +91,7 @@ def save(path: Path, **how: object) -> Path:
     return path
 
 
-def description(**fields: object) -> KitDescription:
-    names = tuple(f"thing {index}" for index in range(CLASSES))
-    whole = {"width": SIZE, "height": SIZE, "channels": 3, "heads": HEADS, "outputs": OUTPUTS, "names": names}
-    return KitDescription("tiny", **{**whole, **fields})  # type: ignore[arg-type]
+def description(**fields: object) -> Model:
+    names = [f"thing {index}" for index in range(CLASSES)]
+    whole = Model("tiny", "model.onnx", "", INPUT, BOARD_HEADS, names, RULES, "fp32", "fp32", workspace_mb=512)
+    return whole._replace(**fields)

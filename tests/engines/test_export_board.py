@@ -24,7 +24,7 @@ from darkprune.evaluation import nms as evaluation_nms
 from darkprune.kit.board.runtime import RuntimeFailure
 from darkprune.kit.board.runtime.model import load_model
 from darkprune.kit.board.runtime.pictures import Camera, csi_pipeline
-from tests.engines.models import HEADS, OUTPUTS, SIZE, description
+from tests.engines.models import HEADS, INPUT, OUTPUTS, SIZE, description
 
 Make = Callable[..., Path]
 Run = Callable[..., tuple[int, str, str]]
@@ -124,18 +124,15 @@ def test_the_three_commands(
 
 
 @pytest.mark.parametrize("generation", ["8.2", "10.3"])
-def test_letterbox_and_open_batch(
+def test_letterbox(
     generation: str, machine: Machine, run: Run, picture: Path, tmp_path: Path, onnx_file: Make
 ) -> None:
     machine.install(generation)
-    source = onnx_file(batch="n")
-    folder = write_kit(tmp_path / "k", source, description(letterbox=True, batch=(1, 2, 4)), "orin").folder
+    source = onnx_file()
+    folder = write_kit(tmp_path / "k", source, description(input=INPUT._replace(letterbox=True)), "orin").folder
     assert run(folder / "build_engine.py")[0] == 0
     assert run(folder / "detect.py", picture, "--json", tmp_path / "found.json")[0] == 0
     assert told(tmp_path / "found.json") == expected(picture, source, letterbox=True)
-    code, _, _ = run(folder / "bench.py", "--runs", 3, "--warmup", 0, "--batch", 4, "--json", tmp_path / "b.json")
-    assert code == 0
-    assert json.loads((tmp_path / "b.json").read_text())["batch"] == 4
 
 
 def test_a_fixed_batch_is_filled_up(machine: Machine, run: Run, picture: Path, tmp_path: Path, onnx_file: Make) -> None:
@@ -147,6 +144,8 @@ def test_a_fixed_batch_is_filled_up(machine: Machine, run: Run, picture: Path, t
     found = told(tmp_path / "found.json")
     assert [row[0] for row in found] == [row[0] for row in wanted]
     np.testing.assert_allclose([row[1] for row in found], [row[1] for row in wanted], rtol=1e-4)
+    assert run(folder / "bench.py", "--runs", 3, "--warmup", 0, "--json", tmp_path / "b.json")[0] == 0
+    assert json.loads((tmp_path / "b.json").read_text())["batch"] == 4
 
 
 def test_half_and_int8(machine: Machine, run: Run, picture: Path, tmp_path: Path, onnx_file: Make) -> None:
@@ -404,7 +403,7 @@ class TestFailures:
             assert code == 1
             assert reason in err
         whole = json.loads(text)
-        inner = [(key,) for key in whole if key not in ("name", "made_by", "target", "format", "batch")]
+        inner = [(key,) for key in whole if key not in ("made_by", "target", "format")]
         inner += [("input", key) for key in whole["input"]] + [("detection", key) for key in whole["detection"]]
         inner += [("heads", 0, key) for key in whole["heads"][0]]
         for *path, key in inner:

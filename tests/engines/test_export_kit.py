@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +19,13 @@ from conftest import write_kit
 from onnx import helper
 
 from darkprune.errors import ExportError, OutputError
-from darkprune.evaluation.heads import Head
 from darkprune.graph.graph import read_graph
 from darkprune.kit.board.runtime.compare import load_reference
-from darkprune.kit.schema import describe
+from darkprune.kit.board.runtime.model import load_model
+from darkprune.kit.schema import describe, to_json
 from darkprune.kit.writer import WrittenKit
-from tests.engines.models import CLASSES, HEADS, OUTPUTS, SIZE, description, network
+from darkprune.targets import target
+from tests.engines.models import BOARD_HEADS, CLASSES, INPUT, OUTPUTS, RULES, SIZE, description, network
 
 Make = Callable[..., Path]
 TARGETS = ("jetson-nano", "tx2", "xavier", "orin", "thor", "workstation", "rtx")
@@ -116,7 +116,6 @@ def test_description(kit: WrittenKit) -> None:
         "detection": {"threshold": 0.25, "nms": "greedynms", "nms_threshold": 0.45, "nms_beta": 0.6},
         "precision": "fp32",
         "file_precision": "fp32",
-        "batch": None,
         "workspace_mb": 512,
     }
 
@@ -180,7 +179,7 @@ def deepstream_network() -> onnx.ModelProto:
 def test_deepstream_of_the_onnx_file(tmp_path: Path, onnx_file: Make) -> None:
     onnx.save(deepstream_network(), str(tmp_path / "ds.onnx"))
     (tmp_path / "cache").write_bytes(b"ranges")
-    how = description(precision="int8", letterbox=True)
+    how = description(precision="int8", input=INPUT._replace(letterbox=True))
     report = write_kit(
         tmp_path / "kit",
         onnx_file(),
@@ -272,37 +271,47 @@ def test_no_dataclasses_no_walrus_no_later_annotations(kit: WrittenKit) -> None:
             assert not (isinstance(node, ast.ImportFrom) and node.module in ("__future__", "dataclasses")), path
 
 
-def test_describe_reads_a_graph(tmp_path: Path) -> None:
-    text = "[net]\nwidth=64\nheight=32\nchannels=3\nletter_box=1\n"
-    text += "[convolutional]\nfilters=16\nsize=1\nactivation=linear\n"
-    text += "[yolo]\nclasses=3\nnum=2\nmask=0,1\nanchors=1,2,3,4\nnms_kind=diounms\nbeta_nms=0.7\nnew_coords=1\n"
-    (tmp_path / "net.cfg").write_text(text)
-    graph = read_graph(tmp_path / "net.cfg")
-    told = replace(describe(graph, ["a", "b", "c"], ["head_1"], "net"), threshold=0.1)
-    assert (told.width, told.height, told.letterbox, told.threshold) == (64, 32, True, 0.1)
-    assert told.heads[0].anchors == ((1.0, 2.0), (3.0, 4.0))
-    assert told.heads[0].new_coords
-    with pytest.raises(ExportError, match="2 names for 3 classes"):
-        describe(graph, ["a", "b"], ["head_1"])
+NET = "[net]\nwidth=64\nheight=32\nchannels=3\nletter_box=1\n"
+CONV = "[convolutional]\nfilters=16\nsize=1\nactivation=linear\n"
+YOLO = "[yolo]\nclasses=3\nnum=2\nmask=0,1\nanchors=1,2,3,4\nnms_kind=diounms\nbeta_nms=0.7\nnew_coords=1\n"
+
+
+def test_what_describe_reads_from_a_graph_is_what_a_board_reads(tmp_path: Path) -> None:
+    (tmp_path / "net.cfg").write_text(NET + CONV + YOLO)
+    place = target("orin")
+    model = describe(read_graph(tmp_path / "net.cfg"), ["a", "b", "c"], ["head_1"], place, "net")
+    assert (model.input.width, model.input.height, model.input.letterbox) == (64, 32, True)
+    assert model.heads[0].anchors == [[1.0, 2.0], [3.0, 4.0]]
+    assert model.heads[0].new_coords
+    assert (model.detection.nms, model.detection.nms_beta, model.workspace_mb) == ("diounms", 0.7, place.workspace_mb)
+    (tmp_path / "model.json").write_text(to_json(model, place))
+    assert load_model(str(tmp_path)) == model
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "outputs", "reason"),
+    [
+        (NET + CONV + YOLO, "ab", ["head_1"], "2 names for 3 classes"),
+        (NET + CONV + YOLO, "abc", [], "1 detection heads but 0 outputs"),
+        (NET.replace("channels=3", "channels=4") + CONV + YOLO, "abc", ["head_1"], "1 or 3 channels"),
+        (
+            NET + CONV + "[region]\nclasses=3\nnum=2\ncoords=4\nanchors=1,2,3,4\nsoftmax=1\ntree=tree.txt\n",
+            "abc",
+            ["head_1"],
+            "hierarchical classes",
+        ),
+    ],
+)
+def test_networks_that_the_scripts_cannot_run(
+    text: str, names: str, outputs: list[str], reason: str, tmp_path: Path
+) -> None:
+    (tmp_path / "tree.txt").write_text("a -1\nb 0\nc 0\n")
+    (tmp_path / "net.cfg").write_text(text.replace("tree.txt", str(tmp_path / "tree.txt")))
+    with pytest.raises(ExportError, match=reason):
+        describe(read_graph(tmp_path / "net.cfg"), names, outputs, target("orin"))
 
 
 class TestRefusals:
-    @pytest.mark.parametrize(
-        ("fields", "reason"),
-        [
-            ({"names": ("one",)}, "1 names for 3 classes"),
-            ({"outputs": ("head_5",)}, "2 detection heads but 1 outputs"),
-            ({"heads": (), "outputs": ()}, "0 detection heads"),
-            ({"channels": 4}, "1 or 3 channels"),
-            ({"precision": "fp8"}, "choose one of fp32, fp16, int8"),
-            ({"batch": (2, 1, 4)}, "smallest, usual and largest"),
-            ({"heads": (replace(HEADS[0], kind="region", tree=(-1, 0, 0)), HEADS[1])}, "hierarchical classes"),
-        ],
-    )
-    def test_descriptions(self, fields: dict[str, object], reason: str) -> None:
-        with pytest.raises(ExportError, match=reason):
-            description(**fields)
-
     @pytest.mark.parametrize(
         ("where", "fields", "how", "reason"),
         [
@@ -310,14 +319,13 @@ class TestRefusals:
             ("onnxruntime", {}, {}, "has no TensorRT"),
             ("jetson-nano", {"precision": "int8"}, {}, "does not compute in INT8, choose one of fp32, fp16"),
             ("orin", {"precision": "int8"}, {}, "INT8: needs a calibration cache"),
-            ("jetson-nano", {"batch": (1, 1, 4)}, {"batch": "n"}, "fixed batch size"),
+            ("jetson-nano", {}, {"batch": "n"}, "open batch size"),
             ("orin", {}, {"batch": "n"}, "batch size is open"),
-            ("orin", {"batch": (1, 1, 4)}, {}, "batch size is fixed at 1"),
             ("jetson-nano", {}, {"opset": 17, "ir": 8}, r"IR version 8.*\(and 1 more\)"),
-            ("orin", {"width": 32}, {}, r"images of shape \(3, 64, 64\), the network has \(3, 64, 32\)"),
-            ("orin", {"input_name": "data"}, {}, "has inputs input, a kit needs one called data"),
-            ("orin", {"outputs": ("head_5", "boxes")}, {}, "has no output boxes but head_5, head_9"),
-            ("orin", {"heads": (HEADS[0], replace(HEADS[1], anchors=((1, 1),)))}, {}, "needs 8 channels"),
+            ("orin", {"input": INPUT._replace(width=32)}, {}, r"of shape \(3, 64, 64\), the network has \(3, 64, 32\)"),
+            ("orin", {"input": INPUT._replace(name="data")}, {}, "has inputs input, a kit needs one called data"),
+            ("orin", {"heads": [BOARD_HEADS[0]._replace(output="boxes")]}, {}, "has no output boxes but head_5"),
+            ("orin", {"heads": [BOARD_HEADS[1]._replace(anchors=[[1, 1]])]}, {}, "needs 8 channels"),
             ("orin", {"file_precision": "fp16"}, {}, "is written in FP32, not in FP16"),
             ("orin", {}, {"half": True}, "is written in FP16, not in FP32"),
         ],
@@ -361,7 +369,8 @@ class TestRefusals:
         with pytest.raises(OutputError, match="give --overwrite"):
             write_kit(folder, onnx_file(), description(), "orin")
         (folder / "model.engine").write_bytes(b"built")
-        again = write_kit(folder, onnx_file(), description(threshold=0.5), "orin", overwrite=True)
+        changed = description(detection=RULES._replace(threshold=0.5))
+        again = write_kit(folder, onnx_file(), changed, "orin", overwrite=True)
         assert first.files == again.files
         assert (folder / "model.engine").read_bytes() == b"built"
         assert json.loads((folder / "model.json").read_text())["detection"]["threshold"] == 0.5
@@ -375,8 +384,3 @@ def test_without_onnxruntime_there_is_no_reference(
     report = write_kit(tmp_path / "kit", onnx_file(), description(), "orin")
     assert report.remarks == ("onnxruntime is not installed, so there is no reference.npz to compare the engine with",)
     assert f"\nNote: {report.remarks[0]}\n" in (report.folder / "README.md").read_text()
-
-
-def test_grey_networks_and_region_heads_are_described() -> None:
-    head = Head("region", 3, ((1.0, 2.0),), SIZE, SIZE, softmax=True)
-    assert description(heads=(head,), outputs=("head_1",), channels=1).channels == 1

@@ -132,13 +132,9 @@ def write_kit(
             planned = PlannedNetwork(graph, options, how, settings.left_out)
             written_so = parts.onnx if how == in_file else None
             plans = compare_plans(planned, written_so, original_of(network, settings.size), report)
-        description = replace(
-            describe(graph, names, list(file.outputs), pair.cfg.stem),
-            threshold=settings.thresh,
-            nms_threshold=settings.nms,
-            precision=wanted,
-            file_precision=in_file,
-        )
+        description = describe(graph, names, list(file.outputs), place, pair.cfg.stem)
+        rules = description.detection._replace(threshold=settings.thresh, nms_threshold=settings.nms)
+        description = description._replace(detection=rules, precision=wanted, file_precision=in_file)
         written = write_folder(
             output, parts, description, place, reference=not settings.static, overwrite=settings.overwrite
         )

@@ -48,7 +48,6 @@ def main() -> int:
     parser.add_argument("--engine", default="", metavar="FILE")
     parser.add_argument("--warmup", type=int, default=50, metavar="N")
     parser.add_argument("--runs", type=int, default=200, metavar="N")
-    parser.add_argument("--batch", type=int, default=1, metavar="N", help="for an engine with an open batch size")
     parser.add_argument("--image", metavar="FILE", help="measure the whole way from this picture to detections, too")
     parser.add_argument("--layers", type=int, default=0, metavar="N", help="show the N slowest layers")
     parser.add_argument("--json", metavar="FILE", help="write the figures to a new file")
@@ -63,8 +62,8 @@ def main() -> int:
     session = open_kit_engine(HERE, arguments.engine, model)
     detector = Detector(session, model)
     tensor = session.inputs[0]
-    batch = tensor.shape[0] if tensor.shape[0] > 0 else arguments.batch
-    feeds = {tensor.name: reference_input((batch, *tensor.shape[1:]))}
+    batch = tensor.shape[0]
+    feeds = {tensor.name: reference_input(tensor.shape)}
     times = {"engine": summary(measure(lambda: session.run(feeds), arguments.warmup, arguments.runs), batch)}
     report: Dict[str, object] = {"batch": batch}
     if session.facts is not None:

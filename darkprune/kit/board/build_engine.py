@@ -69,7 +69,6 @@ def main() -> int:
         precision=arguments.precision,
         file_precision=model.file_precision,
         workspace_mb=arguments.workspace,
-        batch=model.batch,
         tf32=not arguments.no_tf32,
         timing_cache=arguments.timing_cache,
         calibration_cache=os.path.join(HERE, "calibration.cache"),
@@ -105,9 +104,7 @@ def check(trt: TensorRT, cuda: Cuda, path: str, model: Model, allowed: float) ->
         say("not compared: the kit has no reference.npz")
         return 0
     session = open_engine(trt, cuda, path)
-    shape = session.inputs[0].shape
-    batch = model.batch[1] if model.batch else shape[0]
-    outputs = session.run({model.input.name: reference_input((batch, *shape[1:]))})
+    outputs = session.run({model.input.name: reference_input(session.inputs[0].shape)})
     worst = compare(reference, outputs, say)
     session.close()
     if worst > allowed:

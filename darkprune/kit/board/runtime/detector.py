@@ -51,7 +51,7 @@ class Detector:
             images: at most as many as the engine's batch; (h, w, 3) uint8 in BGR order or (h, w) uint8.
         """
         inputs = [self.prepare(image) for image in images]
-        inputs += [inputs[-1]] * (max(self.batch, 1) - len(inputs))  # a fixed batch is filled up
+        inputs += [inputs[-1]] * (self.batch - len(inputs))  # the batch is filled up
         outputs = self.session.run({self.model.input.name: np.stack(inputs)})
         return [self.read(outputs, index, (image.shape[1], image.shape[0])) for index, image in enumerate(images)]
 

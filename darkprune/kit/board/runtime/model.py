@@ -1,10 +1,10 @@
 """Reads `model.json`, the description of the network that the scripts of a kit go by.
 
-darkprune writes it (`kit/schema.py`), from `KitDescription`.
+darkprune writes it from the same tuples (`kit/schema.py`).
 """
 
 import os
-from typing import Callable, Dict, List, NamedTuple, NoReturn, Optional, Tuple, TypeVar, get_type_hints
+from typing import Callable, Dict, List, NamedTuple, NoReturn, TypeVar, get_type_hints
 
 from . import RuntimeFailure
 from .files import read_json, sha256_of
@@ -49,8 +49,9 @@ class Rules(NamedTuple):
 
 
 class Model(NamedTuple):
-    """What the scripts need of `model.json`; `batch` is the smallest, usual and largest size of an open batch."""
+    """What `model.json` says of the network; `name` is how texts call it."""
 
+    name: str
     onnx: str
     onnx_sha256: str
     input: Input
@@ -59,7 +60,6 @@ class Model(NamedTuple):
     detection: Rules
     precision: str
     file_precision: str
-    batch: Optional[Tuple[int, int, int]]
     workspace_mb: int
 
 
@@ -75,6 +75,7 @@ def load_model(folder: str) -> Model:
         raise RuntimeFailure("{}: not of format {}, copy the whole kit again".format(path, FORMAT))
     fields = _Fields(path, content)
     model = Model(
+        name=fields.text("name"),
         onnx=fields.text("onnx"),
         onnx_sha256=fields.text("onnx_sha256"),
         input=fields.inside("input").all_of(Input),
@@ -83,7 +84,6 @@ def load_model(folder: str) -> Model:
         detection=fields.inside("detection").all_of(Rules),
         precision=fields.text("precision"),
         file_precision=fields.text("file_precision"),
-        batch=fields.range("batch"),
         workspace_mb=fields.count("workspace_mb"),
     )
     if model.input.channels not in (1, 3) or any(head.classes > len(model.names) for head in model.heads):
@@ -149,15 +149,6 @@ class _Fields:
         if any(len(entry) != 2 for entry in entries):
             self._fail(name)
         return [[self._number(value, name) for value in entry] for entry in entries]
-
-    def range(self, name: str) -> Optional[Tuple[int, int, int]]:
-        """Returns three ascending sizes, or None where there is null."""
-        if self._content.get(name) is None:
-            return None
-        sizes = [value for value in self.entries(name) if isinstance(value, int) and value > 0]
-        if len(sizes) != 3 or sizes != sorted(sizes):
-            self._fail(name)
-        return sizes[0], sizes[1], sizes[2]
 
     def inside(self, name: str) -> "_Fields":
         """Returns the fields of an object within this one."""
