@@ -26,13 +26,12 @@ _ROOM = 1 << 20  #: bytes that everything but the tensors' values may take besid
 _ALIGNMENT = 4096  #: of tensors in a separate file, so that they can be mapped
 
 
-def write_onnx(network: OnnxNetwork, path: Path, inside_up_to: int = MAX_PROTO) -> None:
+def write_onnx(network: OnnxNetwork, path: Path) -> None:
     """Writes the file as a whole or not at all.
 
     Args:
         network: what to write; its weights file has to be open.
-        path: the file to be. Weights that do not fit into it go to `<path>.data` beside it.
-        inside_up_to: bytes up to which the file holds the weights itself; protobuf reads no more than 2 GiB.
+        path: the file to be. Weights that do not fit into the 2 GiB of a protobuf file go to `<path>.data` beside it.
 
     Raises:
         OutputError: it exists or cannot be written.
@@ -41,7 +40,7 @@ def write_onnx(network: OnnxNetwork, path: Path, inside_up_to: int = MAX_PROTO) 
     """
     with ExitStack() as stack:
         file = stack.enter_context(atomic_file(path))
-        if network.model.ByteSize() + network.nbytes + _ROOM <= inside_up_to:
+        if network.model.ByteSize() + network.nbytes + _ROOM <= MAX_PROTO:
             _write_inside(network, file)
             return
         # entered last, so in its place before the file that names it

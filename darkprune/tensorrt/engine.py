@@ -22,7 +22,7 @@ from darkprune.kit.board.runtime.command import import_tensorrt
 from darkprune.kit.board.runtime.cuda import Cuda
 from darkprune.kit.board.runtime.dialects import choose
 from darkprune.kit.board.runtime.files import check_file, sha256_of
-from darkprune.onnx.read import read_model
+from darkprune.onnx.read import read_model, sizes_of
 from darkprune.progress import Progress, say, silent
 from darkprune.targets import PRECISIONS, Target
 from darkprune.tensorrt import operators
@@ -179,5 +179,7 @@ def _tensorrt(onnx_path: Path, engine_path: Path, options: BuildOptions, place: 
     except RuntimeFailure:
         if not place.tensorrt:
             raise ExportError(f"target {place.name!r}: has no TensorRT, there is no engine to build") from None
-        command = trtexec_command(place, onnx_path, engine_path, options)
+        entry = read_model(onnx_path).graph.input[0]
+        image = (entry.name, sizes_of(entry)[1:])
+        command = trtexec_command(place, onnx_path, engine_path, options, image)
         raise ExportError(f"tensorrt is not installed here; on {place.boards} run: {command}") from None

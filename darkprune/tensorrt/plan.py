@@ -22,7 +22,6 @@ from darkprune.kit.board.runtime.build import BuildOptions, parse, serialize
 from darkprune.kit.board.runtime.callbacks import make_log
 from darkprune.kit.board.runtime.command import MODULES, import_tensorrt
 from darkprune.onnx.read import read_model, sizes_of
-from darkprune.progress import Progress, say, silent
 from darkprune.tensorrt.operators import file_precision, operator_facts
 from darkprune.tensorrt.run import failures_as
 
@@ -144,10 +143,10 @@ def tensorrt_rtx() -> TensorRT | None:
         return None
 
 
-def plan_file(path: Path, progress: Progress = silent) -> EnginePlan:
+def plan_file(path: Path) -> EnginePlan:
     """Parses and builds a file with TensorRT for RTX, and reads from its log what it would run.
 
-    An open batch size is planned for one image. `progress` gets TensorRT's own lines.
+    An open batch size is planned for one image.
 
     Raises:
         ExportError: TensorRT refuses the file.
@@ -168,7 +167,7 @@ def plan_file(path: Path, progress: Progress = silent) -> EnginePlan:
         size = sizes_of(model.graph.input[0])[0]
         batch = (1, 1, 1) if isinstance(size, str) else None
         options = BuildOptions(precision, precision, batch=batch)
-        result = serialize(trt, None, str(path), options, None, lambda line: say(progress, line), detailed=True)
+        result = serialize(trt, None, str(path), options, None, lambda line: None, detailed=True)
     kernels = read_kernels(result.log.lines)
     if not kernels:
         return replace(nothing, skipped="built; its log describes no kernels")

@@ -84,8 +84,8 @@ class Engine:
         self.close()
 
 
-def compare_engine(engine_path: Path, onnx_path: Path, images: Floats | None = None) -> OutputComparison:
-    """Compares the outputs of an engine and of its file in onnxruntime for the same images, by default noise.
+def compare_engine(engine_path: Path, onnx_path: Path) -> OutputComparison:
+    """Compares the outputs of an engine and of its file in onnxruntime for the same noise.
 
     Raises:
         RunnerError: onnxruntime is missing, the engine was made from another file or does not run here.
@@ -101,7 +101,7 @@ def compare_engine(engine_path: Path, onnx_path: Path, images: Floats | None = N
         return OutputComparison(skipped="built without a GPU, so it was not run")
     reference = OnnxSession(onnx_path)
     with Engine(engine_path) as engine:
-        feed = reference_input((max(engine.shape[0], 1), *engine.shape[1:])) if images is None else images
+        feed = reference_input((max(engine.shape[0], 1), *engine.shape[1:]))
         actual = engine.run(feed)
         deviations = {name: deviation(want, actual[name]) for name, want in reference.run(feed).items()}
     exact = facts.get("precision", "fp32") == "fp32" and facts.get("file_precision", "fp32") == "fp32"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from darkprune.errors import ExportError
@@ -15,20 +16,17 @@ def trtexec_command(
     onnx: Path,
     engine: Path,
     options: BuildOptions,
-    *,
-    image: tuple[str, tuple[int, int, int]] | None = None,
-    generation: str | None = None,
+    image: tuple[str, Sequence[int | str]] | None = None,
 ) -> str:
     """Returns the command that builds the engine with NVIDIA's own program, for a machine without the Python module.
 
     Args:
-        where: target; its newest generation decides the spelling unless `generation` names another.
+        where: target; its newest generation, the first, decides the spelling.
         onnx: file to convert.
         engine: file to write.
         options: precision (TensorRT 11 has no such switch: there the ONNX file says it), memory, caches; `batch` of a
             file that leaves the batch size open.
         image: name of the input, and channels, height and width of an image; needed with `batch`.
-        generation: one of `where.tensorrt`.
 
     Source: NVIDIA/TensorRT samples/common/sampleOptions.cpp of release/8.2, 8.5, 8.6, 10.3, 10.13 and 11.1:
     `--workspace` before 8.4 and `--memPoolSize` after, `--buildOnly` before 8.6 and `--skipInference` after,
@@ -38,7 +36,7 @@ def trtexec_command(
         raise ExportError(f"target {where.name!r}: runs without TensorRT, there is no engine to build")
     if where.name == "rtx":
         return shlex.join(["tensorrt_rtx", f"--onnx={onnx}", f"--saveEngine={engine}", *_shapes(options, image)])
-    version = tuple(int(part) for part in (generation or where.tensorrt[0]).split("."))
+    version = tuple(int(part) for part in where.tensorrt[0].split("."))
     # JetPack installs the program outside PATH.
     words = ["/usr/src/tensorrt/bin/trtexec" if where.jetson else "trtexec", f"--onnx={onnx}", f"--saveEngine={engine}"]
     words.append(f"--{'memPoolSize=workspace:' if version >= (8, 4) else 'workspace='}{options.workspace_mb}")
@@ -56,7 +54,7 @@ def trtexec_command(
     return shlex.join(words)
 
 
-def _shapes(options: BuildOptions, image: tuple[str, tuple[int, int, int]] | None) -> list[str]:
+def _shapes(options: BuildOptions, image: tuple[str, Sequence[int | str]] | None) -> list[str]:
     if options.batch is None or image is None:
         return []
     name, sizes = image

@@ -28,14 +28,14 @@ def test_every_target_is_complete() -> None:
 
 
 def test_command_of_each_generation() -> None:
-    def command(name: str, generation: str | None = None, **more: object) -> str:
+    def command(name: str, **more: object) -> str:
         options = BuildOptions(**{"workspace_mb": target(name).workspace_mb, **more})  # type: ignore[arg-type]
-        return trtexec_command(target(name), ONNX, ENGINE, options, generation=generation)
+        return trtexec_command(target(name), ONNX, ENGINE, options)
 
     assert command("jetson-nano", precision="fp16") == (
         "/usr/src/tensorrt/bin/trtexec --onnx=a.onnx --saveEngine=a.engine --workspace=512 --fp16 --buildOnly"
     )
-    assert command("xavier", precision="int8", calibration_cache="c", generation="8.5") == (
+    assert command("xavier", precision="int8", calibration_cache="c") == (
         "/usr/src/tensorrt/bin/trtexec --onnx=a.onnx --saveEngine=a.engine --memPoolSize=workspace:2048 "
         "--fp16 --int8 --calib=c --buildOnly"
     )

@@ -15,6 +15,7 @@ from darkprune import __version__
 from darkprune.darknet.output import checked_file
 from darkprune.errors import ExportError, OutputError
 from darkprune.graph.weights import NetworkWeights
+from darkprune.onnx import file
 from darkprune.onnx.check import check_structure, verify_onnx
 from darkprune.onnx.file import write_onnx
 from darkprune.onnx.model import build_onnx
@@ -253,13 +254,14 @@ def test_a_suppression_that_differs_from_darknets_is_said(tmp_path: Path) -> Non
         assert build_onnx(weights, ExportOptions(outputs="boxes")).remarks == ()
 
 
-def test_weights_lie_beside_a_file_that_would_be_too_large(tmp_path: Path) -> None:
+def test_weights_lie_beside_a_file_that_would_be_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = net(8, 8, 3, f"{CONV} filters=64", "convolutional filters=40 size=3 activation=linear")
     images = images_for(text, 1)
     with open_text(text, random_weights(text, seed=3), tmp_path) as weights:
         network = build_onnx(weights, ExportOptions())
-        write_onnx(network, tmp_path / "x.onnx", inside_up_to=0)
         write_onnx(network, tmp_path / "y.onnx")
+        monkeypatch.setattr(file, "MAX_PROTO", 0)
+        write_onnx(network, tmp_path / "x.onnx")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["net.weights", "x.onnx", "x.onnx.data", "y.onnx"]
     assert (tmp_path / "x.onnx").stat().st_size < 10_000
     onnx.checker.check_model(str(tmp_path / "x.onnx"), full_check=True)
@@ -296,13 +298,14 @@ def test_nothing_is_left_behind_or_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / "x.onnx").read_text() == "mine"
 
 
-def test_a_file_that_fails_its_check_never_takes_its_place(tmp_path: Path) -> None:
+def test_a_file_that_fails_its_check_never_takes_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file, "MAX_PROTO", 0)
     path = tmp_path / "x.onnx"
     text = net(8, 8, 3, f"{CONV} filters=64", "convolutional filters=40 size=3 activation=linear")
 
     def make(check: bool = True, overwrite: bool = False) -> None:
         with checked_file(path, overwrite=overwrite) as made:
-            write_onnx(network, made, inside_up_to=0)
+            write_onnx(network, made)
             run(made, images_for(text, 1))
             if not check:
                 raise ExportError("wrong")
