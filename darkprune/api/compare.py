@@ -52,7 +52,7 @@ class CompareResult:
     def to_json(self) -> dict[str, object]:
         """Returns the fields as JSON values."""
         if self.missing:
-            return {"done": self.done, "missing": self.missing, "rows": None, "outputs": {}}
+            return {"done": self.done, "missing": self.missing, "rows": None, "outputs": []}
         rows = [row.to_json() for row in self.rows]
         return {"rows": rows, "runner": self.runner, "outputs": list(map(str, self.outputs))}
 

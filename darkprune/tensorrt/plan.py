@@ -143,6 +143,17 @@ def tensorrt_rtx() -> TensorRT | None:
         return None
 
 
+def parse_file(path: Path) -> None:
+    """Parses a file with TensorRT for RTX.
+
+    Raises:
+        ExportError: TensorRT for RTX is not installed, or refuses the file.
+    """
+    with failures_as(ExportError):
+        trt = import_tensorrt(MODULES[1:])
+        parse(trt, str(path), make_log(trt))
+
+
 def plan_file(path: Path) -> EnginePlan:
     """Parses and builds a file with TensorRT for RTX, and reads from its log what it would run.
 
@@ -160,10 +171,10 @@ def plan_file(path: Path) -> EnginePlan:
     plugins = operators & set(operator_facts()["plugins"])
     if plugins:
         return replace(nothing, skipped=f"TensorRT for RTX has no {', '.join(sorted(plugins))}")
+    if "NonMaxSuppression" in operators:
+        parse_file(path)
+        return replace(nothing, skipped="parsed; TensorRT for RTX has no kernel for NonMaxSuppression")
     with failures_as(ExportError):
-        if "NonMaxSuppression" in operators:
-            parse(trt, str(path), make_log(trt))
-            return replace(nothing, skipped="parsed; TensorRT for RTX has no kernel for NonMaxSuppression")
         size = sizes_of(model.graph.input[0])[0]
         batch = (1, 1, 1) if isinstance(size, str) else None
         options = BuildOptions(precision, precision, batch=batch)

@@ -20,7 +20,7 @@ from darkprune.onnx.quantize import quantize_onnx
 from darkprune.progress import Progress, silent, track
 from darkprune.targets import target
 from darkprune.tensorrt.operators import tensor_types
-from darkprune.tensorrt.plan import EnginePlan, plan_file
+from darkprune.tensorrt.plan import EnginePlan, parse_file, plan_file
 
 _MB = 1e6
 
@@ -46,12 +46,12 @@ class Plans:
         found, rounded, half = [], self.others.get("rounded"), self.others.get("fp16")
         if rounded is not None and _saves(rounded, self.network):
             found.append(
-                f"widths that are no multiples of {self.multiple} are padded: {_figures(self.network)}; rounded up to "
-                f"multiples it would be {_figures(rounded)}: prune with --target, or --round-to {self.multiple}"
+                f"widths that are no multiples of {self.multiple} are padded: {_figures(self.network)} per image, with "
+                f"widths rounded up {_figures(rounded)}: prune with --target, or --round-to {self.multiple}"
             )
         if half is not None and half.bytes_written < self.network.bytes_written:
             found.append(
-                f"INT8: {_figures(self.network)}; in FP16 it would be {_figures(half)}: take FP16 unless INT8 is "
+                f"in INT8 {_figures(self.network)} per image, in FP16 {_figures(half)}: take FP16 unless INT8 is "
                 "measured to be faster"
             )
         return tuple(found)
@@ -63,11 +63,12 @@ class Plans:
 
 def _saves(plan: EnginePlan, other: EnginePlan) -> bool:
     fewer = len(plan.kernels) < len(other.kernels) or plan.bytes_written < other.bytes_written
-    return fewer and plan.bytes_written <= 1.02 * other.bytes_written
+    return plan.copies < other.copies or (fewer and plan.bytes_written <= 1.02 * other.bytes_written)
 
 
 def _figures(plan: EnginePlan) -> str:
-    return f"{len(plan.kernels)} kernels write {plan.bytes_written / _MB:.1f} MB per image"
+    copies = f" ({plan.copies} cop{'y' if plan.copies == 1 else 'ies'})" if plan.copies else ""
+    return f"{len(plan.kernels)} kernels{copies} write {plan.bytes_written / _MB:.1f} MB"
 
 
 @dataclass(frozen=True)
@@ -111,13 +112,14 @@ class PlannedNetwork:
 
 
 def compare_plans(
-    network: PlannedNetwork, path: Path | None = None, original: Graph | None = None, progress: Progress = silent
+    network: PlannedNetwork, path: Path, in_file: str, original: Graph | None = None, progress: Progress = silent
 ) -> Plans:
     """Plans a network, and what it is to be compared with.
 
     Args:
         network: what is planned.
-        path: its file, where that is written in its precision.
+        path: its file; only parsed where the engine will compute in another precision than it is written in.
+        in_file: the precision that it is written in.
         original: the network before pruning, where it is known.
         progress: gets an event per plan.
 
@@ -133,13 +135,32 @@ def compare_plans(
     if network.precision == "int8":
         wanted["fp16"] = replace(network, precision="fp16")
     step = track(progress, "planning with TensorRT for RTX", 1 + len(wanted), "plan")
-    plan = plan_file(path) if path is not None else network.plan()
+    plan = plan_file(path) if in_file == network.precision else network.plan()
+    if plan.kernels and in_file != network.precision:
+        parse_file(path)
     step()
     others = {}
     for name, other in wanted.items() if plan.kernels else ():
         others[name] = other.plan()
         step()
     return Plans(plan, others, multiple)
+
+
+def padding_warning(network: PlannedNetwork) -> str:
+    """Returns what a user should know of the widths of a pruned network where no plan tells; empty if nothing."""
+    multiple = target(network.options.target).round_to
+    rounded = rounded_up(network.graph, multiple) if network.options.plan_hash else None
+    if rounded is None or rounded is network.graph or network.precision == "fp32":
+        return ""
+    odd = sum(
+        layer.output.c != other.output.c
+        for layer, other in zip(network.graph, rounded, strict=True)
+        if isinstance(layer.kind, Convolutional)
+    )
+    return (
+        f"widths of {odd} convolutions are no multiples of {multiple}: TensorRT pads them, often by a copy of the whole "
+        f"map: prune with --target, or --round-to {multiple}"
+    )
 
 
 def with_widths(graph: Graph, width: Callable[[int], int]) -> Graph | None:

@@ -167,7 +167,9 @@ class TestExport:
         assert any(name.startswith("001_") for name in halves)
         assert not any(name.startswith("000_") for name in halves)
 
-    def test_int8_and_what_it_costs(self, run_json: Run, pair: list[str], pictures: Path, tmp_path: Path) -> None:
+    def test_int8_and_what_it_costs(
+        self, run_json: Run, pair: list[str], pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         for picture in pictures.iterdir():
             (pictures / f"{picture.stem}.txt").write_text("0 0.5 0.5 0.5 0.5\n", encoding="utf-8")
         data = tmp_path / "some.txt"
@@ -177,12 +179,15 @@ class TestExport:
         made = run_json("export", *pair, "-o", out, *how, "--data", data, "--names", names, "--leave-out", "none")
         assert made["precision"] == "int8"
         assert made["operators"]["QuantizeLinear"] == made["operators"]["DequantizeLinear"] > 0
-        assert any("100 % of the convolutions are INT8" in remark for remark in made["warnings"])
+        assert any("100 % of the convolutions are INT8" in text for text in made["warnings"])
         assert made["accuracy"]["images"] == 3
         assert made["accuracy"]["text"].endswith(("leave it", "it costs little"))
         assert cache.read_text().startswith("TRT-")
-        made = run_json("export", *pair, "-o", out, *how[:3], "--overwrite")
-        assert "left out: layers 0, 2" in made["warnings"][-1]
+        assert main([*map(str, ["export", *pair, "-o", out, *how[:3], "--overwrite", "--json"])]) == 0
+        written = capsys.readouterr()
+        (warning,) = json.loads(written.out)["warnings"]
+        assert "left out: layers 0, 2" in warning
+        assert f"warning: {warning}\n" in written.err
 
     @pytest.mark.parametrize("form", ["boxes", "deepstream", "nms", "efficientnms"])
     def test_int8_of_every_form_is_calibrated_before_its_heads(
@@ -261,7 +266,19 @@ class TestExport:
         out = capsys.readouterr().out
         assert "operators: Conv 3" in out
         assert "onnxruntime agrees with torch" in out
-        assert "next: darkprune kit" in out
+        assert out.endswith(f"next: darkprune kit {' '.join(pair)} --target jetson-nano -o kit/\n")
+
+    def test_the_next_command_asks_for_the_same(
+        self, pair: list[str], pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        command = ["export", *pair, "-o", str(tmp_path / "x.onnx"), "--target", "orin", "--static", "--overwrite"]
+        assert main([*command, "--int8", "--calibrate", str(pictures), "--size", "32x32", "--check", "none"]) == 0
+        words = f"--target orin --size 32x32 --int8 --calibrate {pictures} -o kit/"
+        assert capsys.readouterr().out.endswith(f"next: darkprune kit {' '.join(pair)} {words}\n")
+        assert main([*command, "--outputs", "efficientnms"]) == 0
+        line = capsys.readouterr().out.splitlines()[-1]
+        assert line.startswith(f"next: copy {tmp_path}/x.onnx to the board and run there: /usr/src/tensorrt/bin/")
+        assert line.endswith("--memPoolSize=workspace:2048 --fp16 --skipInference")
 
     @pytest.mark.parametrize(
         ("how", "message"),

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import darkprune as dp
+from darkprune.api.conversion import export as conversion
 from darkprune.cli.main import main
 from darkprune.darknet.cfg import parse_cfg
+from darkprune.errors import ExportError
 from darkprune.graph.graph import build_graph
 from darkprune.tensorrt import plan as planning
+from darkprune.tensorrt import plans as side_by_side
 from darkprune.tensorrt.plan import EnginePlan, Kernel, PlannedTensor, plan_file, read_kernels
 from darkprune.tensorrt.plans import Plans, rounded_up, with_widths
 from tests.rtx.networks import FAMILY, conv, head, needs_rtx, section
@@ -54,9 +58,10 @@ def test_lines_of_another_form_are_passed_over() -> None:
     assert read_kernels(["Name: x, but of another form"]) == ()
 
 
-def some_plan(count: int, size: int, precision: str = "fp16") -> EnginePlan:
+def some_plan(count: int, size: int, precision: str = "fp16", copies: int = 0) -> EnginePlan:
     kernel = Kernel("k", "kgen", (), (), (PlannedTensor("b", (1, size), "Half"),))
-    return EnginePlan("1.7", precision, kernels=(kernel,) * count)
+    copy = replace(kernel, name="__myl_SlicConc_myl0_1")
+    return EnginePlan("1.7", precision, kernels=(kernel,) * (count - copies) + (copy,) * copies)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +70,12 @@ def some_plan(count: int, size: int, precision: str = "fp16") -> EnginePlan:
         (some_plan(48, 500), {"rounded": some_plan(37, 500)}, ["widths that are no multiples of 8 are padded: 48"]),
         (some_plan(37, 500), {"rounded": some_plan(37, 500)}, []),
         (some_plan(37, 500), {"rounded": some_plan(36, 900)}, []),
-        (some_plan(46, 900, "int8"), {"fp16": some_plan(38, 500)}, ["INT8: 46 kernels"]),
+        (
+            some_plan(26, 500, copies=6),
+            {"rounded": some_plan(23, 700, copies=1)},
+            ["widths that are no multiples of 8 are padded: 26 kernels (6 copies) write"],
+        ),
+        (some_plan(46, 900, "int8"), {"fp16": some_plan(38, 500)}, ["in INT8 46 kernels write"]),
         (some_plan(46, 400, "int8"), {"fp16": some_plan(38, 500)}, []),
     ],
 )
@@ -97,6 +107,13 @@ def test_without_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert plan_file(tmp_path / "x.onnx").skipped == "TensorRT for RTX is not installed: pip install 'darkprune[rtx]'"
 
 
+def test_a_check_that_was_asked_for_is_not_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conversion, "tensorrt_rtx", lambda: None)
+    assert not dp.ExportSettings(target="orin").planned
+    with pytest.raises(ExportError, match=r"--check tensorrt: .* not installed: pip install 'darkprune\[rtx\]'"):
+        dp.ExportSettings(check="tensorrt")
+
+
 @pytest.fixture
 def pair(tmp_path: Path) -> dp.Pair:
     (tmp_path / "family.cfg").write_text(FAMILY, encoding="utf-8")
@@ -112,7 +129,7 @@ def test_export_shows_the_plan_beside_others(pair: dp.Pair, tmp_path: Path, caps
     files = [str(slim / "family.cfg"), str(slim / "family.weights"), "--names", str(tmp_path / "family.names")]
     assert main(["export", *files, "--target", "rtx", "-o", str(tmp_path / "x.onnx")]) == 0
     out = capsys.readouterr().out
-    assert "parsed and built on the processor, never run" in out
+    assert "made on the processor, never run" in out
     for row in ("this network", "before pruning", "rounded up to 8"):
         assert f"\n{row} " in out
     surgery = dp.prune(pair, dp.PruneSettings(ratio=0.3, min_channels=1, target="rtx"))
@@ -120,6 +137,40 @@ def test_export_shows_the_plan_beside_others(pair: dp.Pair, tmp_path: Path, caps
     assert plans is not None
     assert set(plans.others) == {"original"}
     assert plans.warnings == ()
+
+
+def test_padded_widths_are_said_without_a_plan(pair: dp.Pair, tmp_path: Path) -> None:
+    surgery = {
+        target: dp.prune(pair, dp.PruneSettings(ratio=0.3, min_channels=1, target=target)) for target in ("rtx", None)
+    }
+
+    def warnings(cut: str | None, **how: object) -> tuple[str, ...]:
+        settings = dp.ExportSettings(static=True, overwrite=True, **how)  # type: ignore[arg-type]
+        return dp.export(surgery[cut], tmp_path / "x.onnx", settings).warnings
+
+    (warning,) = warnings(None, target="orin")
+    assert warning.startswith("widths of 8 convolutions are no multiples of 8: TensorRT pads them")
+    assert warnings("rtx", target="orin") == ()
+    assert warnings(None, target="orin", fp32=True) == ()
+    assert warnings(None, target="onnxruntime") == ()
+
+
+@needs_rtx
+def test_boards_are_planned_in_what_they_compute(
+    pair: dp.Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def plan(**how: object) -> EnginePlan:
+        result = dp.export(pair, tmp_path / "x.onnx", dp.ExportSettings(target="orin", overwrite=True, **how))  # type: ignore[arg-type]
+        assert result.file.facts["precision"] == "fp32"
+        assert result.plans is not None
+        return result.plans.network
+
+    assert plan().precision == "fp16"
+    assert plan(fp32=True).precision == "fp32"
+    parsed: list[Path] = []
+    monkeypatch.setattr(side_by_side, "parse_file", parsed.append)
+    plan()
+    assert [path.name for path in parsed] == ["x.onnx"]  # the file itself, which is FP32, has to be readable
 
 
 @needs_rtx

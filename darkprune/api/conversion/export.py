@@ -9,7 +9,7 @@ from pathlib import Path
 from darkprune.api.conversion.origin import files_of, names_of, original_of, plan_hash
 from darkprune.api.pair import Network, on_disk
 from darkprune.darknet.output import checked_file
-from darkprune.errors import UsageError
+from darkprune.errors import ExportError, UsageError
 from darkprune.evaluation.of_graph import labelled_for
 from darkprune.graph.as_meant import with_activation
 from darkprune.graph.graph import resized
@@ -24,7 +24,7 @@ from darkprune.runners.exported import PrecisionCost, export_and_compare, precis
 from darkprune.settings import PathLike, setting
 from darkprune.targets import target, targets
 from darkprune.tensorrt.plan import tensorrt_rtx
-from darkprune.tensorrt.plans import PlannedNetwork, Plans, compare_plans
+from darkprune.tensorrt.plans import PlannedNetwork, Plans, compare_plans, padding_warning
 
 _LEAVE_OUT = ("first", "heads", "depthwise")
 _SUPPRESSION = "suppression inside the file (--outputs nms, efficientnms)"
@@ -73,6 +73,8 @@ class ConversionSettings:
             raise UsageError("--fp32 does not go with --fp16 or --int8")
         if self.int8 and not self.calibrate:
             raise UsageError("--int8 needs --calibrate DIR: a folder of images like those to come")
+        if self.check == "tensorrt" and tensorrt_rtx() is None:
+            raise ExportError("--check tensorrt: TensorRT for RTX is not installed: pip install 'darkprune[rtx]'")
         for part in self.leave_out:
             if part not in ("", "none", *_LEAVE_OUT) and not (part.isascii() and part.isdigit() and len(part) < 9):
                 raise UsageError(f"--leave-out {part[:60]}: give {', '.join(_LEAVE_OUT)}, layer numbers, or none")
@@ -172,24 +174,16 @@ class ExportResult:
         file: what is in it.
         comparison: how far its outputs are off from those of the pair in another program.
         accuracy: what a lower precision costs, where labelled images were given.
-        data_warnings: what is wrong with these images.
-        network_warnings: what darknet reads otherwise than it was meant.
         plans: what TensorRT for RTX plans for it, where it was asked.
+        warnings: what a user should know of the file.
     """
 
     onnx: Path
     file: OnnxFile
     comparison: OutputComparison
     accuracy: PrecisionCost | None = None
-    data_warnings: tuple[str, ...] = ()
     plans: Plans | None = None
-    network_warnings: tuple[str, ...] = ()
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What a user should know of the file."""
-        plans = self.plans.warnings if self.plans is not None else ()
-        return (*self.network_warnings, *self.file.remarks, *self.data_warnings, *plans)
+    warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, object]:
         """Returns the result as JSON values."""
@@ -242,7 +236,7 @@ def export(
         plan_hash=plan_hash(network),
     )
     images = None if settings.static else [Path(image) for image in settings.image]
-    accuracy, plans, warnings = None, None, tuple[str, ...]()
+    accuracy = None
     with ExitStack() as stack:
         report = stack.enter_context(reporting(progress))
         pair = stack.enter_context(on_disk(network))
@@ -258,9 +252,33 @@ def export(
             cache = stack.enter_context(place)
         precision = Precision(settings.file_precision, settings.keep_fp32, settings.calibration(cache))
         file, comparison = export_and_compare(graph, weights, options, precision, path, images, report)
+        warnings = [*graph.warnings, *file.remarks]
         if labelled is not None:
-            accuracy, warnings = precision_cost(file, graph, weights, labelled.dataset, report), labelled.warnings
-        if settings.planned:
-            planned = PlannedNetwork(graph, options, precision.name, settings.left_out)
-            plans = compare_plans(planned, path, original_of(network, settings.size), report)
-    return ExportResult(output, file, comparison, accuracy, warnings, plans, graph.warnings)
+            accuracy = precision_cost(file, graph, weights, labelled.dataset, report)
+            warnings += labelled.warnings
+        # boards build FP16 engines from an FP32 file
+        half = target(settings.target).jetson and precision.name == "fp32" and not settings.fp32
+        planned = PlannedNetwork(graph, options, "fp16" if half else precision.name, settings.left_out)
+        plans, more = plans_of(network, settings, planned, file, report)
+    return ExportResult(output, file, comparison, accuracy, plans, (*warnings, *more))
+
+
+def plans_of(
+    network: Network, settings: ConversionSettings, planned: PlannedNetwork, file: OnnxFile, progress: Progress
+) -> tuple[Plans | None, tuple[str, ...]]:
+    """Plans a file, beside the network before pruning, if the settings ask for it.
+
+    Returns:
+        The plans, and warnings that follow from them, or from the widths alone where nothing is planned.
+
+    Raises:
+        ExportError: TensorRT for RTX refuses the file.
+    """
+    plans = None
+    if settings.planned:
+        original, in_file = original_of(network, settings.size), file.facts["precision"]
+        plans = compare_plans(planned, file.path, in_file, original, progress)
+        if plans.network.kernels:
+            return plans, plans.warnings
+    padding = padding_warning(planned)
+    return plans, (padding,) if padding else ()

@@ -7,8 +7,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from darkprune.api.conversion.export import ConversionSettings, ExportResult
-from darkprune.api.conversion.origin import files_of, names_of, original_of, plan_hash
+from darkprune.api.conversion.export import ConversionSettings, ExportResult, plans_of
+from darkprune.api.conversion.origin import files_of, names_of, plan_hash
 from darkprune.api.pair import Network, on_disk
 from darkprune.darknet.leftovers import TemporaryFolder
 from darkprune.darknet.output import check_folder
@@ -23,7 +23,7 @@ from darkprune.progress import Progress, reporting
 from darkprune.runners.exported import export_and_compare
 from darkprune.settings import PathLike, setting
 from darkprune.targets import Target, target, targets
-from darkprune.tensorrt.plans import PlannedNetwork, compare_plans
+from darkprune.tensorrt.plans import PlannedNetwork
 
 BOARDS = tuple(name for name, place in targets().items() if place.tensorrt)
 
@@ -114,7 +114,7 @@ def write_kit(
             parts = replace(parts, calibration_cache=folder / "calibration.cache")
         precision = Precision(in_file, calibration=settings.calibration(parts.calibration_cache))
         file, agreement = export_and_compare(graph, weights, options, precision, parts.onnx, images, report)
-        remarks = [*graph.warnings, *file.remarks]
+        remarks = list[str]()
         if settings.deepstream:
             parts = replace(parts, cfg=folder / "model.cfg", weights=weights)
             (folder / "model.cfg").write_bytes(graph.cfg.encode())
@@ -125,13 +125,10 @@ def write_kit(
                 parts = replace(parts, deepstream_onnx=path)
             except ExportError as error:
                 remarks.append(f"no ONNX file for DeepStream: {error}")
-        plans = None
-        if settings.planned:
-            # a cache says nothing about an engine of TensorRT 11, which takes INT8 from the file; FP16 is next to it
-            how = "fp16" if wanted == "int8" and in_file == "fp32" else wanted
-            planned = PlannedNetwork(graph, options, how, settings.left_out)
-            written_so = parts.onnx if how == in_file else None
-            plans = compare_plans(planned, written_so, original_of(network, settings.size), report)
+        # a cache says nothing about an engine of TensorRT 11, which takes INT8 from the file; FP16 is next to it
+        how = "fp16" if wanted == "int8" and in_file == "fp32" else wanted
+        planned = PlannedNetwork(graph, options, how, settings.left_out)
+        plans, more = plans_of(network, settings, planned, file, report)
         description = describe(graph, names, list(file.outputs), place, pair.cfg.stem)
         rules = description.detection._replace(threshold=settings.thresh, nms_threshold=settings.nms)
         description = description._replace(detection=rules, precision=wanted, file_precision=in_file)
@@ -139,9 +136,9 @@ def write_kit(
             output, parts, description, place, reference=not settings.static, overwrite=settings.overwrite
         )
     sizes = {name: (output / name).stat().st_size for name in written.files}
-    made = ExportResult(output / ONNX_NAME, file, agreement, plans=plans)
-    remarks += plans.warnings if plans is not None else ()
-    return KitResult(output, place.name, wanted, sizes, made, (*remarks, *written.remarks))
+    warnings = (*graph.warnings, *file.remarks, *more)
+    made = ExportResult(output / ONNX_NAME, file, agreement, plans=plans, warnings=warnings)
+    return KitResult(output, place.name, wanted, sizes, made, (*warnings, *remarks, *written.remarks))
 
 
 def _precisions(settings: KitSettings, place: Target) -> tuple[str, str]:

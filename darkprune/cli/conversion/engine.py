@@ -26,6 +26,7 @@ def run(args: Namespace) -> int:
 
 def _print(result: EngineResult) -> None:
     facts = result.facts
+    print("layers by type, and what they write:")
     for line in result.summary:
         print(line)
     where = "for RTX {} for {}" if facts.get("portable") else "{} on {}"
@@ -37,4 +38,5 @@ def _print(result: EngineResult) -> None:
     for name, value in result.comparison.deviations.items():
         print(f"{name}: off from onnxruntime by {value:.1e} of its range")
     print(f"written: {result.engine} ({megabytes(result.engine.stat().st_size)}), {result.engine}.json")
-    print(f"next: darkprune bench CFG {result.engine} --runner tensorrt")
+    where = " on a machine with such a GPU" if result.comparison.skipped and facts.get("portable") else ""
+    print(f"next{where}: darkprune bench CFG {result.engine} --runner tensorrt")

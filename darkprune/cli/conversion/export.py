@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import shlex
 from argparse import Namespace
+from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 
-from darkprune.api.conversion.export import ExportResult, ExportSettings, export
+from darkprune.api.conversion.export import ConversionSettings, ExportResult, ExportSettings, export
 from darkprune.api.pair import load
 from darkprune.cli.console import megabytes, print_result, print_table
 from darkprune.cli.flags import from_pair, read_flags
-from darkprune.targets import target
+from darkprune.kit.board.runtime.build import BuildOptions
+from darkprune.settings import words_of
+from darkprune.targets import Target, target
 from darkprune.tensorrt.plans import Plans
+from darkprune.tensorrt.trtexec import trtexec_command
+
+#: what a kit is asked for in the same words
+_SHARED = {field.name for field in fields(ConversionSettings)} - {"overwrite", "static", "check"}
 
 configure = from_pair(ExportSettings, "F.onnx", "the file to write")
 
@@ -30,13 +38,13 @@ def comparison_line(result: ExportResult) -> str:
     comparison = result.comparison
     if comparison.skipped:
         return f"not compared: {comparison.skipped}"
-    allowed = comparison.allowed
-    rest = f"{allowed:.0e} is allowed" if np.isfinite(allowed) else "what that costs only --data tells"
-    off = f"off by {comparison.worst[1]:.1e} of an output's range at most ({rest})"
-    return f"onnxruntime agrees with {comparison.program}: {off}"
+    off = f"off by {comparison.worst[1]:.1e} of an output's range at most"
+    if np.isfinite(comparison.allowed):
+        return f"onnxruntime agrees with {comparison.program}: {off} ({comparison.allowed:.0e} is allowed)"
+    return f"in onnxruntime {off} from {comparison.program}; `export --data F` measures what that costs"
 
 
-def print_plans(plans: Plans | None) -> None:
+def print_plans(plans: Plans | None, place: Target) -> None:
     """Prints what TensorRT for RTX plans for a network, beside what it is compared with."""
     if plans is None:
         return
@@ -46,12 +54,13 @@ def print_plans(plans: Plans | None) -> None:
         return
     named = {"original": "before pruning", "rounded": f"rounded up to {plans.multiple}", "fp16": "in FP16"}
     rows = [("this network", plan), *((named[name], other) for name, other in plans.others.items())]
-    what = f"TensorRT for RTX {plan.version}, {plan.precision.upper()}"
-    print(f"\n{what}: parsed and built on the processor, never run")
+    print(f"\nplan of TensorRT for RTX {plan.version} in {plan.precision.upper()}, made on the processor, never run:")
     print_table(
         ("", "kernels", "copies", "MB written per image"),
         [(name, len(p.kernels), p.copies, f"{p.bytes_written / 1e6:.1f}") for name, p in rows],
     )
+    if place.name != "rtx":
+        print("copies move values without computing any; TensorRT itself may plan otherwise")
 
 
 def _print(args: Namespace, settings: ExportSettings, result: ExportResult) -> None:
@@ -63,10 +72,10 @@ def _print(args: Namespace, settings: ExportSettings, result: ExportResult) -> N
     ]
     print_table(("", "tensor", "shape"), rows, left=2)
     print("\noperators: " + ", ".join(f"{name} {count}" for name, count in file.operators.items()))
-    boards = target(file.facts["target"]).boards
-    print(f"for {boards}: opset {file.opset}, IR {file.ir}, {file.facts['precision'].upper()}")
+    place = target(file.facts["target"])
+    print(f"for {place.boards}: opset {file.opset}, IR {file.ir}, {file.facts['precision'].upper()}")
     print(comparison_line(result))
-    print_plans(result.plans)
+    print_plans(result.plans, place)
     print(f"\nwritten: {result.onnx} ({megabytes(file.bytes)})")
     if result.accuracy is not None:
         print(f"{file.facts['precision'].upper()}: {result.accuracy.text}")
@@ -76,9 +85,18 @@ def _print(args: Namespace, settings: ExportSettings, result: ExportResult) -> N
 def _print_next(args: Namespace, settings: ExportSettings, result: ExportResult) -> None:
     place = target(settings.target)
     size = ["--size", settings.size] if settings.size else []
-    names = ["--names", str(settings.names)] if settings.names else []
+    if place.jetson and settings.outputs not in ("heads", "deepstream"):
+        precision = "fp16" if settings.file_precision == "fp32" else settings.file_precision
+        how = BuildOptions(precision, workspace_mb=place.workspace_mb)
+        path = Path(result.onnx.name)
+        on_board = trtexec_command(place, path, path.with_suffix(".engine"), how)
+        print(f"next: copy {result.onnx} to the board and run there: {on_board}")
+        return
     if place.jetson:
-        command = ["kit", args.cfg, args.weights, "--target", place.name, *size, *names, "-o", "kit/"]
+        unused = {field.name for field in fields(settings)} - _SHARED
+        if not settings.int8:
+            unused.add("calibrate")
+        command = ["kit", args.cfg, args.weights, *words_of(settings, unused), "-o", "kit/"]
     elif place.tensorrt:
         command = ["engine", str(result.onnx), "-o", str(result.onnx.with_suffix(".engine"))]
     elif settings.outputs == "heads":

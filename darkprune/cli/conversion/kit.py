@@ -9,6 +9,7 @@ from darkprune.api.pair import load
 from darkprune.cli.console import megabytes, print_result, print_table
 from darkprune.cli.conversion.export import comparison_line, print_plans
 from darkprune.cli.flags import from_pair, read_flags
+from darkprune.kit.schema import ONNX_NAME
 from darkprune.targets import target
 
 configure = from_pair(KitSettings, "DIR", "the folder to write")
@@ -28,12 +29,11 @@ def _print(result: KitResult) -> None:
     )
     place, file = target(result.target), result.onnx.file
     jetpack = f" (JetPack {place.jetpack})" if place.jetpack else ""
-    print(
-        f"\n{place.boards}{jetpack}: TensorRT {' or '.join(place.tensorrt)}, opset {file.opset}, IR {file.ir}; "
-        f"the file is {file.facts['precision'].upper()}, the engine will be {result.precision.upper()}"
-    )
+    print(f"\nfor {place.boards}{jetpack}: TensorRT {' or '.join(place.tensorrt)}")
+    in_file, precision = file.facts["precision"].upper(), result.precision.upper()
+    print(f"{ONNX_NAME}: opset {file.opset}, IR {file.ir}, {in_file}; the engine will be {precision}")
     print(comparison_line(result.onnx))
-    print_plans(result.onnx.plans)
+    print_plans(result.onnx.plans, place)
     print(f"\nwritten: {result.kit}")
     print(f"next: copy {result.kit} to the board and run there: python3 build_engine.py")
 

@@ -132,7 +132,7 @@ class DialectRtx(Dialect11):
         known = {name: value for name, value in vars(self.trt.ComputeCapability).items() if name.startswith("SM")}
         name = "SM{}".format(capability)
         if name not in known:
-            choices = ", ".join(sorted(other[2:] for other in known))
+            choices = ", ".join(sorted((other[2:] for other in known), key=int))
             raise RuntimeFailure("compute capability {}: choose one of {}".format(capability, choices))
         config.num_compute_capabilities = 1
         config.set_compute_capability(known[name], 0)
