@@ -158,7 +158,7 @@ def padding_warning(network: PlannedNetwork) -> str:
         if isinstance(layer.kind, Convolutional)
     )
     return (
-        f"widths of {odd} convolutions are no multiples of {multiple}: TensorRT pads them, often by a copy of the whole "
+        f"widths of {odd} convolutions are no multiples of {multiple}: TensorRT pads them, often by copying the whole "
         f"map: prune with --target, or --round-to {multiple}"
     )
 
