@@ -51,6 +51,9 @@ def check_dataset(
             problems += found
             numbers |= classes_found
             step()
+    if dataset.images and not numbers and not problems:
+        text = f"none of its {len(dataset)} images has a labelled object"
+        problems.append(DataProblem(dataset.source, None, text, "list"))
     if limit is not None and numbers and min(numbers) == 1 and max(numbers) == limit:
         text = f"class numbers run from 1 to {limit}, but darknet counts from 0: subtract 1 from every class number"
         problems.insert(0, DataProblem(dataset.source, None, text, "class"))

@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
+from darkprune.data import read_dataset
+from darkprune.data.check import check_dataset
 from darkprune.data.labelled import open_labelled
 from darkprune.errors import DataError
 
@@ -34,7 +36,11 @@ BOX = ".5 .5 .2 .2"
         ([f"1 {BOX}\n3 {BOX}\n"], ["class numbers run from 1 to 3", "class 3 is beyond the classes (0 to 2)"]),
         ([f"0 {BOX} .9\n"], ["a sixth number per line is left out; darknet would shift"]),
         ([f"0.0 {BOX}\n"], ["class 0.0 is read as 0"]),
-        ([f"0 {BOX}\n"] + [f"5 {BOX}\n"] * 9, ["class 5"] * 5 + ["9 problems in all (9 × class)"]),
+        (
+            [f"0 {BOX}\n"] + [f"5 {BOX}\n"] * 9,
+            ["class 5 is beyond the classes (0 to 2) (and 8 more like it"],
+        ),
+        ([f"0 {BOX}\n5 {BOX}\nx\n"], ["class 5", "label line"]),
     ],
 )
 def test_warnings(tmp_path: Path, labels: list[str | None], warnings: list[str]) -> None:
@@ -50,6 +56,8 @@ def test_warnings(tmp_path: Path, labels: list[str | None], warnings: list[str])
         ([f"7 {BOX}\n"], "a\nb\nc\n", "no labelled objects of the network's 3 classes.*class 7"),
         (["0,.5,.5,.2,.2\n"], "a\nb\nc\n", "no labelled objects.*not numbers"),
         ([None], "a\nb\nc\n", "no labelled objects.*no such label file"),
+        (["0 1.7 .5 .2 .2\n"], "a\nb\nc\n", "no labelled objects.*outside the image"),
+        ([""], "a\nb\nc\n", "no labelled objects of the network's 3 classes$"),
     ],
 )
 def test_nothing_to_measure_is_an_error(tmp_path: Path, labels: list[str | None], names: str, match: str) -> None:
@@ -66,5 +74,18 @@ def test_strict(tmp_path: Path) -> None:
 def test_images_that_are_not_there(tmp_path: Path) -> None:
     data = make_set(tmp_path, [f"0 {BOX}\n"])
     (tmp_path / "0.png").unlink()
-    with pytest.raises(DataError, match="not one of its 1 images is there"):
+    (tmp_path / "0.txt").unlink()
+    with pytest.raises(DataError, match=r"not one of its 1 images is there.*0\.png: no such image"):
         open_labelled(data, "valid", None, 3)
+
+
+def test_a_names_file_that_does_not_fit_its_set_is_the_cause(tmp_path: Path) -> None:
+    data = make_set(tmp_path, [f"0 {BOX}\n"], "a\nb\n")
+    data.write_text(data.read_text() + "classes=3\n")
+    with pytest.raises(DataError, match=r"says classes=3 but .*x\.names holds 2 names.*; the network's head has 3"):
+        open_labelled(data, "valid", None, 3)
+
+
+def test_a_set_without_objects_is_a_problem(tmp_path: Path) -> None:
+    (problem,) = check_dataset(read_dataset(make_set(tmp_path, ["", ""])), 3)
+    assert "none of its 2 images has a labelled object" in str(problem)
