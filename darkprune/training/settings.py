@@ -180,7 +180,7 @@ class SparsitySettings:
     )  # fmt: skip
     switch: float = setting(0.5, "part of the run at which dynamic chooses", group=_SPARSE)
     keep_fraction: float | None = setting(
-        None, "share of the channels that are spared then", group=_SPARSE, default_text="1 − --ratio"
+        None, "share of the channels that are spared then", group=_SPARSE, default_text="what --ratio keeps"
     )
     reselect: bool = setting(False, "choose them again after every epoch", group=_SPARSE)
     no_coupled: bool = setting(False, "leave convolutions joined by shortcuts alone", group=_SPARSE)

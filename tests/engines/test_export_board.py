@@ -124,9 +124,7 @@ def test_the_three_commands(
 
 
 @pytest.mark.parametrize("generation", ["8.2", "10.3"])
-def test_letterbox(
-    generation: str, machine: Machine, run: Run, picture: Path, tmp_path: Path, onnx_file: Make
-) -> None:
+def test_letterbox(generation: str, machine: Machine, run: Run, picture: Path, tmp_path: Path, onnx_file: Make) -> None:
     machine.install(generation)
     source = onnx_file()
     folder = write_kit(tmp_path / "k", source, description(input=INPUT._replace(letterbox=True)), "orin").folder

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+import darkprune as dp
 from darkprune.darknet.cfg import parse_cfg
+from darkprune.darknet.weights import Header
 from darkprune.errors import TrainingError, UsageError
-from darkprune.graph.graph import build_graph, read_graph, with_input_size
+from darkprune.graph.graph import Graph, build_graph, read_graph, with_input_size
 from darkprune.graph.groups import divide
-from darkprune.network import tensor_of
+from darkprune.network import save_weights, tensor_of
 from darkprune.training.loop.checkpoint import RunFolder
 from darkprune.training.presets import SPARSITY_PRESETS, with_preset
 from darkprune.training.recipe.optimizer import Optimizer, OptimizerSettings
@@ -22,7 +24,7 @@ from darkprune.training.sparsity.layers import sparse_layers
 from darkprune.training.sparsity.sparsity import Sparsity
 from darkprune.training.sparsity.strength import SteeredS
 from darkprune.zoo import resolve
-from tests.training.tiny import fresh_network, make_trainer, tiny_graph, write_images
+from tests.training.tiny import CFG, fresh_network, make_trainer, tiny_graph, write_images
 
 LAYERS = (0, 1, 2, 4)
 
@@ -129,8 +131,9 @@ def test_state_restores_selection_and_strength() -> None:
 def test_coupled_layers_can_be_left_out() -> None:
     graph = tiny_graph()
     groups = divide(graph, "auto")
-    assert [layer.layer for layer in sparse_layers(graph, groups)] == list(LAYERS)
-    assert [layer.layer for layer in sparse_layers(graph, groups, coupled=False)] == [1, 4]
+    assert [layer.layer for layer in sparse_layers(graph, groups, ())] == list(LAYERS)
+    sparse = sparsity(steps=2, sparsity="constant", no_coupled=True)
+    assert [layer.layer for layer in sparse.layers] == [1, 4]
 
 
 def test_pinned_channels_are_left_alone() -> None:
@@ -139,10 +142,10 @@ def test_pinned_channels_are_left_alone() -> None:
         "[convolutional]\nbatch_normalize=1\nfilters=14\n[yolo]\nclasses=2\nnum=2\nanchors=1,1,2,2\n"
     )
     graph = build_graph(parse_cfg(text, "x.cfg"))
-    assert [layer.layer for layer in sparse_layers(graph, divide(graph, "auto"))] == [0]
+    assert [layer.layer for layer in sparse_layers(graph, divide(graph, "auto"), ())] == [0]
     bare = build_graph(parse_cfg(text.replace("batch_normalize=1\n", ""), "x.cfg"))
     with pytest.raises(TrainingError, match="no batch-normalised"):
-        sparse_layers(bare, divide(bare, "auto"))
+        sparse_layers(bare, divide(bare, "auto"), ())
 
 
 @pytest.mark.parametrize("pull", [0.0, 3.0, 40.0])
@@ -198,21 +201,42 @@ def test_gamma_can_reach_zero_at_an_s_that_adam_can_resist(adam: bool) -> None:
     assert rates == pytest.approx([0.001, 0.001 * short.gamma_rate])
 
 
-def test_dynamic_spares_what_the_ratio_leaves_of_every_group() -> None:
-    sparse = sparsity(steps=10, sparsity="dynamic", s=0.01, switch=0.5, ratio=0.75)
-    for step in range(1, 7):
-        sparse.after_step(step, 0.001)
-    spared: dict[int, list[bool]] = {}
-    for layer, weight in zip(sparse.layers, sparse.weights(), strict=True):
-        spared.setdefault(layer.group, []).extend((weight < 0.005).tolist())
-    assert len(spared) > 1
-    for mask in spared.values():
-        assert sum(mask) == int(0.25 * len(mask) + 0.5)
+def wide_graph() -> Graph:
+    """The tiny network with layers that no floor keeps whole."""
+    wider = {"filters=12": "filters=40", "filters=10": "filters=32", "filters=16": "filters=48"}
+    text = CFG
+    for narrow, wide in wider.items():
+        text = text.replace(narrow, wide)
+    return build_graph(parse_cfg(text, "wide.cfg"))
+
+
+def test_dynamic_spares_what_pruning_would_keep(tmp_path: Path) -> None:
+    graph = wide_graph()
+    network = fresh_network(graph, seed=1)
+    random = torch.Generator().manual_seed(0)
+    for layer in LAYERS:  # of coupled channels some are large in one layer and small in the other
+        with torch.no_grad():
+            gamma = tensor_of(network, layer, "scales")
+            gamma.copy_(torch.rand(len(gamma), generator=random) + 0.1)
+    settings = TrainSettings(iterations=10, sparsity="dynamic", s=0.01, switch=0.0, ratio=0.6)
+    sparse = Sparsity(network, settings, read_recipe(graph, 8, settings))
+    cfg, weights = tmp_path / "wide.cfg", tmp_path / "wide.weights"
+    cfg.write_bytes(graph.cfg.encode())
+    with weights.open("wb") as file:
+        save_weights(network, file, Header())
+    surgery = dp.prune(dp.load(cfg, weights), dp.PruneSettings(ratio=0.6, criterion="bn_gamma", force=True))
+    kept = {index: set(keep) for index, (_, keep, _) in surgery.plan.layers.items()}
+
+    sparse.after_step(1, 0.001)
+    spared = {layer.layer: weight < 0.005 for layer, weight in zip(sparse.layers, sparse.weights(), strict=True)}
+    assert {index: set(torch.nonzero(mask).flatten().tolist()) for index, mask in spared.items()} == kept
+    assert torch.equal(spared[0], spared[2])  # coupled by a shortcut
+    assert 0 < int(spared[0].sum()) < 40
 
 
 @pytest.mark.slow
-def test_an_automatic_s_makes_the_asked_for_share_vanish(tmp_path: Path) -> None:
-    graph = tiny_graph()
+def test_an_automatic_s_makes_the_channels_vanish_that_pruning_removes(tmp_path: Path) -> None:
+    graph = wide_graph()
     data = write_images(tmp_path / "data", 8)
     shares = {}
     for s in ("auto", 0.00075):
@@ -222,6 +246,9 @@ def test_an_automatic_s_makes_the_asked_for_share_vanish(tmp_path: Path) -> None
         make_trainer(graph, data, tmp_path / str(s), network=network, hooks=(hook,), settings=settings).run()
         sizes = np.concatenate([gamma_of(hook, layer).abs().numpy() for layer in LAYERS])
         shares[s] = (sizes < 0.01).mean()
+        if s == "auto":  # pulled below 0 at every step, whatever the loss does
+            spared = torch.cat(hook.weights()) < 1
+            assert float(torch.cat([gamma_of(hook, layer) for layer in LAYERS])[~spared].abs().max()) == 0
     assert shares["auto"] >= 0.48
     assert shares[0.00075] < 0.1
 

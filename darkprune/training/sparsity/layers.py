@@ -30,16 +30,13 @@ class SparseLayer:
     free: Tensor
 
 
-def sparse_layers(
-    graph: Graph, groups: Sequence[PruneGroup], *, coupled: bool = True, exclude: Collection[int] = ()
-) -> tuple[SparseLayer, ...]:
+def sparse_layers(graph: Graph, groups: Sequence[PruneGroup], exclude: Collection[int]) -> tuple[SparseLayer, ...]:
     """Finds the batch-normalised layers whose channels pruning ranks.
 
     Pinned channels are not among them, nor depthwise layers (their channels are those of the layer before) and
     squeeze-and-excitation branches (they have no rank of their own).
 
     Args:
-        coupled: whether to take layers that share their channels with others.
         exclude: layers that keep all their channels; what shares channels with them keeps those too.
 
     Raises:
@@ -47,13 +44,12 @@ def sparse_layers(
     """
     channels = map_channels(graph)
     passing = {layer.index for layer in depthwise_layers(channels)} | channels.followers
-    joined = {index for members in channels.coupled_sets for index in members}
     prunable = prunable_classes(channels, groups, frozenset(exclude))
     found = []
     for layer in graph:
         if layer.index not in channels.producers or layer.index in passing:
             continue
-        if not any(blob.name == "scales" for blob in layer.blobs) or (layer.index in joined and not coupled):
+        if not any(blob.name == "scales" for blob in layer.blobs):
             continue
         free = prunable[channels.of_layer[layer.index]]
         group = group_of(groups, layer.index)

@@ -17,14 +17,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from darkprune.graph.channels import map_channels
 from darkprune.graph.groups import divide
 from darkprune.network import Network, tensor_of
+from darkprune.selection.decide import decide, rank
+from darkprune.selection.settings import Selection
 from darkprune.surgery.apply import Cut
+from darkprune.training.gradual.slimming import as_weights
 from darkprune.training.loop.checkpoint import RunFolder, State
 from darkprune.training.loop.hooks import Hook
 from darkprune.training.recipe.recipe import Recipe
@@ -35,6 +40,7 @@ from darkprune.training.sparsity.layers import SparseLayer, sparse_layers
 from darkprune.training.sparsity.strength import NEGLIGIBLE, SteeredS
 
 STRONGEST = 0.5  #: s at the start with Adam, whose steps are at most one rate long: a larger one shrinks all γ alike
+FINAL = 2.0  #: least s with Adam for channels that were not spared: twice a step, so that their γ arrive at 0 and stay
 KEPT_SHARE = 0.01  #: part of s that the channels that matter still get (`dynamic`)
 
 
@@ -68,7 +74,8 @@ class Sparsity(Hook):
         self._take(network)
         rates = [recipe.schedule.at(step, recipe.seed) for step in range(1, recipe.steps + 1)]
         self._steered = self._start(rates)
-        if not isinstance(settings.s, float) and recipe.optimizer.adam:
+        self._least = FINAL if not isinstance(settings.s, float) and recipe.optimizer.adam else 0.0
+        if self._least:
             self.gamma_rate = max(1.0, max(steered.s for steered in self._steered) / STRONGEST)
             self._steered = self._start([rate * self.gamma_rate for rate in rates])
 
@@ -80,9 +87,10 @@ class Sparsity(Hook):
         self._take(network)
 
     def _take(self, network: Network) -> None:
-        exclude = (*self.settings.exclude, *range(self.settings.freeze))
+        joined = map_channels(network.graph).coupled_sets if self.settings.no_coupled else ()
+        self._exclude = (*self.settings.exclude, *range(self.settings.freeze), *chain.from_iterable(joined))
         self.network = network
-        self.layers = sparse_layers(network.graph, self._groups, coupled=not self.settings.no_coupled, exclude=exclude)
+        self.layers = sparse_layers(network.graph, self._groups, self._exclude)
         device = tensor_of(network, self.layers[0].layer, "scales").device
         self._free = [layer.free.to(device) for layer in self.layers]
         self._figures: dict[str, float] = {}
@@ -96,11 +104,13 @@ class Sparsity(Hook):
 
     def weights(self) -> list[Tensor]:
         """Returns the weight of every channel's |γ|: s, 0.01·s or 0; (c,) for each layer."""
-        found = []
-        for number, (layer, free) in enumerate(zip(self.layers, self._free, strict=True)):
-            weight = free * self.s_of(layer)
-            found.append(weight if self._spared is None else weight * torch.where(self._spared[number], KEPT_SHARE, 1))
-        return found
+        each = list(zip(map(self.s_of, self.layers), self._free, strict=True))
+        if self._spared is None:
+            return [free * s for s, free in each]
+        return [
+            free * torch.where(spared, KEPT_SHARE * s, max(s, self._least))
+            for spared, (s, free) in zip(self._spared, each, strict=True)
+        ]
 
     @torch.no_grad()
     def after_step(self, step: int, rate: float) -> None:
@@ -119,14 +129,16 @@ class Sparsity(Hook):
         """Records the distribution of |γ|, and chooses anew where asked to."""
         if self.settings.reselect and self._spared is not None:
             self._select()
-        self.history = self.history.with_epoch(epoch, [part.float().cpu().numpy() for part in self._by_group()])
+        self.history = self.history.with_epoch(
+            epoch, [part.float().cpu().numpy() for part in self._by_group(self._sizes())]
+        )
         if self.folder is not None:
             self.history.write(self.folder.folder / "gamma.npz")
 
     def figures(self) -> dict[str, float]:
         """Returns s·Σ|γ|, mean |γ|, the share that is negligible, the largest |γ| at the ratio, and the largest s."""
         if not self._figures:
-            sizes = torch.cat([size for _, size in self._sizes()])
+            sizes = torch.cat(self._sizes())
             penalty = torch.stack(
                 [(w * self._gamma(layer).abs()).sum() for layer, w in zip(self.layers, self.weights(), strict=True)]
             ).sum()
@@ -168,42 +180,53 @@ class Sparsity(Hook):
     def _gamma(self, layer: SparseLayer) -> Tensor:
         return tensor_of(self.network, layer.layer, "scales").detach()
 
-    def _sizes(self) -> list[tuple[SparseLayer, Tensor]]:
+    def _sizes(self) -> list[Tensor]:
         """Returns every layer's |γ| of the channels that may be pruned."""
-        return [(layer, self._gamma(layer).abs()[free]) for layer, free in zip(self.layers, self._free, strict=True)]
+        return [self._gamma(layer).abs()[free] for layer, free in zip(self.layers, self._free, strict=True)]
 
     def _levels(self) -> list[float]:
-        """Returns for every group the |γ| up to which the asked-for ratio would remove its channels."""
+        """Returns for every group the |γ| up to which the asked-for ratio would remove its channels.
+
+        Once channels are chosen as pruning will choose them, it is the largest of those that are to go.
+        """
+        if self._spared is not None and self.settings.keep_fraction is None:
+            chosen = zip(self.layers, self._free, self._spared, strict=True)
+            gone = [self._gamma(layer).abs()[free & ~spared] for layer, free, spared in chosen]
+            return [float(sizes.max()) if len(sizes) else 0.0 for sizes in self._by_group(gone)]
         found = []
-        for sizes in self._by_group():
+        for sizes in self._by_group(self._sizes()):
             rank = min(len(sizes), max(1, math.floor(self.settings.ratio * len(sizes) + 0.5)))
             found.append(float(sizes.kthvalue(rank).values) if len(sizes) else 0.0)
         return found
 
     def _select(self) -> None:
-        """Chooses the channels with the largest |γ|; of equal ones the first.
+        """Chooses the channels to spare: what `darkprune prune` would keep now, or those with the largest |γ|.
 
-        A given share is chosen over all layers, as published; without one every group keeps what its ratio leaves.
+        A given share is chosen over all layers, as published. Without one coupled layers decide together, by vote, so
+        that the channels whose γ vanish are those that are removed later.
         """
-        sizes = torch.cat([size for _, size in self._sizes()])
-        chosen = torch.zeros_like(sizes, dtype=torch.bool)
         if self.settings.keep_fraction is None:
-            groups = torch.cat([torch.full((len(size),), layer.group) for layer, size in self._sizes()])
-            pools = [torch.nonzero(groups == number).flatten() for number in range(len(self._groups))]
-            share = 1 - self.settings.ratio
-        else:
-            pools, share = [torch.arange(len(sizes))], self.settings.keep_fraction
-        for pool in pools:
-            pool = pool.to(sizes.device)
-            order = sizes[pool].argsort(descending=True, stable=True)
-            chosen[pool[order[: math.floor(share * len(pool) + 0.5)]]] = True
+            self._spared = self._kept_by_pruning()
+            return
+        sizes = torch.cat(self._sizes())
+        chosen = torch.zeros_like(sizes, dtype=torch.bool)
+        order = sizes.argsort(descending=True, stable=True)
+        chosen[order[: math.floor(self.settings.keep_fraction * len(sizes) + 0.5)]] = True
         parts = chosen.split_with_sizes([int(free.sum()) for free in self._free])
         masks = zip(self._free, parts, strict=True)
         self._spared = [torch.zeros_like(free).masked_scatter_(free, part) for free, part in masks]
 
-    def _by_group(self) -> list[Tensor]:
-        """Returns every group's |γ| of the channels that may be pruned."""
+    def _kept_by_pruning(self) -> list[Tensor]:
+        settings = self.settings
+        selection = Selection(ratio=settings.ratio, groups=settings.groups, exclude=self._exclude)
+        with as_weights(self.network.graph, self.network.state_dict()) as weights:
+            cut = decide(rank(weights, selection), selection).cut
+        kept = [torch.from_numpy(cut.keep[cut.channels.of_layer[layer.layer]]) for layer in self.layers]
+        return [rows.to(free.device) & free for rows, free in zip(kept, self._free, strict=True)]
+
+    def _by_group(self, sizes: Sequence[Tensor]) -> list[Tensor]:
+        """Joins values of the layers group by group."""
         parts: list[list[Tensor]] = [[] for _ in self._groups]
-        for layer, size in self._sizes():
+        for layer, size in zip(self.layers, sizes, strict=True):
             parts[layer.group].append(size)
         return [torch.cat(part) if part else torch.zeros(0) for part in parts]
