@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 from conftest import Machine
 
 ROOT = Path(__file__).parents[2]
@@ -37,7 +38,7 @@ def test_engines_side_by_side(
     generation: str, machine: Machine, gpu_check: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine.install(generation)
-    monkeypatch.setattr(gpu_check.Check, "training", lambda self: {"images_per_second": 10.0, "waiting": 0.1})
+    monkeypatch.setattr(gpu_check.Check, "training", lambda self, device: {"images_per_second": 10.0, "waiting": 0.1})
     status, report = run(gpu_check, monkeypatch, tmp_path)
     assert [row["failure"] for row in report["rows"]] == [""] * 9
     assert status == 0
@@ -54,7 +55,7 @@ def test_time_that_runs_out_is_said(
     machine: Machine, gpu_check: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine.install("11")
-    monkeypatch.setattr(gpu_check.Check, "training", lambda self: {"images_per_second": 10.0, "waiting": 0.1})
+    monkeypatch.setattr(gpu_check.Check, "training", lambda self, device: {"images_per_second": 10.0, "waiting": 0.1})
     status, report = run(gpu_check, monkeypatch, tmp_path, "--minutes", "0")
     assert status == 0
     assert report["rows"] == []
@@ -66,7 +67,21 @@ def test_without_a_gpu(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     machine.remove()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     status, report = run(gpu_check, monkeypatch, tmp_path)
     assert status == 1
     assert len(report["rows"]) == 9
-    assert capsys.readouterr().err.startswith("no engine was run: tensorrt: Python cannot import it")
+    training, engines = capsys.readouterr().err.splitlines()
+    assert training.startswith("no training step: ")
+    assert engines.startswith("no engine was run: tensorrt: Python cannot import it")
+
+
+def test_training_on_a_processor(
+    machine: Machine, gpu_check: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.remove()
+    monkeypatch.setattr(gpu_check, "TRAINED", "scenes")
+    _, report = run(gpu_check, monkeypatch, tmp_path, "--minutes", "0", "--device", "cpu")
+    assert report["rows"] == []
+    assert report["training"]["images_per_second"] > 0
+    assert 0 <= report["training"]["waiting"] < 1
