@@ -22,6 +22,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from darkprune.darknet.cfg import excerpt
 from darkprune.darknet.recognise import LOOKED_AT, other_file
 from darkprune.errors import WeightsError
 
@@ -105,6 +106,8 @@ def read_header(file: BinaryIO, path: Path) -> Header:
         raise WeightsError(f"{path}: is a .cfg file; give the cfg first, and then its .weights file")
     if len(data) < 16:
         raise WeightsError(f"{path}: only {len(data)} bytes long, shorter than a header; this is no .weights file")
+    if all(32 <= byte < 127 or byte in b"\t\r\n" for byte in data[:64]):
+        raise WeightsError(f"{path}: is text ({excerpt(data[:64].decode())}), no Darknet .weights file")
     major, minor, revision = struct.unpack_from("<iii", data)
     if not (0 <= major <= MAX_VERSION and 0 <= minor <= MAX_VERSION and 0 <= revision <= MAX_VERSION):
         raise WeightsError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -136,7 +136,7 @@ def build_graph(cfg: Cfg) -> Graph:
         raise CfgError(f"{cfg.source}:{first.line}: the first section is [{name}]; darknet wants [net] there")
     net = _read_net(Options(first, cfg.source))
     layers: list[Layer] = []
-    warnings: list[str] = []
+    troubles: dict[str, list[Layer]] = {}
     read: list[tuple[Options, Kind]] = []
     for number, section in enumerate(cfg.sections[1:], start=1):
         options = Options(section, cfg.source)
@@ -146,15 +146,24 @@ def build_graph(cfg: Cfg) -> Graph:
             raise GraphError(f"{error}{_next_sizes(cfg, net, number)}") from None
         trouble = layer.kind.trouble(layer.inputs, layer.output)
         if trouble:
-            warnings.append(f"{layer.place}: {trouble}")
+            troubles.setdefault(trouble, []).append(layer)
         layers.append(layer)
         read.append((options, layer.kind))
-    warnings += misread(cfg, read)
+    warnings = [*(f"{_places(found)}: {text}" for text, found in troubles.items()), *misread(cfg, read)]
     if not layers:
         raise CfgError(f"{cfg.source}: has no layer after [{first.name}]")
     if not any(layer.inputs and layer.inputs[0].h > 1 and layer.inputs[0].w > 1 for layer in layers):
         warnings.append("no layer reads a map larger than 1x1: darknet stops with a division by zero on such networks")
     return Graph(cfg, net, tuple(layers), tuple(map(one_line, warnings)))
+
+
+def _places(layers: Sequence[Layer]) -> str:
+    """Names layers, of one kind or several, with their lines."""
+    if len(layers) == 1:
+        return layers[0].place
+    shown = ", ".join(str(layer.index) for layer in layers[:4]) + (", …" if len(layers) > 4 else "")
+    kinds = "/".join(dict.fromkeys(layer.name for layer in layers))
+    return f"layers {shown} ({kinds}, line {layers[0].line} and on)"
 
 
 def with_input_size(graph: Graph, width: int, height: int) -> Graph:

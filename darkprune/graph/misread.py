@@ -8,6 +8,7 @@ from darkprune.darknet.cfg import COMMENT_MARKS, Cfg, Option, Section, excerpt, 
 from darkprune.darknet.options import Options, atof
 from darkprune.errors import CfgError, nearest
 from darkprune.layers import COMMON_KEYS, KINDS, Kind
+from darkprune.layers.activations import FUNCTIONS
 
 _NET = ("net", "network")
 _SHOWN_LINES = 3
@@ -107,6 +108,8 @@ def _activation(options: Options, kind: Kind) -> Iterator[tuple[str, int]]:
         text += f"; its own name is {meant}: to convert what was meant, export with --as {meant}"
     elif any(mark in given for mark in COMMENT_MARKS):
         text += "; put the comment on a line of its own"
+    elif given.lower() in FUNCTIONS:
+        text += f"; did you mean {given.lower()}?"
     yield text, options.line("activation")
 
 

@@ -157,7 +157,8 @@ class MaskedHead(Head):
         known = len(self.all_anchors)
         if all(0 <= index < known for index in self.mask):
             return _misfit(self.listed, known, ", OpenCV refuses") or self._published_mask()
-        return f"darknet reads past its {known} anchors: mask={','.join(map(str, self.mask))} with num={known}"
+        more = f"; anchors= has {self.listed // 2}: is that num?" if self.listed > 2 * known else ""
+        return f"darknet reads past its {known} anchors: mask={','.join(map(str, self.mask))} with num={known}{more}"
 
     def _published_mask(self) -> str | None:
         """Says that the published yolov3-tiny.cfg does not go with the published weights."""

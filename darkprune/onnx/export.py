@@ -13,7 +13,7 @@ import onnx
 from darkprune.data.loading import load_image
 from darkprune.errors import ExportError
 from darkprune.evaluation.of_graph import input_shape
-from darkprune.graph.weights import NetworkWeights
+from darkprune.graph.weights import NetworkWeights, broken_tensors
 from darkprune.kit.board.runtime.build import batches
 from darkprune.onnx.calibration import Floats, calibration_cache, measure_ranges, scales
 from darkprune.onnx.check import check_structure
@@ -67,6 +67,18 @@ def export_pair(
         DataError: calibration images that cannot be used.
         RunnerError: onnxruntime is missing where it is needed.
     """
+    try:
+        return _export_pair(pair, options, precision, path, progress)
+    except ExportError:
+        broken = broken_tensors(pair)  # read again only now that something is wrong
+        if broken:
+            raise ExportError(f"{pair.path}: {broken[0]}; the network computes NaN") from None
+        raise
+
+
+def _export_pair(
+    pair: NetworkWeights, options: ExportOptions, precision: Precision, path: Path, progress: Progress
+) -> OnnxFile:
     network = build_onnx(pair, options)
     check_structure(network, pair.graph)
     place = target(options.target)

@@ -134,6 +134,7 @@ def test_rows_of_another_shape_are_a_bug(shape: tuple[int, ...], first: int) -> 
         ),
         (gzip.compress(b"\0" * 99, mtime=0), "is compressed with gzip; unpack it"),
         (b"\n<!DOCTYPE html><html><body>Not found</body></html>", r"is a web page \(HTML\)"),
+        (b'{"message": "Not Found", "status": 404}', 'is text .\'{"message": "Not Found"'),
         (struct.pack("<iiiQ", -1, 2, 5, 0), "version -1.2.5"),
     ],
 )

@@ -31,6 +31,7 @@ def warnings(sections: str, net: str = NET) -> tuple[str, ...]:
         ("activation=leaky # or mish", "line 9: darknet does not know activation=leaky#ormish and computes relu; put "
          "the comment on a line of its own"),
         ("activation=frelu", "line 9: darknet does not know activation=frelu and computes relu"),
+        ("activation=LEAKY", "line 9: darknet does not know activation=LEAKY and computes relu; did you mean leaky?"),
         ("filters=8", None),
         ("stride=1 # one", None),
         ("stride=1 ; one", None),
