@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,7 +31,7 @@ from darkprune.training.gradual.timetable import make_timetable
 from darkprune.training.loop.checkpoint import STATE, WEIGHTS, RunFolder, restoring
 from darkprune.training.loop.distributed import Ranks, join_ranks
 from darkprune.training.loop.hooks import Hook
-from darkprune.training.loop.loop import Trainer
+from darkprune.training.loop.loop import Outcome, Trainer
 from darkprune.training.loop.memory import free_memory, parts_that_fit
 from darkprune.training.loop.objective import Objective
 from darkprune.training.loop.start import Start, choose_device, fresh_warnings, open_network
@@ -95,8 +95,8 @@ def run_task(task: Task, output: Path, settings: RunSettings, progress: Progress
             recipe = _within_memory(recipe, graph, folder, ranks, settings.resume, device)
         warnings = (*graph.warnings, *data.warnings, *_small_parts(recipe, settings, ranks))
         warnings = (*warnings, *fresh_warnings(graph, task.start))
-        for line in (*(f"warning: {text}" for text in warnings), f"training: {recipe.batch_in_words}"):
-            say(progress, line)
+        _warn(progress, warnings)
+        say(progress, f"training: {recipe.batch_in_words}")
         network = open_network(graph, task.start, device)
         hooks = list(task.hooks(network, recipe, folder if ranks.first else None))
         if settings.prune_to is not None:
@@ -115,7 +115,9 @@ def run_task(task: Task, output: Path, settings: RunSettings, progress: Progress
                 _prepare_folder(folder, task, settings.resume)
                 _write_names(folder, task, settings, data)
             trainer.run(progress)
-        return _result(trainer, graph, warnings)
+        unreadable = _unreadable(trainer.outcome)
+        _warn(progress, unreadable)
+        return _result(trainer, graph, (*warnings, *unreadable))
     finally:
         ranks.close()
 
@@ -225,12 +227,21 @@ def _gradual(network: Network, recipe: Recipe, settings: RunSettings, ranks: Ran
     return GradualPruning(network, kept, make_timetable(kept, recipe.epoch_steps, recipe.steps), ranks)
 
 
-def _result(trainer: Trainer, before: Graph, warnings: Sequence[str]) -> TrainResult:
+def _warn(progress: Progress, warnings: Iterable[str]) -> None:
+    for text in warnings:
+        say(progress, f"warning: {text}")
+
+
+def _unreadable(outcome: Outcome) -> list[str]:
+    """Returns which images could not be read."""
+    found = list(map(str, outcome.unreadable.values()))
+    if not found:
+        return []
+    return [*found[:SHOWN_UNREADABLE], f"{len(found)} images could not be read; others took their places"]
+
+
+def _result(trainer: Trainer, before: Graph, warnings: tuple[str, ...]) -> TrainResult:
     outcome, folder, recipe = trainer.outcome, trainer.folder, trainer.recipe
-    unreadable = [str(problem) for problem in outcome.unreadable.values()]
-    if unreadable:
-        summary = f"{len(unreadable)} images could not be read; others took their places"
-        unreadable = [*unreadable[:SHOWN_UNREADABLE], summary]
     measured = outcome.best >= 0
     return TrainResult(
         output=folder.folder,
@@ -251,5 +262,5 @@ def _result(trainer: Trainer, before: Graph, warnings: Sequence[str]) -> TrainRe
         before=totals(before),
         after=totals(trainer.network.graph),
         cuts=tuple(cut for hook in trainer.hooks if isinstance(hook, GradualPruning) for cut in hook.cuts),
-        warnings=(*warnings, *unreadable),
+        warnings=warnings,
     )

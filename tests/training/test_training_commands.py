@@ -14,6 +14,7 @@ import torch
 
 import darkprune as dp
 from darkprune.cli.compression import distill, train
+from darkprune.cli.console import Lines
 from darkprune.cli.flags import read_flags
 from darkprune.cli.main import main
 from darkprune.errors import DarkpruneError
@@ -21,6 +22,7 @@ from darkprune.graph.graph import read_graph
 from darkprune.graph.partial import write_partial
 from darkprune.graph.weights import NetworkWeights
 from darkprune.network import tensor_of
+from darkprune.progress import without_bars
 from darkprune.runs.lock import locked
 from darkprune.training.loop.start import Start, open_network
 from tests.assets import open_pair
@@ -32,7 +34,8 @@ FAST = ["--workers", "0", "--no-tensorboard", "--eval-every", "4", "--save-every
 def call(module: Any, *words: object) -> int:
     parser = ArgumentParser()
     module.configure(parser)
-    return int(module.run(parser.parse_args([str(word) for word in words])))
+    with without_bars(Lines()):
+        return int(module.run(parser.parse_args([str(word) for word in words])))
 
 
 @pytest.fixture

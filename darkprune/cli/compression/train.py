@@ -42,8 +42,8 @@ def run(args: Namespace) -> int:
 
 
 def report(args: Namespace, settings: RunSettings, result: TrainResult, data: PathLike | None) -> int:
-    """Prints the result of a run on labelled images; returns the exit status."""
-    print_result(args, result.to_json(), result.warnings, lambda: _print(result, settings.valid or data))
+    """Prints the result of a run, whose warnings were printed as they arose; returns the exit status."""
+    print_result(args, result.to_json(), (), lambda: _print(result, settings.valid or data))
     return INTERRUPTED if result.stopped else 0
 
 

@@ -193,7 +193,6 @@ class ExampleMaker:
             except DataError as error:
                 if self.strict:
                     raise
-                path = self.images.paths[index]
-                problems.append(DataProblem(path, None, str(error).removeprefix(f"{path}: "), "image"))
+                problems.append(DataProblem.of(error, self.images.paths[index], "image"))
                 index = int(random.integers(len(self.images)))
         raise DataError(f"{problems[-1].file}: {problems[-1].message}; {TRIES} images in a row could not be read")
