@@ -13,6 +13,7 @@ from darkprune.comparison.methods import method_of
 from darkprune.comparison.settings import CompareSettings
 from darkprune.comparison.setup import Setup
 from darkprune.darknet.output import atomic_file
+from darkprune.data.class_names import network_names
 from darkprune.data.dataset import Dataset, digest_of_labels
 from darkprune.data.image_files import images_of
 from darkprune.data.labelled import open_labelled
@@ -71,10 +72,11 @@ def prepare(
         parse_amount(settings.budget_of, cell.budget, totals(graph))
     runner, _ = load_with_any(graph, weights, settings.runner, taps=False, order=FAST_FIRST)
     inputs = {"cfg": file_input(cfg), "weights": file_input(weights)}
-    labelled = open_labelled(settings.data or "", settings.split, settings.names, classes)
+    order = network_names(graph)
+    labelled = open_labelled(settings.data or "", settings.split, settings.names, classes, network_names=order)
     valid = labelled.dataset
     inputs["valid"] = Input(str(valid.source), digest_of_labels(valid))
-    train = _training_labels(settings, valid, cells)
+    train = _training_labels(settings, valid, cells, order)
     if train is not None:
         inputs["train"] = Input(str(train.source), digest_of_labels(train))
     if settings.teacher is not None:
@@ -94,8 +96,12 @@ def prepare(
     return setup, images, labelled.warnings
 
 
-def _training_labels(settings: CompareSettings, valid: Dataset, cells: Sequence[Cell]) -> Dataset | None:
+def _training_labels(
+    settings: CompareSettings, valid: Dataset, cells: Sequence[Cell], order: Path | None
+) -> Dataset | None:
     """Reads the labelled images that cells train on or choose by; None where they do without.
+
+    `order` as `network_names` of `read_dataset`.
 
     Raises:
         UsageError: some of them are measured on too, and a cell cannot do without.
@@ -105,7 +111,7 @@ def _training_labels(settings: CompareSettings, valid: Dataset, cells: Sequence[
     if not (needing or any(method_of(cell.method).searches for cell in cells)):
         return None
     try:
-        train = read_dataset(settings.data or "", "train", settings.names)
+        train = read_dataset(settings.data or "", "train", settings.names, order)
     except DataError:
         if needing:
             raise

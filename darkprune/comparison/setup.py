@@ -9,6 +9,9 @@ from pathlib import Path
 from darkprune.comparison.cells import Cell
 from darkprune.comparison.methods import method_of
 from darkprune.comparison.settings import CompareSettings
+from darkprune.data import Dataset, read_dataset
+from darkprune.data.class_names import network_names
+from darkprune.graph.graph import read_graph
 from darkprune.runs.digests import plain
 from darkprune.runs.record import Input, Origin, path_text
 from darkprune.surgery.result import ResultNames
@@ -54,6 +57,15 @@ class Setup:
             return self.cfg, self.weights
         cfg, weights = self.settings.teacher
         return Path(cfg), Path(weights)
+
+    def dataset(self, split: str) -> Dataset:
+        """Reads labelled images.
+
+        Raises:
+            DataError: they cannot be read.
+        """
+        order = network_names(read_graph(self.cfg))
+        return read_dataset(self.settings.data or "", split, self.settings.names, order)
 
     def sparse_folder(self, name: str) -> Path:
         """Returns the folder of a network that was trained sparsely."""

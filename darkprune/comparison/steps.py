@@ -15,7 +15,6 @@ from darkprune.comparison.methods import method_of
 from darkprune.comparison.setup import Setup
 from darkprune.comparison.train import prune_while_training, train, train_sparsely
 from darkprune.data.dataset import Dataset
-from darkprune.data.reading import read_dataset
 from darkprune.data.samples import Samples, read_samples
 from darkprune.errors import UsageError
 from darkprune.evaluation.detector import Detector, Loading
@@ -120,7 +119,7 @@ def _cut(setup: Setup, cell: Cell, out: Path, jobs: int) -> dict[str, object]:
     samples = _samples(setup, cell, method.finish, cell.cut_seed) if setup.looks(cell) else None
     labelled = None
     if setup.reads_labels(cell):
-        labelled = read_dataset(str(settings.data), "train", settings.names)
+        labelled = setup.dataset("train")
         labelled = replace(labelled, images=labelled.images[:: -(-len(labelled) // MOST_LABELLED)])
     by_unit = _by_separation(labelled, cell.cut_seed) if labelled is not None and method.units else score_units
     hashes = setup.hashes if not cell.start_name else (digest_of_file(cfg), digest_of_file(path))
@@ -193,8 +192,8 @@ def _measure(setup: Setup, cell: Cell) -> dict[str, object]:
 
 def _figures(setup: Setup, graph: Graph, weights: Path) -> dict[str, object]:
     _, network = load_with_any(graph, weights, setup.runner, taps=False)
-    dataset = read_dataset(setup.settings.data or "", setup.settings.split, setup.settings.names)
     detector = Detector.of(graph, network.head_maps)
+    dataset = setup.dataset(setup.settings.split)
     found, _ = evaluate_detector(detector, dataset, loading=Loading(workers=setup.settings.workers))
     return {
         "width": graph.net.input.w,

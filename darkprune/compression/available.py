@@ -10,6 +10,7 @@ from pathlib import Path
 from darkprune.compression.settings import FEWEST_UNLABELLED, CompressSettings
 from darkprune.compression.sources import Drawn, Images, Labelled, Written, list_of
 from darkprune.data import read_dataset
+from darkprune.data.class_names import network_names
 from darkprune.data.dataset import Dataset
 from darkprune.data.image_files import divide_images, images_of
 from darkprune.data.labelled import open_labelled
@@ -88,14 +89,17 @@ def find_available(settings: CompressSettings, graph: Graph, folder: Path) -> Av
     detector = bool(graph.heads)
     if settings.valid and not detector:
         raise UsageError(f"--valid: {graph.cfg.source} has no detection head, so mAP cannot be measured")
-    train = read_dataset(settings.data, "train", settings.names) if settings.data and detector else None
-    path, measured = _valid(settings, train)
+    order = network_names(graph)
+    train = read_dataset(settings.data, "train", settings.names, order) if settings.data and detector else None
+    path, measured = _valid(settings, train, order)
     labelled, valid = _labelled(settings, path)
     classes = heads_of(graph)[-1].classes if detector else 0
     checked = [(settings.data, "train")] if train is not None else []
     checked += [(path, "valid")] if path is not None else []
     warnings = dict.fromkeys(
-        text for data, split in checked for text in open_labelled(data or "", split, settings.names, classes).warnings
+        text
+        for data, split in checked
+        for text in open_labelled(data or "", split, settings.names, classes, network_names=order).warnings
     )
     inputs = folder / FOLDER
     found = Available(
@@ -129,14 +133,14 @@ def _labelled(settings: CompressSettings, path: Path | None) -> tuple[Labelled |
     return data, data if both else valid
 
 
-def _valid(settings: CompressSettings, train: Dataset | None) -> tuple[Path | None, Dataset | None]:
-    """Finds labelled images to measure on."""
+def _valid(settings: CompressSettings, train: Dataset | None, order: Path | None) -> tuple[Path | None, Dataset | None]:
+    """Finds labelled images to measure on; `order` as `network_names` of `read_dataset`."""
     if settings.valid:
-        return Path(settings.valid), read_dataset(settings.valid, "valid", settings.names)
+        return Path(settings.valid), read_dataset(settings.valid, "valid", settings.names, order)
     if settings.data is None or train is None:
         return None, None
     try:
-        return Path(settings.data), read_dataset(settings.data, "valid", settings.names)
+        return Path(settings.data), read_dataset(settings.data, "valid", settings.names, order)
     except DataError:
         return None, None
 

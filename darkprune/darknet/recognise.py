@@ -35,10 +35,15 @@ def other_file(data: bytes) -> str | None:
         length = int.from_bytes(data[26:28], "little")
         is_torch = data[_ENTRY_NAME : _ENTRY_NAME + length].endswith((b"data.pkl", b".format_version"))
         return "a PyTorch file (.pt, .pth)" if is_torch else "a zip archive; unpack it first"
-    characters, zeros = data[:64:2], data[1:64:2]
-    if len(zeros) > 3 and not any(zeros) and all(32 <= c < 127 or c in b"\t\r\n" for c in characters):
+    if is_utf16(data):
         return _UTF16
     text = data.lstrip().lower()
     if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
         return "a web page (HTML): the download gave a page instead of the file"
     return None
+
+
+def is_utf16(data: bytes) -> bool:
+    """Returns whether a file without byte order mark begins like UTF-16 text of Windows: every second byte is 0."""
+    characters, zeros = data[:64:2], data[1:64:2]
+    return len(zeros) > 3 and not any(zeros) and all(32 <= c < 127 or c in b"\t\r\n" for c in characters)

@@ -44,8 +44,9 @@ def check_dataset(
     problems = [*dataset.problems, *check_names(dataset.class_names, classes, dataset), *check_list(dataset)]
     limit = classes if classes is not None else len(dataset.class_names) or None
     with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
-        checked = pool.map(lambda record: _check_image(record, limit, decode), dataset.images)
-        step = track(progress, "checking", len(dataset), "image")
+        images = dataset.distinct()
+        checked = pool.map(lambda record: _check_image(record, limit, decode), images)
+        step = track(progress, "checking", len(images), "image")
         numbers: set[int] = set()
         for found, classes_found in checked:
             problems += found

@@ -9,6 +9,7 @@ from darkprune.data.text_files import read_lines
 from darkprune.errors import DataError
 from darkprune.graph.classes import MAX_NAMES_BYTES, names_file
 from darkprune.graph.graph import Graph
+from darkprune.layers.heads import Head
 from darkprune.settings import PathLike
 
 
@@ -45,3 +46,15 @@ def class_names(given: PathLike | None, graph: Graph) -> tuple[str, ...]:
     """
     path = Path(given) if given else names_file(graph)
     return read_names(path)[0] if path is not None else ()
+
+
+def network_names(graph: Graph) -> Path | None:
+    """Returns the names file that belongs to a network, if it names as many classes as the last head has.
+
+    Raises:
+        DataError: the file cannot be read or is empty.
+    """
+    path = names_file(graph)
+    kind = graph.heads[-1].kind if graph.heads else None
+    fits = path is not None and isinstance(kind, Head) and len(read_names(path)[0]) == kind.classes
+    return path if fits else None

@@ -163,6 +163,7 @@ class Dataset:
         form: what it was taken for ("Pascal VOC"), for messages.
         has_splits: whether the form tells training and validation images apart; else every split is the whole set.
         also: other forms that the same folder could be read in.
+        labels_name_classes: whether labels hold names of classes, not numbers, so that these can have another order.
     """
 
     name: str
@@ -173,9 +174,14 @@ class Dataset:
     form: str = ""
     has_splits: bool = False
     also: tuple[str, ...] = ()
+    labels_name_classes: bool = False
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def distinct(self) -> tuple[ImageRecord, ...]:
+        """Returns the images, those once that a list names more often."""
+        return tuple({id(record): record for record in self.images}.values())
 
 
 def digest_of_labels(*sets: Dataset, content: bool = False) -> str:

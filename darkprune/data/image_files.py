@@ -28,16 +28,26 @@ def is_list(path: Path) -> bool:
     return path.suffix.lower() in (".txt", ".list")
 
 
+def is_windows(path: str) -> bool:
+    """Returns whether a path begins with a drive letter or a network share."""
+    return _WINDOWS.match(path) is not None
+
+
 def list_images(folder: Path) -> tuple[Path, ...]:
     """Returns all image files below a folder, in order of path; links are followed.
 
     Raises:
         DataError: there are none.
     """
-    found = [Path(place) / file for place, files in _places(folder) for file in files if is_image(file)]
+    found = images_below(folder)
     if not found:
         raise DataError(f"{folder}: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    return tuple(sorted(found))
+    return found
+
+
+def images_below(folder: Path) -> tuple[Path, ...]:
+    """Returns all image files below a folder, in order of path; links are followed."""
+    return tuple(sorted(Path(place) / file for place, files in _places(folder) for file in files if is_image(file)))
 
 
 def images_of(source: Path) -> tuple[Path, ...]:
@@ -92,9 +102,12 @@ _ODD = {
     "blanks": "end in blanks, which darknet takes for a part of the name; darknet would not find these images",
     "backslash": "have backslashes; darknet would not find these images here, write /",
     "data/": "begin with data/, which is left out here; darknet has to be started in the folder above",
+    "quotes": "stand in quotation marks, which darknet takes for a part of the name; it would not find these images",
     "windows": "are paths of a Windows machine; write them as they are here, or relative to the list",
+    "more": "go on after the name of an image; a list holds names alone, and boxes stand in label files",
 }
-_WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
+_WINDOWS = re.compile(r"[\"']?(?:[A-Za-z]:[\\/]|\\\\)")
+_MORE = re.compile(r".*\.(?:jpe?g|png|bmp|tiff?|webp|ppm)[\s,;]+\S", re.IGNORECASE)
 
 
 def find_listed(text: str, bases: Sequence[Path]) -> Listed:
@@ -110,13 +123,14 @@ def find_listed(text: str, bases: Sequence[Path]) -> Listed:
         ("blanks", stripped),
         ("backslash", slashed),
         ("data/", slashed.removeprefix("data/")),
+        ("quotes", stripped.strip("\"'")),
     ):
         if odd and variant == text:
             continue
         for base in bases:
             if os.path.exists(os.path.join(base, variant)):
                 return Listed(base, variant, odd)
-    return Listed(bases[0], text, "windows" if _WINDOWS.match(text) else "")
+    return Listed(bases[0], text, "windows" if is_windows(text) else "more" if _MORE.match(text) else "")
 
 
 def list_problems(path: Path, images: Sequence[Listed]) -> list[DataProblem]:

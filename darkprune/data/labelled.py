@@ -31,12 +31,18 @@ class Labelled:
 
 
 def open_labelled(
-    source: PathLike, split: str, names: PathLike | None, classes: int, *, strict: bool = False
+    source: PathLike,
+    split: str,
+    names: PathLike | None,
+    classes: int,
+    *,
+    network_names: Path | None = None,
+    strict: bool = False,
 ) -> Labelled:
     """Reads labelled images and checks them: names, labels, class numbers; the images themselves are not decoded.
 
     Args:
-        source, split, names: see `read_dataset`.
+        source, split, names, network_names: see `read_dataset`.
         classes: number of classes of the network's head.
         strict: any problem is an error.
 
@@ -44,7 +50,7 @@ def open_labelled(
         DataError: the set cannot be read, has another number of names than the head has classes, none of its images is
             there, or none has an object; `strict` and anything is wrong.
     """
-    dataset = read_dataset(Path(source), split, names)
+    dataset = read_dataset(Path(source), split, names, network_names)
     if dataset.class_names and len(dataset.class_names) != classes:
         problem = str(check_names(dataset.class_names, classes, dataset)[-1])
         own = next((problem for problem in dataset.problems if problem.kind == "names"), None)
@@ -55,10 +61,10 @@ def open_labelled(
     if problems and strict:
         raise DataError(f"{problems[0]} (one of {len(problems)} problems; --strict stops at any)")
     absent = sum(problem.kind == "image" for problem in problems)
-    if dataset.images and absent == len(dataset.images):
+    if absent and absent == len(dataset.distinct()):
         reason = min((p for p in problems if p.kind in ("list", "image")), key=lambda p: p.kind == "image")
         raise DataError(f"{dataset.source}: not one of its {absent} images is there; {reason}")
-    if not any(_counted(record, classes) for record in dataset.images):
+    if not any(_counted(record, classes) for record in dataset.distinct()):
         cause = "" if not problems or problems[0].kind == "list" else f"; {problems[0]}"
         raise DataError(f"{dataset.source}: has no labelled objects of the network's {classes} classes{cause}")
     return Labelled(dataset, _summary(problems, len(dataset.images)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from darkprune.darknet.input import read_file
+from darkprune.darknet.recognise import is_utf16
 from darkprune.errors import DataError
 
 MAX_LIST_BYTES = 1 << 30
@@ -15,7 +16,7 @@ def read_lines(path: Path, limit: int, what: str) -> list[str]:
     """Reads a text file as lines without their ends (LF, CRLF or CR).
 
     Bytes that are not UTF-8 stay as they are (surrogate escapes), so that odd file names still open. UTF-16 is read
-    where there is a byte order mark.
+    where there is a byte order mark, or where it begins with Latin letters.
 
     Raises:
         DataError: it cannot be read, is larger than `limit` bytes, or is binary.
@@ -27,15 +28,15 @@ def decode_text(data: bytes, path: Path, what: str) -> tuple[str, str | None]:
     """Decodes the content of a text file.
 
     Returns:
-        The text without its byte order mark, and the encoding that the mark stands for; None without one.
+        The text without its byte order mark, and the encoding if it is not plain UTF-8.
 
     Raises:
         DataError: it is binary.
     """
     encoding = _UTF16.get(data[:2])
-    if encoding is not None:
+    if encoding is not None or is_utf16(data):
         try:
-            return data[2:].decode(encoding), "UTF-16"
+            return data.decode(encoding or "utf-16-le").removeprefix("\ufeff"), "UTF-16"
         except UnicodeDecodeError:
             raise DataError(f"{path}: begins like UTF-16 text but is none; expected {what}") from None
     if b"\0" in data:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from darkprune.data.class_names import network_names
 from darkprune.data.labelled import Labelled, open_labelled
 from darkprune.data.loading import InputShape
 from darkprune.data.text_files import read_lines
@@ -37,7 +38,7 @@ def labelled_for(graph: Graph, source: PathLike, split: str, names: PathLike | N
         GraphError: the network detects nothing.
         DataError: the images cannot be used, or do not fit the head.
     """
-    return open_labelled(source, split, names, heads_of(graph)[-1].classes)
+    return open_labelled(source, split, names, heads_of(graph)[-1].classes, network_names=network_names(graph))
 
 
 def input_shape(graph: Graph) -> InputShape:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import cv2
@@ -11,6 +12,7 @@ from darkprune.cli.main import main
 from tests.assets import CASES, needs_cases
 
 BASE = CASES / "_base"
+DATA_OK = CASES / "data-ok" / "obj.data"
 #: folder -> what `info` says of its net.cfg with the weights of the base: the status, and a part of the line
 NETWORKS: dict[str, tuple[int, str]] = {
     "cfg-anchors-comment": (0, ""),
@@ -23,7 +25,7 @@ NETWORKS: dict[str, tuple[int, str]] = {
     "cfg-equals-in-comment": (0, "line 29: darknet ignores filters=99"),
     "cfg-filters-formula": (1, "filters='(3+5)*3' is read as 0; write one whole number"),
     "cfg-hash-comments": (0, "activation=leaky#mish and computes relu; put the comment on a line of its own"),
-    "cfg-mask-past": (0, "darknet reads past its 3 anchors"),
+    "cfg-mask-past": (0, "with num=3; anchors= has 6: is that num?"),
     "cfg-other-comments": (0, ""),
     "cfg-section-case": (1, "unknown section [Upsample]; did you mean [upsample]?"),
     "cfg-section-comment": (1, "'#neck' follows [route] on its line"),
@@ -128,6 +130,20 @@ def test_data(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
     out, _ = lines(capsys, *words, status=1 if message else 0)
     assert message in out.splitlines()[0]
     assert message or "0 problems" in out
+
+
+@pytest.mark.parametrize("folder", ["form-flat-voc", "form-kaggle-voc", "form-coco-string-ids"])
+def test_classes_are_the_network_s_whatever_order_the_labels_have(
+    folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair = (BASE / "mini.cfg", BASE / "mini.weights")
+    source = CASES / folder / "all.json" if "coco" in folder else CASES / folder
+    found = [json.loads(lines(capsys, "eval", *pair, "--data", data, "--json")[0]) for data in (DATA_OK, source)]
+    right, other = ([(row["name"], row["truths"]) for row in figures["per_class"]] for figures in found)
+    assert right == other
+    words = ("prune", *pair, "--ratio", "0.3", "--data", source, "--allocation", "sensitivity")
+    lines(capsys, *words, "-o", tmp_path / "slim")
+    assert (tmp_path / "slim" / "mini.names").read_text().split() == ["red", "green", "blue"]
 
 
 @pytest.mark.parametrize("folder", NOWHERE)

@@ -111,6 +111,7 @@ def test_list_and_folders(tmp_path: Path) -> None:
     for split in ("train", "val"):
         (tmp_path / "f" / "images" / split).mkdir(parents=True)
         cv2.imwrite(str(tmp_path / "f" / "images" / split / f"{split}.PNG"), np.zeros((8, 8, 3), np.uint8))
+        (tmp_path / "f" / "images" / split / f"{split}.txt").write_text("0 .5 .5 1 1\n")
     assert [r.path.stem for r in read_dataset(tmp_path / "f", "train").images] == ["train"]
     assert [r.path.stem for r in read_dataset(tmp_path / "f").images] == ["val"]
     with pytest.raises(DataError, match="no folder for the split `night`"):

@@ -59,6 +59,109 @@ def test_voc_in_other_folders(tmp_path: Path, annotations: str, images: str) -> 
     assert check_dataset(read_dataset(tmp_path), 2) == []
 
 
+def voc(root: Path, names: list[str] = NAMES) -> None:
+    for number, name in enumerate(names):
+        image(root / "JPEGImages" / f"{number}.png")
+        text(root / "Annotations" / f"{number}.xml", XML.format(name))
+
+
+@pytest.mark.parametrize(
+    ("listings", "train", "valid"),
+    [
+        ({"ImageSets/Main/default.txt": "0\n1\n"}, NAMES, NAMES),  # CVAT: no splits
+        ({"ImageSets/Main/train.txt": "0\n", "ImageSets/Main/val.txt": "1\n"}, ["red"], ["green"]),
+        ({"ImageSets/train.txt": "0\n", "ImageSets/test.txt": "1\n"}, ["red"], ["green"]),
+    ],
+)
+def test_voc_image_sets(tmp_path: Path, listings: dict[str, str], train: list[str], valid: list[str]) -> None:
+    voc(tmp_path)
+    for name, content in listings.items():
+        text(tmp_path / name, content)
+    assert (classes_of(tmp_path, "train"), classes_of(tmp_path)) == (train, valid)
+    assert read_dataset(tmp_path).has_splits == (train != valid)
+
+
+def test_a_split_that_is_not_there_is_named(tmp_path: Path) -> None:
+    voc(tmp_path / "voc")
+    text(tmp_path / "voc" / "ImageSets" / "Main" / "train.txt", "0\n")
+    with pytest.raises(DataError, match=r"no image set for the split `valid` \(val.txt\); it has train"):
+        read_dataset(tmp_path / "voc")
+    labelled(tmp_path / "one", "train", "train", 0)
+    with pytest.raises(DataError, match="no folder for the split `valid`; it has train"):
+        read_dataset(tmp_path / "one")
+
+
+def test_sets_inside_a_folder_are_named(tmp_path: Path) -> None:
+    for year in ("VOC2007", "VOC2012"):
+        voc(tmp_path / year)
+    with pytest.raises(DataError, match="data sets lie in VOC2007/ and VOC2012/"):
+        read_dataset(tmp_path)
+
+
+def test_images_without_any_label_are_no_labelled_set(tmp_path: Path) -> None:
+    image(tmp_path / "images" / "0.jpg")
+    with pytest.raises(DataError, match="holds images, but no labels"):
+        read_dataset(tmp_path)
+
+
+def test_splits_are_told_by_the_beginning_of_a_word(tmp_path: Path) -> None:
+    """images/trainval2017 is no validation set, and test images are none where there are others."""
+    for number, folder in enumerate(("trainval2017", "val2017", "test2017")):
+        labelled(tmp_path, f"images/{folder}", f"labels/{folder}", number)
+    assert [record.path.stem for record in read_dataset(tmp_path).images] == ["1"]
+    assert [record.path.stem for record in read_dataset(tmp_path, "train").images] == ["0"]
+
+
+def test_label_studio(tmp_path: Path) -> None:
+    """Its YOLO export has a notes.json that is no COCO file; its COCO export has paths of its own machine."""
+    labelled(tmp_path / "yolo", "images", "labels", 0)
+    text(tmp_path / "yolo" / "classes.txt", "red\ngreen\n")
+    text(tmp_path / "yolo" / "notes.json", json.dumps({"categories": [{"id": 0, "name": "red"}], "info": {}}))
+    assert classes_of(tmp_path / "yolo") == ["red"]
+    file = "../../label-studio/data/media/upload/1/a.jpg"
+    coco(tmp_path / "coco", images=[{"id": 5, "file_name": file, "width": 20, "height": 10}])
+    (record,) = read_dataset(tmp_path / "coco").images
+    assert record.path.exists()
+
+
+def test_cvat_coco(tmp_path: Path) -> None:
+    """annotations/instances_default.json is the whole set; one that is named for a split is not the other split."""
+    (tmp_path / "annotations").mkdir()
+    file = coco(tmp_path).rename(tmp_path / "annotations" / "instances_default.json")
+    assert classes_of(tmp_path) == classes_of(tmp_path, "train") == ["green"]
+    assert not read_dataset(tmp_path).has_splits
+    file.rename(tmp_path / "annotations" / "instances_train2017.json")
+    assert classes_of(tmp_path, "train") == ["green"]
+    with pytest.raises(DataError):
+        read_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("form", ["voc", "coco"])
+def test_labels_with_names_take_the_network_s_order(form: str, tmp_path: Path) -> None:
+    """Sorted by name, or by COCO's ids, class 0 would be another than the network's."""
+    if form == "voc":
+        voc(tmp_path / "set")
+    else:
+        coco(tmp_path / "set")
+    order = text(tmp_path / "net.names", "blue\nred\ngreen\n")
+    dataset = read_dataset(tmp_path / "set", network_names=order)
+    assert dataset.class_names == ("blue", "red", "green")
+    expected = [1, 2] if form == "voc" else [2]
+    assert [number for record in dataset.images for number in record.objects().classes] == expected
+    other = text(tmp_path / "other.names", "blue\nred\n")  # of another network
+    assert set(read_dataset(tmp_path / "set", network_names=other).class_names) == set(NAMES)
+
+
+def test_numbers_that_mean_other_classes_than_the_network_s(tmp_path: Path) -> None:
+    labelled(tmp_path, "obj", "obj", 0)
+    text(tmp_path / "obj.names", "red\ngreen\n")
+    text(tmp_path / "list.txt", "obj/0.jpg\n")
+    data = text(tmp_path / "x.data", "classes = 2\nvalid = list.txt\nnames = obj.names\n")
+    order = text(tmp_path / "net.names", "green\nred\n")
+    assert "class 0 is 'red' here but 'green' in" in str(read_dataset(data, network_names=order).problems[0])
+    assert read_dataset(data, network_names=tmp_path / "obj.names").problems == ()
+
+
 def test_voc_in_a_folder_per_split(tmp_path: Path) -> None:
     for folder, name in zip(("train", "valid"), NAMES, strict=True):
         image(tmp_path / folder / "0.jpg")
@@ -89,6 +192,16 @@ def test_ultralytics(tmp_path: Path, names: str, prefix: str) -> None:
     assert classes_of(tmp_path / "data.yaml") == ["green"]
     with pytest.raises(DataError, match="no `night:`"):
         read_dataset(tmp_path / "data.yaml", "night")
+
+
+def test_yaml_with_blocks_of_text_and_paths_of_windows(tmp_path: Path) -> None:
+    labelled(tmp_path, "images/train", "labels/train", 0)
+    content = "path: D:\\sets\\mine\ntrain: images\\train\nval: C:\\sets\\val\ntest: # none\nnames: [red, green]\n"
+    file = text(tmp_path / "x.yaml", content + "download: |\n  import a\n\n  b(c, ['d'])\nnc: 2\n")
+    assert classes_of(file, "train") == ["red"]
+    with pytest.raises(DataError, match="is a path of a Windows machine"):
+        read_dataset(file)
+    assert read_yaml(file)["nc"] == "2"
 
 
 def test_yaml_that_is_none_of_a_data_set(tmp_path: Path) -> None:
@@ -145,7 +258,12 @@ def test_cvat_s_paths_lead_through_a_folder_that_is_not_there(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("line", "says"),
-    [("obj\\0.jpg", "backslashes"), ("obj/0.jpg  ", "blanks"), ("data/obj/0.jpg", "data/")],
+    [
+        ("obj\\0.jpg", "backslashes"),
+        ("obj/0.jpg  ", "blanks"),
+        ("data/obj/0.jpg", "data/"),
+        ('"obj/0.jpg"', "quotation marks"),
+    ],
 )
 def test_lists_of_other_machines(tmp_path: Path, line: str, says: str) -> None:
     labelled(tmp_path, "obj", "obj", 0)
@@ -154,15 +272,27 @@ def test_lists_of_other_machines(tmp_path: Path, line: str, says: str) -> None:
     assert len(dataset.images[0].objects()) == 1
     assert says in str(dataset.problems[0])
     assert images_of(listing) == (dataset.images[0].path,)
-    listing.write_text(f"{line}\n", encoding="utf-16")
-    assert len(read_dataset(listing).images[0].objects()) == 1
+    for encoding in ("utf-16", "utf-16-le"):
+        listing.write_text(f"{line}\n", encoding=encoding)
+        assert len(read_dataset(listing).images[0].objects()) == 1
 
 
-def test_a_list_of_another_disk_is_named_as_such(tmp_path: Path) -> None:
-    listing = text(tmp_path / "list.txt", "C:\\d\\0.jpg\n")
-    assert "Windows" in str(read_dataset(listing).problems[0])
-    with pytest.raises(DataError, match=r"not one of its 1 images is there.*Windows"):
+@pytest.mark.parametrize(
+    ("line", "says"), [("C:\\d\\0.jpg", "Windows"), ("d/0.jpg 1,2,3,4,0", "go on after the name of an image")]
+)
+def test_lines_that_lead_nowhere_have_a_cause(line: str, says: str, tmp_path: Path) -> None:
+    listing = text(tmp_path / "list.txt", f"{line}\n")
+    assert says in str(read_dataset(listing).problems[0])
+    with pytest.raises(DataError, match=rf"not one of its 1 images is there.*{says}"):
         images_of(listing)
+
+
+def test_a_list_of_one_name_half_a_million_times(tmp_path: Path) -> None:
+    began = time.process_time()
+    dataset = read_dataset(text(tmp_path / "list.txt", "a\n" * (1 << 19)))
+    assert len(dataset) == 1 << 19
+    assert [problem.kind for problem in check_dataset(dataset, 1, decode=False)] == ["list", "missing", "image"]
+    assert time.process_time() - began < 3
 
 
 def test_blanks_in_the_paths_of_a_data_file(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def test_splits(tmp_path: Path) -> None:
     assert [record.path.stem for record in read_dataset(root, "train").images] == ["a", "b"]
     assert [record.path.stem for record in read_dataset(root, "valid").images] == ["c"]  # no val.txt: test.txt
     assert [record.path.stem for record in read_dataset(root, "test").images] == ["c"]
-    with pytest.raises(DataError, match="image sets there: test, train"):
+    with pytest.raises(DataError, match="it has test, train"):
         read_dataset(root, "night")
 
 

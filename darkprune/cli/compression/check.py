@@ -7,7 +7,9 @@ from argparse import ArgumentParser, Namespace
 from darkprune.cli.console import add_json, print_result
 from darkprune.data import read_dataset
 from darkprune.data.check import check_dataset
+from darkprune.data.class_names import network_names
 from darkprune.data.dataset import Dataset
+from darkprune.errors import DataError
 from darkprune.evaluation.of_graph import heads_of
 from darkprune.graph.graph import read_graph
 from darkprune.progress import reporting
@@ -26,14 +28,31 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Lists the problems; exit status 1 if there are any."""
-    classes = heads_of(read_graph(resolve(args.cfg)))[-1].classes if args.cfg else None
+    graph = read_graph(resolve(args.cfg)) if args.cfg else None
+    classes = heads_of(graph)[-1].classes if graph is not None else None
+    order = network_names(graph) if graph is not None else None
     sets: dict[str, Dataset] = {}
-    found = []
+    found: list[dict[str, str]] = []
     with reporting(None) as progress:
         for split in args.split or ["train", "valid"]:
-            sets[split] = read_dataset(args.data, split, args.names)
-            problems = check_dataset(sets[split], classes, decode=not args.fast, progress=progress)
-            found += [{"split": split, "kind": problem.kind, "problem": str(problem)} for problem in problems]
+            try:
+                dataset = read_dataset(args.data, split, args.names, order)
+            except DataError as error:
+                if args.split or not sets:
+                    raise
+                found.append({"split": split, "kind": "list", "problem": str(error)})
+                continue
+            if any(dataset.images == other.images for other in sets.values()):  # checked already
+                problems = list(dataset.problems)
+            else:
+                problems = check_dataset(dataset, classes, decode=not args.fast, progress=progress)
+            sets[split] = dataset
+            said = {entry["problem"] for entry in found}
+            found += [
+                {"split": split, "kind": problem.kind, "problem": str(problem)}
+                for problem in problems
+                if str(problem) not in said
+            ]
     counts = {split: len(dataset) for split, dataset in sets.items()}
     forms = list(dict.fromkeys(dataset.form for dataset in sets.values()))
     also = list(dict.fromkeys(form for dataset in sets.values() for form in dataset.also))
@@ -43,8 +62,9 @@ def run(args: Namespace) -> int:
             print(f"{entry['split']}: {entry['problem']}")
         print(f"read as {', '.join(forms)}" + (f"; also there: {', '.join(also)}" if also else ""))
         splits = ", ".join(f"{count} {split} images" for split, count in counts.items())
-        if len(sets) > 1 and not any(dataset.has_splits for dataset in sets.values()):
-            splits += " (the same ones: this form has no splits)"
+        if len(sets) > 1 and len({dataset.images for dataset in sets.values()}) == 1:
+            has_splits = any(dataset.has_splits for dataset in sets.values())
+            splits += " (the same ones)" if has_splits else " (the same ones: this form has no splits)"
         print(f"{args.data}: {splits}: {len(found)} problem{'' if len(found) == 1 else 's'}")
 
     print_result(args, {"form": forms, "images": counts, "problems": found}, (), show)

@@ -43,7 +43,9 @@ def run(args: Namespace) -> int:
 
 def report(args: Namespace, settings: RunSettings, result: TrainResult, data: PathLike | None) -> int:
     """Prints the result of a run, whose warnings were printed as they arose; returns the exit status."""
-    print_result(args, result.to_json(), (), lambda: _print(result, settings.valid or data))
+    print_result(
+        args, result.to_json(), result.warnings if args.json else (), lambda: _print(result, settings.valid or data)
+    )
     return INTERRUPTED if result.stopped else 0
 
 

@@ -25,12 +25,12 @@ from darkprune.data.dataset import (
     StoredLabels,
     make_objects,
 )
+from darkprune.data.forms.folders import names_a_split, split_names
 from darkprune.data.images import image_size
 from darkprune.errors import DataError, one_line
 from darkprune.runs.json_file import read_json
 
 MAX_JSON_BYTES = 2 << 30
-_KINDS = {"train": ("train",), "valid": ("valid", "val", "test")}
 _HEAD_BYTES = 1 << 16  #: of a file, in which it shows itself to be COCO
 Size = tuple[int, int]
 Key = int | str
@@ -39,15 +39,16 @@ Key = int | str
 def find_coco(folder: Path, split: str) -> tuple[Path, bool] | None:
     """Returns the annotation file of a COCO-like folder, and whether it is of the split alone; None without one.
 
-    Known layouts: annotations/instances_<split>….json, annotations/<split>….json, <split>/_annotations.coco.json
-    (`valid` also means `val` and `test`), and a single JSON file in the folder.
+    Known layouts: annotations/instances_<split>….json, annotations/<split>….json, <split>/_annotations.coco.json,
+    and a single JSON file in the folder, or in annotations/ where its name is not that of a split.
     """
-    for kind in _KINDS.get(split, (split,)):
+    for kind in split_names(split):
         for pattern in (f"annotations/instances_{kind}*.json", f"annotations/{kind}*.json", f"{kind}/*.coco.json"):
             found = sorted(folder.glob(pattern))
             if found:
                 return found[0], True
-    alone = [path for path in sorted(folder.glob("*.json")) if _looks_like_coco(path)]
+    whole = [path for path in folder.glob("annotations/*.json") if not names_a_split(path.name)]
+    alone = [path for path in sorted([*folder.glob("*.json"), *whole]) if _looks_like_coco(path)]
     return (alone[0], False) if len(alone) == 1 else None
 
 
@@ -56,7 +57,7 @@ def _looks_like_coco(path: Path) -> bool:
         return False
     with path.open("rb") as file:
         head = file.read(_HEAD_BYTES)
-    return any(key in head for key in (b'"annotations"', b'"categories"', b'"file_name"'))
+    return any(key in head for key in (b'"annotations"', b'"images"', b'"file_name"'))
 
 
 def read_coco(path: Path, names: Path | None = None, has_splits: bool = False) -> Dataset:
@@ -97,6 +98,7 @@ def read_coco(path: Path, names: Path | None = None, has_splits: bool = False) -
         source=path,
         form="COCO",
         has_splits=has_splits,
+        labels_name_classes=True,
     )
 
 
@@ -167,9 +169,7 @@ class _Reader:
         folder = _image_folder(self.path, next(iter(listed.values()))[0])
         found: dict[Key, tuple[Path, Size]] = {}
         for key, (file, size) in listed.items():
-            path = folder / file
-            if "\\" in file and not os.path.exists(path):
-                path = folder / file.replace("\\", "/")
+            path = next((path for name in _spellings(file) if os.path.exists(path := folder / name)), folder / file)
             try:
                 found[key] = path, size or image_size(path)
             except DataError as error:
@@ -258,6 +258,11 @@ def _image_folder(path: Path, file: str) -> Path:
     base = path.stem.removeprefix("instances_")
     places = [parent, parent / "images", parent.parent / "images" / base, parent.parent / base]
     places += [parent.parent / "images", parent.parent, parent / base]
-    files = [file, file.replace("\\", "/")]
-    found = next((place for place in places if any(os.path.exists(place / name) for name in files)), None)
-    return found or parent
+    exists = ((os.path.exists(place / name), place) for name in _spellings(file) for place in places)
+    return next((place for found, place in exists if found), parent)
+
+
+def _spellings(file: str) -> tuple[str, ...]:
+    """Returns how a file name may be meant: as it is, of Windows, or with folders of another machine (Label Studio)."""
+    slashed = file.replace("\\", "/")
+    return file, slashed, slashed.rsplit("/", 1)[-1]

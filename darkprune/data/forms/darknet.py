@@ -138,14 +138,16 @@ def records_of_list(
     Raises:
         DataError: the list cannot be read or is empty, or the list of difficult objects has another length.
     """
-    images = [find_listed(text, bases) for text in read_list(listing)]
-    if difficult is not None and len(difficult) != len(images):
+    lines = read_list(listing)
+    if difficult is not None and len(difficult) != len(lines):
         raise DataError(
-            f"{listing}: has {len(images)} images but the `difficult` list {len(difficult)}; they go in pairs"
+            f"{listing}: has {len(lines)} images but the `difficult` list {len(difficult)}; they go in pairs"
         )
-    hard = [None] * len(images) if difficult is None else difficult
-    records = tuple(_record(image, other) for image, other in zip(images, hard, strict=True))
-    return records, list_problems(listing, images)
+    hard = [None] * len(lines) if difficult is None else difficult
+    pairs = list(zip(lines, hard, strict=True))
+    found = {text: find_listed(text, bases) for text in dict.fromkeys(lines)}
+    records = {pair: _record(found[pair[0]], pair[1]) for pair in dict.fromkeys(pairs)}
+    return tuple(map(records.__getitem__, pairs)), list_problems(listing, [found[text] for text in lines])
 
 
 def label_path(image: str) -> str:

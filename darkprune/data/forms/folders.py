@@ -4,36 +4,44 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from darkprune.data.class_names import read_names
 from darkprune.data.dataset import Dataset, ImageRecord
 from darkprune.data.forms.darknet import find_label
 from darkprune.data.forms.labels import DarknetLabels
-from darkprune.data.image_files import is_image, list_images
-from darkprune.errors import DataError
+from darkprune.data.image_files import images_below, is_image
 
-#: split -> names of the folder that holds it, the first one that is there counts
-SPLIT_FOLDERS = {"train": ("train", "training"), "valid": ("valid", "val", "validation", "test", "testing")}
-_PATTERNS = {"train": re.compile(r"train"), "valid": re.compile(r"val|test")}
+#: split -> what tools call it in folders, files and keys; the first one that is there counts
+SPLITS = {
+    "train": ("train", "training", "trainval"),
+    "valid": ("val", "valid", "validation", "test", "testing", "dev", "minival"),
+}
+_SPLIT_WORDS = frozenset(word for words in SPLITS.values() for word in words)
 _NAMES_FILES = ("*.names", "classes.txt", "_darknet.labels", "*/_darknet.labels", "labels/classes.txt")
+
+
+def split_names(split: str) -> tuple[str, ...]:
+    """Returns what a split may be called; a name that is none of darkprune's own is itself."""
+    return SPLITS.get(split, (split,))
+
+
+def names_a_split(name: str, words: Iterable[str] = _SPLIT_WORDS) -> bool:
+    """Returns whether one of the words begins in the name of a file or folder, as in `train2017` or `instances_val`."""
+    return any(re.search(rf"(?<![a-z]){re.escape(word)}", name.lower()) for word in words)
 
 
 def split_folders(folder: Path) -> dict[str, Path]:
     """Returns the folders below one that are named for a split, by name."""
-    known = {name for names in SPLIT_FOLDERS.values() for name in names}
-    return {
-        child.name.lower(): child
-        for child in sorted(folder.iterdir())
-        if child.name.lower() in known and child.is_dir()
-    }
+    found = {child.name.lower(): child for child in sorted(folder.iterdir())}
+    return {name: child for name, child in found.items() if name in _SPLIT_WORDS and child.is_dir()}
 
 
 def split_folder(folder: Path, split: str) -> Path | None:
     """Returns the folder of a split below a folder; None where there is none."""
     found = split_folders(folder)
-    return next((found[name] for name in SPLIT_FOLDERS.get(split, (split,)) if name in found), None)
+    return next((found[name] for name in split_names(split) if name in found), None)
 
 
 def find_images_and_labels(folder: Path, split: str) -> Callable[[Path | None], Dataset] | None:
@@ -46,39 +54,27 @@ def find_images_and_labels(folder: Path, split: str) -> Callable[[Path | None], 
     Returns:
         A function that reads the set, with the order of the names; None where the folder is something else.
     """
-    if (folder / "images").is_dir():
-        return lambda names: _read_images(folder, split, names)
-    chosen = split_folder(folder, split)
-    if chosen is not None and _has_labelled_images(chosen / "images" if (chosen / "images").is_dir() else chosen):
-        return lambda names: _dataset(folder, list_images(chosen), names, has_splits=True)
-    if _has_labelled_images(folder):
-        return lambda names: _dataset(folder, _images_in(folder), names, has_splits=False)
-    return None
+    images, has_splits = _images_of_split(folder, split)
+    if not any(find_label(str(image)).is_file() for image in images):
+        return None
+    return lambda names: _dataset(folder, images, names, has_splits)
 
 
-def _has_labelled_images(folder: Path) -> bool:
-    image = next((path for path in sorted(folder.iterdir()) if is_image(path)), None)
-    return image is not None and (
-        any(path.with_suffix(".txt").is_file() for path in _images_in(folder)) or find_label(str(image)).is_file()
-    )
-
-
-def _images_in(folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.iterdir()) if is_image(path)]
-
-
-def _read_images(folder: Path, split: str, names: Path | None) -> Dataset:
-    """Reads images/ and labels/; subfolders of images/ that name a split are that split."""
-    images = folder / "images"
-    pattern = _PATTERNS.get(split, re.compile(re.escape(split)))
-    children = [child for child in sorted(images.iterdir()) if child.is_dir()]
-    chosen = [child for child in children if pattern.search(child.name)]
-    named = [child for child in children if any(other.search(child.name) for other in _PATTERNS.values())]
-    if named and not chosen:
-        there = ", ".join(child.name for child in children)
-        raise DataError(f"{images}: has no folder for the split `{split}`; it has {there}")
-    paths = [path for child in (chosen or [images]) for path in list_images(child)]
-    return _dataset(folder, paths, names, has_splits=bool(chosen))
+def _images_of_split(folder: Path, split: str) -> tuple[Sequence[Path], bool]:
+    """Returns the images of a split, and whether the folder tells splits apart."""
+    inner = folder / "images"
+    if inner.is_dir():  # its subfolders may name splits
+        children = [child for child in sorted(inner.iterdir()) if child.is_dir()]
+        named = [child for child in children if names_a_split(child.name)]
+        for name in split_names(split):
+            chosen = [child for child in children if names_a_split(child.name, (name,))]
+            if chosen:
+                return [image for child in chosen for image in images_below(child)], True
+        return ((), True) if named else (images_below(inner), False)
+    chosen_folder = split_folder(folder, split)
+    if chosen_folder is not None:
+        return images_below(chosen_folder), True
+    return [path for path in sorted(folder.iterdir()) if is_image(path)], False
 
 
 def _dataset(folder: Path, paths: Sequence[Path], names: Path | None, has_splits: bool) -> Dataset:

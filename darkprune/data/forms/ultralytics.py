@@ -13,15 +13,16 @@ from pathlib import Path
 from darkprune.data.class_names import read_names
 from darkprune.data.dataset import DataProblem, Dataset, ImageRecord
 from darkprune.data.forms.darknet import find_label, records_of_list
+from darkprune.data.forms.folders import SPLITS, split_names
 from darkprune.data.forms.labels import DarknetLabels
-from darkprune.data.image_files import is_list, list_images
+from darkprune.data.image_files import is_list, is_windows, list_images
 from darkprune.data.text_files import read_lines
 from darkprune.errors import DataError
 
 MAX_YAML_BYTES = 4 << 20
-_KEYS = {"train": ("train",), "valid": ("val", "valid", "validation", "test")}
 _KEY = re.compile(r"""(['"]?)([^'":#][^'":]*)\1""")
 _COMMENT = re.compile(r"(^|\s)#.*$")
+_BLOCK = re.compile(r":\s*[|>][+-]?$")
 Value = str | list[str] | dict[str, str]
 
 
@@ -31,7 +32,7 @@ def is_ultralytics(path: Path) -> bool:
         found = read_yaml(path)
     except DataError:
         return False
-    return any(key in found for keys in _KEYS.values() for key in keys)
+    return any(key in found for keys in SPLITS.values() for key in keys)
 
 
 def read_ultralytics(path: Path, split: str = "valid", names: Path | None = None) -> Dataset:
@@ -46,10 +47,9 @@ def read_ultralytics(path: Path, split: str = "valid", names: Path | None = None
         DataError: the split is missing or points nowhere, or there are no images.
     """
     settings = read_yaml(path)
-    keys = _KEYS.get(split, (split,))
-    key = next((key for key in keys if settings.get(key)), None)
+    key = next((key for key in split_names(split) if settings.get(key)), None)
     if key is None:
-        raise DataError(f"{path}: has no {' or '.join(f'`{key}:`' for key in keys)}; add the images of this split")
+        raise DataError(f"{path}: has no `{split_names(split)[0]}:`; add the images of this split")
     value = settings[key]
     root = settings.get("path", "")
     records: list[ImageRecord] = []
@@ -85,13 +85,16 @@ def read_ultralytics(path: Path, split: str = "valid", names: Path | None = None
 
 def _place(path: Path, root: str, text: str, key: str) -> Path:
     """Finds a folder or list; Roboflow writes ../train/images for train/images beside the file."""
-    beside = text
+    folder, place = path.parent, text.replace("\\", "/")
+    root = root.replace("\\", "/")
+    beside = place
     while beside.startswith("../"):
         beside = beside[3:]
-    candidates = [path.parent / root / text, path.parent / text, Path(root) / text, path.parent / beside]
+    candidates = [folder / text, folder / root / place, folder / place, Path(root) / place, folder / beside]
     found = next((candidate for candidate in candidates if os.path.exists(candidate)), None)
     if found is None:
-        raise DataError(f"{path}: {key}: {text[:200]} points nowhere (looked in {path.parent.resolve()}); correct it")
+        why = "is a path of a Windows machine" if is_windows(text) else f"points nowhere (looked in {folder.resolve()})"
+        raise DataError(f"{path}: {key}: {text[:200]} {why}; write it relative to the YAML file")
     return found
 
 
@@ -147,7 +150,11 @@ def _logical_lines(lines: list[str]) -> Iterator[tuple[int, int, str]]:
     """Yields number, indent and text of lines without comments; brackets are joined over several lines."""
     joined: list[str] = []
     start, indent, square, curly = 0, 0, 0, 0
+    block: int | None = None  # indent of a key whose value is a block of text: `download: |`
     for number, line in enumerate(lines, start=1):
+        if block is not None and (not line.strip() or len(line) - len(line.lstrip()) > block):
+            continue
+        block = None
         text = _COMMENT.sub("", line).rstrip()
         if not text.strip() or text.startswith(("---", "%")):
             continue
@@ -157,6 +164,7 @@ def _logical_lines(lines: list[str]) -> Iterator[tuple[int, int, str]]:
         square += text.count("[") - text.count("]")
         curly += text.count("{") - text.count("}")
         if square <= 0 and curly <= 0:
+            block = indent if _BLOCK.search(text) else None
             yield start, indent, " ".join(joined)
             joined = []
     if joined:

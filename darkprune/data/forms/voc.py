@@ -26,7 +26,7 @@ from darkprune.data.dataset import (
     StoredLabels,
     make_objects,
 )
-from darkprune.data.forms.folders import split_folder, split_folders
+from darkprune.data.forms.folders import SPLITS, split_folder, split_folders, split_names
 from darkprune.data.image_files import is_image
 from darkprune.data.images import image_size
 from darkprune.data.text_files import MAX_LIST_BYTES, read_lines
@@ -34,7 +34,6 @@ from darkprune.errors import DataError, one_line
 
 MAX_XML_BYTES = 8 << 20
 _MAX_DEPTH = 32
-_SETS = {"train": ("train", "trainval"), "valid": ("val", "valid", "test", "minival")}
 _CORNERS = ("bndbox/xmin", "bndbox/ymin", "bndbox/xmax", "bndbox/ymax")
 
 
@@ -129,15 +128,18 @@ def _has_xml(folder: Path) -> bool:
 
 
 def _with_image_set(found: VocFolder, split: str) -> VocFolder:
-    folder = found.root / "ImageSets" / "Main"
-    if not folder.is_dir():
+    sets = found.root / "ImageSets"
+    folder = sets / "Main" if (sets / "Main").is_dir() else sets
+    there = sorted(file.stem for file in folder.glob("*.txt"))
+    if not there:
         return found
-    wanted = _SETS.get(split, (split,))
-    listing = next((folder / f"{name}.txt" for name in wanted if (folder / f"{name}.txt").is_file()), None)
-    if listing is None:
-        there = ", ".join(sorted(file.stem for file in folder.glob("*.txt"))[:8]) or "none"
-        raise DataError(f"{folder}: has no {' or '.join(f'{name}.txt' for name in wanted)}; image sets there: {there}")
-    return replace(found, listing=listing, has_splits=True)
+    chosen = next((name for name in split_names(split) if name in there), None)
+    if chosen is not None:
+        return replace(found, listing=folder / f"{chosen}.txt", has_splits=True)
+    if len(there) == 1 and not any(there[0] in names for names in SPLITS.values()):  # CVAT: default.txt
+        return replace(found, listing=folder / f"{there[0]}.txt")
+    shown = ", ".join(there[:8])
+    raise DataError(f"{folder}: has no image set for the split `{split}` ({split_names(split)[0]}.txt); it has {shown}")
 
 
 def read_voc(found: VocFolder, names: Path | None = None) -> Dataset:
@@ -171,6 +173,7 @@ def read_voc(found: VocFolder, names: Path | None = None) -> Dataset:
         source=found.root,
         form="Pascal VOC",
         has_splits=found.has_splits,
+        labels_name_classes=True,
     )
 
 

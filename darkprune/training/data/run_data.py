@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from darkprune.data import read_dataset
+from darkprune.data.class_names import network_names
 from darkprune.data.dataset import Dataset, digest_of_labels
 from darkprune.data.image_files import images_of
 from darkprune.data.labelled import open_labelled
@@ -79,25 +80,27 @@ def open_data(
         if data is None:
             raise UsageError("say what to train on: --data F")
         classes = classes_of(graph)
-        labelled = open_labelled(data, "train", settings.names, classes, strict=settings.strict)
+        labelled = open_labelled(
+            data, "train", settings.names, classes, network_names=network_names(graph), strict=settings.strict
+        )
         dataset = labelled.dataset
         warnings += labelled.warnings
         images = image_set(dataset, classes, channels)
         digest = digest_of_labels(dataset)
     validation = None
     if graph.heads and (settings.valid or data) is not None:
-        validation, problem = _validation(data, settings, dataset)
+        validation, problem = _validation(graph, data, settings, dataset)
         warnings += problem
     named = dataset or validation
     return RunData(images, validation, digest, tuple(warnings), () if named is None else named.class_names)
 
 
 def _validation(
-    data: PathLike | None, settings: RunSettings, trained: Dataset | None
+    graph: Graph, data: PathLike | None, settings: RunSettings, trained: Dataset | None
 ) -> tuple[Dataset | None, list[str]]:
     """Finds the set to measure on, or why there is none; a form with one split would be the training set again."""
     try:
-        found = read_dataset(settings.valid or str(data), "valid", settings.names)
+        found = read_dataset(settings.valid or str(data), "valid", settings.names, network_names(graph))
     except DataError as error:
         if settings.valid is not None:
             raise
