@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import ClassVar, NamedTuple, Protocol, TypeVar
 
@@ -23,6 +23,9 @@ Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
 #: fetches one stored blob of a layer by name, shaped as its axes say, float32
 BlobReader = Callable[[str], NDArray[np.float32]]
+
+_Self = TypeVar("_Self", bound="Kind")
+_Value = TypeVar("_Value")
 
 INPUT = -1  #: the source index of the network's input
 MAX_ELEMENTS = 2**31 - 1  #: darknet counts outputs and weights in 32-bit integers
@@ -159,8 +162,14 @@ class Net:
     letter_box: bool
 
 
+def key(read: Callable[[Options], _Value]) -> _Value:
+    """Declares a field of a kind: how its value follows from the section's keys, with darknet's default."""
+    declared: _Value = field(metadata={"read": read})
+    return declared
+
+
 class Kind(ABC):
-    """A section kind; instances are frozen dataclasses of the values that the section gives.
+    """A section kind; instances are frozen dataclasses of the values that the section gives (see `key`).
 
     Class attributes:
         names: section names, the usual one first.
@@ -180,13 +189,13 @@ class Kind(ABC):
     keeps_mean: ClassVar[bool] = False
 
     @classmethod
-    def read(cls, options: Options) -> Kind:
-        """Reads the section's keys; by default it has none that matter at inference.
+    def read(cls: type[_Self], options: Options) -> _Self:
+        """Reads the section's keys: every field as it is declared, see `key`.
 
         Raises:
             CfgError: a value that no network can have.
         """
-        return cls()
+        return cls(**{each.name: each.metadata["read"](options) for each in fields(cls)})  # type: ignore[arg-type]
 
     def sources(self, index: int) -> tuple[int, ...]:
         """Returns the layers read from, as absolute indices in the order of use; `INPUT` is the network's input."""

@@ -24,6 +24,7 @@ from darkprune.layers.base import (
     absolute,
     blurred,
     bounded,
+    key,
     one,
     positions,
     register,
@@ -111,6 +112,30 @@ def activation_of(options: Options, default: str) -> str:
     return activations.normalised(options.text("activation", default))
 
 
+def _geometry(options: Options) -> Geometry:
+    size = options.positive("size", 1, 4096)
+    stride = options.int("stride", 1)
+    stride_x, stride_y = (v if (v := options.int(name)) >= 1 else stride for name in ("stride_x", "stride_y"))
+    if min(stride_x, stride_y) < 1:
+        raise options.error(f"stride={stride} is out of range; it must be at least 1", "stride")
+    dilation = options.positive("dilation", 1, 4096)
+    groups = options.positive("groups", 1)
+    return Geometry(
+        options.positive("filters", 1),
+        1 if options.flag("xnor") else groups,
+        size,
+        stride_x,
+        stride_y,
+        1 if size == 1 else dilation,
+        padding_of(options, size),
+    )
+
+
+def _share_index(options: Options) -> int | None:
+    index = options.int("share_index", _NO_SHARE)
+    return None if index == _NO_SHARE else index
+
+
 @register
 @dataclass(frozen=True)
 class Convolutional(Kind):
@@ -127,49 +152,15 @@ class Convolutional(Kind):
         "coordconv", "stream", "wait_stream",
     ])  # fmt: skip
 
-    geometry: Geometry
-    activation: str
-    batch_normalize: bool
-    antialiasing: int
-    share_index: int | None
-    binary: bool
-    xnor: bool
-    bin_output: bool
-    flipped: bool
-
-    @classmethod
-    def read(cls, options: Options) -> Convolutional:
-        """Reads the keys of `parse_convolutional`."""
-        size = options.positive("size", 1, 4096)
-        stride = options.int("stride", 1)
-        strides = [options.int(key, -1) for key in ("stride_x", "stride_y")]
-        stride_x, stride_y = (value if value >= 1 else stride for value in strides)
-        if min(stride_x, stride_y) < 1:
-            raise options.error(f"stride={stride} is out of range; it must be at least 1", "stride")
-        dilation = options.positive("dilation", 1, 4096)
-        xnor = options.flag("xnor")
-        groups = options.positive("groups", 1)
-        geometry = Geometry(
-            options.positive("filters", 1),
-            1 if xnor else groups,
-            size,
-            stride_x,
-            stride_y,
-            1 if size == 1 else dilation,
-            padding_of(options, size),
-        )
-        share = options.int("share_index", _NO_SHARE)
-        return cls(
-            geometry,
-            activation_of(options, "logistic"),
-            options.flag("batch_normalize") | options.flag("cbn"),
-            options.int("antialiasing"),
-            None if share == _NO_SHARE else share,
-            options.flag("binary"),
-            xnor,
-            options.flag("bin_output"),
-            options.flag("flipped"),
-        )
+    geometry: Geometry = key(_geometry)
+    activation: str = key(lambda options: activation_of(options, "logistic"))
+    batch_normalize: bool = key(lambda options: options.flag("batch_normalize") | options.flag("cbn"))
+    antialiasing: int = key(lambda options: options.int("antialiasing"))
+    share_index: int | None = key(_share_index)
+    binary: bool = key(lambda options: options.flag("binary"))
+    xnor: bool = key(lambda options: options.flag("xnor"))
+    bin_output: bool = key(lambda options: options.flag("bin_output"))
+    flipped: bool = key(lambda options: options.flag("flipped"))
 
     def references(self, index: int) -> tuple[int, ...]:
         """Returns the convolution whose weights are used, if they are shared."""
@@ -264,22 +255,11 @@ class Local(Kind):
 
     names = ("local",)
 
-    filters: int
-    size: int
-    stride: int
-    pad: bool
-    activation: str
-
-    @classmethod
-    def read(cls, options: Options) -> Local:
-        """Reads the keys of `parse_local`; `pad` is a flag of 0 or 1 pixels here."""
-        return cls(
-            options.positive("filters", 1),
-            options.positive("size", 1, 4096),
-            options.positive("stride", 1, 4096),
-            options.flag("pad"),
-            activation_of(options, "logistic"),
-        )
+    filters: int = key(lambda options: options.positive("filters", 1))
+    size: int = key(lambda options: options.positive("size", 1, 4096))
+    stride: int = key(lambda options: options.positive("stride", 1, 4096))
+    pad: bool = key(lambda options: options.flag("pad"))  # a flag of 0 or 1 pixels here
+    activation: str = key(lambda options: activation_of(options, "logistic"))
 
     def output(self, inputs: Sequence[Feature]) -> Feature:
         """Computes the output map."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from darkprune.darknet.options import Options
 from darkprune.errors import CfgError
 from darkprune.layers.base import (
     MAX_ELEMENTS,
@@ -16,6 +15,7 @@ from darkprune.layers.base import (
     Kind,
     Labels,
     Role,
+    key,
     one,
     register,
 )
@@ -45,14 +45,9 @@ class Connected(Kind):
 
     names = ("connected", "conn")
 
-    outputs: int
-    activation: str
-    batch_normalize: bool
-
-    @classmethod
-    def read(cls, options: Options) -> Connected:
-        """Reads `output` (1), `activation` (logistic), `batch_normalize` (0)."""
-        return cls(options.positive("output", 1), activation_of(options, "logistic"), options.flag("batch_normalize"))
+    outputs: int = key(lambda options: options.positive("output", 1))
+    activation: str = key(lambda options: activation_of(options, "logistic"))
+    batch_normalize: bool = key(lambda options: options.flag("batch_normalize"))
 
     def output(self, inputs: Sequence[Feature]) -> Feature:
         """Returns output x 1 x 1."""

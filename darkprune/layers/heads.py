@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from darkprune.darknet.options import Options
 from darkprune.errors import CfgError
-from darkprune.layers.base import ChannelRules, Feature, Labels, absolute, one, register, require_map
+from darkprune.layers.base import ChannelRules, Feature, Labels, absolute, key, one, register, require_map
 from darkprune.layers.simple import Final
 
 _NO_EMBEDDING = 999_999
@@ -87,26 +87,19 @@ class Head(Final):
         return source
 
 
-def _anchors(options: Options, num: int, *, comment_ends: bool = False) -> tuple[tuple[float, float], ...]:
-    """Returns num pairs; darknet fills missing ones with 0.5."""
+def _num(options: Options) -> int:
+    return options.positive("num", 1, 4096)
+
+
+def _classes(options: Options) -> int:
+    return options.positive("classes", 20, _MAX_CLASSES)
+
+
+def _anchors(options: Options, *, comment_ends: bool = False) -> tuple[tuple[float, float], ...]:
+    """Returns `num` pairs; darknet fills missing ones with 0.5."""
+    num = _num(options)
     flat = (*options.floats("anchors", comment_ends=comment_ends), *([0.5] * (2 * num)))
     return tuple((flat[2 * i], flat[2 * i + 1]) for i in range(num))
-
-
-def _masked(
-    options: Options, *, comment_ends: bool = False
-) -> tuple[int, tuple[int, ...], tuple[tuple[float, float], ...], int, float, str, float]:
-    """Reads the fields of `MaskedHead`."""
-    num = options.positive("num", 1, 4096)
-    return (
-        options.positive("classes", 20, _MAX_CLASSES),
-        options.ints("mask", comment_ends=True) or tuple(range(num)),
-        _anchors(options, num, comment_ends=comment_ends),
-        _listed(options),
-        options.float("scale_x_y", 1.0),
-        options.text("nms_kind", "default"),
-        options.float("beta_nms", 0.6),
-    )
 
 
 def _listed(options: Options) -> int:
@@ -138,13 +131,13 @@ class MaskedHead(Head):
         listed: how many numbers `anchors=` lists.
     """
 
-    classes: int
-    mask: tuple[int, ...]
-    all_anchors: tuple[tuple[float, float], ...]
-    listed: int
-    scale_x_y: float
-    nms_kind: str
-    beta_nms: float
+    classes: int = key(_classes)
+    mask: tuple[int, ...] = key(lambda options: options.ints("mask", comment_ends=True) or tuple(range(_num(options))))
+    all_anchors: tuple[tuple[float, float], ...] = key(_anchors)
+    listed: int = key(_listed)
+    scale_x_y: float = key(lambda options: options.float("scale_x_y", 1.0))
+    nms_kind: str = key(lambda options: options.text("nms_kind", "default"))
+    beta_nms: float = key(lambda options: options.float("beta_nms", 0.6))
 
     @property
     def anchors(self) -> tuple[tuple[float, float], ...]:
@@ -170,6 +163,11 @@ class MaskedHead(Head):
         )
 
 
+def _embedding_layer(options: Options) -> int | None:
+    layer = options.int("embedding_layer", _NO_EMBEDDING)
+    return None if layer == _NO_EMBEDDING else layer
+
+
 @register
 @dataclass(frozen=True)
 class Yolo(MaskedHead):
@@ -190,18 +188,9 @@ class Yolo(MaskedHead):
         "track_history_size", "sim_thresh", "dets_for_track", "dets_for_show", "track_ciou_norm", "map",
     ])  # fmt: skip
 
-    new_coords: bool
-    embedding_layer: int | None
-
-    @classmethod
-    def read(cls, options: Options) -> Yolo:
-        """Reads the keys of `parse_yolo` that matter at inference."""
-        embedding = options.int("embedding_layer", _NO_EMBEDDING)
-        return cls(
-            *_masked(options, comment_ends=True),
-            options.flag("new_coords"),
-            None if embedding == _NO_EMBEDDING else embedding,
-        )
+    all_anchors: tuple[tuple[float, float], ...] = key(lambda options: _anchors(options, comment_ends=True))
+    new_coords: bool = key(lambda options: options.flag("new_coords"))
+    embedding_layer: int | None = key(_embedding_layer)
 
     def references(self, index: int) -> tuple[int, ...]:
         """Returns the embedding layer."""
@@ -226,12 +215,7 @@ class GaussianYolo(MaskedHead):
         "jitter", "resize", "ignore_thresh", "truth_thresh", "iou_thresh", "random", "map",
     ])  # fmt: skip
 
-    yolo_point: str
-
-    @classmethod
-    def read(cls, options: Options) -> GaussianYolo:
-        """Reads the keys of `parse_gaussian_yolo` that matter at inference."""
-        return cls(*_masked(options), options.text("yolo_point", "center"))
+    yolo_point: str = key(lambda options: options.text("yolo_point", "center"))
 
 
 @register
@@ -245,27 +229,13 @@ class Region(Head):
         "coord_scale", "object_scale", "noobject_scale", "mask_scale", "class_scale", "bias_match", "map",
     ])  # fmt: skip
 
-    classes: int
-    coords: int
-    num: int
-    all_anchors: tuple[tuple[float, float], ...]
-    listed: int
-    softmax: bool
-    tree: str
-
-    @classmethod
-    def read(cls, options: Options) -> Region:
-        """Reads the keys of `parse_region` that matter at inference; the tree's file is not opened."""
-        num = options.positive("num", 1, 4096)
-        return cls(
-            options.positive("classes", 20, _MAX_CLASSES),
-            options.positive("coords", 4, 4096),
-            num,
-            _anchors(options, num),
-            _listed(options),
-            options.flag("softmax"),
-            options.text("tree"),
-        )
+    classes: int = key(_classes)
+    coords: int = key(lambda options: options.positive("coords", 4, 4096))
+    num: int = key(_num)
+    all_anchors: tuple[tuple[float, float], ...] = key(_anchors)
+    listed: int = key(_listed)
+    softmax: bool = key(lambda options: options.flag("softmax"))
+    tree: str = key(lambda options: options.text("tree"))  # the file is not opened
 
     def trouble(self, inputs: Sequence[Feature], output: Feature) -> str | None:
         """darknet does not check the anchors."""
@@ -293,24 +263,12 @@ class Detection(Final):
         "random", "reorg",
     ])  # fmt: skip
 
-    classes: int
-    coords: int
-    num: int
-    side: int
-    softmax: bool
-    sqrt: bool
-
-    @classmethod
-    def read(cls, options: Options) -> Detection:
-        """Reads the keys of `parse_detection` that matter at inference."""
-        return cls(
-            options.positive("classes", 1, _MAX_CLASSES),
-            options.positive("coords", 1, 4096),
-            options.positive("num", 1, 4096),
-            options.positive("side", 7, 4096),
-            options.flag("softmax"),
-            options.flag("sqrt"),
-        )
+    classes: int = key(lambda options: options.positive("classes", 1, _MAX_CLASSES))
+    coords: int = key(lambda options: options.positive("coords", 1, 4096))
+    num: int = key(_num)
+    side: int = key(lambda options: options.positive("side", 7, 4096))
+    softmax: bool = key(lambda options: options.flag("softmax"))
+    sqrt: bool = key(lambda options: options.flag("sqrt"))
 
     def output(self, inputs: Sequence[Feature]) -> Feature:
         """Keeps the number of values after checking it."""

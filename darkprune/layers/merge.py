@@ -22,10 +22,30 @@ from darkprune.layers.base import (
     Role,
     absolute,
     bounded,
+    key,
     register,
     require_map,
 )
 from darkprune.layers.convolution import activation_of
+
+#: values of `weights_type` and `weights_normalization`; darknet takes any other for `none`
+_WEIGHTS_TYPES = {"per_feature": "per_feature", "per_layer": "per_feature", "per_channel": "per_channel"}
+_NORMALIZATIONS = {"relu": "relu", "avg_relu": "relu", "softmax": "softmax"}
+
+
+def _named(options: Options, name: str, what: str) -> tuple[int, ...]:
+    """Reads a list of layers that has to be there; `what` they are, for the error."""
+    layers = options.ints(name)
+    if not layers:
+        raise options.error(f"has no {name}=; name the {what}")
+    return layers
+
+
+def _group_id(options: Options) -> int:
+    groups, group_id = options.positive("groups", 1), options.int("group_id")
+    if not 0 <= group_id < groups:
+        raise options.error(f"group_id={group_id} is not among {groups} groups", "group_id")
+    return group_id
 
 
 def _sizes(inputs: Sequence[Feature]) -> str:
@@ -43,20 +63,9 @@ class Route(Kind):
     follows = False
     other_keys = frozenset(["stream", "wait_stream"])
 
-    layers: tuple[int, ...]
-    groups: int
-    group_id: int
-
-    @classmethod
-    def read(cls, options: Options) -> Route:
-        """Reads `layers` (required), `groups` (1) and `group_id` (0)."""
-        layers = options.ints("layers")
-        if not layers:
-            raise options.error("has no layers=; name the layers that it joins")
-        groups, group_id = options.positive("groups", 1), options.int("group_id")
-        if not 0 <= group_id < groups:
-            raise options.error(f"group_id={group_id} is not among {groups} groups", "group_id")
-        return cls(layers, groups, group_id)
+    layers: tuple[int, ...] = key(lambda options: _named(options, "layers", "layers that it joins"))
+    groups: int = key(lambda options: options.positive("groups", 1))
+    group_id: int = key(_group_id)
 
     def sources(self, index: int) -> tuple[int, ...]:
         """Returns the named layers; the layer before is not read unless named."""
@@ -106,24 +115,10 @@ class Shortcut(Kind):
     zero_if = slice(None)
     index_key = ("from", True)
 
-    layers: tuple[int, ...]
-    activation: str
-    weights_type: str
-    weights_normalization: str
-
-    @classmethod
-    def read(cls, options: Options) -> Shortcut:
-        """Reads `from` (required, a list), `activation`, `weights_type`, `weights_normalization`."""
-        layers = options.ints("from")
-        if not layers:
-            raise options.error("has no from=; name the layer that it adds")
-        kind = options.text("weights_type", "none")
-        weights_type = {"per_feature": "per_feature", "per_layer": "per_feature", "per_channel": "per_channel"}.get(
-            kind, "none"
-        )
-        norm = options.text("weights_normalization", "none")
-        normalization = {"relu": "relu", "avg_relu": "relu", "softmax": "softmax"}.get(norm, "none")
-        return cls(layers, activation_of(options, "linear"), weights_type, normalization)
+    layers: tuple[int, ...] = key(lambda options: _named(options, "from", "layer that it adds"))
+    activation: str = key(lambda options: activation_of(options, "linear"))
+    weights_type: str = key(lambda options: _WEIGHTS_TYPES.get(options.text("weights_type"), "none"))
+    weights_normalization: str = key(lambda options: _NORMALIZATIONS.get(options.text("weights_normalization"), "none"))
 
     def sources(self, index: int) -> tuple[int, ...]:
         """Returns the layer before, then the named ones."""
@@ -187,6 +182,12 @@ class Shortcut(Kind):
         return activations.activate(self.activation, total)
 
 
+def _multiplied(options: Options) -> int:
+    if not options.has("from"):
+        raise options.error("has no from=; name the layer that it multiplies")
+    return options.int("from")
+
+
 @dataclass(frozen=True)
 class _Product(Kind):
     """Base of the products of the map that `from` names and the layer before, which gives the factors."""
@@ -194,8 +195,8 @@ class _Product(Kind):
     zero_if = slice(1, 2)  # a product is 0 where the map that is scaled is
     index_key = ("from", False)
 
-    layer: int
-    activation: str
+    layer: int = key(_multiplied)
+    activation: str = key(lambda options: activation_of(options, "linear"))
 
     def sources(self, index: int) -> tuple[int, ...]:
         """Returns the factors, then the map that they scale."""
@@ -227,14 +228,7 @@ class ScaleChannels(_Product):
 
     names = ("scale_channels",)
 
-    scale_wh: bool
-
-    @classmethod
-    def read(cls, options: Options) -> ScaleChannels:
-        """Reads `from` (required), `activation` (linear), `scale_wh` (0)."""
-        if not options.has("from"):
-            raise options.error("has no from=; name the layer that it scales")
-        return cls(options.int("from"), activation_of(options, "linear"), options.flag("scale_wh"))
+    scale_wh: bool = key(lambda options: options.flag("scale_wh"))
 
     def output(self, inputs: Sequence[Feature]) -> Feature:
         """Takes the shape of `from`."""
@@ -266,13 +260,6 @@ class Sam(_Product):
     """Elementwise product of two maps of one shape (`sam_layer.c`)."""
 
     names = ("sam",)
-
-    @classmethod
-    def read(cls, options: Options) -> Sam:
-        """Reads `from` (required) and `activation` (linear)."""
-        if not options.has("from"):
-            raise options.error("has no from=; name the layer that it multiplies")
-        return cls(options.int("from"), activation_of(options, "linear"))
 
     def output(self, inputs: Sequence[Feature]) -> Feature:
         """Takes the common shape."""

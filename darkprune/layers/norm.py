@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from darkprune.darknet.options import Options
 from darkprune.layers.base import (
     Axis,
     Blob,
@@ -19,6 +18,7 @@ from darkprune.layers.base import (
     Kind,
     Labels,
     Role,
+    key,
     one,
     register,
     require_map,
@@ -57,20 +57,10 @@ class Normalization(Kind):
 
     names = ("normalization", "lrn")
 
-    alpha: float
-    beta: float
-    kappa: float
-    size: int
-
-    @classmethod
-    def read(cls, options: Options) -> Normalization:
-        """Reads `alpha` (1e-4), `beta` (.75), `kappa` (1), `size` (5)."""
-        return cls(
-            options.float("alpha", 1e-4),
-            options.float("beta", 0.75),
-            options.float("kappa", 1.0),
-            options.positive("size", 5, 4096),
-        )
+    alpha: float = key(lambda options: options.float("alpha", 1e-4))
+    beta: float = key(lambda options: options.float("beta", 0.75))
+    kappa: float = key(lambda options: options.float("kappa", 1.0))
+    size: int = key(lambda options: options.positive("size", 5, 4096))
 
     def output(self, inputs: Sequence[Feature]) -> Feature:
         """Keeps the shape."""

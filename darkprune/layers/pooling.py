@@ -18,6 +18,7 @@ from darkprune.layers.base import (
     Labels,
     blurred,
     bounded,
+    key,
     one,
     positions,
     register,
@@ -85,20 +86,10 @@ class MaxPool(Passing):
     zero_if = slice(None)
     other_keys = frozenset({"maxpool_zero_nonmax"})
 
-    window: Window
-    depth: bool
-    out_channels: int
-    antialiasing: int
-
-    @classmethod
-    def read(cls, options: Options) -> MaxPool:
-        """Reads the keys of `parse_maxpool`."""
-        return cls(
-            Window.read(options),
-            options.flag("maxpool_depth"),
-            options.positive("out_channels", 1),
-            options.int("antialiasing"),
-        )
+    window: Window = key(Window.read)
+    depth: bool = key(lambda options: options.flag("maxpool_depth"))
+    out_channels: int = key(lambda options: options.positive("out_channels", 1))
+    antialiasing: int = key(lambda options: options.int("antialiasing"))
 
     def output(self, inputs: Sequence[Feature]) -> Feature:
         """Computes the map before the blur of `antialiasing`, as references to this layer see it."""
@@ -156,12 +147,7 @@ class LocalAvgPool(Passing):
     zero_if = slice(None)
     keeps_mean = True
 
-    window: Window
-
-    @classmethod
-    def read(cls, options: Options) -> LocalAvgPool:
-        """Reads the keys of `parse_local_avgpool`."""
-        return cls(Window.read(options))
+    window: Window = key(Window.read)
 
     def output(self, inputs: Sequence[Feature]) -> Feature:
         """Computes the output map."""

@@ -16,6 +16,7 @@ from darkprune.layers.base import (
     Labels,
     Role,
     bounded,
+    key,
     one,
     register,
     require_map,
@@ -41,22 +42,22 @@ class Recurrent(Kind):
         return labels
 
 
-def _geometry(options: Options, filters: str) -> Geometry:
+def _geometry(options: Options) -> Geometry:
     size = options.positive("size", 3, 4096)
     stride = options.positive("stride", 1, 4096)
     dilation = options.positive("dilation", 1, 4096)
     groups = 1 if options.flag("xnor") else options.positive("groups", 1)
-    return Geometry(options.positive(filters, 1), groups, size, stride, stride, dilation, padding_of(options, size))
+    return Geometry(options.positive("output", 1), groups, size, stride, stride, dilation, padding_of(options, size))
 
 
 @dataclass(frozen=True)
 class _Convolutions(Recurrent):
     """Base of the kinds that consist of several convolutions."""
 
-    geometry: Geometry
-    activation: str
-    batch_normalize: bool
-    xnor: bool
+    geometry: Geometry = key(_geometry)
+    activation: str = key(lambda options: activation_of(options, "logistic"))
+    batch_normalize: bool = key(lambda options: options.flag("batch_normalize"))
+    xnor: bool = key(lambda options: options.flag("xnor"))
 
     @abstractmethod
     def parts(self, channels: int) -> tuple[tuple[str, Geometry, int], ...]:
@@ -88,20 +89,8 @@ class Crnn(_Convolutions):
 
     names = ("crnn",)
 
-    hidden: int
-    shortcut: bool
-
-    @classmethod
-    def read(cls, options: Options) -> Crnn:
-        """Reads the keys of `parse_crnn`."""
-        return cls(
-            _geometry(options, "output"),
-            activation_of(options, "logistic"),
-            options.flag("batch_normalize"),
-            options.flag("xnor"),
-            options.positive("hidden", 1),
-            options.flag("shortcut"),
-        )
+    hidden: int = key(lambda options: options.positive("hidden", 1))
+    shortcut: bool = key(lambda options: options.flag("shortcut"))
 
     def parts(self, channels: int) -> tuple[tuple[str, Geometry, int], ...]:
         """Input, self, output."""
@@ -130,20 +119,9 @@ class ConvLstm(_Convolutions):
     names = ("conv_lstm",)
     other_keys = frozenset(["state_constrain", "shortcut", "lstm_activation", "time_normalizer"])
 
-    peephole: bool
-    bottleneck: bool
-
-    @classmethod
-    def read(cls, options: Options) -> ConvLstm:
-        """Reads the keys of `parse_conv_lstm`."""
-        return cls(
-            _geometry(options, "output"),
-            activation_of(options, "linear"),
-            options.flag("batch_normalize"),
-            options.flag("xnor"),
-            options.flag("peephole"),
-            options.flag("bottleneck"),
-        )
+    activation: str = key(lambda options: activation_of(options, "linear"))
+    peephole: bool = key(lambda options: options.flag("peephole"))
+    bottleneck: bool = key(lambda options: options.flag("bottleneck"))
 
     def parts(self, channels: int) -> tuple[tuple[str, Geometry, int], ...]:
         """[vf, vi, vo,] wf [, wi, wg, wo], uf, ui, ug, uo."""
@@ -173,13 +151,8 @@ class ConvLstm(_Convolutions):
 class _Cell(Recurrent):
     """Base of the fully connected recurrent kinds: matrices from input and from state, in file order."""
 
-    outputs: int
-    batch_normalize: bool
-
-    @classmethod
-    def read(cls, options: Options) -> _Cell:
-        """Reads `output` (1) and `batch_normalize` (0)."""
-        return cls(options.positive("output", 1), options.flag("batch_normalize"))
+    outputs: int = key(lambda options: options.positive("output", 1))
+    batch_normalize: bool = key(lambda options: options.flag("batch_normalize"))
 
     def matrices(self, inputs: int) -> tuple[tuple[str, int, int], ...]:
         """Returns (name, inputs, outputs) of each connected layer."""
@@ -212,18 +185,8 @@ class Rnn(_Cell):
     names = ("rnn",)
     other_keys = frozenset(["logistic", "shortcut"])
 
-    hidden: int
-    activation: str
-
-    @classmethod
-    def read(cls, options: Options) -> Rnn:
-        """Reads the keys of `parse_rnn`."""
-        return cls(
-            options.positive("output", 1),
-            options.flag("batch_normalize"),
-            options.positive("hidden", 1),
-            activation_of(options, "logistic"),
-        )
+    hidden: int = key(lambda options: options.positive("hidden", 1))
+    activation: str = key(lambda options: activation_of(options, "logistic"))
 
     def matrices(self, inputs: int) -> tuple[tuple[str, int, int], ...]:
         """Input, self, output."""
@@ -270,12 +233,7 @@ class History(Recurrent):
 
     names = ("history",)
 
-    history_size: int
-
-    @classmethod
-    def read(cls, options: Options) -> History:
-        """Reads `history_size` (4)."""
-        return cls(options.positive("history_size", 4, 4096))
+    history_size: int = key(lambda options: options.positive("history_size", 4, 4096))
 
     def output(self, inputs: Sequence[Feature]) -> Feature:
         """Returns history_size times the channels."""

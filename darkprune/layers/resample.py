@@ -18,11 +18,19 @@ from darkprune.layers.base import (
     Kind,
     Labels,
     bounded,
+    key,
     one,
     register,
     require_map,
 )
 from darkprune.layers.pooling import Passing
+
+
+def _enlargement(options: Options) -> int:
+    stride = options.int("stride", 2)
+    if stride == 0 or abs(stride) > 4096:
+        raise options.error(f"stride={stride} is out of range", "stride")
+    return stride
 
 
 @register
@@ -33,16 +41,8 @@ class Upsample(Passing):
     names = ("upsample",)
     zero_if = slice(None)
 
-    stride: int
-    scale: float
-
-    @classmethod
-    def read(cls, options: Options) -> Upsample:
-        """Reads `stride` (2) and `scale` (1)."""
-        stride = options.int("stride", 2)
-        if stride == 0 or abs(stride) > 4096:
-            raise options.error(f"stride={stride} is out of range", "stride")
-        return cls(stride, options.float("scale", 1.0))
+    stride: int = key(_enlargement)
+    scale: float = key(lambda options: options.float("scale", 1.0))
 
     def output(self, inputs: Sequence[Feature]) -> Feature:
         """Computes the output map."""
@@ -63,13 +63,8 @@ class _Moving(Kind):
 
     zero_if = slice(None)
 
-    stride: int
-    reverse: bool
-
-    @classmethod
-    def read(cls, options: Options) -> _Moving:
-        """Reads `stride` (1) and `reverse` (0)."""
-        return cls(options.positive("stride", 1, 4096), options.flag("reverse"))
+    stride: int = key(lambda options: options.positive("stride", 1, 4096))
+    reverse: bool = key(lambda options: options.flag("reverse"))
 
     def output(self, inputs: Sequence[Feature]) -> Feature:
         """Computes the output map: c·s² x h/s x w/s, or the other way round."""
@@ -199,20 +194,10 @@ class Crop(Passing):
     names = ("crop",)
     other_keys = frozenset(["angle", "saturation", "exposure", "shift"])
 
-    height: int
-    width: int
-    noadjust: bool
-    flip: bool
-
-    @classmethod
-    def read(cls, options: Options) -> Crop:
-        """Reads the keys of `parse_crop`."""
-        return cls(
-            options.positive("crop_height", 1),
-            options.positive("crop_width", 1),
-            options.flag("noadjust"),
-            options.flag("flip"),
-        )
+    height: int = key(lambda options: options.positive("crop_height", 1))
+    width: int = key(lambda options: options.positive("crop_width", 1))
+    noadjust: bool = key(lambda options: options.flag("noadjust"))
+    flip: bool = key(lambda options: options.flag("flip"))
 
     def output(self, inputs: Sequence[Feature]) -> Feature:
         """Computes the output map."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from darkprune.darknet.options import Options
 from darkprune.errors import CfgError
 from darkprune.layers import activations
 from darkprune.layers.base import (
@@ -22,6 +21,7 @@ from darkprune.layers.base import (
     Role,
     absolute,
     bounded,
+    key,
     one,
     register,
 )
@@ -39,12 +39,7 @@ class Dropout(Passing):
     keeps_mean = True
     other_keys = frozenset(["dropblock", "dropblock_size_rel", "dropblock_size_abs"])
 
-    probability: float
-
-    @classmethod
-    def read(cls, options: Options) -> Dropout:
-        """Reads `probability` (.2)."""
-        return cls(options.float("probability", 0.2))
+    probability: float = key(lambda options: options.float("probability", 0.2))
 
 
 @register
@@ -65,12 +60,7 @@ class Activation(Passing):
     names = ("activation",)
     zero_if = slice(None)
 
-    activation: str
-
-    @classmethod
-    def read(cls, options: Options) -> Activation:
-        """Reads `activation` (linear)."""
-        return cls(activation_of(options, "linear"))
+    activation: str = key(lambda options: activation_of(options, "linear"))
 
     def label(self, inputs: Sequence[Labels], output: Feature, rules: ChannelRules) -> Labels:
         """Passes the channels on unless they are mixed."""
@@ -91,20 +81,10 @@ class Implicit(Kind):
 
     names = ("implicit",)
 
-    filters: int
-    atoms: int
-    mean: float
-    std: float
-
-    @classmethod
-    def read(cls, options: Options) -> Implicit:
-        """Reads `filters` (128), `atoms` (1), and of its fresh values `mean` (0) and `std` (0.2)."""
-        return cls(
-            options.positive("filters", 128),
-            options.positive("atoms", 1),
-            options.float("mean", 0.0),
-            options.float("std", 0.2),
-        )
+    filters: int = key(lambda options: options.positive("filters", 128))
+    atoms: int = key(lambda options: options.positive("atoms", 1))
+    mean: float = key(lambda options: options.float("mean", 0.0))  # of its fresh values, as `std`
+    std: float = key(lambda options: options.float("std", 0.2))
 
     def sources(self, index: int) -> tuple[int, ...]:
         """Reads nothing."""
@@ -155,20 +135,10 @@ class Softmax(Final):
     names = ("softmax", "soft")
     other_keys = frozenset(["noloss"])
 
-    groups: int
-    temperature: float
-    spatial: bool
-    has_tree: bool
-
-    @classmethod
-    def read(cls, options: Options) -> Softmax:
-        """Reads `groups` (1), `temperature` (1), `spatial` (0); the file that `tree` names is not opened."""
-        return cls(
-            options.positive("groups", 1),
-            options.float("temperature", 1.0),
-            options.float("spatial") != 0,
-            options.has("tree"),
-        )
+    groups: int = key(lambda options: options.positive("groups", 1))
+    temperature: float = key(lambda options: options.float("temperature", 1.0))
+    spatial: bool = key(lambda options: options.float("spatial") != 0)
+    has_tree: bool = key(lambda options: options.has("tree"))  # the file is not opened
 
     def output(self, inputs: Sequence[Feature]) -> Feature:
         """Keeps the number of values, which the groups must divide."""
@@ -196,13 +166,8 @@ class Contrastive(Final):
     index_key = ("yolo_layer", False)
     other_keys = frozenset(["temperature", "cls_normalizer", "max_delta", "contrastive_neg_max"])
 
-    classes: int
-    yolo_layer: int
-
-    @classmethod
-    def read(cls, options: Options) -> Contrastive:
-        """Reads `classes` (1000) and `yolo_layer` (0: none)."""
-        return cls(options.int("classes", 1000), options.int("yolo_layer"))
+    classes: int = key(lambda options: options.int("classes", 1000))
+    yolo_layer: int = key(lambda options: options.int("yolo_layer"))  # 0: none
 
     def references(self, index: int) -> tuple[int, ...]:
         """Returns the yolo layer that it belongs to."""
