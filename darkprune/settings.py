@@ -7,6 +7,8 @@ fields: `min_channels: int = setting(8, help="…")` is `--min-channels N`, `min
 from __future__ import annotations
 
 import dataclasses
+import math
+import operator
 import types
 import typing
 from collections.abc import Collection, Iterable, Mapping
@@ -19,6 +21,8 @@ from darkprune.errors import UsageError
 #: a path as users give it
 PathLike = str | Path
 _T = TypeVar("_T")
+#: attribute of `Setting` -> how a number compares with it
+_BOUNDS = {"at_least": operator.ge, "above": operator.gt, "at_most": operator.le, "below": operator.lt}
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class Setting:
         repeated: of a tuple: the flag is given once per value, instead of values with commas.
         exclusive: fields of one such name contradict each other: at most one is given.
         default_text: what `--help` says the default is, where it is more than the value.
+        at_least, above, at_most, below: bounds of a number, or of each of several; text and None have none.
     """
 
     help: str
@@ -44,6 +49,39 @@ class Setting:
     repeated: bool = False
     exclusive: str = ""
     default_text: str = ""
+    at_least: float | None = None
+    above: float | None = None
+    at_most: float | None = None
+    below: float | None = None
+
+    def flag_of(self, name: str) -> str:
+        """Returns the long flag of the field of some name, without dashes."""
+        return self.flag or name.replace("_", "-")
+
+
+_UNDECLARED = Setting("")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Base of the settings classes: numbers outside the bounds of their fields are refused, whoever gives them."""
+
+    def __post_init__(self) -> None:
+        """Checks the values; subclasses add what else has to hold.
+
+        Raises:
+            UsageError: one is out of range or makes no sense, or two contradict each other.
+        """
+        for field in dataclasses.fields(self):
+            details: Setting = field.metadata.get("setting", _UNDECLARED)
+            bounds = {name: bound for name in _BOUNDS if (bound := getattr(details, name)) is not None}
+            value = getattr(self, field.name)
+            for number in value if isinstance(value, tuple) else (value,):
+                if not bounds or not isinstance(number, int | float):
+                    continue
+                if not (math.isfinite(number) and all(_BOUNDS[name](number, bounds[name]) for name in bounds)):
+                    wanted = " and ".join(f"{name.replace('_', ' ')} {bound:g}" for name, bound in bounds.items())
+                    raise UsageError(f"--{details.flag_of(field.name)} {number:g}: must be {wanted}")
 
 
 @dataclass(frozen=True)
@@ -133,10 +171,9 @@ def declared(kind: type[Any]) -> Mapping[str, Declared]:
         if details is None:
             continue
         base, many, optional, choices = _plain(hints[field.name])
-        flag = details.flag or field.name.replace("_", "-")
         found[field.name] = Declared(
             name=field.name,
-            flag=flag,
+            flag=details.flag_of(field.name),
             type=base,
             many=many,
             optional=optional,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -14,7 +14,7 @@ from darkprune.errors import UsageError
 from darkprune.graph.stats import totals
 from darkprune.search.latency import parse_latency
 from darkprune.selection.budget import parse_budget
-from darkprune.settings import PathLike, declared, from_mapping, nearest, setting
+from darkprune.settings import PathLike, Settings, declared, from_mapping, nearest, setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +121,39 @@ def test_tables_of_other_types(table: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError) as refused:
         from_mapping(Example, table, "run.toml")
     assert str(refused.value).startswith(message)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bounded(Settings):
+    """Numbers with bounds."""
+
+    steps: int | None = setting(None, "of the run", at_least=1)
+    rate: float = setting(0.1, "of learning", above=0)
+    keep: tuple[float, ...] = setting((0.5,), "fractions", flag="kept", at_least=0, below=1)
+    s: float | str = setting("auto", "or auto", at_least=0, at_most=1)
+    free: float = setting(0.0, "any")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"steps": 0}, "--steps 0: must be at least 1"),
+        ({"rate": 0.0}, "--rate 0: must be above 0"),
+        ({"rate": float("nan")}, "--rate nan: must be above 0"),
+        ({"rate": float("inf")}, "--rate inf: must be above 0"),
+        ({"keep": (0.5, 1.0)}, "--kept 1: must be at least 0 and below 1"),
+        ({"s": 1.5}, "--s 1.5: must be at least 0 and at most 1"),
+    ],
+)
+def test_numbers_outside_their_bounds(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        Bounded(**given)
+    assert str(refused.value) == message
+
+
+def test_numbers_within_their_bounds() -> None:
+    assert Bounded(steps=1, rate=1e-9, keep=(), s=1).steps == 1
+    assert Bounded(keep=(0, 0.999), s="none", free=float("nan")).keep == (0, 0.999)
 
 
 def test_help_has_defaults_and_choices() -> None:

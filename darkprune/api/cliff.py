@@ -51,8 +51,11 @@ class CliffSettings(ChannelSettings):
     images: PathLike | None = setting(
         None, "unlabelled images: to score and recover, and without --data to measure on", metavar="DIR"
     )
-    ratios: tuple[float, ...] = setting((0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6), "ratios to try", metavar="R1,R2,…")
-    limit: int | None = setting(None, "first N images", default_text=f"all; {MOST_IMAGES} without labels")
+    ratios: tuple[float, ...] = setting(
+        (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6), "ratios to try (0, unpruned, is always measured)", metavar="R1,R2,…",
+        above=0, below=1,
+    )  # fmt: skip
+    limit: int | None = setting(None, "first N images", default_text=f"all; {MOST_IMAGES} without labels", at_least=1)
     split: str = setting("valid", "which part of the data", metavar="PART")
     names: PathLike | None = setting(None, "names of the classes, in order", metavar="F", default_text="the data's")
     batch: int = setting(8, "images at a time")
@@ -66,16 +69,10 @@ class CliffSettings(ChannelSettings):
     overwrite: bool = setting(False, "forget what DIR holds of other settings")
 
     def __post_init__(self) -> None:
-        """Checks the values.
-
-        Raises:
-            UsageError: one is out of range, or needs images that are not given.
-        """
-        if not self.ratios or not all(0 < ratio < 1 for ratio in self.ratios):
-            shown = ",".join(f"{ratio:g}" for ratio in self.ratios)[:60]
-            raise UsageError(f"--ratios {shown}: each must be above 0 and below 1 (0, unpruned, is always measured)")
-        if self.limit is not None and self.limit < 1:
-            raise UsageError(f"--limit {self.limit}: must be at least 1")
+        """Checks that the settings go together, and that there are images; see `Settings`."""
+        super().__post_init__()
+        if not self.ratios:
+            raise UsageError("--ratios: give at least one")
         if self.allocation == "explicit":
             raise UsageError("--allocation explicit has a ratio per group; a sweep goes by one ratio")
         if self.data is None and self.images is None:

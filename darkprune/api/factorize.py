@@ -53,18 +53,17 @@ class FactorizeSettings(BudgetSettings):
         None, "what it will run on; TensorRT wants widths in multiples of 8", group=_RANKS, choices=tuple(targets())
     )
     round_to: int | None = setting(
-        None, "ranks in multiples of N", group=_RANKS, default_text="what the target wants, else 1"
+        None, "ranks in multiples of N", group=_RANKS, default_text="what the target wants, else 1", at_least=1
     )
     overwrite: bool = setting(False, "replace an earlier result")
 
     def __post_init__(self) -> None:
-        """Checks that the settings go together."""
+        """Checks that the settings go together; see `Settings`."""
+        super().__post_init__()
         if sum(value is not None for value in (self.target_params, self.target_macs, self.target_size)) != 1:
             raise UsageError("say what to keep with one of --target-macs 0.8, --target-params, --target-size")
         if self.recover != "none" and self.images is None:
             raise UsageError(f"--recover {self.recover} looks at images: give some with --images DIR")
-        if self.round_to is not None and self.round_to < 1:
-            raise UsageError("--round-to must be at least 1")
 
     @property
     def multiple(self) -> int:

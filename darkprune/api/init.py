@@ -12,24 +12,19 @@ from darkprune.graph.classes import with_classes
 from darkprune.graph.fresh import write_fresh
 from darkprune.json_types import JsonObject
 from darkprune.runs.digests import plain
-from darkprune.settings import PathLike, setting
+from darkprune.settings import PathLike, Settings, setting
 
 
 @dataclass(frozen=True, kw_only=True)
-class InitSettings:
+class InitSettings(Settings):
     """How fresh weights are drawn."""
 
-    seed: int = setting(0, "of the random generator")
-    classes: int | None = setting(None, "rewrite the heads for N classes; the cfg is written beside the weights")
+    seed: int = setting(0, "of the random generator", at_least=0)
+    classes: int | None = setting(
+        None, "rewrite the heads for N classes; the cfg is written beside the weights", at_least=1
+    )
     vary: bool = setting(False, "draw γ, β, μ, σ² around 1, 0, 0, 1 as in a trained network")
     overwrite: bool = setting(False, "replace an existing file")
-
-    def __post_init__(self) -> None:
-        """Checks the values."""
-        if self.seed < 0:
-            raise UsageError(f"--seed {self.seed}: a seed is 0 or more")
-        if self.classes is not None and self.classes < 1:
-            raise UsageError(f"--classes {self.classes}: give at least 1")
 
 
 @dataclass(frozen=True)

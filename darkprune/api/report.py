@@ -23,14 +23,14 @@ from darkprune.pages.run_page import make_run_page
 from darkprune.pages.structure import Structure, pair_graphs
 from darkprune.progress import Progress, reporting
 from darkprune.runners.base import RUNNERS
-from darkprune.settings import PathLike, setting
+from darkprune.settings import PathLike, Settings, setting
 
 REPORT = "report.html"  #: in the run's folder, where no other file is asked for
 MOST_ATTENTION = 2  #: images with attention maps
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReportSettings:
+class ReportSettings(Settings):
     """What a report measures and shows.
 
     Attributes:
@@ -48,20 +48,14 @@ class ReportSettings:
     names: PathLike | None = setting(
         None, "names of the classes, in order", metavar="F", group="images", default_text="the data's"
     )
-    limit: int | None = setting(None, "measure mAP on the first N images", group="images")
-    samples: int = setting(6, "images shown", group="images")
-    runs: int = setting(20, "timed runs", default_text="20; 0: none")
+    limit: int | None = setting(None, "measure mAP on the first N images", group="images", at_least=1)
+    samples: int = setting(6, "images shown", group="images", at_least=0)
+    runs: int = setting(20, "timed runs", default_text="20; 0: none", at_least=0)
     runner: str | None = setting(
         None, "program to run the networks in", choices=tuple(RUNNERS), default_text="the first that can"
     )
     overwrite: bool = setting(False, "replace an earlier report")
     original: Pair | None = None
-
-    def __post_init__(self) -> None:
-        """Checks the values."""
-        for name, value, least in (("limit", self.limit, 1), ("samples", self.samples, 0), ("runs", self.runs, 0)):
-            if value is not None and value < least:
-                raise UsageError(f"--{name} {value}: must be at least {least}")
 
 
 @dataclass(frozen=True)

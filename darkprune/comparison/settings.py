@@ -61,11 +61,11 @@ class CompareSettings(TrainingKeys):
         "the rows of a table of Chu et al. 2023, with what it published beside them; what is given otherwise stays",
         group=_WHAT,
     )
-    seeds: tuple[int, ...] = setting((0,), "of everything random", group=_WHAT, metavar="S1,S2,…")
-    candidates: int = setting(30, "candidates that EagleEye tries", group=_WHAT)
+    seeds: tuple[int, ...] = setting((0,), "of everything random", group=_WHAT, metavar="S1,S2,…", at_least=0)
+    candidates: int = setting(30, "candidates that EagleEye tries", group=_WHAT, at_least=1)
     sparse_epochs: float | None = setting(
         None, "length of the training that draws γ to zero", group=_SPARSE, metavar="N",
-        default_text="as of other training",
+        default_text="as of other training", above=0,
     )  # fmt: skip
     s: float | str | None = setting(
         None, "weight of Σ|γ| in it, or auto", group=_SPARSE, metavar="X", default_text="auto"
@@ -83,10 +83,11 @@ class CompareSettings(TrainingKeys):
         None, "what it will run on; TensorRT wants widths in multiples of 8", group=_HOW, choices=tuple(targets())
     )
     round_to: int | None = setting(
-        None, "widths in multiples of N where possible", group=_HOW, default_text="what the target wants, else 1"
-    )
-    min_channels: int | None = setting(None, "fewest channels of a convolution", group=_HOW)
-    jobs: int = setting(1, "cells at a time, each in a process", group=_RUN)
+        None, "widths in multiples of N where possible", group=_HOW, default_text="what the target wants, else 1",
+        at_least=1,
+    )  # fmt: skip
+    min_channels: int | None = setting(None, "fewest channels of a convolution", group=_HOW, at_least=1)
+    jobs: int = setting(1, "cells at a time, each in a process", group=_RUN, at_least=1)
     cell: str | None = setting(
         None, "do only the i-th of n shares; who finds all shares done draws the table", group=_RUN, metavar="i/n"
     )
@@ -100,23 +101,13 @@ class CompareSettings(TrainingKeys):
     overwrite: bool = setting(False, "take a folder that holds another network's comparison", group=_RUN)
 
     def __post_init__(self) -> None:
-        """Checks the values.
-
-        Raises:
-            UsageError: nothing to compare, no data to compare on, or a number out of range.
-        """
-        TrainingKeys.__post_init__(self)
+        """Checks that there is something to compare, and data to compare on; see `Settings`."""
+        super().__post_init__()
         if self.data is None:
             raise UsageError("methods are compared by mAP: give labelled images with --data F")
         for name in ("methods", "budgets", "recoveries", "sparsities", "seeds"):
             if not getattr(self, name) or "" in getattr(self, name):
                 raise UsageError(f"--{name}: give at least one, and a name between all commas")
-        if min(self.seeds) < 0:
-            raise UsageError(f"--seeds {','.join(map(str, self.seeds))[:60]}: give whole numbers from 0 on")
-        for name in ("jobs", "candidates", "round_to", "min_channels", "sparse_epochs"):
-            value = getattr(self, name)
-            if value is not None and (value <= 0 or (name != "sparse_epochs" and value < 1)):
-                raise UsageError(f"--{name.replace('_', '-')} {value:g}: must be at least 1")
 
     @property
     def training(self) -> dict[str, Any]:

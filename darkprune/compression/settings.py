@@ -15,7 +15,7 @@ from typing import Literal, TypeVar
 
 from darkprune.darknet.input import read_file
 from darkprune.errors import UsageError
-from darkprune.settings import PathLike, declared, from_mapping, nearest, setting
+from darkprune.settings import PathLike, Settings, declared, from_mapping, nearest, setting
 from darkprune.targets import target, targets
 
 if sys.version_info >= (3, 11):
@@ -69,7 +69,7 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompressSettings:
+class CompressSettings(Settings):
     """How a checkpoint is compressed.
 
     Attributes:
@@ -116,11 +116,8 @@ class CompressSettings:
     stages: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Checks the values.
-
-        Raises:
-            UsageError: stages that do not exist, or a run without pruning.
-        """
+        """Checks that the stages exist, and that something is to be pruned; see `Settings`."""
+        super().__post_init__()
         for section in self.stages:
             if section not in STAGES:
                 raise UsageError(f"settings: no section [{section}]; {nearest(section, (*STAGES, OWN))}")

@@ -13,7 +13,7 @@ from darkprune.selection.allocation import PRESETS, WIDTH_PRESETS
 from darkprune.selection.budget import UNITS, Budget, parse_budget
 from darkprune.selection.importance import GLOBAL_CRITERIA, IMAGE_CRITERIA
 from darkprune.selection.settings import ChannelSettings, Recovery, Selection
-from darkprune.settings import setting
+from darkprune.settings import Settings, setting
 
 _AMOUNT = "how much to remove"
 _IMAGES = "images"
@@ -22,7 +22,7 @@ _TARGET = "what to keep: a fraction (0.65) or a value"
 
 
 @dataclass(frozen=True, kw_only=True)
-class BudgetSettings:
+class BudgetSettings(Settings):
     """What to keep of a network: at most one of these."""
 
     target_params: str | float | None = setting(None, f"{_TARGET} (stored floats, 24M)", group=_AMOUNT, metavar="V")
@@ -67,7 +67,7 @@ class PruneSettings(ChannelSettings, AmountSettings):
     runner: str | None = setting(
         None, "program for latency and the groups' curves", group=_MEASURING, choices=tuple(RUNNERS)
     )
-    batch: int = setting(1, "images per run of --target-latency", group=_MEASURING)
+    batch: int = setting(1, "images per run of --target-latency", group=_MEASURING, at_least=1)
     images: str | None = setting(
         None, "unlabelled images (folder or list): to score, recover, measure", group=_IMAGES, metavar="DIR"
     )
@@ -78,14 +78,17 @@ class PruneSettings(ChannelSettings, AmountSettings):
         group=_IMAGES,
     )
     candidates: int | None = setting(
-        None, "EagleEye: the best of N random allocations within --target-…, by output distance", group=_IMAGES
+        None, "EagleEye: the best of N random allocations within --target-…, by output distance", group=_IMAGES,
+        at_least=1,
+    )  # fmt: skip
+    jobs: int = setting(1, "--candidates: processes that they are tried in", group=_IMAGES, at_least=1)
+    rounds: int = setting(
+        1, "--criterion sensitivity within --target-…: score anew N times on the way", group=_IMAGES, at_least=1
     )
-    jobs: int = setting(1, "--candidates: processes that they are tried in", group=_IMAGES)
-    rounds: int = setting(1, "--criterion sensitivity within --target-…: score anew N times on the way", group=_IMAGES)
     search_minutes: float = setting(
         0.0, "--criterion sensitivity within --target-…: improve the plan against the output distance for M minutes "
         "(Ctrl-C takes the best so far)",
-        group=_IMAGES, metavar="M", default_text="none",
+        group=_IMAGES, metavar="M", default_text="none", at_least=0,
     )  # fmt: skip
     data: str | None = setting(
         None, "labelled images: mAP of the result beside its control's", group=_IMAGES, metavar="F"
@@ -105,7 +108,8 @@ class PruneSettings(ChannelSettings, AmountSettings):
     overwrite: bool = setting(False, "replace an earlier result")
 
     def __post_init__(self) -> None:
-        """Checks that the settings go together."""
+        """Checks that the settings go together; see `Settings`."""
+        super().__post_init__()
         self._check_amount()
         self._check_images()
         self._check_measuring()
@@ -155,18 +159,16 @@ class PruneSettings(ChannelSettings, AmountSettings):
             raise UsageError("--plan-only writes no weights: give --recover when the plan is replayed")
         budget = self.has_budget()
         by_effect = self.criterion in ("sensitivity", "first-order")
-        if self.rounds < 1 or (self.rounds > 1 and not (by_effect and budget)):
-            raise UsageError(
-                "--rounds N: give at least 1; more go with --criterion sensitivity and --target-macs, -params or -size"
-            )
+        if self.rounds > 1 and not (by_effect and budget):
+            raise UsageError("--rounds N goes with --criterion sensitivity and --target-macs, -params or -size")
         comparable = self.criterion in GLOBAL_CRITERIA
-        if self.search_minutes < 0 or (self.search_minutes and not (comparable and budget)):
+        if self.search_minutes and not (comparable and budget):
             raise UsageError(
-                "--search-minutes M: give a time, a criterion whose scores compare the whole network (--criterion "
+                "--search-minutes M goes with a criterion whose scores compare the whole network (--criterion "
                 "sensitivity), and a budget with --target-macs, -params or -size"
             )
-        if self.jobs < 1 or (self.jobs > 1 and (self.candidates is None or self.similarity)):
-            raise UsageError("--jobs N: give at least 1; more go with --candidates, and not with --similarity")
+        if self.jobs > 1 and (self.candidates is None or self.similarity):
+            raise UsageError("--jobs N goes with --candidates, and not with --similarity")
         if self.unit_score != "gamma":
             if not (self.units or self.unit_ratio):
                 raise UsageError(f"--unit-score {self.unit_score} scores units: say how many go with --units N")
@@ -176,8 +178,8 @@ class PruneSettings(ChannelSettings, AmountSettings):
                 raise UsageError(f"--unit-score {self.unit_score} does not go with --candidates or --rounds")
         if self.candidates is None:
             return
-        if self.candidates < 1 or not budget:
-            raise UsageError("--candidates N: give at least 1, and a budget with --target-macs, -params or -size")
+        if not budget:
+            raise UsageError("--candidates N needs a budget: --target-macs, -params or -size")
         if self.criterion in IMAGE_CRITERIA or self.allocation is not None:
             raise UsageError(
                 "--candidates draws allocations itself, and ranks by weights: leave out --allocation, --criterion "
@@ -191,8 +193,6 @@ class PruneSettings(ChannelSettings, AmountSettings):
             )
         if self.target_latency is not None and self.runner is None:
             raise UsageError(f"--target-latency is measured: say where with --runner {', '.join(RUNNERS)}")
-        if self.batch < 1:
-            raise UsageError(f"--batch {self.batch}: must be at least 1")
         if self.target_latency is not None:
             from darkprune.search.latency import parse_latency
 

@@ -12,7 +12,7 @@ from darkprune.selection.allocation import RATIO_PRESETS, WIDTH_PRESETS, Allocat
 from darkprune.selection.budget import Budget
 from darkprune.selection.importance import GLOBAL_CRITERIA, Criterion
 from darkprune.selection.voting import Merge
-from darkprune.settings import setting
+from darkprune.settings import Settings, setting
 from darkprune.surgery.constants import Constant
 from darkprune.surgery.plan import Compensation
 from darkprune.targets import target, targets
@@ -27,20 +27,20 @@ _REST = "what takes their place"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChannelSettings:
+class ChannelSettings(Settings):
     """Which channels go, and what takes their place."""
 
     units: int = setting(
         0, "cut out the N residual units of lowest mean |γ| first, whole", group=_AMOUNT, exclusive="units",
-        metavar="N", default_text="none",
+        metavar="N", default_text="none", at_least=0,
     )  # fmt: skip
     unit_ratio: float = setting(
         0.0, "the same as a fraction of all units, 0 to 1", group=_AMOUNT, exclusive="units", metavar="U",
-        default_text="none",
+        default_text="none", at_least=0, at_most=1,
     )  # fmt: skip
     similarity: float = setting(
         0.0, "then replace channels by others of |correlation| T or more (on --images, else by filters)",
-        group=_AMOUNT, metavar="T", default_text="none",
+        group=_AMOUNT, metavar="T", default_text="none", at_least=0, at_most=1,
     )  # fmt: skip
     groups: str = setting(
         "auto", f"auto, {', '.join(GROUP_PRESETS)}, or ranges 0-55,56-85,…", group=_WHICH, metavar="GROUPS"
@@ -61,9 +61,10 @@ class ChannelSettings:
         None, "what it will run on; TensorRT wants widths in multiples of 8", group=_WHICH, choices=tuple(targets())
     )
     round_to: int | None = setting(
-        None, "widths in multiples of N where possible", group=_WHICH, default_text="what the target wants, else 1"
-    )
-    min_channels: int = setting(8, "fewest channels of a convolution", group=_WHICH)
+        None, "widths in multiples of N where possible", group=_WHICH, default_text="what the target wants, else 1",
+        at_least=1,
+    )  # fmt: skip
+    min_channels: int = setting(8, "fewest channels of a convolution", group=_WHICH, at_least=1)
     compensate: Compensation = setting(
         "fold", "fold: constants into biases; carrier: exact at padded borders too; none", group=_REST
     )
@@ -157,8 +158,6 @@ def resolve_selection(graph: Graph, selection: Selection) -> Selection:
             raise UsageError(f"no {name} '{value}'; there are {', '.join(get_args(kind))}")
     if selection.criterion == "auto":
         selection = replace(selection, criterion="bn_gamma")
-    if selection.multiple < 1 or selection.min_channels < 1:
-        raise UsageError("--round-to and --min-channels must be at least 1")
     for index in selection.exclude:
         if not 0 <= index < len(graph):
             raise UsageError(f"--exclude {index}: the network has layers 0 to {len(graph) - 1}")

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from darkprune.errors import UsageError
 from darkprune.graph.channels import BoolArray, ChannelMap
 from darkprune.graph.weights import TensorSource
 from darkprune.layers.base import Floats, Indices
@@ -74,12 +73,7 @@ def relate(
         allowed: per class whether it may go.
         threshold: least |correlation|.
         moments: where means and covariances come from.
-
-    Raises:
-        UsageError: a threshold outside (0, 1].
     """
-    if not 0 < threshold <= 1:
-        raise UsageError(f"--similarity {threshold:g}: the |correlation| from which channels are alike is 0 to 1")
     found = []
     for atom in channels.atoms:
         classes = np.sort(atom[allowed[atom]])

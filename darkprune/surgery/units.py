@@ -13,7 +13,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from darkprune.errors import PlanError, UsageError
+from darkprune.errors import PlanError
 from darkprune.graph.graph import Graph, Layer
 from darkprune.graph.weights import TensorSource
 from darkprune.json_types import JsonMapping, JsonObject
@@ -152,11 +152,8 @@ def choose_units(
         The units in the order of their layers.
 
     Raises:
-        UsageError: a number below 0, a ratio outside [0, 1].
         PlanError: there are not so many units.
     """
-    if number < 0 or not 0 <= ratio <= 1:
-        raise UsageError("--units must be at least 0, and --unit-ratio between 0 and 1")
     if not number and not ratio:
         return ()
     units = find_units(weights.graph)

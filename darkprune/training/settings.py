@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,7 +11,7 @@ from darkprune.selection.allocation import ALLOCATIONS, Allocation
 from darkprune.selection.importance import CRITERIA, Criterion
 from darkprune.selection.settings import Selection
 from darkprune.selection.voting import Merge
-from darkprune.settings import PathLike, declared, setting
+from darkprune.settings import PathLike, Settings, declared, setting
 
 Precision = Literal["full", "bf16", "fp16"]
 DistillPreset = Literal["paper", "paper-literal", "chu2022", "objectness", "features"]
@@ -23,18 +22,18 @@ _BY_ONE_RATIO = tuple(name for name in ALLOCATIONS if name != "explicit")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingKeys:
+class TrainingKeys(Settings):
     """What replaces the training keys of a cfg; None keeps the cfg's value."""
 
     iterations: int | None = setting(
-        None, "steps (max_batches); steps= and burn_in= follow", group=_KEYS, exclusive="length"
+        None, "steps (max_batches); steps= and burn_in= follow", group=_KEYS, exclusive="length", at_least=1
     )
     epochs: float | None = setting(
-        None, "the same in passes over the images", group=_KEYS, exclusive="length", metavar="N"
+        None, "the same in passes over the images", group=_KEYS, exclusive="length", metavar="N", above=0
     )
-    batch: int | None = setting(None, "images per step", group=_KEYS)
-    subdivisions: int | None = setting(None, "parts that a step is computed in", group=_KEYS)
-    lr: float | None = setting(None, "learning rate", group=_KEYS)
+    batch: int | None = setting(None, "images per step", group=_KEYS, at_least=1)
+    subdivisions: int | None = setting(None, "parts that a step is computed in", group=_KEYS, at_least=1)
+    lr: float | None = setting(None, "learning rate", group=_KEYS, above=0)
     policy: Literal["cfg", "cosine", "constant"] | None = setting(
         None, "schedule; cosine falls to 5 %", group=_KEYS, default_text="cfg"
     )
@@ -51,43 +50,35 @@ class TrainingKeys:
         None, "normalise by the running statistics, which stay: for few images", group=_KEYS,
         default_text="for distill --unlabelled",
     )  # fmt: skip
-    ema: float | None = setting(None, "average the weights with this share of the old, 0.999", group=_KEYS, metavar="A")
-
-    def __post_init__(self) -> None:
-        """Checks the values.
-
-        Raises:
-            UsageError: one is out of range.
-        """
-        _require_positive(self, "iterations", "epochs", "batch", "subdivisions", "lr")
-        if self.ema is not None and not 0 <= self.ema < 1:
-            raise UsageError(f"--ema {self.ema:g} is out of range; it must be at least 0 and below 1, such as 0.999")
+    ema: float | None = setting(
+        None, "average the weights with this share of the old, 0.999", group=_KEYS, metavar="A", at_least=0, below=1
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
-class GradualSettings:
+class GradualSettings(Settings):
     """Pruning inside a training run, see `darkprune.training.gradual`."""
 
     prune_to: float | None = setting(
         None, "what to keep of the network, as a fraction (0.5): slimmer step by step, while it learns",
-        group=_PRUNING, metavar="F",
+        group=_PRUNING, metavar="F", above=0, below=1,
     )  # fmt: skip
     prune_of: Literal["macs", "params", "channels"] = setting("macs", "of which quantity", group=_PRUNING)
     prune_from: float | None = setting(
-        None, "epoch at which it begins", group=_PRUNING, metavar="E", default_text="a tenth of the run"
+        None, "epoch at which it begins", group=_PRUNING, metavar="E", default_text="a tenth of the run", at_least=0
     )
     prune_until: float | None = setting(
         None, "epoch at which it is done", group=_PRUNING, metavar="E", default_text="six tenths"
     )
     prune_every: float | None = setting(
-        None, "epochs between cuts", group=_PRUNING, metavar="E", default_text="a tenth of the way"
+        None, "epochs between cuts", group=_PRUNING, metavar="E", default_text="a tenth of the way", above=0
     )
     prune_schedule: Literal["cubic", "linear"] = setting("cubic", "how the removed share rises", group=_PRUNING)
     prune_criterion: Criterion = setting("bn_gamma", "score of a channel", group=_PRUNING, choices=CRITERIA)
     prune_allocation: Allocation = setting("uniform", "how it is shared out", group=_PRUNING, choices=_BY_ONE_RATIO)
     prune_merge: Merge = setting("vote", "public mask of coupled convolutions", group=_PRUNING)
-    prune_round_to: int = setting(1, "widths in multiples of N where possible", group=_PRUNING)
-    prune_min_channels: int = setting(8, "fewest channels of a convolution", group=_PRUNING)
+    prune_round_to: int = setting(1, "widths in multiples of N where possible", group=_PRUNING, at_least=1)
+    prune_min_channels: int = setting(8, "fewest channels of a convolution", group=_PRUNING, at_least=1)
     prune_exclude: tuple[int, ...] = setting((), "layers whose channels all stay", group=_PRUNING, metavar="L1,L2,…")
     groups: str = setting(
         "auto", f"division of the network: auto, {', '.join(GROUP_PRESETS)}, or ranges (histograms, maps, --prune-to)",
@@ -95,19 +86,10 @@ class GradualSettings:
     )  # fmt: skip
 
     def __post_init__(self) -> None:
-        """Checks the values.
-
-        Raises:
-            UsageError: one makes no sense, or `prune_to` is missing.
-        """
+        """Checks that nothing is given without `prune_to`; see `Settings`."""
+        super().__post_init__()
         if self.prune_to is None:
             _refuse_without(self, "--prune-to F", GradualSettings, but="groups")
-        elif not 0 < self.prune_to < 1:
-            raise UsageError(f"--prune-to {self.prune_to:g}: say what to keep, as a fraction such as 0.5")
-        _require_positive(self, "prune_every")
-        start = self.prune_from
-        if start is not None and not (start >= 0 and math.isfinite(start)):
-            raise UsageError(f"--prune-from {start:g} must not be negative")
 
     def prune_settings(self, ratio: float) -> Selection:
         """Returns how to choose channels at a ratio."""
@@ -139,35 +121,29 @@ class RunSettings(TrainingKeys, GradualSettings):
     resume: bool = setting(False, "continue the run in DIR, exactly where it was", group=_RUN)
     overwrite: bool = setting(False, "replace an earlier run", group=_RUN)
     freeze: int = setting(0, "leave the first N layers exactly as they are", group=_RUN)
-    seed: int = setting(0, "of everything random", group=_RUN)
+    seed: int = setting(0, "of everything random", group=_RUN, at_least=0)
     device: str = setting("auto", "cpu, cuda, cuda:1", group=_RUN, metavar="D", default_text="a GPU if there is one")
     precision: Precision | None = setting(
         None, "of the forward pass", group=_RUN, default_text="fp16 on GPUs, else full"
     )
-    save_every: int = setting(100, "steps between states", group=_RUN)
-    keep_every: int | None = setting(None, "steps between weights that stay", group=_RUN, default_text="1000, or 10000")
+    save_every: int = setting(100, "steps between states", group=_RUN, at_least=1)
+    keep_every: int | None = setting(
+        None, "steps between weights that stay", group=_RUN, default_text="1000, or 10000", at_least=1
+    )
     eval_every: int | None = setting(
-        None, "steps between measurements", group=_RUN, default_text="an epoch, at least 100"
+        None, "steps between measurements", group=_RUN, default_text="an epoch, at least 100", at_least=1
     )
     no_tensorboard: bool = setting(False, "write no TensorBoard events", group=_RUN)
 
     def __post_init__(self) -> None:
-        """Checks the values.
-
-        Raises:
-            UsageError: one makes no sense, or two contradict each other.
-        """
-        TrainingKeys.__post_init__(self)
-        GradualSettings.__post_init__(self)
-        _require_positive(self, "save_every", "keep_every", "eval_every")
-        if self.seed < 0:
-            raise UsageError(f"--seed {self.seed} must not be negative")
+        """Checks the values; see `Settings`."""
+        super().__post_init__()
         if self.resume and self.overwrite:
             raise UsageError("--resume continues a run, --overwrite replaces it; give one of them")
 
 
 @dataclass(frozen=True, kw_only=True)
-class SparsitySettings:
+class SparsitySettings(Settings):
     """Sparse training, see `darkprune.training.sparsity`."""
 
     sparsity: Literal["constant", "dynamic"] | None = setting(
@@ -176,38 +152,36 @@ class SparsitySettings:
     )  # fmt: skip
     s: float | str | None = setting(
         None, "weight of Σ|γ| per step of the optimiser, or auto: as large as --ratio needs", group=_SPARSE,
-        metavar="X", default_text="auto",
+        metavar="X", default_text="auto", at_least=0,
     )  # fmt: skip
-    switch: float = setting(0.5, "part of the run at which dynamic chooses", group=_SPARSE)
+    switch: float = setting(0.5, "part of the run at which dynamic chooses", group=_SPARSE, at_least=0, at_most=1)
     keep_fraction: float | None = setting(
-        None, "share of the channels that are spared then", group=_SPARSE, default_text="what --ratio keeps"
-    )
+        None, "share of the channels that are spared then", group=_SPARSE, default_text="what --ratio keeps",
+        at_least=0, at_most=1,
+    )  # fmt: skip
     reselect: bool = setting(False, "choose them again after every epoch", group=_SPARSE)
     no_coupled: bool = setting(False, "leave convolutions joined by shortcuts alone", group=_SPARSE)
     sparsity_preset: Literal["yolov4", "yolov3", "mobilenet-yolov3"] | None = setting(
         None, "published setting: s, SGD, batch, 416 pixels, 200 epochs of cosine from 0.002", group=_SPARSE
     )
     ratio: float = setting(
-        0.65, "share of the channels to be pruned later: --s auto lets as many γ vanish by the --switch", group=_SPARSE
-    )
+        0.65, "share of the channels to be pruned later: --s auto lets as many γ vanish by the --switch", group=_SPARSE,
+        at_least=0, at_most=1,
+    )  # fmt: skip
     exclude: tuple[int, ...] = setting(
         (), "layers that pruning will leave alone: their γ are not penalised", group=_SPARSE, metavar="L1,L2,…"
     )
 
     def __post_init__(self) -> None:
-        """Checks the values.
-
-        Raises:
-            UsageError: one makes no sense, or belongs to `sparsity`.
-        """
+        """Reads `s`, and checks that nothing is given without `sparsity`; see `Settings`."""
+        if self.s not in (None, "auto"):
+            try:
+                object.__setattr__(self, "s", float(str(self.s)))
+            except ValueError:
+                raise UsageError(f"--s {str(self.s)[:40]}: give a number, or auto") from None
+        super().__post_init__()
         if self.sparsity is None and self.sparsity_preset is None:
             _refuse_without(self, "--sparsity constant or dynamic", SparsitySettings)
-        if self.s not in (None, "auto"):
-            object.__setattr__(self, "s", _read_s(str(self.s)))
-        for name in ("switch", "keep_fraction", "ratio"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value <= 1:
-                raise UsageError(f"--{name.replace('_', '-')} {value:g} is outside 0 to 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,17 +189,12 @@ class TrainSettings(RunSettings, SparsitySettings):
     """How to train on labelled images."""
 
     classes: int | None = setting(
-        None, "rewrite the heads for N classes; with WEIGHTS of another number all other layers start from these"
-    )
+        None, "rewrite the heads for N classes; with WEIGHTS of another number all other layers start from these",
+        at_least=1,
+    )  # fmt: skip
     backbone: PathLike | None = setting(
         None, "start from a file of the first layers alone, such as yolov4.conv.137", metavar="F"
     )
-
-    def __post_init__(self) -> None:
-        """Checks the values; see the classes that it is made of."""
-        RunSettings.__post_init__(self)
-        SparsitySettings.__post_init__(self)
-        _require_positive(self, "classes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,14 +218,14 @@ class DistillSettings(RunSettings):
         None, "the teacher's layers whose maps are compared, with weights", group=_COMPARED, metavar="L:W,…"
     )
     attention_weight: float = setting(1.0, "factor on the term of the maps", group=_COMPARED, metavar="W")
-    temperature: float | None = setting(None, "T of the class scores", group=_COMPARED, default_text="3")
-    class_weight: float | None = setting(None, "of the soft class scores", group=_COMPARED, metavar="W")
-    box_weight: float | None = setting(None, "of the soft boxes", group=_COMPARED, metavar="W")
+    temperature: float | None = setting(None, "T of the class scores", group=_COMPARED, default_text="3", above=0)
+    class_weight: float | None = setting(None, "of the soft class scores", group=_COMPARED, metavar="W", at_least=0)
+    box_weight: float | None = setting(None, "of the soft boxes", group=_COMPARED, metavar="W", at_least=0)
     box_threshold: float | None = setting(
-        None, "overlap of a prior that takes part", group=_COMPARED, metavar="I", default_text="0.2"
+        None, "overlap of a prior that takes part", group=_COMPARED, metavar="I", default_text="0.2", at_least=0
     )
     hard_weight: float | None = setting(
-        None, "of the loss against labels; 0 leaves it out", group=_COMPARED, metavar="W", default_text="1"
+        None, "of the loss against labels; 0 leaves it out", group=_COMPARED, metavar="W", default_text="1", at_least=0
     )
     plan: PathLike | None = setting(
         None,
@@ -266,36 +235,10 @@ class DistillSettings(RunSettings):
         default_text="plan.json beside the student's cfg",
     )
 
-    def __post_init__(self) -> None:
-        """Checks the values; see `RunSettings`."""
-        RunSettings.__post_init__(self)
-        _require_positive(self, "temperature")
-        for name in ("class_weight", "box_weight", "box_threshold", "hard_weight"):
-            value = getattr(self, name)
-            if value is not None and value < 0:
-                raise UsageError(f"--{name.replace('_', '-')} {value:g} must not be negative")
-
 
 def given(settings: object, *names: str) -> dict[str, Any]:
     """Returns the named fields that are not None: what replaces a cfg's or a preset's values."""
     return {name: value for name in names if (value := getattr(settings, name)) is not None}
-
-
-def _read_s(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        raise UsageError(f"--s {text[:40]}: give a number, or auto") from None
-    if not (value >= 0 and math.isfinite(value)):
-        raise UsageError(f"--s {value:g} must not be negative")
-    return value
-
-
-def _require_positive(settings: object, *names: str) -> None:
-    for name in names:
-        value = getattr(settings, name)
-        if value is not None and not value > 0:
-            raise UsageError(f"--{name.replace('_', '-')} {value:g} must be larger than 0")
 
 
 def _refuse_without(settings: object, needed: str, kind: type[object], but: str = "") -> None:

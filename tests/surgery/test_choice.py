@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -278,17 +279,20 @@ def test_ratio_outside_its_range(ratio: float, allocation: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("options", "message"),
     [
-        (Selection(ratio=0.5, round_to=0), "must be at least 1"),
-        (Selection(ratio=0.5, min_channels=0), "must be at least 1"),
-        (Selection(ratio=0.5, allocation="sensitivity"), "measures each group"),
+        ({"round_to": 0}, "--round-to 0: must be at least 1"),
+        ({"min_channels": 0}, "--min-channels 0: must be at least 1"),
+        ({"units": -1}, "--units -1: must be at least 0"),
+        ({"unit_ratio": 1.1}, "--unit-ratio 1.1: must be at least 0 and at most 1"),
+        ({"similarity": 1.5}, "--similarity 1.5: must be at least 0 and at most 1"),
+        ({"allocation": "sensitivity"}, "measures each group"),
     ],
 )
-def test_settings_that_make_no_sense(settings: Selection, message: str) -> None:
+def test_settings_that_make_no_sense(options: dict[str, Any], message: str) -> None:
     text = cfg(CONV.format(4), HEAD)
     with opened(text, gammas(text, _0=[4, 3, 2, 1])) as weights, pytest.raises(UsageError, match=message):
-        decide(rank(weights, settings), settings)
+        decide(rank(weights, selection := Selection(ratio=0.5, **options)), selection)
 
 
 def test_wrong_number_of_ratios() -> None:

@@ -378,9 +378,9 @@ def test_frozen_layers_stay_as_they_are(place: Path) -> None:
     ("words", "message"),
     [
         (["--prune-from", "1"], "belongs to --prune-to"),
-        (["--prune-to", "2"], "what to keep"),
-        (["--prune-to", "0.5", "--prune-every", "0"], "larger than 0"),
-        (["--prune-to", "0.5", "--prune-from", "-1"], "must not be negative"),
+        (["--prune-to", "2"], "must be above 0 and below 1"),
+        (["--prune-to", "0.5", "--prune-every", "0"], "must be above 0"),
+        (["--prune-to", "0.5", "--prune-from", "-1"], "must be at least 0"),
         (["--prune-to", "0.5", "--prune-from", "3", "--prune-until", "2"], "must be after"),
         (["--prune-to", "0.5", "--prune-until", "99"], "the run has 8 epochs"),
         (["--prune-to", "0.5", "--prune-exclude", "a"], "separated by commas"),

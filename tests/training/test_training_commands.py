@@ -105,8 +105,8 @@ def test_sparse_training_then_distillation(place: Path, capsys: pytest.CaptureFi
     [
         (["--data", "nowhere.data"], "nowhere.data"),
         (["--data", "x.data", "--s", "0.1"], "--sparsity"),
-        (["--data", "x.data", "--sparsity", "constant", "--s", "-1"], "must not be negative"),
-        (["--data", "x.data", "--iterations", "0"], "larger than 0"),
+        (["--data", "x.data", "--sparsity", "constant", "--s", "-1"], "must be at least 0"),
+        (["--data", "x.data", "--iterations", "0"], "must be at least 1"),
         (["--data", "x.data", "--batch", "7", "--subdivisions", "9"], "no image"),
         (["--data", "x.data", "--ema", "1.5"], "--ema"),
         (["--data", "x.data", "--freeze", "99"], "--freeze"),

@@ -14,14 +14,14 @@ from darkprune.onnx.calibration import Floats, calibration_files
 from darkprune.onnx.check import OutputComparison
 from darkprune.onnx.read import facts_of_file
 from darkprune.progress import Progress, reporting
-from darkprune.settings import PathLike, setting
+from darkprune.settings import PathLike, Settings, setting
 from darkprune.targets import Target, target, targets
 from darkprune.tensorrt import engine
 from darkprune.tensorrt.run import compare_engine
 
 
 @dataclass(frozen=True, kw_only=True)
-class EngineSettings:
+class EngineSettings(Settings):
     """How a TensorRT engine is built."""
 
     target: str | None = setting(
@@ -33,7 +33,9 @@ class EngineSettings:
     calibration_cache: PathLike | None = setting(
         None, "with --int8: ranges, read; or written, with --calibrate", metavar="F"
     )
-    workspace: int | None = setting(None, "scratch memory (default: what suits the target)", metavar="MB")
+    workspace: int | None = setting(
+        None, "scratch memory, MiB (default: what suits the target)", metavar="MB", at_least=1
+    )
     timing_cache: PathLike | None = setting(None, "timings of earlier builds: read if there, then written", metavar="F")
     batch: tuple[int, ...] = setting((), "batch sizes, for a file that leaves them open", metavar="MIN,USUAL,MAX")
     tf32: bool = setting(True, "let GPUs that can round the factors of FP32 convolutions to 10 bits")
@@ -43,13 +45,12 @@ class EngineSettings:
     overwrite: bool = setting(False, "replace an existing engine")
 
     def __post_init__(self) -> None:
-        """Checks the values."""
+        """Checks that the settings go together; see `Settings`."""
+        super().__post_init__()
         if self.fp16 and self.int8:
             raise UsageError("--fp16 does not go with --int8")
         if (self.calibrate or self.calibration_cache) and not self.int8:
             raise UsageError("--calibrate and --calibration-cache go with --int8")
-        if self.workspace is not None and self.workspace < 1:
-            raise UsageError(f"--workspace {self.workspace}: give MiB, 1 or more")
         text = ",".join(map(str, self.batch))
         if len(self.batch) not in (0, 1, 3):
             raise UsageError(f"--batch {text[:40]}: give the smallest, usual and largest number, such as 1,4,8")
