@@ -1,4 +1,4 @@
-"""Decoding of detection heads, from the map before the head's own activation or from darknet's output.
+"""Decoding of detection heads, from the map before the head's own activation.
 
 Source: `get_yolo_detections`, `get_gaussian_yolo_detections`, `get_region_boxes` and the heads' forward functions of
 AlexeyAB's darknet. Exponentials are taken in 64 bits and rounded to 32, as C does there.
@@ -6,7 +6,7 @@ AlexeyAB's darknet. Exponentials are taken in 64 bits and rounded to 32, as C do
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -84,17 +84,13 @@ class Candidates:
         return len(self.image)
 
 
-def decode(
-    heads: Sequence[Head], outputs: Sequence[Floats], threshold: float = 0.005, *, activated: bool = False
-) -> Candidates:
+def decode(heads: Sequence[Head], outputs: Sequence[Floats], threshold: float = 0.005) -> Candidates:
     """Decodes the maps of all heads of a network.
 
     Args:
         heads: in the order of the layers.
-        outputs: per head a map (b, c, h, w): what the head takes; with `activated` what darknet's head gives (for
-            `region` in darknet's memory order, cell by cell, whatever the shape says).
+        outputs: per head the map that it takes, (b, c, h, w).
         threshold: objectness and score have to be above it.
-        activated: the maps went through the heads' own activations.
 
     Raises:
         DataError: maps and heads do not fit together.
@@ -109,7 +105,7 @@ def decode(
         if output.ndim != 4 or output.shape[1] != head.channels:
             raise DataError(f"head {number} ([{head.kind}]) needs a map (b, {head.channels}, h, w), not {output.shape}")
         with np.errstate(over="ignore", invalid="ignore"):
-            parts.append(_DECODERS[head.kind](head, output, np.float32(threshold), activated))
+            parts.append(_DECODERS[head.kind](head, output, np.float32(threshold)))
     return _join(parts)
 
 
@@ -172,16 +168,14 @@ def _above(scores: Floats, threshold: np.float32) -> Floats:
     return np.asarray(np.where(scores > threshold, scores, 0), np.float32)
 
 
-def _decode_yolo(head: Head, output: Floats, threshold: np.float32, activated: bool) -> Candidates:
-    raw, layout = activated or head.new_coords, head.layout
-    cells = _cells(head, output)
-    objectness = cells[..., layout.objectness]
-    objectness = objectness if raw else _sigmoid(objectness)
+def _decode_yolo(head: Head, output: Floats, threshold: np.float32) -> Candidates:
+    cells, layout = _cells(head, output), head.layout
+    activated: Callable[[Floats], Floats] = np.asarray if head.new_coords else _sigmoid  # by the convolution before
+    objectness = activated(cells[..., layout.objectness])
     image, row, column, anchor = np.nonzero(objectness > threshold)
     values = cells[image, row, column, anchor]
     found = objectness[image, row, column, anchor]
-    offset = values[:, :2] if raw else _sigmoid(values[:, :2])
-    offset = offset if activated else _offset(head, offset)
+    offset = _offset(head, activated(values[:, :2]))
     centre = (np.stack([column, row], axis=1).astype(np.float32) + offset) / _grid(output)
     anchors = np.array(head.anchors, np.float32)[anchor]
     net = np.array([head.net_width, head.net_height], np.float32)
@@ -189,22 +183,19 @@ def _decode_yolo(head: Head, output: Floats, threshold: np.float32, activated: b
         size = values[:, 2:4] * values[:, 2:4] * np.float32(4) * anchors / net
     else:
         size = (_exp(values[:, 2:4]) * anchors / net).astype(np.float32)
-    probabilities = values[:, layout.class_values]
-    probabilities = probabilities if raw else _sigmoid(probabilities)
-    scores = _above(found[:, None] * probabilities, threshold)
+    scores = _above(found[:, None] * activated(values[:, layout.class_values]), threshold)
     return Candidates(image.astype(np.int64), np.concatenate([centre, size], axis=1), found, scores)
 
 
-def _decode_gaussian(head: Head, output: Floats, threshold: np.float32, activated: bool) -> Candidates:
+def _decode_gaussian(head: Head, output: Floats, threshold: np.float32) -> Candidates:
     cells, layout = _cells(head, output), head.layout
     place, extent, spreads = list(layout.box[:2]), list(layout.box[2:]), list(layout.spread)
-    objectness = cells[..., layout.objectness]
-    objectness = objectness if activated else _sigmoid(objectness)
+    objectness = _sigmoid(cells[..., layout.objectness])
     image, row, column, anchor = np.nonzero(objectness > threshold)
     values = cells[image, row, column, anchor]
     found = objectness[image, row, column, anchor]
-    offset = values[:, place] if activated else _offset(head, _sigmoid(values[:, place]))
-    spread = values[:, spreads] if activated else _sigmoid(values[:, spreads])
+    offset = _offset(head, _sigmoid(values[:, place]))
+    spread = _sigmoid(values[:, spreads])
     centre = (np.stack([column, row], axis=1).astype(np.float32) + offset) / _grid(output)
     anchors = np.array(head.anchors, np.float32)[anchor]
     net = np.array([head.net_width, head.net_height], np.float32)
@@ -214,20 +205,16 @@ def _decode_gaussian(head: Head, output: Floats, threshold: np.float32, activate
     elif head.yolo_point == "right_bottom":
         centre = centre - size / np.float32(2)
     mean = (spread[:, 0] + spread[:, 1] + spread[:, 2] + spread[:, 3]) / np.float32(4)
-    probabilities = values[:, layout.class_values]
-    probabilities = probabilities if activated else _sigmoid(probabilities)
+    probabilities = _sigmoid(values[:, layout.class_values])
     certain = (1.0 - mean.astype(np.float64))[:, None]
     scores = ((found[:, None] * probabilities).astype(np.float64) * certain).astype(np.float32)
     return Candidates(image.astype(np.int64), np.concatenate([centre, size], axis=1), found, _above(scores, threshold))
 
 
-def _decode_region(head: Head, output: Floats, threshold: np.float32, activated: bool) -> Candidates:
-    b, _, h, w = output.shape
-    # darknet's forward makes the map cell-major; in that order it also is what `activated` maps hold
-    cells = output.reshape(b, h, w, len(head.anchors), head.layout.size) if activated else _cells(head, output)
+def _decode_region(head: Head, output: Floats, threshold: np.float32) -> Candidates:
+    cells = _cells(head, output)
     layout = AnchorLayout.of("region", head.classes)  # AlexeyAB's decoder takes coords for 4, whatever the cfg says
-    objectness = cells[..., layout.objectness]
-    objectness = objectness if activated else _sigmoid(objectness)
+    objectness = _sigmoid(cells[..., layout.objectness])
     if head.tree is None and not head.softmax:
         may = (objectness[..., None] * cells[..., layout.class_values]).max(axis=-1) > threshold
     else:
@@ -240,9 +227,9 @@ def _decode_region(head: Head, output: Floats, threshold: np.float32, activated:
     size = (_exp(values[:, 2:4]) * anchors / _grid(output)).astype(np.float32)
     probabilities = np.ascontiguousarray(values[:, layout.class_values])
     if head.tree is not None:
-        scores = _tree_scores(probabilities, head.tree, activated)
+        scores = _tree_scores(probabilities, head.tree)
     else:
-        probabilities = _softmax(probabilities) if head.softmax and not activated else probabilities
+        probabilities = _softmax(probabilities) if head.softmax else probabilities
         scores = _above(found[:, None] * probabilities, threshold)
     some = scores.any(axis=1)
     boxes = np.concatenate([centre, size], axis=1)[some]
@@ -258,14 +245,13 @@ def _softmax(values: Floats) -> Floats:
     return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True), np.float32)
 
 
-def _tree_scores(values: Floats, tree: Sequence[int], activated: bool) -> Floats:
+def _tree_scores(values: Floats, tree: Sequence[int]) -> Floats:
     """Hierarchical softmax: 1-hot-like scores of the last class in the tree with a path probability above one half."""
     parents = np.array(tree, np.int64)
     starts = np.flatnonzero(np.diff(parents, prepend=-2))
     probabilities = np.empty_like(values)
     for low, high in zip(starts, [*starts[1:], len(parents)], strict=True):
-        group = values[:, low:high]
-        probabilities[:, low:high] = group if activated else _softmax(group)
+        probabilities[:, low:high] = _softmax(values[:, low:high])
     for number in np.flatnonzero(parents >= 0):  # parents come before their children
         probabilities[:, number] *= probabilities[:, parents[number]]
     likely = probabilities > np.float32(0.5)

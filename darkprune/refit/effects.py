@@ -65,26 +65,14 @@ class Effects:
     positions: PositionWeights
 
 
-def measure_effects(
-    network: Network,
-    sample: Sample,
-    *,
-    power: float = POWER,
-    probes: int = PROBES,
-    seed: int = 0,
-    progress: Progress = silent,
-) -> Effects:
+def measure_effects(network: Network, sample: Sample, progress: Progress = silent) -> Effects:
     """Measures effects on unlabelled images.
 
     Args:
         network: in eval mode, its parameters without gradients.
         sample: the images; the weights of positions are of these images alone.
-        power: 1 weighs positions by their effect, 0 all equally.
-        probes: random projections per image.
-        seed: of the projections.
-        progress: gets a step per batch.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     totals = {
         layer.index: torch.zeros(layer.output.c, dtype=torch.float64, device=network.device)
         for layer, _ in convolutions(network)
@@ -101,14 +89,14 @@ def measure_effects(
     step = track(progress, "measuring effects", sample.batch_count, "batch")
     with _gradients_to(network, add):
         for batch in batches_for(network, sample):
-            for _ in backward_passes(network, batch, probes, generator):
+            for _ in backward_passes(network, batch, PROBES, generator):
                 pass
             for index, effect in of_batch.items():
-                positions.setdefault(index, []).append(effect.pow(power))
+                positions.setdefault(index, []).append(effect.pow(POWER))
             of_batch.clear()
             images += len(batch)
             step()
-    count = max(probes * images, 1)
+    count = max(PROBES * images, 1)
     return Effects({index: total / count for index, total in totals.items()}, PositionWeights(positions))
 
 

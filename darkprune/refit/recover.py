@@ -146,7 +146,7 @@ def recover_file(
             settings = RefitSettings(scales=not lsq)
             if solved is not None:
                 solved.begin(_origin(surgery, slim, fit, settings))
-            positions = measure_effects(networks.original, fit, progress=progress).positions if lsq else None
+            positions = measure_effects(networks.original, fit, progress).positions if lsq else None
             changed = len(refit(networks, fit, positions, settings, progress, solved))
         after = distance.of(run_of(networks.slim), progress=progress)
         with slim.open("wb", buffering=0) as file:

@@ -63,7 +63,7 @@ def score_by_surgeon(
     """
     network = load_network(weights)
     with averaging(network) as means, _collecting_inputs(network) as inputs:
-        effects = measure_effects(network, sample, progress=progress).channels
+        effects = measure_effects(network, sample, progress).channels
     consumers = list(_consumers(network, channels, inputs, effects))
     if not all(
         bool(torch.isfinite(consumer.filters).all() and torch.isfinite(consumer.inverse).all())

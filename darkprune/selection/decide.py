@@ -19,7 +19,7 @@ from darkprune.selection.constraints import Limits, settle
 from darkprune.selection.curves import Curves
 from darkprune.selection.filter_moments import MomentsFrom, filter_moments
 from darkprune.selection.finish import finish
-from darkprune.selection.importance import ImageScores, LayerScores, score_channels
+from darkprune.selection.importance import ImageScores, score_channels
 from darkprune.selection.settings import Selection, resolve_selection
 from darkprune.selection.similarity import Relations, Replacement, relate, replace_similar, taps_of
 from darkprune.selection.summary import floor_warnings, group_results, voters_of
@@ -80,7 +80,6 @@ class _Choice:
 def rank(
     weights: NetworkWeights,
     settings: Selection,
-    scores: Mapping[int, LayerScores] | None = None,
     by_images: Callable[[TensorSource, ChannelMap], ImageScores] | None = None,
     moments: MomentsFrom = filter_moments,
     by_unit: UnitScorer = score_units,
@@ -90,8 +89,8 @@ def rank(
     Args:
         weights: the original pair.
         settings: units, groups, criterion and excluded layers are used.
-        scores: scores from elsewhere, instead of those of the criterion; for the network without the units.
-        by_images: makes scores and measured constants, given the network without the units and its labels.
+        by_images: makes scores and measured constants, given the network without the units and its labels; by
+            default scores are those of the criterion, from the weights.
         moments: likewise makes the means and covariances that similarity starts from; by default from the filters.
         by_unit: scores residual units; by default their mean |γ|.
 
@@ -108,13 +107,11 @@ def rank(
         groups = regroup(groups, kept)
         excluded = frozenset(new for new, old in enumerate(kept) if old in excluded)
     channels = map_channels(left.graph)
-    measured: Mapping[int, Floats] = {}
     if by_images is not None:
         made = by_images(left, channels)
-        scores, measured = made.scores, made.measured
-    elif scores is None:
-        scores = score_channels(left, channels, settings.criterion)
-    members = gather_members(channels, scores, groups, excluded)
+    else:
+        made = ImageScores(score_channels(left, channels, settings.criterion))
+    members = gather_members(channels, made.scores, groups, excluded)
     relations: list[Relations] = []
     if settings.similarity:
         allowed = prunable_classes(channels, groups, excluded)
@@ -126,7 +123,7 @@ def rank(
         channels=channels,
         groups=groups,
         members=members,
-        measured=measured,
+        measured=made.measured,
         relations=tuple(relations),
     )
 

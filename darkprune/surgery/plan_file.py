@@ -30,17 +30,13 @@ def read_plan(path: Path) -> Plan:
     return _from_value(read_json(path, what, MAX_BYTES, PlanError), str(path))
 
 
-def parse_plan(raw: bytes | str, source: str = "plan") -> Plan:
-    """Reads a plan's text.
-
-    Args:
-        raw: what `Plan.dumps` gives.
-        source: where it comes from, for errors.
+def parse_plan(raw: bytes | str) -> Plan:
+    """Reads what `Plan.dumps` gives.
 
     Raises:
         PlanError: it is not a plan.
     """
-    return _from_value(parse_json(raw, source, PlanError), source)
+    return _from_value(parse_json(raw, "plan", PlanError), "plan")
 
 
 def _from_value(data: JsonValue, source: str) -> Plan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from darkprune.data.dataset import make_objects
 from darkprune.errors import DarkpruneError
 from darkprune.evaluation.metrics import coco_metrics
 from darkprune.evaluation.metrics.average_precision import Scoring, average_precision, average_precisions, count_at
-from darkprune.evaluation.metrics.coco_metrics import coco_figures
+from darkprune.evaluation.metrics.coco_metrics import CocoFigures, coco_figures
 from darkprune.evaluation.metrics.matching import Truths, make_truths, match
 from darkprune.evaluation.metrics.results import summarise
 from darkprune.evaluation.nms import Detections
@@ -123,6 +124,12 @@ def test_against_the_walk(seed: int, count: int, objects: int, classes: int, poi
     assert counts.average_iou == pytest.approx(average, abs=1e-6)
 
 
+def coco_figures_by(evaluator: str, *known: Any) -> CocoFigures:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(coco_metrics, "evaluator_name", lambda: evaluator)
+        return coco_figures(*known)
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10**9), st.integers(1, 40), st.sampled_from(["pycocotools", "faster_coco_eval"]))
 def test_101_points_are_cocos_curve(seed: int, count: int, evaluator: str) -> None:
@@ -142,7 +149,7 @@ def test_101_points_are_cocos_curve(seed: int, count: int, evaluator: str) -> No
     scores = rng.permutation(np.linspace(0.1, 0.9, count)).astype(F)
     detections = Detections(image, boxes, rng.integers(0, 2, count), scores)
     matches = match(detections, truths)
-    figures = coco_figures(detections, truths, np.full((images, 2), 400), 2, evaluator)
+    figures = coco_figures_by(evaluator, detections, truths, np.full((images, 2), 400), 2)
     for level, theirs in ((0.5, figures.map50), (0.75, figures.map75)):
         mine = average_precisions(detections, truths, matches, 2, level, 101).mean()
         assert mine == pytest.approx(theirs, abs=1e-6)
@@ -174,7 +181,7 @@ def test_difficult_objects_count_neither_way() -> None:
     assert (result.map50, result.precision, result.recall, result.truths) == (1, 1, 1, 1)
     for evaluator in ("faster_coco_eval", "pycocotools"):
         pytest.importorskip(evaluator)
-        assert coco_figures(detections, truths, np.array([[100, 100]]), 1, evaluator).map == pytest.approx(1)
+        assert coco_figures_by(evaluator, detections, truths, np.array([[100, 100]]), 1).map == pytest.approx(1)
 
 
 def test_make_truths_leaves_unknown_classes_out() -> None:
@@ -216,7 +223,7 @@ def test_evaluators_agree() -> None:
         pytest.importorskip(name)
     detections, truths = draw(np.random.default_rng(11), 200, 60, 3)
     sizes = np.array([[640, 480], [200, 300], [50, 60]])
-    a, b = (coco_figures(detections, truths, sizes, 3, name) for name in ("faster_coco_eval", "pycocotools"))
+    a, b = (coco_figures_by(name, detections, truths, sizes, 3) for name in ("faster_coco_eval", "pycocotools"))
     assert 0 < a.map < 1
     for key in ("map", "map50", "map75", "small", "medium", "large", "recall"):
         assert getattr(a, key) == pytest.approx(getattr(b, key), abs=1e-6)

@@ -17,7 +17,7 @@ from reference import forward, load, random_weights
 
 from darkprune.cli.main import main
 from darkprune.darknet.cfg import parse_cfg
-from darkprune.errors import PlanError, UsageError
+from darkprune.errors import PlanError
 from darkprune.graph.channels import map_channels
 from darkprune.graph.graph import Graph, build_graph, read_graph
 from darkprune.graph.groups import PruneGroup
@@ -168,8 +168,6 @@ def test_the_lowest_are_chosen(tmp_path: Path) -> None:
         assert choose_units(weights) == ()
         with pytest.raises(PlanError, match="has 3 residual units"):
             choose_units(weights, 4)
-        with pytest.raises(UsageError):
-            choose_units(weights, ratio=1.5)
 
 
 @pytest.mark.parametrize(

@@ -47,14 +47,8 @@ def evaluator_name() -> str | None:
     return None
 
 
-def coco_figures(
-    detections: Detections,
-    truths: Truths,
-    sizes: npt.NDArray[np.int64],
-    classes: int,
-    evaluator: str | None = None,
-) -> CocoFigures:
-    """Computes COCO's figures.
+def coco_figures(detections: Detections, truths: Truths, sizes: npt.NDArray[np.int64], classes: int) -> CocoFigures:
+    """Computes COCO's figures, with the evaluator of `evaluator_name`.
 
     Difficult objects are passed on as crowds, the only objects that COCO's evaluator ignores.
 
@@ -62,13 +56,11 @@ def coco_figures(
         detections, truths: of the whole set.
         sizes: (images, 2), width and height in pixels of every image number, also of those without objects; images of
             size 0 (unreadable ones) are left out.
-        classes: number of classes.
-        evaluator: `faster_coco_eval` or `pycocotools`; by default the first that is installed.
 
     Raises:
         DarkpruneError: no evaluator is installed.
     """
-    name = evaluator if evaluator is not None else evaluator_name()
+    name = evaluator_name()
     if name is None:
         raise DarkpruneError("COCO's figures need an evaluator: pip install faster-coco-eval (or pycocotools)")
     usable = np.asarray(np.isfinite(detections.boxes).all(axis=1), np.bool_)
