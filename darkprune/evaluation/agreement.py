@@ -43,10 +43,7 @@ class Agreement:
         """Finds the objects.
 
         Args:
-            original: the network to agree with.
             paths: images that were not used to make the networks.
-            loading: how they are read.
-            progress: gets an event per batch.
 
         Raises:
             DataError: not one image can be read, or the original finds nothing in them, or something everywhere.

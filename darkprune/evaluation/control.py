@@ -46,7 +46,6 @@ def control_at(points: Sequence[tuple[float, float]], macs: float) -> float | No
 
     Args:
         points: (multiply-adds, value) of the unpruned network at its sizes.
-        macs: multiply-adds.
 
     Returns:
         The value; None below the smallest size.

@@ -88,7 +88,6 @@ def detect_batch(detector: Detector, batch: Batch, threshold: float, nms: float 
     """Runs one batch.
 
     Args:
-        detector: the network.
         batch: images made for its input.
         threshold: objectness and scores have to be above it.
         nms: overlap threshold of the suppression.
@@ -118,12 +117,8 @@ def find_objects(
     """Runs a network over images; the next batches are decoded while one is computed.
 
     Args:
-        detector: the network.
-        paths: image files.
-        loading: how they are read.
         threshold, nms: see `detect_batch`.
         task: name of the work in events.
-        progress: gets an event per batch.
 
     Raises:
         DataError: `strict` and an image cannot be read, or the network's maps do not fit its heads.

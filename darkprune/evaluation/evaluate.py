@@ -16,7 +16,6 @@ def truths_of(dataset: Dataset, classes: int) -> Truths:
     """Reads the labels of a set.
 
     Args:
-        dataset: the set.
         classes: number of classes of the head; labels of others are left out.
     """
     return make_truths([record.objects() for record in dataset.images], range(len(dataset)), classes)
@@ -35,10 +34,6 @@ def evaluate_detector(
     """Evaluates a network on a labelled set.
 
     Args:
-        detector: the network.
-        dataset: the set.
-        scoring: how detections are scored.
-        loading: how images are read.
         coco: compute COCO's figures too; by default if an evaluator is installed.
         task, progress: see `find_objects`.
 

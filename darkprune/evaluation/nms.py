@@ -65,7 +65,6 @@ def suppress(
     """Keeps, per image and class, the best of boxes that overlap.
 
     Args:
-        candidates: decoded boxes.
         kind: the `nms_kind` of the last head: `greedynms` compares IoU − (d/c)^0.6 with the threshold, `diounms`
             IoU − (d/c)^beta, anything else the IoU (also `cornersnms`: what distinguished it is commented out).
         beta: exponent for `diounms`.

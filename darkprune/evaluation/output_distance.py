@@ -32,8 +32,6 @@ class OutputDistance:
         """Takes the original, which is run when it is first needed.
 
         Args:
-            original: the original network.
-            graph: its layers.
             sample: the images; the scores of all of them are kept in memory.
         """
         self._original, self._sample = original, sample
@@ -49,7 +47,6 @@ class OutputDistance:
         Args:
             run: the network, with the original's heads.
             shape: its input, where that is not the original's.
-            progress: gets a step per batch.
 
         Raises:
             DataError: no image can be read.
@@ -83,7 +80,6 @@ def scores_of(head: Head, raw: Maps) -> Maps:
     """Computes objectness times class probability: (b, anchors · classes, h, w).
 
     Args:
-        head: a detection head.
         raw: (b, channels, h, w), its input.
     """
     batch, _, height, width = raw.shape

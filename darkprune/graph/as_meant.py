@@ -12,7 +12,6 @@ def with_activation(graph: Graph, name: str | None) -> Graph:
     """Returns the network with an activation in place of those that darknet does not know (`silu`), and takes for ReLU.
 
     Args:
-        graph: the network.
         name: darknet's name of what was meant (`swish`); None leaves the network as darknet reads it.
 
     Raises:

@@ -23,7 +23,6 @@ def write_fresh(graph: Graph, file: BinaryIO, seed: int, vary: bool = False) -> 
     darknet itself saves σ² = 0 for a network that was never trained, which multiplies by 316 per layer.
 
     Args:
-        graph: the network.
         file: empty, open for writing in binary.
         seed: of the generator.
         vary: draw γ, β, μ and σ² around these values, as in a trained network (for tests and benchmarks).

@@ -219,8 +219,6 @@ def _next_sizes(cfg: Cfg, net: Net, failed: int) -> str:
     """Returns a hint for an error: the next widths and heights with which a section is no trouble; "" if none help.
 
     Args:
-        cfg: the text.
-        net: its `[net]`.
         failed: number of the section whose maps do not fit.
     """
     section = cfg.sections[failed]

@@ -41,7 +41,6 @@ def divide(graph: Graph, how: str) -> tuple[PruneGroup, ...]:
     """Divides a network into groups.
 
     Args:
-        graph: the network.
         how: `auto`, a preset's name, or ranges such as `0-55,56-85`; layers in no range are not pruned.
 
     Raises:

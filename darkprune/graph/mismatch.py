@@ -86,7 +86,6 @@ def fitting_classes(graph: Graph, excess: int) -> int | None:
     """Returns the number of classes with which the network would fill a file, if there is one.
 
     Args:
-        graph: the network.
         excess: bytes that the file has beyond what the network needs; negative where it is too short.
     """
     heads = [layer for layer in graph.heads if layer.sources[0] >= 0]

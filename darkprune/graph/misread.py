@@ -21,7 +21,6 @@ def misread(cfg: Cfg, read: Sequence[tuple[Options, Kind]]) -> list[str]:
     """Lists what darknet reads otherwise than it was meant: one line each, however often it occurs.
 
     Args:
-        cfg: the text.
         read: for every section after `[net]` the options that its kind was read from, and the kind.
     """
     lines: dict[str, list[int]] = {}

@@ -22,7 +22,6 @@ def stored_tensors(graph: Graph, transposed: bool = False) -> list[tuple[int, st
     """Lists (layer, name, shape) of what the graph's weights file holds, in file order.
 
     Args:
-        graph: the network.
         transposed: whether the header says that connected layers are stored input-major.
     """
     return [
@@ -68,8 +67,6 @@ class TensorSource(Protocol):
         """Reads a tensor in parts along its first axis.
 
         Args:
-            layer: the layer.
-            name: of the tensor.
             limit: bytes of a part; at least one row is read, and transposed tensors come whole.
 
         Yields:
@@ -177,7 +174,6 @@ class NetworkWriter:
         """Writes the header.
 
         Args:
-            graph: the network.
             file: empty, open for writing in binary; see `darkprune.darknet.output`.
             header: written as it is; its version decides how connected layers are laid out.
         """
@@ -194,7 +190,6 @@ class NetworkWriter:
 
         Args:
             layer: a layer of that index; its widths may be those before a cut.
-            name: of the tensor.
             values: the tensor, or rows of it; a transposed tensor is written whole.
             first: number of the first row given.
         """

@@ -38,7 +38,6 @@ class AnchorLayout:
 
         Args:
             section: `yolo`, `Gaussian_yolo` or `region`.
-            classes: number of classes.
             coords: values of a box, for `region`.
         """
         if section == "Gaussian_yolo":  # x, σx, y, σy, w, σw, h, σh, objectness, classes…

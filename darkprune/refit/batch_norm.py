@@ -23,7 +23,6 @@ def reestimate(network: Network, sample: Sample, progress: Progress = silent) ->
     Args:
         network: in eval mode.
         sample: some hundred unlabelled images.
-        progress: gets a step per layer.
 
     Returns:
         The layers whose statistics are new.

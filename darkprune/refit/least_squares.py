@@ -26,7 +26,6 @@ class NormalEquations:
         """Allocates the sums.
 
         Args:
-            module: the convolution.
             sites: positions of all images together that will be added; where that are too many, some are drawn.
             scratch: memory for temporary results; its own without.
         """
@@ -93,6 +92,10 @@ class NormalEquations:
         """Returns the inner products of the centred windows over all positions: (groups, columns, columns)."""
         return self._gram - self._inputs.unsqueeze(2) * self._inputs.unsqueeze(1) / (self._count or 1)
 
+    def _cross_covariance(self) -> Tensor:
+        """Returns those of the windows with what the sums lack: (groups, columns, outputs)."""
+        return self._cross - self._inputs.unsqueeze(2) * self._targets.unsqueeze(1) / (self._count or 1)
+
     def solve(self, ridge: float = RIDGE) -> tuple[Tensor, Tensor]:
         """Solves for the change, which is 0 where the target is 0 throughout.
 
@@ -106,15 +109,7 @@ class NormalEquations:
         kernel = module.kernel()
         if self._count == 0 or self._shift is None:
             return torch.zeros_like(kernel, dtype=torch.float64), torch.zeros_like(kernel[:, 0, 0, 0]).double()
-        gram = self.covariance()
-        cross = self._cross - self._inputs.unsqueeze(2) * self._targets.unsqueeze(1) / self._count
-        diagonal = gram.diagonal(dim1=1, dim2=2)
-        # never 0: the inputs of a group may all be constant
-        held = ridge * diagonal.mean(1).clamp_min(torch.finfo(torch.float32).tiny)
-        gram.diagonal(dim1=1, dim2=2).add_(held.unsqueeze(1))
-        factor, failed = torch.linalg.cholesky_ex(gram)
-        change = torch.cholesky_solve(cross, factor)  # (groups, columns, outputs)
-        change = torch.where((failed == 0).view(-1, 1, 1) & change.isfinite(), change, 0.0)
+        change = _solved(self.covariance(), self._cross_covariance(), ridge)  # (groups, columns, outputs)
         return change.mT.reshape(kernel.shape), self._offset(change)
 
     def solve_scales(self, ridge: float = RIDGE) -> tuple[Tensor, Tensor]:
@@ -129,14 +124,8 @@ class NormalEquations:
         taps = module.size**2
         channels = self._columns // taps
         blocks = (filters.mT @ filters * self.covariance()).reshape(-1, channels, taps, channels, taps).sum((2, 4))
-        cross = self._cross - self._inputs.unsqueeze(2) * self._targets.unsqueeze(1) / (self._count or 1)
-        aim = (filters.mT * cross).reshape(-1, channels, taps * filters.shape[1]).sum(2, keepdim=True)
-        diagonal = blocks.diagonal(dim1=1, dim2=2)
-        held = ridge * diagonal.mean(1).clamp_min(torch.finfo(torch.float32).tiny)
-        diagonal.add_(held.unsqueeze(1))
-        factor, failed = torch.linalg.cholesky_ex(blocks)
-        factors = torch.cholesky_solve(aim, factor)  # (groups, channels, 1)
-        factors = torch.where((failed == 0).view(-1, 1, 1) & factors.isfinite(), factors, 0.0)
+        aim = (filters.mT * self._cross_covariance()).reshape(-1, channels, taps * filters.shape[1])
+        factors = _solved(blocks, aim.sum(2, keepdim=True), ridge)  # (groups, channels, 1)
         change = filters * factors.repeat_interleave(taps, 1).mT
         return change.reshape(kernel.shape), self._offset(change.mT)
 
@@ -147,3 +136,18 @@ class NormalEquations:
         mean_in = self._shift[0].squeeze(-1).double() + self._inputs / (self._count or 1)
         mean_out = self._shift[1].squeeze(-1).double() + self._targets / (self._count or 1)
         return (mean_out - (change * mean_in.unsqueeze(2)).sum(1)).flatten()
+
+
+def add_ridge(matrices: Tensor, ridge: float) -> None:
+    """Adds a share of its mean to the diagonal of each (n, n) of a stack; never 0, as all of them may be constant."""
+    diagonal = matrices.diagonal(dim1=1, dim2=2)
+    held = ridge * diagonal.mean(1).clamp_min(torch.finfo(torch.float32).tiny)
+    diagonal.add_(held.unsqueeze(1))
+
+
+def _solved(matrices: Tensor, targets: Tensor, ridge: float) -> Tensor:
+    """Solves the equations of each group, of which the matrices are changed; 0 where that fails."""
+    add_ridge(matrices, ridge)
+    factor, failed = torch.linalg.cholesky_ex(matrices)
+    found = torch.cholesky_solve(targets, factor)
+    return torch.where((failed == 0).view(-1, 1, 1) & found.isfinite(), found, 0.0)

@@ -122,9 +122,7 @@ def recover_file(
     Args:
         surgery: what the slim file was made by.
         slim: the slim weights file; rewritten unless `how` is `none`.
-        samples: unlabelled images.
         how: `lsq` (refit), `scale` (only one factor per input channel), `bn` (batch statistics) or `none` (measure).
-        progress: gets the steps of each part of it.
         solved: keeps the layers of a refit; those of an interrupted one are taken from it.
 
     Raises:

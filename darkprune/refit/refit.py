@@ -92,11 +92,7 @@ def refit(
     """Refits a slim network in place.
 
     Args:
-        networks: the original and the slim network.
-        sample: unlabelled images.
         positions: weights of the positions of the original's maps; all equal without.
-        settings: how.
-        progress: gets a step per layer of the slim network.
         solved: takes what each layer's new values are; those that it has already are not solved for again.
 
     Returns:

@@ -73,7 +73,6 @@ def read_json(
     Args:
         what: what it should be, for the error ("a plan").
         max_bytes: size above which it cannot be that.
-        error: what is raised.
         allow_nan: see `parse_json`.
 
     Raises:
@@ -89,7 +88,6 @@ def parse_json(
 
     Args:
         source: where it comes from, for the error.
-        error: what is raised.
         allow_nan: take NaN and Infinity, which JSON does not have but many programs write.
 
     Raises:

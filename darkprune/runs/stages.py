@@ -116,7 +116,6 @@ def run_stages(
     """Does what is to be done, in order; the records are up to date whenever this returns or raises.
 
     Args:
-        progress: gets a line before each stage, also where nothing is to be done, and the events of its work.
         speed: gives the seconds that one unit of cost takes, for estimates; called only if there is something to do.
 
     Raises:

@@ -25,9 +25,7 @@ def scorer(
 
     Args:
         criterion: of `IMAGE_CRITERIA`; `sensitivity` is `surgeon` where a refit follows, else `first-order`.
-        samples: unlabelled images.
         recover: the recovery that will follow.
-        progress: gets the steps of each part.
         price: what effects are divided by; ThiNet has no use for it.
     """
     sample = samples.fit.first(IMAGES)

@@ -7,7 +7,6 @@ Similar channels are found by them (Zhang et al. 2024). Unlike moments that foll
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 
 import numpy as np
 import torch
@@ -21,33 +20,22 @@ from darkprune.layers import INPUT
 from darkprune.layers.base import Floats, Indices
 from darkprune.network.loading import batches_for, load_network
 from darkprune.progress import Progress, silent, track
-from darkprune.scores.sensitivity import is_dense
+from darkprune.scores.sensitivity import hooked, is_dense
 from darkprune.selection.filter_moments import Moments, MomentsFrom, MomentsOf
 
 IMAGES = 64
 
 
 def map_moments(weights: TensorSource, channels: ChannelMap, sample: Sample, progress: Progress = silent) -> MomentsOf:
-    """Measures mean and covariance of all channels of every map that a dense convolution reads.
-
-    Args:
-        weights: the network.
-        channels: its labels.
-        sample: unlabelled images.
-        progress: gets a step per batch.
-    """
+    """Measures mean and covariance of all channels of every map that a dense convolution reads."""
     network = load_network(weights)
     step = track(progress, "measuring maps", sample.batch_count, "batch")
     sums = {index: _Sums() for index in _read(weights.graph)}
-    hooks = [network.layers[index].register_forward_hook(partial(_add, here)) for index, here in sums.items()]
-    try:
-        with torch.inference_mode():
-            for images in batches_for(network, sample):
-                network(images)
-                step()
-    finally:
-        for hook in hooks:
-            hook.remove()
+    hooks = [network.layers[index].register_forward_hook(here.add) for index, here in sums.items()]
+    with hooked(hooks), torch.inference_mode():
+        for images in batches_for(network, sample):
+            network(images)
+            step()
     measured = {index: here.moments() for index, here in sums.items()}
 
     def moments(classes: Indices) -> Mapping[int, Sequence[Moments]]:
@@ -80,8 +68,8 @@ class _Sums:
         self._shift = self._total = self._gram = torch.zeros(0)
         self._count = 0
 
-    def add(self, output: Tensor) -> None:
-        """Adds (b, c, h, w)."""
+    def add(self, module: object, inputs: object, output: Tensor) -> None:
+        """Forward hook: adds a map, (b, c, h, w)."""
         rows = output.transpose(0, 1).flatten(1)
         if not self._count:
             self._shift = rows.mean(1, keepdim=True)
@@ -98,10 +86,6 @@ class _Sums:
         mean = self._total / count
         covariance = self._gram / count - torch.outer(mean, mean)
         return (self._shift.flatten() + mean).cpu().numpy(), covariance.cpu().numpy()
-
-
-def _add(sums: _Sums, module: object, inputs: object, output: Tensor) -> None:
-    sums.add(output)
 
 
 def _read(graph: Graph) -> list[int]:

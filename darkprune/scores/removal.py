@@ -87,7 +87,6 @@ def removal_prices(
         consumers: all that read or produce candidates; used up.
         candidates: per class whether it may be removed.
         macs: per class the multiply-adds that go with it.
-        progress: gets a step per class.
     """
     count = len(macs)
     reading: list[list[tuple[int, int]]] = [[] for _ in range(count)]

@@ -9,8 +9,8 @@ neural network pruning", square the derivatives of the training loss instead.)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
 import numpy as np
@@ -47,7 +47,6 @@ def class_shares(channels: ChannelMap, of_layer: Callable[[Layer], tuple[float, 
     """Shares out what layers cost to the classes that they read and produce.
 
     Args:
-        channels: labels of the network.
         of_layer: returns what a layer's inputs cost together, and its outputs.
     """
     total = np.zeros(channels.count)
@@ -75,10 +74,6 @@ def score_by_effect(
     """Scores every layer that has channels to choose from, and measures what removed channels leave behind.
 
     Args:
-        weights: the pair.
-        channels: its labels.
-        sample: unlabelled images.
-        progress: gets a step per batch, of the means and of the scores.
         price: what effects are divided by; multiply-adds by default.
 
     Raises:
@@ -93,7 +88,6 @@ def image_scores(channels: ChannelMap, importance: Floats, means: Mapping[int, F
     """Makes scores of an importance per class, with the means that do not follow from those of the layers before.
 
     Args:
-        channels: labels of the network.
         importance: per class.
         means: per layer, from `mean_outputs`.
     """
@@ -116,10 +110,7 @@ def effect_per_price(
 
     Args:
         network: in eval mode, its parameters without gradients.
-        channels: its labels.
-        sample: unlabelled images.
         means: per layer, from `mean_outputs`.
-        progress: gets a step per batch.
         price: multiply-adds by default.
 
     Raises:
@@ -164,15 +155,18 @@ class Means:
 def averaging(network: Network) -> Iterator[Means]:
     """Collects the means of all maps that the network computes within the block."""
     means = Means()
-    hooks = [
-        network.layers[layer.index].register_forward_hook(partial(means.add, layer.index))
-        for layer in network.graph
-        if layer.output.is_map and layer.sources
-    ]
-    try:
+    layers = (layer.index for layer in network.graph if layer.output.is_map and layer.sources)
+    with hooked(network.layers[index].register_forward_hook(partial(means.add, index)) for index in layers):
         yield means
-    finally:
-        _remove(hooks)
+
+
+@contextmanager
+def hooked(hooks: Iterable[RemovableHandle]) -> Iterator[None]:
+    """Removes hooks of modules when the block ends."""
+    with ExitStack() as stack:
+        for hook in hooks:
+            stack.enter_context(hook)
+        yield
 
 
 def gate_effects(
@@ -186,10 +180,7 @@ def gate_effects(
 
     Args:
         network: in eval mode, its parameters without gradients.
-        channels: its labels.
         means: per layer, from `mean_outputs`.
-        sample: unlabelled images.
-        progress: gets a step per batch.
     """
     generator = torch.Generator().manual_seed(0)
     gates = _Gates(channels, means, network.device)
@@ -201,7 +192,7 @@ def gate_effects(
     total = np.zeros(channels.count)
     count = 0
     step = track(progress, "measuring effects", sample.batch_count, "batch")
-    try:
+    with hooked(hooks):
         for batch in batches_for(network, sample):
             gates.reset(len(batch))
             for _ in backward_passes(network, batch, PROBES, generator):
@@ -209,8 +200,6 @@ def gate_effects(
                 gates.reset(len(batch))
                 count += len(batch)
             step()
-    finally:
-        _remove(hooks)
     return total / max(count, 1)
 
 
@@ -267,8 +256,3 @@ def leaves_own(layer: Layer) -> bool:
     if layer.name in ("route", "upsample", "dropout", "avgpool", "local_avgpool", "reorg", "reorg3d", "empty"):
         return False
     return layer.name != "shortcut" or getattr(layer.kind, "activation", "linear") != "linear"
-
-
-def _remove(hooks: list[RemovableHandle]) -> None:
-    for hook in hooks:
-        hook.remove()

@@ -46,11 +46,9 @@ def score_by_separation(
     """Scores units by how well their additions separate the classes; the lowest are removed first.
 
     Args:
-        weights: the pair.
         units: of its network.
         dataset: labelled images; at most `IMAGES` are used.
         seed: of the boxes where nothing is labelled.
-        progress: gets a step per batch.
 
     Raises:
         DataError: fewer than two classes have enough boxes.

@@ -36,9 +36,9 @@ from darkprune.network.modules.convolution import Convolution
 from darkprune.network.windows import Scratch, shifted
 from darkprune.progress import Progress, silent
 from darkprune.refit.effects import convolutions, measure_effects
-from darkprune.refit.least_squares import RIDGE
+from darkprune.refit.least_squares import RIDGE, add_ridge
 from darkprune.scores.removal import Consumer, removal_prices
-from darkprune.scores.sensitivity import ClassPrice, averaging, class_macs, image_scores, is_dense
+from darkprune.scores.sensitivity import ClassPrice, averaging, class_macs, hooked, image_scores, is_dense
 from darkprune.selection.importance import ImageScores, scored_layers
 
 
@@ -52,10 +52,6 @@ def score_by_surgeon(
     """Scores every layer that has channels to choose from by the cost of their removal when their turn came.
 
     Args:
-        weights: the pair.
-        channels: its labels.
-        sample: unlabelled images.
-        progress: gets the steps of each part.
         price: what the costs are divided by.
 
     Raises:
@@ -112,11 +108,8 @@ def _collecting_inputs(network: Network) -> Iterator[dict[int, _Inputs]]:
         network.layers[index].register_forward_pre_hook(lambda module, maps, index=index: inputs[index].add(maps[0]))
         for index in inputs
     ]
-    try:
+    with hooked(hooks):
         yield inputs
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 class _Inputs:
@@ -154,9 +147,7 @@ class _Inputs:
         """Returns the inverse covariance, (groups, c/groups, c/groups), with the ridge of the refit."""
         mean = self._total / max(self._count, 1)
         covariance = self._gram / max(self._count, 1) - mean.unsqueeze(2) * mean.unsqueeze(1)
-        diagonal = covariance.diagonal(dim1=1, dim2=2)
-        held = RIDGE * diagonal.mean(1).clamp_min(torch.finfo(torch.float32).tiny)
-        diagonal.add_(held.unsqueeze(1))
+        add_ridge(covariance, RIDGE)
         inverse, failed = torch.linalg.inv_ex(covariance)
         return torch.where((failed == 0).view(-1, 1, 1), inverse, torch.nan)
 

@@ -37,12 +37,6 @@ def score_by_reconstruction(
 ) -> ImageScores:
     """Scores every layer that has channels to choose from by the greedy order: 0 is removed first, just below 1 last.
 
-    Args:
-        weights: the pair.
-        channels: its labels.
-        sample: unlabelled images.
-        progress: gets a step per batch, of the means, and one per layer.
-
     Raises:
         PlanError: maps that are not finite numbers.
     """

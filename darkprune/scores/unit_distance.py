@@ -25,10 +25,8 @@ def score_by_distance(
     """Scores units by the output distance that the loss of each alone makes, per operation; the lowest go first.
 
     Args:
-        weights: the pair.
         units: of its network.
         sample: unlabelled images; at most `IMAGES` are used.
-        progress: gets a step per unit.
 
     Raises:
         DataError: no image can be read.

@@ -53,7 +53,6 @@ class CurveCache:
         Args:
             origin: what decides them.
             expected: name and number of channels of every group.
-            kinds: kinds of budget.
         """
         record = self._records.find(origin.key, origin.key)
         if record is None:

@@ -149,7 +149,6 @@ def within_latency(
 
     Args:
         settings: an allocation with one ratio, or `sensitivity` with curves in the ranking.
-        progress: gets an event per layer that is timed, and per trial, at most `TRIALS`.
 
     Returns:
         The ranking, its curves with milliseconds among what they save; the settings; what was measured.

@@ -106,7 +106,6 @@ def nearest_ratio(budget: Budget, measure: Callable[[float], Totals], before: To
     """Finds the ratio that comes nearest to a budget, by bisection.
 
     Args:
-        budget: what to keep.
         measure: totals of the network pruned by a ratio; falling in the ratio.
         before: totals of the original.
 
@@ -156,7 +155,6 @@ def unreachable(budget: Budget, left: float, least: Mapping[str, float]) -> str:
     """Says that a budget is below what can be reached, and what stands in the way.
 
     Args:
-        budget: what to keep.
         left: the least that can.
         least: flag -> the least that could if it asked for nothing, and those before it neither.
     """

@@ -50,10 +50,8 @@ def settle(channels: ChannelMap, keep: BoolArray, priority: Floats, limits: Limi
     """Gives channels back until floors, multiples and equal blocks hold.
 
     Args:
-        channels: labels and constraints.
         keep: per class, what merging decided.
         priority: per class, larger is given back first; ties go to the lower class.
-        limits: floors and multiples.
     """
     keep = keep.copy()
     at_floor = _raise_to_floors(channels, keep, priority, limits)

@@ -87,7 +87,6 @@ def rank(
     """Divides, scores and ranks the channels of a pair.
 
     Args:
-        weights: the original pair.
         settings: units, groups, criterion and excluded layers are used.
         by_images: makes scores and measured constants, given the network without the units and its labels; by
             default scores are those of the criterion, from the weights.
@@ -133,7 +132,6 @@ def decide(ranking: Ranking, settings: Selection) -> Surgery:
 
     Args:
         ranking: from `rank` with the same settings.
-        settings: how.
 
     Raises:
         UsageError, PlanError: settings that make no sense for this network; a budget that single channels cannot meet.

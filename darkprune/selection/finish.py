@@ -54,11 +54,8 @@ def finish(
     """Changes a mask by single channels until a budget is met within 1 %.
 
     Args:
-        channels: labels and constraints.
         keep: per class, what merging decided.
         priority: per class how dear it is; infinite for what may not go.
-        limits: floors and multiples.
-        budget: what to keep.
         measure: what a mask, once settled, leaves of it.
 
     Returns:

@@ -78,8 +78,6 @@ def score_channels(weights: TensorSource, channels: ChannelMap, criterion: str) 
     """Scores every layer that has channels to choose from.
 
     Args:
-        weights: the network's tensors.
-        channels: its channel labels.
         criterion: `bn_gamma`: |γ|, and the mean |w| of filters without batch normalisation; `l1`, `l2`: mean
             and root mean square of each filter's weights, for all layers alike.
 

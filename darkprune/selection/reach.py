@@ -21,7 +21,6 @@ def within_budget(ranking: Ranking, settings: Selection, budget: Budget) -> Sele
     Args:
         ranking: from `rank`.
         settings: allocation `uniform`, `global`, `proportional`, or `sensitivity` with curves in the ranking.
-        budget: what to keep.
 
     Raises:
         PlanError: no ratio comes down to the budget; says the nearest, and what stands in the way.
@@ -59,9 +58,7 @@ def refuse_unreachable(weights: NetworkWeights, settings: Selection, budget: Bud
     """Refuses a budget below what every layer at its floor leaves, before hours go into scores or training.
 
     Args:
-        weights: the original pair.
         settings: floors, multiples, excluded layers and units are used.
-        budget: what to keep.
 
     Raises:
         PlanError: no choice of channels meets it; says the nearest, and which floor stands in the way.
@@ -79,8 +76,6 @@ def units_within(weights: TensorSource, budget: Budget, by_unit: UnitScorer = sc
     """Returns the fewest units whose absence leaves no more than a budget says.
 
     Args:
-        weights: the original pair.
-        budget: what to keep.
         by_unit: scores the units; those of lowest score go first.
 
     Raises:

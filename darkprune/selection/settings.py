@@ -145,10 +145,6 @@ class Selection(ChannelSettings):
 def resolve_selection(graph: Graph, selection: Selection) -> Selection:
     """Fills in presets and the default allocation, and refuses what does not exist.
 
-    Args:
-        graph: the original network.
-        selection: as the user gave it.
-
     Raises:
         UsageError: something that does not exist, or not in this network.
     """

@@ -68,11 +68,8 @@ def relate(
     """Finds all pairs of channels that explain each other at every tap; which of them go is decided later.
 
     Args:
-        weights: the network.
-        channels: its labels.
         allowed: per class whether it may go.
         threshold: least |correlation|.
-        moments: where means and covariances come from.
     """
     found = []
     for atom in channels.atoms:
@@ -126,7 +123,6 @@ def replace_similar(
     """Chooses who goes: of the most similar pair left, the less important, unless it already stands for another.
 
     Args:
-        channels: labels and constraints.
         keep: per class, what importance left.
         priority: per class, how dear it is.
         relations: from `relate`.
@@ -158,7 +154,6 @@ def taps_of(replacements: Sequence[Replacement], gone: BoolArray) -> dict[int, T
     """Works out a and b at every tap, to seven digits, as a plan stores them.
 
     Args:
-        replacements: what was chosen.
         gone: per class whether it goes in the end; a replacement that was taken back is left out.
     """
     rows: dict[int, list[tuple[int, int, float, float, float]]] = {}

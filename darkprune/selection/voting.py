@@ -62,7 +62,6 @@ def gather_members(
     """Collects the prunable, unpinned, unexcluded channels of every scored layer.
 
     Args:
-        channels: the labels.
         scores: per layer.
         groups: layers outside all of them are not pruned.
         excluded: layers whose channels stay, and so whatever is coupled with them.
@@ -104,7 +103,6 @@ def mark(members: Members, ratios: Sequence[float], *, one_pool: bool = False) -
     """Ranks every pool ascending by (score, layer, channel) and marks the first floor(g·n + 0.5).
 
     Args:
-        members: the ranked channels.
         ratios: per group.
         one_pool: rank all groups together (`global`).
     """
@@ -132,9 +130,6 @@ def merge(channels: ChannelMap, members: Members, marks: Marks, how: str) -> tup
     Voting members with batch normalisation decide; where a class has none, those without do.
 
     Args:
-        channels: the labels.
-        members: ranked channels.
-        marks: their marks.
         how: `vote` (pruned if at least half marked it), `any`, `all`, or `mean`/`max` of the members' scores, depthwise
             layers included, against the same of their thresholds.
 

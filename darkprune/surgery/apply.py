@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,8 +63,7 @@ class Cut:
         return build_graph(slim_cfg(self))
 
 
-@dataclass(frozen=True)
-class _Input:
+class _Input(NamedTuple):
     """What a consumer needs to know about the channels that it reads.
 
     Attributes:
@@ -83,13 +82,11 @@ class _Input:
         """Returns one of equal consecutive blocks."""
         size = len(self.keep) // blocks
         part = slice(number * size, (number + 1) * size)
-        return _Input(self.keep[part], self.constant[part], self.gone[part], self.kappa[part])
+        return _Input._make(values[part] for values in self)
 
     def repeated(self, times: int) -> _Input:
         """Returns the columns of a connected layer: every channel h·w times."""
-        return _Input(
-            self.keep.repeat(times), self.constant.repeat(times), self.gone.repeat(times), self.kappa.repeat(times)
-        )
+        return _Input._make(values.repeat(times) for values in self)
 
 
 @dataclass(frozen=True)
@@ -141,11 +138,8 @@ def write_slim(
     """Writes the slim network's tensors.
 
     Args:
-        weights: the original tensors.
-        cut: what goes.
         constants: what stands in for it, from `constants_of`.
         file: empty, open for writing in binary.
-        progress: called after each layer.
     """
     writer = NetworkWriter(cut.slim, file, weights.header)
     step = track(progress, "pruning", len(weights.graph), "layer")

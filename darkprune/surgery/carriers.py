@@ -48,7 +48,6 @@ def find_needs(channels: ChannelMap, gone: BoolArray, constants: Sequence[Floats
     """Lists the blocks where folding would be wrong at the border.
 
     Args:
-        channels: labels.
         gone: per class whether its content goes.
         constants: per layer and channel, from `removed_constants`.
     """
@@ -79,8 +78,6 @@ def choose_carriers(
     A class that only rounding kept is taken before one that was removed, and before others the one that serves most.
 
     Args:
-        weights: the original tensors.
-        channels: labels.
         keep: per class.
         rounded: per class whether only rounding kept it.
         constants: of the removed channels.

@@ -40,8 +40,6 @@ def removed_constants(
     """Computes the constant of every removed channel of every layer.
 
     Args:
-        weights: the original tensors.
-        channels: labels.
         gone: per class whether its original content goes.
         how: `mean`: E[act(γz + β)], z ~ N(0, 1); `beta`: act(β).
         measured: layer -> means on images, one per channel, instead.
@@ -98,7 +96,6 @@ def propagate(weights: TensorSource, channels: ChannelMap, wanted: BoolArray, ow
 
     Args:
         weights: the tensors that passing layers need (depthwise filters, weighted shortcuts, batch normalisation).
-        channels: labels.
         wanted: per class whether it has a constant.
         own: the values of a producing layer; asked for depthwise convolutions too, which pass on when it says None.
     """
@@ -123,7 +120,6 @@ def makes_constants(layer: Layer, how: str, measured: Mapping[int, Floats]) -> b
     """Returns whether the constants at a layer's output are its own, not what it makes of those at its input.
 
     Args:
-        layer: the layer.
         how, measured: see `removed_constants`.
     """
     if layer.index in measured:
@@ -161,7 +157,6 @@ def consumers_with_border(
     Depthwise ones that pass constants on are listed too: what they make of them holds inside the map only.
 
     Args:
-        channels: labels.
         constants: per layer and channel, from `removed_constants`.
         makes: tells whether a layer's constants are its own, see `makes_constants`.
     """

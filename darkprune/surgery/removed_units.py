@@ -47,7 +47,6 @@ def renumbered_lines(graph: Graph, layers: Iterable[int], new: Mapping[int, int]
     """Returns the lines of the cfg, with other layer indices in the sections of some layers.
 
     Args:
-        graph: the network.
         layers: those whose sections are rewritten.
         new: number before -> number after; a layer that is not in it is not renamed.
     """
@@ -90,7 +89,6 @@ class WithoutUnits(DerivedSource):
 
         Args:
             original: the whole network, which must stay open.
-            units: what is left out.
             graph: of the reduced network, if it is known.
         """
         super().__init__(original, graph or build_graph(without_units(original.graph, units)))
@@ -113,7 +111,6 @@ def reduced(original: TensorSource, units: Sequence[Unit], graph: Graph | None =
 
     Args:
         original: the whole network.
-        units: what is left out.
         graph: of the reduced network, if it is known already; then the units are not checked again.
 
     Raises:

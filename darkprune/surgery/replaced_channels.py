@@ -74,7 +74,6 @@ class WithReplacements(DerivedSource):
 
         Args:
             source: the network as it is, which must stay open.
-            similar: what is replaced.
 
         Raises:
             PlanError: replacements that this network cannot have.

@@ -21,7 +21,6 @@ def replay(weights: NetworkWeights, plan: Plan, hashes: tuple[str, str | None]) 
     """Turns a plan into the surgery that it describes.
 
     Args:
-        weights: the original pair.
         plan: the plan; what its groups lose is counted anew, in case it was changed by hand.
         hashes: SHA-256 of the pair's cfg and weights; None for weights that need not be those of the plan.
 
@@ -51,10 +50,6 @@ def replay(weights: NetworkWeights, plan: Plan, hashes: tuple[str, str | None]) 
 def base_graph(graph: Graph, plan: Plan) -> Graph:
     """Returns the network that the channels of a plan are numbered in: without its units, with its factors.
 
-    Args:
-        graph: the original.
-        plan: its plan.
-
     Raises:
         PlanError: the plan is for another network.
     """
@@ -66,12 +61,7 @@ def base_graph(graph: Graph, plan: Plan) -> Graph:
 
 
 def layers_before(graph: Graph, plan: Plan) -> tuple[int | None, ...]:
-    """Returns for every layer of the slim network the original's number; None for inner parts of a factorised layer.
-
-    Args:
-        graph: the original.
-        plan: its plan.
-    """
+    """Returns for every layer of the slim network the original's number; None for inner parts of a factorised layer."""
     if plan.factors:
         return tuple(part.layer if part.last else None for part in parts_of(graph, plan.factors))
     return kept_layers(graph, plan.units)

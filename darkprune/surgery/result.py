@@ -85,7 +85,6 @@ class PruneResult:
 
         Args:
             surgery: its plan has the hashes of its pair.
-            outputs: the files written.
             constants: of the surgery, if they are computed already.
         """
         plan, cut = surgery.plan, surgery.cut
@@ -162,12 +161,10 @@ def write_result(
     """Fills a folder with slim pair, plan and report.
 
     Args:
-        surgery: what to write.
         folder: an empty folder, from `darkprune.darknet.output.result_folder`.
         hashes: gives the SHA-256 of the original cfg and weights, where the plan lacks them because they are still
             being computed.
         class_names: content of a file with the names of the classes, which is put beside the cfg.
-        progress: gets an event per layer.
 
     Returns:
         The surgery, its plan with the hashes, and what was written.

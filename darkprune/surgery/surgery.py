@@ -108,7 +108,6 @@ class Surgery:
 
         Args:
             file: empty, open for writing in binary.
-            progress: gets an event per layer.
         """
         if self.recovered is None:
             write_slim(self.base, self.cut, self.constants, file, progress)
@@ -161,11 +160,9 @@ class Surgery:
 
         Args:
             folder: made whole or not at all.
-            overwrite: replace an earlier result.
             inputs: files that the folder must not hold, besides the original's.
             hashes: gives the SHA-256 of the original cfg and weights, where they are known already.
             class_names: the contents of the `.names` file to put beside the result.
-            progress: gets an event per layer.
 
         Raises:
             OutputError: the folder exists, holds an input, or cannot be written.

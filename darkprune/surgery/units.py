@@ -143,7 +143,6 @@ def choose_units(
     """Chooses the units with the lowest scores; of nested ones at most one.
 
     Args:
-        weights: the original pair.
         number: how many.
         ratio: or which fraction of all.
         score: says which are lowest.

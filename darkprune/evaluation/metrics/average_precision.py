@@ -85,7 +85,6 @@ def average_precisions(
 
     Args:
         detections, truths, matches: of the whole set.
-        classes: number of classes.
         iou: a detection counts if its IoU with an object is above (not equal).
         points: 0 for the area under the falling envelope of precision over recall (VOC 2010 on), 11 for the mean over
             recalls 0, 0.1 … 1 (VOC 2007), 101 for recalls 0, 0.01 … 1 (COCO's curve at one IoU).

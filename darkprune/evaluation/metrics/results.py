@@ -99,8 +99,6 @@ def summarise(
         names: of the classes of the head.
         images: number of images that were run.
         skipped: images that could not be read.
-        scoring: how detections are scored.
-        coco: COCO's figures, if they were computed.
     """
     matches = match(detections, truths)
     classes, iou = len(names), scoring.iou

@@ -38,7 +38,6 @@ class Objective(ABC):
 
         Args:
             output: what the network makes of its images, with `taps`.
-            batch: the part.
             seen: images trained on so far, these included.
             wanted: what `teach` returned for the same images.
         """
