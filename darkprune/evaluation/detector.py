@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from darkprune.data.dataset import DataProblem
 from darkprune.data.loading import Batch, InputShape, load_batches
-from darkprune.evaluation.heads import Candidates, Floats, Head, correct_letterbox, decode
-from darkprune.evaluation.nms import NMS_THRESHOLD, Detections, join_detections, suppress_for
+from darkprune.evaluation.heads import Floats, Head, correct_letterbox, decode
+from darkprune.evaluation.nms import NMS_THRESHOLD, Detections, suppress_for
 from darkprune.evaluation.of_graph import heads_of, input_shape
 from darkprune.graph.graph import Graph
 from darkprune.progress import Progress, silent, track
@@ -100,7 +100,7 @@ def detect_batch(detector: Detector, batch: Batch, threshold: float, nms: float 
     # darknet corrects boxes before it suppresses: the penalty of greedynms depends on the aspect
     if shape.letterbox:
         boxes = correct_letterbox(found.boxes, batch.sizes[found.image], shape.width, shape.height)
-        found = Candidates(found.image, boxes, found.objectness, found.scores)
+        found = replace(found, boxes=boxes)
     return suppress_for(detector.heads[-1], found, nms)
 
 
@@ -135,4 +135,4 @@ def find_objects(
             parts.append(Detections(loaded.indices[found.image], found.boxes, found.classes, found.scores))
             sizes[loaded.indices] = loaded.sizes
         step(len(loaded.indices) + len(loaded.problems))
-    return Found(join_detections(parts), sizes, tuple(problems))
+    return Found(Detections.join([Detections.none(), *parts]), sizes, tuple(problems))

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from darkprune.errors import DataError
+from darkprune.evaluation.rows import Rows
 from darkprune.layers.heads import AnchorLayout
 
 Floats = npt.NDArray[np.float32]
@@ -65,7 +66,7 @@ class Head:
 
 
 @dataclass(frozen=True, eq=False)
-class Candidates:
+class Candidates(Rows):
     """Boxes above the threshold, before suppression, of a batch of images; in darknet's order within each image.
 
     Attributes:
@@ -79,9 +80,6 @@ class Candidates:
     boxes: Floats
     objectness: Floats
     scores: Floats
-
-    def __len__(self) -> int:
-        return len(self.image)
 
 
 def decode(heads: Sequence[Head], outputs: Sequence[Floats], threshold: float = 0.005) -> Candidates:
@@ -106,7 +104,8 @@ def decode(heads: Sequence[Head], outputs: Sequence[Floats], threshold: float = 
             raise DataError(f"head {number} ([{head.kind}]) needs a map (b, {head.channels}, h, w), not {output.shape}")
         with np.errstate(over="ignore", invalid="ignore"):
             parts.append(_DECODERS[head.kind](head, output, np.float32(threshold)))
-    return _join(parts)
+    joined = Candidates.join(parts)
+    return joined.select(np.argsort(joined.image, kind="stable"))  # image by image, in it head by head
 
 
 def correct_letterbox(boxes: Floats, sizes: npt.NDArray[np.int64], net_width: int, net_height: int) -> Floats:
@@ -130,18 +129,6 @@ def correct_letterbox(boxes: Floats, sizes: npt.NDArray[np.int64], net_width: in
     ratio = inner.astype(np.float32) / net.astype(np.float32)
     centre = (boxes[:, :2].astype(np.float64) - (net - inner) / 2.0 / net) / ratio
     return np.concatenate([centre.astype(np.float32), boxes[:, 2:] * (np.float32(1) / ratio)], axis=1)
-
-
-def _join(parts: Sequence[Candidates]) -> Candidates:
-    """Puts the heads' candidates together: image by image, in it head by head."""
-    image = np.concatenate([part.image for part in parts])
-    order = np.argsort(image, kind="stable")
-    return Candidates(
-        image[order],
-        np.concatenate([part.boxes for part in parts])[order],
-        np.concatenate([part.objectness for part in parts])[order],
-        np.concatenate([part.scores for part in parts])[order],
-    )
 
 
 def _sigmoid(values: npt.NDArray[np.floating]) -> Floats:
@@ -231,9 +218,9 @@ def _decode_region(head: Head, output: Floats, threshold: np.float32) -> Candida
     else:
         probabilities = _softmax(probabilities) if head.softmax else probabilities
         scores = _above(found[:, None] * probabilities, threshold)
-    some = scores.any(axis=1)
-    boxes = np.concatenate([centre, size], axis=1)[some]
-    return Candidates(image.astype(np.int64)[some], boxes, np.ones(len(boxes), np.float32), scores[some])
+    boxes = np.concatenate([centre, size], axis=1)
+    every = Candidates(image.astype(np.int64), boxes, np.ones(len(boxes), np.float32), scores)
+    return every.select(np.asarray(scores.any(axis=1), np.bool_))
 
 
 def _grid(output: Floats) -> Floats:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from darkprune.evaluation.boxes import Boxes, Indices, distance_penalty, iou, prepare
 from darkprune.evaluation.heads import Candidates, Floats, Head
+from darkprune.evaluation.rows import Rows
 
 NMS_THRESHOLD = 0.45
 GREEDY_EXPONENT = 0.6
@@ -23,7 +24,7 @@ _Overlap = Callable[[Indices, Indices], npt.NDArray[np.bool_]]
 
 
 @dataclass(frozen=True, eq=False)
-class Detections:
+class Detections(Rows):
     """What is left after suppression, in the order in which darknet walks its detections (see `darknet_order`).
 
     Attributes:
@@ -38,25 +39,11 @@ class Detections:
     classes: npt.NDArray[np.int64]
     scores: Floats
 
-    def __len__(self) -> int:
-        return len(self.image)
-
-    def select(self, keep: npt.NDArray[np.bool_]) -> Detections:
-        """Returns the detections where `keep`, (n,) bool, is true."""
-        return Detections(self.image[keep], self.boxes[keep], self.classes[keep], self.scores[keep])
-
-
-def join_detections(parts: list[Detections]) -> Detections:
-    """Puts detections of successive batches together."""
-    if not parts:
+    @classmethod
+    def none(cls) -> Detections:
+        """Returns no detections."""
         nothing = np.zeros(0, np.int64)
-        return Detections(nothing, np.zeros((0, 4), np.float32), nothing, np.zeros(0, np.float32))
-    return Detections(
-        np.concatenate([part.image for part in parts]),
-        np.concatenate([part.boxes for part in parts]),
-        np.concatenate([part.classes for part in parts]),
-        np.concatenate([part.scores for part in parts]),
-    )
+        return cls(nothing, np.zeros((0, 4), np.float32), nothing, np.zeros(0, np.float32))
 
 
 def suppress(
@@ -72,7 +59,7 @@ def suppress(
 
     Boxes of exactly equal score rank in the order of `candidates`.
     """
-    candidates = _in_darknet_order(candidates)
+    candidates = candidates.select(darknet_order(candidates.image, candidates.scores))
     classes = candidates.scores.shape[1]
     box, number = np.nonzero(candidates.scores)
     score = candidates.scores[box, number]
@@ -110,13 +97,6 @@ def darknet_order(image: npt.NDArray[np.int64], scores: Floats) -> npt.NDArray[n
     keys[box, ends[box] - 1 - np.arange(len(box))] = 2.0 * (number + 1) + scores[box, number]
     columns = [-keys[:, column] for column in range(keys.shape[1] - 1, -1, -1)]
     return np.lexsort((*columns, image)).astype(np.int64)
-
-
-def _in_darknet_order(candidates: Candidates) -> Candidates:
-    order = darknet_order(candidates.image, candidates.scores)
-    return Candidates(
-        candidates.image[order], candidates.boxes[order], candidates.objectness[order], candidates.scores[order]
-    )
 
 
 def _overlap(boxes: Boxes, kind: str, beta: float, threshold: np.float32) -> _Overlap:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from darkprune.evaluation import nms
 from darkprune.evaluation.heads import Candidates
-from darkprune.evaluation.nms import darknet_order, join_detections, suppress
+from darkprune.evaluation.nms import Detections, darknet_order, suppress
 
 F = np.float32
 Found = list[tuple[int, tuple[float, ...], float]]
@@ -134,7 +134,7 @@ def test_images_and_classes_are_kept_apart() -> None:
 def test_nothing_and_odd_boxes() -> None:
     empty = Candidates(np.zeros(0, np.int64), np.zeros((0, 4), F), np.zeros(0, F), np.zeros((0, 5), F))
     assert len(suppress(empty)) == 0
-    assert len(join_detections([])) == 0
+    assert len(Detections.none()) == 0
     odd = np.array([[0, 0, np.inf, 1], [0, 0, np.nan, 1], [0, 0, 0, 0], [0, 0, 0, 0]], F)
     for kind in ("default", "greedynms"):
         kept = suppress(Candidates(np.zeros(4, np.int64), odd, np.ones(4, F), np.full((4, 1), 0.5, F)), kind)

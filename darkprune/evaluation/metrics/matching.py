@@ -12,10 +12,11 @@ from darkprune.data.dataset import Objects
 from darkprune.evaluation.boxes import iou, prepare
 from darkprune.evaluation.heads import Floats
 from darkprune.evaluation.nms import Detections
+from darkprune.evaluation.rows import Rows
 
 
 @dataclass(frozen=True, eq=False)
-class Truths:
+class Truths(Rows):
     """The labelled objects of a whole set.
 
     Attributes:
@@ -29,13 +30,6 @@ class Truths:
     boxes: Floats
     classes: npt.NDArray[np.int64]
     difficult: npt.NDArray[np.bool_]
-
-    def __len__(self) -> int:
-        return len(self.image)
-
-    def select(self, keep: npt.NDArray[np.bool_]) -> Truths:
-        """Returns the objects where `keep`, (t,) bool, is true."""
-        return Truths(self.image[keep], self.boxes[keep], self.classes[keep], self.difficult[keep])
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,12 +62,7 @@ def make_truths(objects: Sequence[Objects], images: Sequence[int], classes: int)
     boxes = np.concatenate([found.boxes for found in objects])
     known = (numbers >= 0) & (numbers < classes) & np.isfinite(boxes).all(axis=1)
     image = np.repeat(np.asarray(images, np.int64), [len(found) for found in objects])
-    return Truths(
-        image[known],
-        boxes[known],
-        numbers[known],
-        np.concatenate([found.difficult for found in objects])[known],
-    )
+    return Truths(image, boxes, numbers, np.concatenate([found.difficult for found in objects])).select(known)
 
 
 def match(detections: Detections, truths: Truths) -> Matches:
