@@ -168,12 +168,12 @@ class _Work:
     def _unit_scorer(self) -> UnitScorer:
         settings, samples = self._settings, self._samples
         if settings.unit_score == "distance" and samples is not None:
-            from darkprune.scores.unit_distance import score_by_distance
+            from darkprune.scores.unit_scores import score_by_distance
 
             return partial(score_by_distance, sample=samples.fit, progress=self._progress)
         if settings.unit_score == "gamma" or settings.data is None:
             return score_units
-        from darkprune.scores.separation import score_by_separation
+        from darkprune.scores.unit_scores import score_by_separation
 
         dataset = self._open(settings.data, "train")
 

@@ -15,7 +15,7 @@ from darkprune.selection.settings import Selection
 from darkprune.settings import PathLike, declared, setting
 from darkprune.surgery.plan import Compensation
 from darkprune.targets import targets
-from darkprune.training.settings import TrainingKeys
+from darkprune.training.settings import TrainingKeys, given
 
 _WHAT, _SPARSE = "what is compared", "training before the cut"
 _IMAGES = "images"
@@ -129,13 +129,7 @@ class CompareSettings(TrainingKeys):
 
     def limited(self, selection: Selection) -> Selection:
         """Adds the limits that hold for every method, as far as they are given."""
-        return replace(
-            selection,
-            compensate=self.compensate or selection.compensate,
-            target=self.target or selection.target,
-            round_to=self.round_to or selection.round_to,
-            min_channels=self.min_channels or selection.min_channels,
-        )
+        return replace(selection, **given(self, "compensate", "target", "round_to", "min_channels"))
 
     @property
     def sparse_training(self) -> dict[str, Any]:

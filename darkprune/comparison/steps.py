@@ -28,7 +28,7 @@ from darkprune.refit.solved_layers import solved_layers
 from darkprune.runners.base import load_with_any
 from darkprune.runs.digests import digest_of_file
 from darkprune.runs.record import Record, fill_file, fill_folder
-from darkprune.scores.separation import score_by_separation
+from darkprune.scores.unit_scores import score_by_separation
 from darkprune.search.choice import choose
 from darkprune.search.goal import Goal
 from darkprune.surgery.plan_file import read_plan

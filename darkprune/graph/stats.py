@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from darkprune.graph.graph import Graph, Layer
 from darkprune.graph.weights import weights_bytes
@@ -32,13 +32,7 @@ class Totals:
 
     def to_json(self) -> JsonObject:
         """Returns what reports hold."""
-        return {
-            "params": self.params,
-            "trainable_params": self.trainable_params,
-            "macs": self.macs,
-            "bflops": self.bflops,
-            "bytes": self.bytes,
-        }
+        return asdict(self)
 
 
 def totals(graph: Graph, header_size: int = 20) -> Totals:

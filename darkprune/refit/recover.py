@@ -26,9 +26,8 @@ from darkprune.runs.record import Input, Origin, file_input
 from darkprune.surgery.removed_units import kept_layers
 from darkprune.surgery.surgery import ScratchFile, Surgery
 
-METHODS = ("none", "lsq", "scale", "bn")
 #: fewest and most images, or views of them, that each method uses; between them as many as can be kept in memory
-IMAGES = {"lsq": (64, 768), "scale": (64, 64), "bn": (128, 256), "none": (0, 0)}
+IMAGES = {"none": (0, 0), "lsq": (64, 768), "scale": (64, 64), "bn": (128, 256)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,8 +128,8 @@ def recover_file(
         UsageError: no such method.
         OutputError: a layer cannot be kept.
     """
-    if how not in METHODS:
-        raise UsageError(f"no recovery '{how}'; there are {', '.join(METHODS)}")
+    if how not in IMAGES:
+        raise UsageError(f"no recovery '{how}'; there are {', '.join(IMAGES)}")
     original = surgery.original
     networks = align(surgery, slim)
     distance = OutputDistance(run_of(networks.original), original.graph, samples.held_out)

@@ -32,9 +32,8 @@ from darkprune.processes import usable_cores
 from darkprune.progress import Progress, silent, track
 from darkprune.runners.base import LoadedNetwork, load_with_any
 from darkprune.runners.timing import noise_for
-from darkprune.runs.cache_folder import cache_folder
 from darkprune.runs.record import Origin, Record
-from darkprune.runs.record_file import RecordFile
+from darkprune.runs.record_file import RecordFile, cache_folder
 
 FORMAT = "darkprune-times/1"
 NAME = "layer-times.json"

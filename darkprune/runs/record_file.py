@@ -15,6 +15,14 @@ from darkprune.runs.json_file import MAX_BYTES, JsonValue, read_json, write_json
 from darkprune.runs.record import Record, path_text
 
 
+def cache_folder() -> Path:
+    """Returns the folder of files that have no better place; it need not exist.
+
+    It is `$XDG_CACHE_HOME/darkprune`, by default `~/.cache/darkprune`.
+    """
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "darkprune"
+
+
 class RecordFile:
     """A file of records by name; it is on the disk, as a whole, after every change.
 

@@ -13,10 +13,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from darkprune.errors import OutputError
-from darkprune.runs.cache_folder import cache_folder
 from darkprune.runs.json_file import JsonValue
 from darkprune.runs.record import Origin, Record
-from darkprune.runs.record_file import RecordFile
+from darkprune.runs.record_file import RecordFile, cache_folder
 from darkprune.selection.curves import Curve
 from darkprune.zoo import folder
 

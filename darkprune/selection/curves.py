@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import accumulate, pairwise
 
 import numpy as np
@@ -67,10 +67,7 @@ class Curves:
 
     def to_json(self) -> JsonObject:
         """Returns the curves for a report."""
-        curves = [
-            {"group": c.group, "channels": c.channels, "ratios": c.ratios, "retained": c.retained, "left": dict(c.left)}
-            for c in self.curves
-        ]
+        curves = [asdict(curve) for curve in self.curves]
         return {"metric": self.metric, "unpruned": dict(self.unpruned), "groups": curves}
 
     def path(self, by: str) -> Callable[[float], tuple[float, ...]]:

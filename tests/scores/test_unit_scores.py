@@ -20,8 +20,14 @@ from darkprune.evaluation.of_graph import input_shape
 from darkprune.evaluation.output_distance import OutputDistance
 from darkprune.network import Network
 from darkprune.network.loading import load_network, run_of
-from darkprune.scores.separation import _elsewhere, _in_network, _means, score_by_separation, separation
-from darkprune.scores.unit_distance import score_by_distance
+from darkprune.scores.unit_scores import (
+    _elsewhere,
+    _in_network,
+    _means,
+    score_by_distance,
+    score_by_separation,
+    separation,
+)
 from darkprune.surgery.units import find_units
 
 UNIT = """[convolutional]
