@@ -54,17 +54,10 @@ class Setting:
     at_most: float | None = None
     below: float | None = None
 
-    def flag_of(self, name: str) -> str:
-        """Returns the long flag of the field of some name, without dashes."""
-        return self.flag or name.replace("_", "-")
-
-
-_UNDECLARED = Setting("")
-
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Base of the settings classes: numbers outside the bounds of their fields are refused, whoever gives them."""
+    """Base of the settings classes: what their fields declare is checked, whoever gives the values; defaults are not."""
 
     def __post_init__(self) -> None:
         """Checks the values; subclasses add what else has to hold.
@@ -72,16 +65,15 @@ class Settings:
         Raises:
             UsageError: one is out of range or makes no sense, or two contradict each other.
         """
-        for field in dataclasses.fields(self):
-            details: Setting = field.metadata.get("setting", _UNDECLARED)
-            bounds = {name: bound for name in _BOUNDS if (bound := getattr(details, name)) is not None}
-            value = getattr(self, field.name)
-            for number in value if isinstance(value, tuple) else (value,):
-                if not bounds or not isinstance(number, int | float):
-                    continue
-                if not (math.isfinite(number) and all(_BOUNDS[name](number, bounds[name]) for name in bounds)):
-                    wanted = " and ".join(f"{name.replace('_', ' ')} {bound:g}" for name, bound in bounds.items())
-                    raise UsageError(f"--{details.flag_of(field.name)} {number:g}: must be {wanted}")
+        given: dict[str, str] = {}
+        for entry in declared(type(self)).values():
+            value, exclusive = getattr(self, entry.name), entry.setting.exclusive
+            if value is None or value == entry.default:
+                continue
+            for part in value if isinstance(value, tuple) else (value,):
+                entry.check(part)
+            if exclusive and given.setdefault(exclusive, entry.flag) != entry.flag:
+                raise UsageError(f"--{given[exclusive]} does not go with --{entry.flag}")
 
 
 @dataclass(frozen=True)
@@ -117,7 +109,7 @@ class Declared:
         """Reads a value from text.
 
         Raises:
-            UsageError: it is not of the field's type, or not among its choices.
+            UsageError: it is not of the field's type.
         """
         if not self.many:
             return self.parse_one(text)
@@ -134,8 +126,6 @@ class Declared:
         Raises:
             UsageError: see `parse`.
         """
-        if self.choices and text not in self.choices:
-            raise UsageError(f"--{self.flag} {text[:40]}: {nearest(text, self.choices, 'choose from')}")
         if self.type is bool:
             if text.lower() not in ("true", "false"):
                 raise UsageError(f"--{self.flag} {text[:40]}: give true or false")
@@ -148,6 +138,21 @@ class Declared:
             what = "whole number" if self.type is int else "number"
             wanted = f"{what}s separated by commas" if self.many else f"a {what}"
             raise UsageError(f"--{self.flag} {(whole or text)[:60]}: give {wanted}") from None
+
+    def check(self, value: object) -> None:
+        """Checks a value, one of many where there are many.
+
+        Raises:
+            UsageError: it is not among the choices, or a number outside the bounds.
+        """
+        if self.choices and str(value) not in self.choices:
+            raise UsageError(f"--{self.flag} {str(value)[:40]}: {nearest(str(value), self.choices, 'choose from')}")
+        bounds = {name: bound for name in _BOUNDS if (bound := getattr(self.setting, name)) is not None}
+        if not bounds or not isinstance(value, int | float):
+            return
+        if not (math.isfinite(value) and all(_BOUNDS[name](value, bound) for name, bound in bounds.items())):
+            wanted = " and ".join(f"{name.replace('_', ' ')} {bound:g}" for name, bound in bounds.items())
+            raise UsageError(f"--{self.flag} {value:g}: must be {wanted}")
 
 
 def setting(default: _T, help: str, **details: Any) -> _T:
@@ -162,10 +167,15 @@ def setting(default: _T, help: str, **details: Any) -> _T:
     return value
 
 
+_known: dict[type[Any], dict[str, Declared]] = {}
+
+
 def declared(kind: type[Any]) -> Mapping[str, Declared]:
     """Returns the declared fields of a settings class by name, in their order."""
-    hints = typing.get_type_hints(kind)
-    found = {}
+    if kind in _known:
+        return _known[kind]
+    hints = typing.get_type_hints(kind)  # a millisecond or two
+    found = _known[kind] = {}
     for field in dataclasses.fields(kind):
         details = field.metadata.get("setting")
         if details is None:
@@ -173,7 +183,7 @@ def declared(kind: type[Any]) -> Mapping[str, Declared]:
         base, many, optional, choices = _plain(hints[field.name])
         found[field.name] = Declared(
             name=field.name,
-            flag=details.flag_of(field.name),
+            flag=details.flag or field.name.replace("_", "-"),
             type=base,
             many=many,
             optional=optional,

@@ -18,7 +18,7 @@ from darkprune.settings import PathLike, Settings, declared, from_mapping, neare
 
 
 @dataclass(frozen=True, kw_only=True)
-class Base:
+class Base(Settings):
     """Shared by several commands."""
 
     seed: int = setting(0, "of the generator")
@@ -43,6 +43,7 @@ class Example(Base):
 
     def __post_init__(self) -> None:
         """Checks the ratio."""
+        super().__post_init__()
         if self.ratio is not None and not 0 <= self.ratio < 1:
             raise UsageError(f"--ratio {self.ratio}: at least 0 and below 1")
 
@@ -149,6 +150,17 @@ def test_numbers_outside_their_bounds(given: dict[str, Any], message: str) -> No
     with pytest.raises(UsageError) as refused:
         Bounded(**given)
     assert str(refused.value) == message
+
+
+def test_choices_and_contradictions_are_checked_of_arguments_too() -> None:
+    for given, message in (
+        ({"merge": "vot"}, "--merge vot: did you mean vote?"),
+        ({"skip": ("train", "prune")}, "--skip prune: choose from train, export"),
+        ({"ratio": 0.5, "ratios": (0.1,)}, "--ratio does not go with --ratios"),
+    ):
+        with pytest.raises(UsageError) as refused:
+            Example(**given)
+        assert str(refused.value) == message
 
 
 def test_numbers_within_their_bounds() -> None:

@@ -12,11 +12,11 @@ from darkprune.graph.graph import Graph, resized
 from darkprune.progress import Progress, reporting
 from darkprune.runners.base import FAST_FIRST, RUNNERS, LoadedNetwork, load_with_any
 from darkprune.runners.timing import Latency, noise_for, speed_up, time_alternately
-from darkprune.settings import setting
+from darkprune.settings import Settings, setting
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchSettings:
+class BenchSettings(Settings):
     """How networks are timed."""
 
     runner: str | None = setting(

@@ -25,11 +25,11 @@ from darkprune.evaluation.nms import NMS_THRESHOLD, Detections
 from darkprune.graph.graph import resized
 from darkprune.progress import Progress, reporting, track
 from darkprune.runners.base import FAST_FIRST, RUNNERS, load_with_any
-from darkprune.settings import PathLike, setting
+from darkprune.settings import PathLike, Settings, setting
 
 
 @dataclass(frozen=True, kw_only=True)
-class DetectSettings:
+class DetectSettings(Settings):
     """How objects are found."""
 
     names: PathLike | None = setting(

@@ -15,19 +15,19 @@ from darkprune.evaluation.of_graph import labelled_for
 from darkprune.graph.graph import resized
 from darkprune.progress import Progress, reporting
 from darkprune.runners.base import FAST_FIRST, RUNNERS, load_with_any
-from darkprune.settings import PathLike, setting
+from darkprune.settings import PathLike, Settings, setting
 
 MOST_SHOWN = 20  #: skipped images that are named
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateSettings:
+class EvaluateSettings(Settings):
     """What is evaluated, and how."""
 
     split: str = setting("valid", "which part of the data", metavar="PART")
     names: PathLike | None = setting(None, "names of the classes, in order", metavar="F", default_text="the data's")
     points: int = setting(0, "recall points", choices=("0", "11", "101"), default_text="0: area")
-    iou: float = setting(0.5, "overlap that counts as found")
+    iou: float = setting(0.5, "overlap that counts as found", at_least=0, below=1)
     thresh: float = setting(0.25, "score for precision and recall")
     batch: int = setting(8, "images at a time")
     size: str | None = setting(None, "another input size than the cfg's", metavar="WxH")

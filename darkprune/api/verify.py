@@ -21,7 +21,7 @@ from darkprune.runners.verify import TOLERANCE, Difference, NumericCheck, check_
 from darkprune.runs import provenance
 from darkprune.runs.digests import digest_of_file
 from darkprune.runs.history import History, history_of
-from darkprune.settings import PathLike, setting
+from darkprune.settings import PathLike, Settings, setting
 from darkprune.surgery.plan_file import read_plan
 from darkprune.surgery.replay import replay
 from darkprune.surgery.static_check import static_problems
@@ -31,7 +31,7 @@ NOT_CHECKED = 3  #: exit status where nothing was run
 
 
 @dataclass(frozen=True, kw_only=True)
-class VerifySettings:
+class VerifySettings(Settings):
     """How a slim network is checked."""
 
     plan: PathLike | None = setting(None, "the plan", metavar="FILE", default_text="plan.json beside SLIM.cfg")

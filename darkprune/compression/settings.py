@@ -121,9 +121,6 @@ class CompressSettings(Settings):
         for section in self.stages:
             if section not in STAGES:
                 raise UsageError(f"settings: no section [{section}]; {nearest(section, (*STAGES, OWN))}")
-        for value in self.skip:
-            if value not in STAGES:
-                raise UsageError(f"settings: skip = {value[:40]} in [{OWN}]; there are {', '.join(STAGES)}")
         if "prune" in self.skip:
             raise UsageError("--skip prune: a run without pruning is darkprune train, distill or export by itself")
         if not {*self.amount(), *self.stages.get("prune", {})} & {*AMOUNTS, "units", "unit_ratio", "similarity"}:

@@ -54,10 +54,8 @@ def ratios_of(allocation: str, ratio: float, given: Sequence[float], channels: S
     elif allocation == "proportional":
         total = sum(channels)
         ratios = tuple(count / total * ratio if total else 0.0 for count in channels)
-    elif allocation in ("uniform", "global"):
-        ratios = (ratio,) * len(channels)
     else:
-        raise UsageError(f"no allocation '{allocation}'; there are {', '.join(ALLOCATIONS)}")
+        ratios = (ratio,) * len(channels)
     for value in (ratio, *ratios):
         if not 0 <= value < 1:
             raise UsageError(f"ratio {value:g} is outside [0, 1): it is the fraction of channels to remove")

@@ -148,10 +148,6 @@ def resolve_selection(graph: Graph, selection: Selection) -> Selection:
     Raises:
         UsageError: something that does not exist, or not in this network.
     """
-    for name, kind in (("compensation", Compensation), ("constant", Constant)):
-        value = selection.compensate if name == "compensation" else selection.constant
-        if value not in get_args(kind):
-            raise UsageError(f"no {name} '{value}'; there are {', '.join(get_args(kind))}")
     if selection.criterion == "auto":
         selection = replace(selection, criterion="bn_gamma")
     for index in selection.exclude:

@@ -9,7 +9,6 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from darkprune.errors import UsageError
 from darkprune.graph.channels import BoolArray, ChannelMap, distinct
 from darkprune.graph.groups import PruneGroup, group_of
 from darkprune.layers.base import Floats, Indices
@@ -136,12 +135,7 @@ def merge(channels: ChannelMap, members: Members, marks: Marks, how: str) -> tup
     Returns:
         keep: per class, True = kept.
         priority: per class, how dear it is: the mean rank of its voters as a fraction of their pools.
-
-    Raises:
-        UsageError: no such merge.
     """
-    if how not in MERGES:
-        raise UsageError(f"no merge '{how}'; there are {', '.join(MERGES)}")
     count = channels.count
     votes = members.pool >= 0
     gamma = votes & (members.pool % len(FAMILIES) == 0)

@@ -10,13 +10,13 @@ import cv2
 import numpy as np
 import pytest
 
+from darkprune.api.evaluate import EvaluateSettings
 from darkprune.data import read_dataset
 from darkprune.data.loading import InputShape
 from darkprune.errors import DataError, GraphError, UsageError
 from darkprune.evaluation.detector import Detector, Loading
 from darkprune.evaluation.evaluate import evaluate_detector
 from darkprune.evaluation.heads import Head
-from darkprune.evaluation.metrics.average_precision import Scoring
 from darkprune.evaluation.of_graph import heads_of, input_shape, read_tree
 from darkprune.graph.graph import read_graph
 from darkprune.progress import ProgressEvent
@@ -98,10 +98,10 @@ def test_unreadable_images_do_not_count(tmp_path: Path) -> None:
 
 def test_refusals(tmp_path: Path) -> None:
     dataset = read_dataset(make_set(tmp_path, 1))
-    with pytest.raises(UsageError, match="points=7"):
-        Scoring(points=7)
-    with pytest.raises(UsageError, match="iou=50"):
-        Scoring(iou=50)
+    with pytest.raises(UsageError, match="--points 7: choose from 0, 11, 101"):
+        EvaluateSettings(points=7)
+    with pytest.raises(UsageError, match="--iou 50: must be at least 0 and below 1"):
+        EvaluateSettings(iou=50)
     (tmp_path / "0.png").unlink()
     with pytest.raises(DataError, match="not one of its 1 images"):
         evaluate_detector(SEER, dataset)

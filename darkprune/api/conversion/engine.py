@@ -47,8 +47,6 @@ class EngineSettings(Settings):
     def __post_init__(self) -> None:
         """Checks that the settings go together; see `Settings`."""
         super().__post_init__()
-        if self.fp16 and self.int8:
-            raise UsageError("--fp16 does not go with --int8")
         if (self.calibrate or self.calibration_cache) and not self.int8:
             raise UsageError("--calibrate and --calibration-cache go with --int8")
         text = ",".join(map(str, self.batch))

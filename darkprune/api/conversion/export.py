@@ -21,7 +21,7 @@ from darkprune.onnx.nodes.outputs import FORMS, Suppression
 from darkprune.onnx.options import Calibration, ExportOptions, LeftOut, Precision
 from darkprune.progress import Progress, reporting
 from darkprune.runners.exported import PrecisionCost, export_and_compare, precision_cost
-from darkprune.settings import PathLike, setting
+from darkprune.settings import PathLike, Settings, setting
 from darkprune.targets import target, targets
 from darkprune.tensorrt.plan import tensorrt_rtx
 from darkprune.tensorrt.plans import PlannedNetwork, Plans, compare_plans, padding_warning
@@ -31,7 +31,7 @@ _SUPPRESSION = "suppression inside the file (--outputs nms, efficientnms)"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConversionSettings:
+class ConversionSettings(Settings):
     """What `export` and `write_kit` have in common: what is converted, for what, and in which precision."""
 
     target: str = ""  # declared by the subclasses
@@ -66,9 +66,8 @@ class ConversionSettings:
     overwrite: bool = setting(False, "replace an existing file")
 
     def __post_init__(self) -> None:
-        """Checks the values."""
-        if self.fp16 and self.int8:
-            raise UsageError("--fp16 does not go with --int8")
+        """Checks that the settings go together; see `Settings`."""
+        super().__post_init__()
         if self.fp32 and (self.fp16 or self.int8):
             raise UsageError("--fp32 does not go with --fp16 or --int8")
         if self.int8 and not self.calibrate:

@@ -26,7 +26,7 @@ from darkprune.darknet.output import check_folder
 from darkprune.data.scenes import write_scenes
 from darkprune.errors import DarkpruneError
 from darkprune.graph.stats import totals
-from darkprune.settings import setting, words_of
+from darkprune.settings import Settings, setting, words_of
 from darkprune.training.result import TrainResult
 from darkprune.training.settings import DistillSettings, TrainSettings
 
@@ -58,7 +58,7 @@ _SPARSE: dict[str, Any] = {"adam": False, "lr": 0.002, "iterations": 1000, "spar
 
 
 @dataclass(frozen=True, kw_only=True)
-class DemoSettings:
+class DemoSettings(Settings):
     """How long a demo is, and how much it removes."""
 
     ratio: float | None = setting(

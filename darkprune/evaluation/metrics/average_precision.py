@@ -8,11 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from darkprune.errors import UsageError
 from darkprune.evaluation.metrics.matching import Matches, Truths
 from darkprune.evaluation.nms import Detections
 
-POINTS = (0, 11, 101)
 CURVE_POINTS = 101  #: recalls of a drawn curve
 
 
@@ -21,7 +19,7 @@ class Scoring:
     """How detections are scored.
 
     Attributes:
-        points: recall points of the average precision, see `average_precisions`.
+        points: recall points of the average precision, 0, 11 or 101; see `average_precisions`.
         iou: a detection counts if it overlaps an object by more.
         confidence: score above which detections enter precision, recall and counts.
     """
@@ -29,12 +27,6 @@ class Scoring:
     points: int = 0
     iou: float = 0.5
     confidence: float = 0.25
-
-    def __post_init__(self) -> None:
-        if self.points not in POINTS:
-            raise UsageError(f"points={self.points} is not one of {', '.join(map(str, POINTS))}")
-        if not 0 <= self.iou < 1:
-            raise UsageError(f"iou={self.iou} is out of range; it must be at least 0 and below 1")
 
 
 DARKNET = Scoring()  #: as `detector map` scores without flags
