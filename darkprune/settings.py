@@ -57,7 +57,7 @@ class Setting:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Base of the settings classes: what their fields declare is checked, whoever gives the values; defaults are not."""
+    """Base of the settings classes: what their fields declare is checked, whoever gives a value; defaults are not."""
 
     def __post_init__(self) -> None:
         """Checks the values; subclasses add what else has to hold.
