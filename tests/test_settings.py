@@ -12,8 +12,7 @@ import darkprune as dp
 from darkprune.cli.flags import add_flags, read_flags
 from darkprune.errors import UsageError
 from darkprune.graph.stats import totals
-from darkprune.search.latency import parse_latency
-from darkprune.selection.budget import parse_budget
+from darkprune.selection.budget import parse_budget, parse_latency
 from darkprune.settings import PathLike, Settings, declared, from_mapping, nearest, setting
 
 

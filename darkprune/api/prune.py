@@ -20,6 +20,7 @@ from darkprune.search.choice import choose
 from darkprune.search.expectation import expect, with_criterion
 from darkprune.search.goal import Goal
 from darkprune.search.settings import PruneSettings as PruneSettings
+from darkprune.selection.budget import parse_latency
 from darkprune.selection.decide import Ranking
 from darkprune.selection.reach import refuse_unreachable
 from darkprune.selection.settings import Selection
@@ -217,7 +218,7 @@ class _Work:
             self._findings["curves"] = {**found.curves.to_json(), "kept_in": str(found.kept_in)}
             self._measuring += found.warnings
         if settings.target_latency is not None and settings.runner is not None:
-            from darkprune.search.latency import Where, parse_latency, within_latency
+            from darkprune.search.latency import Where, within_latency
 
             target = parse_latency(str(settings.target_latency))
             where = Where(settings.runner, settings.batch, self._times)

@@ -95,13 +95,10 @@ def with_paper(settings: CompareSettings, graph: Graph) -> CompareSettings:
         "budget_of": kind,
         "recoveries": table.recoveries,
         "sparsities": table.sparsities,
-        "s": preset.s,
-        "batch": preset.batch,
-        "lr": preset.lr,
-        "policy": "cosine",
+        **{name: preset[name] for name in ("s", "batch", "lr", "policy")},
     }
     if settings.iterations is None and settings.epochs is None:
-        asked |= {"sparse_epochs": float(preset.epochs), "epochs": RECOVERY_EPOCHS}
+        asked |= {"sparse_epochs": preset["epochs"], "epochs": RECOVERY_EPOCHS}
     given = {field.name for field in fields(settings) if getattr(settings, field.name) != field.default}
     return replace(settings, **{name: value for name, value in asked.items() if name not in given})
 

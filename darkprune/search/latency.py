@@ -7,12 +7,10 @@ times of single layers (`darkprune.runners.layer_times`), corrected by the trial
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -23,7 +21,7 @@ from darkprune.progress import Progress, Steps, silent, track
 from darkprune.runners.base import LoadedNetwork, load_with_any
 from darkprune.runners.layer_times import LayerPrices, LayerTimes
 from darkprune.runners.timing import time_alternately
-from darkprune.selection.budget import HIGHEST, Place, bisection
+from darkprune.selection.budget import HIGHEST, LatencyTarget, Place, bisection
 from darkprune.selection.decide import Ranking, decide
 from darkprune.selection.reach import along
 from darkprune.selection.settings import Selection
@@ -36,19 +34,6 @@ SECONDS = 3.0  #: of runs, before their noise is looked at
 RUNS = (15, 400)  #: least and most runs of each network in that time
 REPEATS = 3  #: most times that number of runs, while they are too noisy
 WARMUP = 3
-_TARGET = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*(ms|%)?")
-
-
-class Target(NamedTuple):
-    """A latency that is asked for.
-
-    Attributes:
-        value: milliseconds, or a fraction of the original's.
-        is_fraction: which of the two.
-    """
-
-    value: float
-    is_fraction: bool
 
 
 @dataclass(frozen=True)
@@ -125,25 +110,8 @@ class Where:
     layers: LayerTimes | None = None
 
 
-def parse_latency(text: str) -> Target:
-    """Reads a latency: a fraction of the original's (`0.6`, `60%`), or milliseconds (`12`, `12ms`).
-
-    Raises:
-        UsageError: it cannot be read, or is 0.
-    """
-    match = _TARGET.fullmatch(text.strip())
-    if match is None or float(match[1]) <= 0:
-        raise UsageError(
-            f"--target-latency {text[:30]}: write milliseconds (12ms), or a fraction of the original's (0.6)"
-        )
-    value = float(match[1])
-    if match[2] == "%":
-        return Target(value / 100, True)
-    return Target(value, match[2] is None and value <= 1)
-
-
 def within_latency(
-    ranking: Ranking, settings: Selection, target: Target, where: Where, progress: Progress = silent
+    ranking: Ranking, settings: Selection, target: LatencyTarget, where: Where, progress: Progress = silent
 ) -> tuple[Ranking, Selection, LatencyFound]:
     """Finds settings whose slim network meets a latency.
 

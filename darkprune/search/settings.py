@@ -10,7 +10,7 @@ from darkprune.graph.graph import Graph
 from darkprune.graph.stats import totals
 from darkprune.runners.base import RUNNERS
 from darkprune.selection.allocation import PRESETS, WIDTH_PRESETS
-from darkprune.selection.budget import UNITS, Budget, parse_budget
+from darkprune.selection.budget import UNITS, Budget, parse_budget, parse_latency
 from darkprune.selection.importance import GLOBAL_CRITERIA, IMAGE_CRITERIA
 from darkprune.selection.settings import ChannelSettings, Recovery, Selection
 from darkprune.settings import Settings, setting
@@ -194,6 +194,4 @@ class PruneSettings(ChannelSettings, AmountSettings):
         if self.target_latency is not None and self.runner is None:
             raise UsageError(f"--target-latency is measured: say where with --runner {', '.join(RUNNERS)}")
         if self.target_latency is not None:
-            from darkprune.search.latency import parse_latency
-
             parse_latency(str(self.target_latency))

@@ -20,6 +20,7 @@ TOLERANCE = 0.01
 STEPS = 23  #: of a bisection: far below one channel
 HIGHEST = 0.999  #: ratio at which every layer is at its floor
 _FEW = 1000  #: a value below it without a unit is a slip, not a network of that size
+_LATENCY = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*(ms|%)?")
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*|%)")
 
 
@@ -67,6 +68,35 @@ def parse_budget(kind: str, text: str, before: Totals) -> Budget:
             f"{flag} {text[:30]}: the network has {whole:,.0f}; ask for less than that, and for more than 0"
         )
     return Budget(kind, target)
+
+
+class LatencyTarget(NamedTuple):
+    """A latency that is asked for.
+
+    Attributes:
+        value: milliseconds, or a fraction of the original's.
+        is_fraction: which of the two.
+    """
+
+    value: float
+    is_fraction: bool
+
+
+def parse_latency(text: str) -> LatencyTarget:
+    """Reads a latency: a fraction of the original's (`0.6`, `60%`), or milliseconds (`12`, `12ms`).
+
+    Raises:
+        UsageError: it cannot be read, or is 0.
+    """
+    match = _LATENCY.fullmatch(text.strip())
+    if match is None or float(match[1]) <= 0:
+        raise UsageError(
+            f"--target-latency {text[:30]}: write milliseconds (12ms), or a fraction of the original's (0.6)"
+        )
+    value = float(match[1])
+    if match[2] == "%":
+        return LatencyTarget(value / 100, True)
+    return LatencyTarget(value, match[2] is None and value <= 1)
 
 
 class Place(NamedTuple):

@@ -22,7 +22,7 @@ from darkprune.runners import layer_times
 from darkprune.runners.base import LoadedNetwork
 from darkprune.search import group_curves, latency
 from darkprune.search.group_curves import CurveImages
-from darkprune.search.latency import parse_latency
+from darkprune.selection.budget import parse_latency
 from darkprune.selection.curves import Curves
 from darkprune.selection.decide import Ranking, rank
 from darkprune.selection.settings import Selection

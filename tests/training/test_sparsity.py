@@ -273,12 +273,12 @@ def test_settings_are_checked(wrong: dict[str, float]) -> None:
 
 
 def test_published_settings() -> None:
-    assert {name: (p.s, p.batch) for name, p in SPARSITY_PRESETS.items()} == {
+    assert {name: (p["s"], p["batch"]) for name, p in SPARSITY_PRESETS.items()} == {
         "yolov4": (0.00075, 16),
         "yolov3": (0.003, 32),
         "mobilenet-yolov3": (0.005, 32),
     }
-    assert all((p.lr, p.epochs, p.size) == (0.002, 200, 416) for p in SPARSITY_PRESETS.values())
+    assert all((p["lr"], p["epochs"], p["size"]) == (0.002, 200, "416") for p in SPARSITY_PRESETS.values())
 
 
 def test_a_preset_sets_what_the_paper_sets_and_the_user_does_not() -> None:
