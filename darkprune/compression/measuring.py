@@ -20,11 +20,12 @@ from darkprune.json_types import JsonMapping
 from darkprune.progress import Progress, say
 from darkprune.runners.base import load_with_any
 from darkprune.runners.measure import AGREEMENT
-from darkprune.runners.timing import time_alternately
+from darkprune.runners.timing import runs_within, time_alternately
 from darkprune.runs.stages import FileSource, Stage
 
 INFERENCE = ("onnxruntime", "opencv", "torch")  #: programs to time in, as users will run the result
-FEWEST_RUNS, MOST_RUNS, TIMING_SECONDS = 5, 50, 5.0  #: of each network
+SECONDS = 10.0  #: of timed runs
+RUNS = (5, 50)  #: least and most runs of each network in that time
 
 
 def evaluation(network: RunNetwork, data: FileSource, read: Sequence[FileSource], settings: EvaluateSettings) -> Stage:
@@ -152,8 +153,7 @@ def _measure_time(original: RunNetwork, result: RunNetwork, progress: Progress) 
     graphs = [network.pair().graph for network in (original, result)]
     runner, before = load_with_any(graphs[0], original.weights, None, taps=False, order=INFERENCE)
     _, after = load_with_any(graphs[1], result.weights, runner, taps=False)
-    (first,), _ = time_alternately([before, after], 1, 1)
-    runs = min(MOST_RUNS, max(FEWEST_RUNS, int(TIMING_SECONDS / first)))
+    runs = runs_within(SECONDS, RUNS, [before, after])
     medians = [median(seconds) * 1e3 for seconds in time_alternately([before, after], runs, 0, progress)]
     return {"runner": runner, "runs": runs, "before_ms": medians[0], "after_ms": medians[1]}
 

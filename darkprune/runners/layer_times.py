@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import platform
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -30,8 +29,8 @@ from darkprune.layers.base import Floats
 from darkprune.layers.convolution import Convolutional
 from darkprune.processes import usable_cores
 from darkprune.progress import Progress, silent, track
-from darkprune.runners.base import LoadedNetwork, load_with_any
-from darkprune.runners.timing import noise_for
+from darkprune.runners.base import load_with_any
+from darkprune.runners.timing import runs_within, time_alternately
 from darkprune.runs.record import Origin, Record
 from darkprune.runs.record_file import RecordFile, cache_folder
 
@@ -172,25 +171,15 @@ class LayerTimes:
             with weights.open("wb") as file:
                 write_fresh(graph, file, 0)
             network = load_with_any(graph, weights, self.runner, taps=False)[1]
-            return 1e3 * _fastest(network, self.batch)
+            runs = runs_within(SECONDS, RUNS, [network], batch=self.batch)
+            # the fastest: other work on the machine only ever makes runs slower
+            return 1e3 * min(time_alternately([network], runs, 0, batch=self.batch)[0])
 
 
 def _known(records: RecordFile, origin: Origin) -> float | None:
     record = records.find(origin.key, origin.key)
     ms = None if record is None else record.result.get("ms")
     return float(ms) if isinstance(ms, int | float) and ms > 0 else None
-
-
-def _fastest(network: LoadedNetwork, batch: int) -> float:
-    """Returns the seconds of the fastest run: other work on the machine only ever makes runs slower."""
-    images = noise_for(network.graph, batch)
-    network.head_maps(images)
-    seconds: list[float] = []
-    while len(seconds) < RUNS[0] or (sum(seconds) < SECONDS and len(seconds) < RUNS[1]):
-        start = time.perf_counter()
-        network.head_maps(images)
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
 
 
 def _grid(layer: Layer) -> Iterator[_Timed]:

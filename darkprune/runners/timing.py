@@ -91,6 +91,14 @@ def time_alternately(
     return seconds
 
 
+def runs_within(
+    seconds: float, bounds: tuple[int, int], networks: Sequence[LoadedNetwork], warmup: int = 1, *, batch: int = 1
+) -> int:
+    """Returns the number of runs of each network, within bounds, that take some seconds together; warms them up."""
+    once = time_alternately(networks, 1, warmup, batch=batch)
+    return int(np.clip(seconds / sum(first for (first,) in once), *bounds))
+
+
 def speed_up(slow: Sequence[float], fast: Sequence[float]) -> tuple[float, float, float]:
     """Compares two networks that were timed in turn.
 

@@ -20,7 +20,7 @@ from darkprune.layers.base import Floats
 from darkprune.progress import Progress, Steps, silent, track
 from darkprune.runners.base import LoadedNetwork, load_with_any
 from darkprune.runners.layer_times import LayerPrices, LayerTimes
-from darkprune.runners.timing import time_alternately
+from darkprune.runners.timing import runs_within, time_alternately
 from darkprune.selection.budget import HIGHEST, LatencyTarget, Place, bisection
 from darkprune.selection.decide import Ranking, decide
 from darkprune.selection.reach import along
@@ -255,8 +255,7 @@ class _Clock:
 
     def _time(self, ratio: float, network: LoadedNetwork) -> Trial:
         timed = partial(time_alternately, (self._network, network), batch=self._batch)
-        first, second = timed(1, WARMUP)
-        runs = int(np.clip(SECONDS / (first[0] + second[0]), *RUNS))
+        runs = runs_within(SECONDS, RUNS, (self._network, network), WARMUP, batch=self._batch)
         before: list[float] = []
         after: list[float] = []
         for _ in range(REPEATS):
