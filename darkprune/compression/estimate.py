@@ -16,6 +16,7 @@ STEP = 3.5  #: forward, backward and update of one training image
 SCORES = {"auto": 500.0, "surgeon": 1200.0, "sensitivity": 500.0, "first-order": 500.0}  #: on 64 images
 OTHER_SCORES, REFIT = 150.0, 2000.0
 RUNNER = 0.5  #: of one image in a program for inference
+MOST_PASSES = 10  #: that are timed; the fastest counts, because others met a machine that was cold or busy
 
 
 def cost_of_training(settings: RunSettings, images: int, share: float, teacher: bool = False) -> float:
@@ -65,7 +66,9 @@ def seconds_per_pass(pair: Pair) -> float:
         network = load_network(weights)
         image = torch.rand(1, shape.c, shape.h, shape.w, device=default_device())
         network(image)
-        began = time.perf_counter()
-        output = network(image).output
-        float(output.sum())  # waits for a GPU
-        return time.perf_counter() - began
+        seconds: list[float] = []
+        while len(seconds) < MOST_PASSES and sum(seconds) < 1:
+            began = time.perf_counter()
+            float(network(image).output.sum())  # waits for a GPU
+            seconds.append(time.perf_counter() - began)
+        return min(seconds)

@@ -21,18 +21,12 @@ class Outlook:
         self._seconds = dict(seconds)
         self._expected = self._taken = 0.0
 
-    def in_all(self) -> str:
-        """Returns a line for the start; empty where there is nothing to say."""
-        rest = sum(self._seconds.values())
-        return f"roughly {duration(rest)} in all" if rest >= 1 else ""
-
     def of_stage(self, number: int, name: str) -> str:
-        """Returns what is said of a stage that begins: its number, its time, and that of all that are left."""
-        text = f"stage {number} of {self.total}"
+        """Returns what is said of a stage that begins: the time of all that are left, its number, its own time."""
         own, rest = self._corrected(self._seconds.get(name, 0.0)), self._corrected(sum(self._seconds.values()))
-        if own >= 1:
-            text += f", roughly {duration(own)}"
-        return f"{text}, {duration(rest)} left" if rest >= 1 and rest > own else text
+        left = f"roughly {duration(rest)} left, " if rest >= 1 else ""
+        takes = f", {duration(own)}" if 1 <= own < rest else ""
+        return f"[{left}stage {number} of {self.total}{takes}] {name}"
 
     def done(self, name: str, seconds: float | None) -> None:
         """Takes note of a stage that is done.

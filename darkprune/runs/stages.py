@@ -125,15 +125,13 @@ def run_stages(
     pending = {stage.name: stage.cost for stage, status in look_ahead(stages, records) if status.todo}
     unit = speed() if sum(pending.values()) else 0.0
     outlook = Outlook(len(stages), {name: cost * unit for name, cost in pending.items()})
-    if outlook.in_all():
-        say(progress, outlook.in_all())
     for number, stage in enumerate(stages, 1):
         status = status_of(stage, records)
         if not status.todo:
-            say(progress, f"[{stage.name}] {status.why}")
+            say(progress, f"{outlook.of_stage(number, stage.name)}: {status.why}")
             outlook.done(stage.name, None)
             continue
-        line = f"[{stage.name}] {status.why} ({outlook.of_stage(number, stage.name)})"
+        line = f"{outlook.of_stage(number, stage.name)}: {status.why}"
         say(progress, f"{line}\n$ {shlex.join(stage.command)}" if stage.command else line)
         began = time.time()
         _do(stage, status, records, progress)

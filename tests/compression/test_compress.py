@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,8 +98,8 @@ def compress(*words: str, run: str = "run") -> int:
 
 def done(heard: str) -> dict[str, bool]:
     """Returns which stages were done, of those that the run told of."""
-    lines = [line for line in heard.splitlines() if line.startswith("[")]
-    return {line[1:].partition("]")[0]: "up to date" not in line for line in lines}
+    found = re.findall(r"^\[.*?stage \d+ of \d+.*?\] (.+): (.+)$", heard, re.MULTILINE)
+    return {name: "up to date" not in why for name, why in found}
 
 
 def manifest(run: Path) -> dict[str, Any]:
@@ -418,7 +419,7 @@ def test_the_function_and_the_command_are_one(place: Path, capsys: pytest.Captur
     settings = dp.CompressSettings(data="x.data", ratio=0.2, stages=stages)
     result = dp.compress("tiny.cfg", "tiny.weights", settings, "run", progress=events.append)
     assert capsys.readouterr() == ("", "")
-    assert {event.message.partition("]")[2] for event in events if event.message} == {" up to date"}
+    assert {event.message.rpartition(": ")[2] for event in events if event.message} == {"up to date"}
     assert result.cfg == Path("run/tiny.cfg")
     assert result.map50 == result.figures.map50
     assert compress("--json") == 0

@@ -42,12 +42,12 @@ def records(tmp_path: Path) -> RecordFile:
 
 def test_what_is_done_stays_and_what_follows_from_a_change_is_done_again(tmp_path: Path, records: RecordFile) -> None:
     stages = [stage(tmp_path, "first", "text"), stage(tmp_path, "second", "first")]
-    assert lines(stages, records) == ["[first] to be done (stage 1 of 2)", "[second] to be done (stage 2 of 2)"]
-    assert lines(stages, records) == ["[first] up to date", "[second] up to date"]
+    assert lines(stages, records) == ["[stage 1 of 2] first: to be done", "[stage 2 of 2] second: to be done"]
+    assert lines(stages, records) == ["[stage 1 of 2] first: up to date", "[stage 2 of 2] second: up to date"]
     (tmp_path / "text").write_text("ABC")  # in capitals it is the same
     assert [status.why for _, status in look_ahead(stages, records)] == [
         "to be done again: other text", "done, to be looked at again after first"]  # fmt: skip
-    assert lines(stages, records)[1] == "[second] up to date"
+    assert lines(stages, records)[1] == "[stage 2 of 2] second: up to date"
     (tmp_path / "second").unlink()
     assert "second is gone" in lines(stages, records)[1]
 
@@ -75,7 +75,7 @@ def test_an_interrupted_stage_says_so(tmp_path: Path, records: RecordFile) -> No
     with pytest.raises(KeyboardInterrupt):
         lines([stage(tmp_path, "first", "text", work=interrupt)], records)
     assert lines([stage(tmp_path, "first", "text")], records) == [
-        "[first] to be done: it was interrupted (stage 1 of 1)"
+        "[stage 1 of 1] first: to be done: it was interrupted"
     ]
 
 
@@ -95,14 +95,14 @@ def test_what_the_run_has_not_written_is_kept(tmp_path: Path, records: RecordFil
     stages = [stage(tmp_path, "first", "text"), stage(tmp_path, "second", "first")]
     assert "kept as first.kept1" in lines(stages, records)[1]
     assert (tmp_path / "first.kept1").read_text() == "mine"
-    assert lines(stages, records) == ["[first] up to date", "[second] up to date"]
+    assert lines(stages, records) == ["[stage 1 of 2] first: up to date", "[stage 2 of 2] second: up to date"]
     (tmp_path / "second").write_text("edited")
     assert "kept as second.kept1" in lines(stages, records)[2]
     assert (tmp_path / "second.kept1").read_text() == "edited"
     again = RecordFile(records.path, "darkprune-run/2", {}, "stages")  # forgets the stages, not what they wrote
     again.load()
     again.drop(again.records)
-    assert lines(stages, again) == ["[first] to be done (stage 1 of 2)", "[second] to be done (stage 2 of 2)"]
+    assert lines(stages, again) == ["[stage 1 of 2] first: to be done", "[stage 2 of 2] second: to be done"]
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "first", "first.kept1", "m.json", "second", "second.kept1", "text"]  # fmt: skip
 
@@ -151,14 +151,12 @@ def test_time_is_estimated_before_and_corrected_by_what_was_measured(
 
     stages = [stage(tmp_path, "first", "text", 60, slow), stage(tmp_path, "second", "first", 300)]
     assert lines(stages, records, speed=2.0) == [
-        "roughly 12 min in all",
-        "[first] to be done (stage 1 of 2, roughly 2 min, 12 min left)",
-        "[second] to be done (stage 2 of 2, roughly 20 min)",
+        "[roughly 12 min left, stage 1 of 2, 2 min] first: to be done",
+        "[roughly 20 min left, stage 2 of 2] second: to be done",
     ]
-    assert lines(stages, records, speed=2.0) == ["[first] up to date", "[second] up to date"]
+    assert [line.partition(": ")[2] for line in lines(stages, records, speed=2.0)] == ["up to date"] * 2
 
 
 def test_without_estimates_only_the_number_is_said() -> None:
     outlook = Outlook(6, {})
-    assert outlook.in_all() == ""
-    assert outlook.of_stage(2, "prune") == "stage 2 of 6"
+    assert outlook.of_stage(2, "prune") == "[stage 2 of 6] prune"
