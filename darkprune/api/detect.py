@@ -33,7 +33,7 @@ class DetectSettings(Settings):
     """How objects are found."""
 
     names: PathLike | None = setting(
-        None, "names of the classes (default: the cfg's own .names beside it)", metavar="F"
+        None, "names of the classes", default_text="the cfg's own .names beside it", metavar="F"
     )
     thresh: float = setting(0.25, "lowest score shown")
     nms: float = setting(NMS_THRESHOLD, "overlap threshold of the suppression")

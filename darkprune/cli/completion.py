@@ -32,7 +32,7 @@ class Flag:
 
 def configure(parser: ArgumentParser) -> None:
     """Adds the command's arguments."""
-    parser.add_argument("shell", choices=SHELLS, help="the shell that reads the script")
+    parser.add_argument("shell", metavar="SHELL", choices=SHELLS, help="bash, zsh or fish")
 
 
 def run(args: Namespace) -> int:

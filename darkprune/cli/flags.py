@@ -10,6 +10,7 @@ from darkprune.cli.console import add_json, add_pair
 from darkprune.settings import Declared, declared
 
 _T = TypeVar("_T")
+LONGEST_CHOICES = 66  #: characters of all values of a flag in its place; longer ones stand in its explanation
 _METAVARS: dict[type[Any], str] = {int: "N", float: "X", str: "TEXT"}
 
 
@@ -73,6 +74,9 @@ def _options_of(entry: Declared) -> dict[str, Any]:
     if entry.setting.repeated:
         options["action"] = "append"
     choices = "{" + ",".join(entry.choices) + "}" if entry.choices and not entry.many else ""
+    if len(choices) > LONGEST_CHOICES:
+        options["help"] += f": {', '.join(entry.choices)}"
+        choices = "NAME"
     options["metavar"] = entry.setting.metavar or choices or _METAVARS[entry.type]
     return options
 

@@ -31,20 +31,6 @@ EXTRAS = {"torch": "train", "joblib": "train", "onnxruntime": "export", "matplot
 MOST_ARGUMENTS = 10_000  #: more words take argparse the longer, by their square
 
 
-class _Help(argparse.RawDescriptionHelpFormatter):
-    """Shows what is required in the usage line; the options stand below it, one by one."""
-
-    def add_usage(
-        self,
-        usage: str | None,
-        actions: Iterable[argparse.Action],
-        groups: Iterable[argparse._MutuallyExclusiveGroup],
-        prefix: str | None = None,
-    ) -> None:
-        """Adds the usage line."""
-        super().add_usage(usage, [action for action in actions if action.required], [], prefix)
-
-
 class _Parser(argparse.ArgumentParser):
     """Reports a wrong use in one line, instead of after the whole usage."""
 
@@ -92,7 +78,7 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     parser = _Parser(
         prog="darkprune",
         usage="darkprune COMMAND …",
-        formatter_class=_Help,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Prunes, checks and converts networks in Darknet's .cfg/.weights form.",
         epilog=_overview(),
     )
@@ -105,15 +91,27 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
         command = COMMANDS[name]
         sub = commands.add_parser(
             name,
-            formatter_class=_Help,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
             description=command.summary[0].upper() + command.summary[1:] + ".",
             epilog="\n  ".join(["examples:", *(f"darkprune {name} {words}".rstrip() for words in command.examples)]),
         )
         sub.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
         module = import_module(f"darkprune.cli.{command.module}")
         module.configure(sub)
+        sub.usage = sub.usage or _usage(sub)
         sub.set_defaults(run=module.run)
     return parser
+
+
+def _usage(parser: argparse.ArgumentParser) -> str:
+    """Returns the usage line: what is required, as in the examples; the options stand below it, one by one."""
+    words = [parser.prog]
+    for action in sorted(parser._actions, key=lambda action: bool(action.option_strings)):
+        if action.required:
+            words.append(" ".join([*action.option_strings[:1], str(action.metavar)]))
+        elif not action.option_strings:
+            words.append(f"[{action.metavar}]")
+    return " ".join([*words, "[options]"])
 
 
 def _overview() -> str:

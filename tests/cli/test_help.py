@@ -45,9 +45,15 @@ def test_commands_are_listed_by_job(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_of_a_command(name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("COLUMNS", "80")
     shown = _help(capsys, name)
-    assert len(shown.split("\n\n")[0].splitlines()) <= 2, "the usage is one line, or two"
+    usage = shown.splitlines()[0]
+    assert usage.startswith(f"usage: darkprune {name} ")
+    assert len(usage) <= 100
+    assert usage.endswith(" [options]")
+    assert "None" not in usage
+    assert "(default: " not in shown
+    assert all(len(line) <= 80 or line.startswith("  darkprune ") for line in shown.splitlines()[1:])
     assert COMMANDS[name].examples
     for example in COMMANDS[name].examples:
         assert f"  darkprune {name} {example}".rstrip() in shown
@@ -95,3 +101,7 @@ def test_one_name_for_what_goes_and_one_for_what_stays() -> None:
     assert amounts == {
         "--ratio", "--ratios", "--unit-ratio", "--target-macs", "--target-params", "--target-size", "--target-latency",
     }  # fmt: skip
+
+
+def test_usage_has_the_order_of_the_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _help(capsys, "train").startswith("usage: darkprune train CFG [WEIGHTS] --data F -o DIR [options]\n")

@@ -25,7 +25,7 @@ class EngineSettings(Settings):
     """How a TensorRT engine is built."""
 
     target: str | None = setting(
-        None, "the machine this is (default: what the file was made for)", choices=tuple(targets())
+        None, "the machine this is", default_text="what the file was made for", choices=tuple(targets())
     )
     fp16: bool = setting(False, "half precision where it is faster", exclusive="precision")
     int8: bool = setting(False, "8-bit integers and half precision where they are faster", exclusive="precision")
@@ -34,13 +34,13 @@ class EngineSettings(Settings):
         None, "with --int8: ranges, read; or written, with --calibrate", metavar="F"
     )
     workspace: int | None = setting(
-        None, "scratch memory, MiB (default: what suits the target)", metavar="MB", at_least=1
+        None, "scratch memory, MiB", default_text="what suits the target", metavar="MB", at_least=1
     )
     timing_cache: PathLike | None = setting(None, "timings of earlier builds: read if there, then written", metavar="F")
     batch: tuple[int, ...] = setting((), "batch sizes, for a file that leaves them open", metavar="MIN,USUAL,MAX")
     tf32: bool = setting(True, "let GPUs that can round the factors of FP32 convolutions to 10 bits")
     compute_capability: int | None = setting(
-        None, "with TensorRT for RTX: only for such GPUs, 75 for Turing (default: Ampere and later)", metavar="NN"
+        None, "with TensorRT for RTX: only for such GPUs, 75 for Turing", default_text="Ampere and later", metavar="NN"
     )
     overwrite: bool = setting(False, "replace an existing engine")
 

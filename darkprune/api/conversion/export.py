@@ -38,7 +38,7 @@ class ConversionSettings(Settings):
     opset: int | None = setting(None, "ONNX opset (default 13, or what the target reads)")
     size: str | None = setting(None, "another input size than the cfg's", metavar="WxH")
     names: PathLike | None = setting(
-        None, "names of the classes (default: the cfg's own .names beside it)", metavar="F"
+        None, "names of the classes", default_text="the cfg's own .names beside it", metavar="F"
     )
     as_activation: str | None = setting(
         None, "what an activation that darknet does not know stands for: swish for silu", choices=tuple(FUNCTIONS),
@@ -127,7 +127,7 @@ class ExportSettings(ConversionSettings):
     )
     keep_fp32: tuple[int, ...] = setting((), "with --fp16: layers that stay FP32", group="precision", metavar="L1,L2,…")
     image: tuple[str, ...] = setting(
-        (), "an image to compare with (default: noise)", group="checks", metavar="F", repeated=True
+        (), "an image to compare with", default_text="noise", group="checks", metavar="F", repeated=True
     )
     data: PathLike | None = setting(
         None, "labelled images: measure what --fp16 or --int8 costs", group="checks", metavar="F"

@@ -26,7 +26,7 @@ def configure(parser: ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--teacher", nargs=2, metavar=("CFG", "WEIGHTS"),
-        help="network that others learn from (default: the given one, before any training)",
+        help="network that others learn from (default the given one, before any training)",
     )  # fmt: skip
     add_flags(parser, CompareSettings)
     add_json(parser)

@@ -20,7 +20,7 @@ def configure(parser: ArgumentParser) -> None:
     )
     parser.add_argument("-o", "--output", metavar="F", help="the HTML file (default RUN/report.html)")
     parser.add_argument(
-        "--original", nargs=2, metavar=("CFG", "WEIGHTS"), help="the pair before (default: looked for near RUN)"
+        "--original", nargs=2, metavar=("CFG", "WEIGHTS"), help="the pair before (default looked for near RUN)"
     )
     add_flags(parser, ReportSettings)
     add_json(parser)

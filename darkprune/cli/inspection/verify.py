@@ -15,6 +15,7 @@ from darkprune.runners.verify import TOLERANCE, Difference
 
 def configure(parser: ArgumentParser) -> None:
     """Adds the command's arguments."""
+    parser.usage = "darkprune verify [CFG WEIGHTS] SLIM.cfg SLIM.weights | RUN [options]"
     parser.add_argument(
         "files",
         metavar="FILE",
