@@ -117,6 +117,10 @@ def test_networks_in_80_columns(name: str, capsys: pytest.CaptureFixture[str]) -
     for command in ("info", "groups"):
         assert main([command, f"builtin:{name}"]) == 0
         assert _check_tables(capsys.readouterr().out)
+    assert main(["info", f"builtin:{name}"]) == 0
+    head, _, *rows = capsys.readouterr().out.partition("\n\n")[0].splitlines()
+    assert head.split() == ["no.", "kind", "detail", "reads", "output", "params", "MACs"]
+    assert [int(row.split()[0]) for row in rows] == list(range(len(rows))), "no row goes over two lines"
 
 
 @pytest.mark.slow

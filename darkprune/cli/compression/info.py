@@ -148,16 +148,15 @@ def _print_layers(graph: Graph) -> None:
         rows.append(
             (
                 layer.index,
-                layer.name,
+                "conv" if layer.name == "convolutional" else layer.name,  # 80 columns hold it so
                 layer_detail(layer),
                 reads,
                 layer.output,
                 count(layer.params) if layer.params else "",
                 count(layer.macs) if layer.macs else "",
-                f"{layer.bflops:.3f}" if layer.bflops else "",
             )
         )
-    print_table(("layer", "kind", "detail", "reads", "output", "params", "MACs", "BFLOPs"), rows, left=5)
+    print_table(("no.", "kind", "detail", "reads", "output", "params", "MACs"), rows, left=5)
     print()
 
 
