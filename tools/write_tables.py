@@ -11,11 +11,13 @@ from pathlib import Path
 
 import darkprune.onnx.nodes.layers  # noqa: F401  (imported to register)
 from darkprune.layers import KINDS, Kind
-from darkprune.layers.heads import Head
+from darkprune.layers.heads import Detection, Head
+from darkprune.layers.simple import Contrastive
 from darkprune.network.modules import MODULES
 from darkprune.onnx.nodes.layer_writer import UNSUPPORTED, WRITERS
 
 README = Path(__file__).parents[1] / "README.md"
+WITHOUT_LOSS = (Contrastive, Detection)  #: darknet has losses for them that are not here
 BEGIN, END = "<!-- sections: tools/write_tables.py writes them -->\n", "<!-- end of sections -->\n"
 
 
@@ -32,7 +34,7 @@ def sections_table() -> str:
     """Returns a row per set of kinds that are treated alike."""
     rows: dict[tuple[str, str, str], list[str]] = {}
     for kind in dict.fromkeys(KINDS.values()):
-        trained = "yes" if kind in MODULES else "–"
+        trained = "yes" if kind in MODULES and kind not in WITHOUT_LOSS else "–"
         is_head = issubclass(kind, Head)  # decoded after the layers, in the form that is asked for
         exported = "yes" if is_head or (kind in WRITERS and kind not in UNSUPPORTED) else "–"
         rows.setdefault((_channels(kind), trained, exported), []).append(f"`{kind.names[0]}`")

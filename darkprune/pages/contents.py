@@ -142,6 +142,7 @@ def read_contents(folder: Path) -> Contents:
         return found
 
     cuts = tuple(cut for _, cut in read_each(_read_cut))
+    before = None if cuts else _cut_before(folder)
     trainings = tuple(training for _, training in read_each(_read_training))
     cliffs, comparisons = dict(read_each(_json_file("cliff.json"))), dict(read_each(_json_file("compare.json")))
     folders = dict(places)
@@ -159,6 +160,9 @@ def read_contents(folder: Path) -> Contents:
             f"{folder}: holds no report.json, log.csv, cliff.json or compare.json; give a folder that "
             "darkprune prune, train, distill, cliff, compare or compress wrote, or a folder of such folders"
         )
+    if before is not None:
+        cuts = (before[0],)
+        made = (before[1], *made)
     return Contents(
         folder=folder,
         cuts=cuts,
@@ -169,6 +173,22 @@ def read_contents(folder: Path) -> Contents:
         manifest=manifest,
         problems=tuple(problems),
     )
+
+
+def _cut_before(folder: Path) -> tuple[CutFolder, Made] | None:
+    """Finds the cut in another folder that the training in a folder began with, and how it was made."""
+    try:
+        run = _json_file("run.json")(folder)
+        given = None if run is None else run["inputs"]["cfg"]
+        if given is None or not given["path"].text or "\0" in given["path"].text:
+            return None
+        place = (folder / given["path"].text).parent
+        cut = _read_cut(place)
+        if cut is None or cut.report["outputs"]["cfg"]["sha256"].text != given["sha256"].text:
+            return None
+    except (DarkpruneError, OSError):  # what lies elsewhere need not be readable
+        return None
+    return cut, Made(cut.name, place, cut.report)
 
 
 def _places(folder: Path) -> tuple[list[tuple[str, Path]], int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import pytest
 
 from darkprune.cli.main import main
 from darkprune.pages import plots
-from darkprune.pages.contents import find_original, read_contents
+from darkprune.pages.contents import PairFiles, find_original, read_contents
 from darkprune.pages.measure import attention
+from darkprune.runs.digests import digest_of_file
 from tests.conftest import SmallPair
 from tests.pages.page import Page
 
@@ -100,6 +102,25 @@ def test_the_original_is_found_by_its_hash_only(slim: Path, small_pair: SmallPai
     weights = Path(small_pair.weights)
     weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\0")
     assert find_original(read_contents(slim)) is None
+
+
+def test_a_network_trained_after_a_cut_is_shown_beside_the_original(slim: Path, small_pair: SmallPair) -> None:
+    """The cut lies in another folder; it is known by the digest of the cfg that the training began with."""
+    tuned = slim.parent / "tuned"
+    tuned.mkdir()
+    (tuned / "log.csv").write_text("step,loss\n1,2.0\n2,1.0\n")
+    shutil.copy(slim / "small.cfg", tuned)
+    shutil.copy(slim / "small.weights", tuned / "small_final.weights")
+    given = {"path": "../slim/small.cfg", "sha256": digest_of_file(slim / "small.cfg")}
+    (tuned / "run.json").write_text(json.dumps({"inputs": {"cfg": given}}))
+    contents = read_contents(tuned)
+    assert contents.slim == PairFiles(tuned / "small.cfg", tuned / "small_final.weights")
+    assert [cut.name for cut in contents.cuts] == ["slim"]
+    found = find_original(contents)
+    assert found is not None
+    assert found.weights.samefile(small_pair.weights)
+    (tuned / "run.json").write_text(json.dumps({"inputs": {"cfg": {**given, "sha256": "0" * 64}}}))
+    assert read_contents(tuned).cuts == ()
 
 
 def test_an_original_that_no_file_can_be_called_is_missing(slim: Path) -> None:
