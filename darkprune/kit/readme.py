@@ -51,7 +51,7 @@ suppression `{nms}`. Boxes and scores are darknet's. `model.json` describes all 
 | `the engine's numbers are off` | `--no-tf32`; if it stays, please report it with TensorRT's version |
 | a CSI camera does not open | `sudo systemctl restart nvargus-daemon`; use JetPack's OpenCV, not pip's |
 
-Without Python, NVIDIA's own program builds the same engine:
+Without Python, NVIDIA's own program builds the same engine, here with the options of TensorRT {newest}:
 ```
 {trtexec}
 ```
@@ -99,6 +99,7 @@ def readme(description: Model, target: Target, files: Collection[str], remarks: 
         boards=target.boards,
         target=target.name,
         tensorrt=" or ".join(target.tensorrt),
+        newest=target.tensorrt[0],
         python=" or ".join(target.python),
         jetpack=f" (JetPack {target.jetpack})" if target.jetpack else "",
         ships="JetPack" if target.jetson else "a machine with TensorRT, numpy and OpenCV",

@@ -84,6 +84,8 @@ def _check(graph: Graph, options: ExportOptions, place: Target) -> None:
         raise ExportError(f"{place.name} kits have no open batch size; give --batch 1 (or another number)")
     if options.batch is not None and not 1 <= options.batch <= 4096:
         raise ExportError(f"batch {options.batch} is out of range; it must be 1 to 4096, or dynamic")
+    if options.outputs in ("nms", "efficientnms") and "NonMaxSuppression" in place.lacks:
+        raise ExportError(f"{place.name} has no suppression; take --outputs boxes, and suppress outside the file")
     if options.outputs == "efficientnms" and not place.nms_cap:
         raise ExportError(f"{place.name} has no EfficientNMS plugin, which only TensorRT has; take --outputs nms")
     if options.outputs == "efficientnms" and options.limits.most > place.nms_cap:

@@ -291,6 +291,8 @@ class TestExport:
             (["--int8", "--calibrate", "nowhere"], "nowhere: no such file or folder"),
             (["--int8", "--calibrate", "pictures", "--leave-out", "99"], "layer 99: cannot be left out"),
             (["--outputs", "efficientnms"], "no EfficientNMS plugin"),
+            (["--outputs", "efficientnms", "--target", "rtx"], "rtx has no suppression; take --outputs boxes"),
+            (["--outputs", "nms", "--target", "rtx"], "rtx has no suppression; take --outputs boxes"),
             (["--batch", "0"], "batch 0 is out of range"),
             (["--image", "two.names"], "two.names: is not an image"),
         ],

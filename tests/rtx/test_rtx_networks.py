@@ -34,7 +34,6 @@ def test_checkpoints_plain_and_pruned(name: str, compensate: str, tmp_path: Path
 
 
 @needs_assets
-@pytest.mark.skipif(not hasattr(dp, "factorize"), reason="there are no low-rank pairs yet")
 def test_low_rank_pairs(tmp_path: Path) -> None:
     name = "yolov3-tiny_coco"
     pair = dp.load(CHECKPOINTS / name / f"{name}.cfg", CHECKPOINTS / name / f"{name}.weights")
