@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from dataclasses import replace
 
 from darkprune.compression import stages
 from darkprune.compression.estimate import cost_of_training
@@ -17,8 +17,9 @@ from darkprune.compression.settings import (
     steps_for,
 )
 from darkprune.errors import UsageError
-from darkprune.graph.stats import totals
 from darkprune.runs.stages import FileSource
+from darkprune.selection.decide import rank
+from darkprune.selection.reach import within_budget
 from darkprune.training.settings import DistillSettings, TrainSettings
 
 
@@ -55,8 +56,10 @@ def _target(run: Compression) -> dict[str, object]:
     found: dict[str, object] = {"exclude": list(cut.exclude)} if cut.exclude else {}
     if cut.ratio is not None:
         found["ratio"] = cut.ratio
-    elif budget is not None:  # operations and parameters go with the square of the width
-        found["ratio"] = round(1 - math.sqrt(budget.target / budget.of(totals(run.graph))), 3)
+    elif budget is not None:
+        uniform = replace(cut.selection(), criterion="bn_gamma", allocation="uniform", ratios=(), preset=None)
+        with run.original.pair().open() as weights:
+            found["ratio"] = round(within_budget(rank(weights, uniform), uniform, budget).ratio, 3)
     return found
 
 
