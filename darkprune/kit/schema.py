@@ -1,4 +1,4 @@
-"""What a kit says about its network: `model.json`, the one file that the scripts on the board go by.
+"""The description of a kit's network, `model.json`: the one file that the scripts on the board read it from.
 
 ```
 {

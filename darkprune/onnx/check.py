@@ -37,7 +37,7 @@ class OutputComparison:
 
     Attributes:
         deviations: per output the largest difference over the largest magnitude; NaN where values are not finite.
-        allowed: how large it may be in FP32; infinite for FP16 and INT8, where only measured accuracy tells.
+        allowed: how large it may be in FP32; infinite for FP16 and INT8, which only accuracy on labelled images judges.
         program: the other program; empty where nothing was compared.
         fault: what is wrong with the suppression in the file, if anything.
         skipped: why nothing was compared.

@@ -74,7 +74,7 @@ def _write_inside(network: OnnxNetwork, file: BinaryIO) -> None:
 
 
 def _write_beside(network: OnnxNetwork, data: BinaryIO, name: str) -> onnx.ModelProto:
-    """Writes large tensors to a file of their own and returns the model that says where."""
+    """Writes large tensors to a file of their own and returns the model that names their places."""
     model = onnx.ModelProto()
     model.CopyFrom(network.model)
     offset = 0

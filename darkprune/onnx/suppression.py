@@ -1,4 +1,4 @@
-"""Whether the suppression inside a file did what it is asked for, on the boxes and scores that it was given.
+"""Checks the suppression inside a file by its result, on the boxes and scores that went into it.
 
 Comparing with another suppression would not do: scores of fresh weights tie within rounding, their order then differs,
 and one other survivor takes or frees many others. But a greedy suppression can be judged from its result alone: no two
@@ -26,7 +26,7 @@ def suppression_fault(detections: Floats, boxes: Floats, scores: Floats, limits:
         detections: (n, 7): image, x1, y1, x2, y2, score, class.
         boxes: (images, m, 4) corners, as the file suppresses them.
         scores: (images, classes, m).
-        limits: what the file was asked for; `most` per image and class.
+        limits: thresholds of the file; `most` per image and class.
 
     Returns:
         What is wrong, in words; empty if it is what greedy suppression leaves (where scores tie or an overlap is

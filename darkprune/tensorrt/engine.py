@@ -1,6 +1,6 @@
 """Building an engine on this machine with the installed TensorRT.
 
-The work itself stands in `kit/board/runtime`, which a kit takes along, so that workstation and board build alike; here
+`kit/board/runtime`, which is copied into every kit, does the work, so that workstation and board build alike; here
 are darkprune's errors and the checks that need onnx.
 """
 
@@ -43,7 +43,7 @@ class BuiltEngine:
     Attributes:
         path: the engine; its metadata stand in `<path>.json`.
         facts: those metadata.
-        layers: name, type and output format of each layer, where TensorRT tells.
+        layers: name, type and output format of each layer, where TensorRT describes them.
         remarks: for the user.
         seconds: how long the build took.
     """

@@ -147,7 +147,7 @@ def compare_plans(
 
 
 def padding_warning(network: PlannedNetwork) -> str:
-    """Returns what a user should know of the widths of a pruned network where no plan tells; empty if nothing."""
+    """Returns a warning of a pruned network whose widths TensorRT will pad, empty if there are none."""
     multiple = target(network.options.target).round_to
     rounded = rounded_up(network.graph, multiple) if network.options.plan_hash else None
     if rounded is None or rounded is network.graph or network.precision == "fp32":

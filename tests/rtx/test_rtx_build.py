@@ -43,9 +43,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def built(path: Path, lines: list[str] | None = None, **options: object) -> BuildResult:
-    told = [] if lines is None else lines
     how = BuildOptions(**{"precision": "fp16", "file_precision": "fp16", **options})  # type: ignore[arg-type]
-    return serialize(rtx(), None, str(path), how, None, told.append, detailed=True)
+    return serialize(rtx(), None, str(path), how, None, ([] if lines is None else lines).append, detailed=True)
 
 
 def test_the_module_is_found_and_recognised() -> None:

@@ -86,7 +86,7 @@ class ConversionSettings(Settings):
         return bool(target(self.target).tensorrt) and not self.static and tensorrt_rtx() is not None
 
     def precision(self, default: str) -> str:
-        """Returns fp32, fp16 or int8: what was asked for, else the default."""
+        """Returns fp32, fp16 or int8: the one that is set, else the default."""
         asked = {"fp32": self.fp32, "fp16": self.fp16, "int8": self.int8}
         return next((name for name, given in asked.items() if given), default)
 

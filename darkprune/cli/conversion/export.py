@@ -19,7 +19,7 @@ from darkprune.targets import Target, target
 from darkprune.tensorrt.plans import Plans
 from darkprune.tensorrt.trtexec import trtexec_command
 
-#: what a kit is asked for in the same words
+#: settings that `darkprune kit` has too, for the command that comes next
 _SHARED = {field.name for field in fields(ConversionSettings)} - {"overwrite", "static", "check"}
 
 configure = from_pair(ExportSettings, "F.onnx", "the file to write")

@@ -49,7 +49,7 @@ class Rules(NamedTuple):
 
 
 class Model(NamedTuple):
-    """What `model.json` says of the network; `name` is how texts call it."""
+    """The content of `model.json`; `name` is what texts call the network."""
 
     name: str
     onnx: str
