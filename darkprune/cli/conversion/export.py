@@ -38,10 +38,11 @@ def comparison_line(result: ExportResult) -> str:
     comparison = result.comparison
     if comparison.skipped:
         return f"not compared: {comparison.skipped}"
-    off = f"off by {comparison.worst[1]:.1e} of an output's range at most"
+    worst, program = f"{comparison.worst[1]:.1e}", comparison.program
     if np.isfinite(comparison.allowed):
-        return f"onnxruntime agrees with {comparison.program}: {off} ({comparison.allowed:.0e} is allowed)"
-    return f"in onnxruntime {off} from {comparison.program}; `export --data F` measures what that costs"
+        allowed = f"{comparison.allowed:.0e} is allowed"
+        return f"onnxruntime agrees with {program}: off by {worst} of an output's range at most ({allowed})"
+    return f"onnxruntime differs from {program} by {worst} of an output's range; `export --data F` measures the cost"
 
 
 def print_plans(plans: Plans | None, place: Target) -> None:
