@@ -57,7 +57,6 @@ def parse_amount(kind: str, text: str, before: Totals) -> Amount:
     Args:
         kind: what a number is about: a kind of budget, or `channels`.
         text: what to keep (`0.6`, `12G`), the ratio of each group (`0.1:0.25:0.96`), or a preset's name.
-        before: the unpruned network's.
 
     Raises:
         UsageError: it cannot be read.

@@ -34,7 +34,6 @@ def draw(rows: Sequence[Row], title: str, save: Save) -> None:
 
     Args:
         rows: the table; the unpruned network first.
-        save: called with name and content of each file.
     """
     for name, one in (("curves", _draw_curve), ("ratio", _draw_ratio)):
         _save(_panels(rows, title, one), name, save)
@@ -131,7 +130,6 @@ def draw_sparsity(runs: Mapping[str, Path], save: Save) -> None:
 
     Args:
         runs: sparsity -> folder with the log and the record of γ of its training.
-        save: called with name and content of each file.
     """
     figure = Figure(figsize=(9, 3.8), layout="constrained")
     by_step, by_epoch = figure.subplots(1, 2)

@@ -65,9 +65,7 @@ class Method:
         by group channel pruning. Everything else gets the budget of what group channel pruning leaves.
 
         Args:
-            kind: what budgets are about.
             limited: adds the limits that hold for every method.
-            by_unit: scores residual units.
 
         Raises:
             PlanError: whole units cannot meet the budget.

@@ -88,7 +88,6 @@ def detect_batch(detector: Detector, batch: Batch, threshold: float, nms: float 
     """Runs one batch.
 
     Args:
-        batch: images made for its input.
         threshold: objectness and scores have to be above it.
         nms: overlap threshold of the suppression.
 

@@ -19,7 +19,6 @@ def write_partial(weights: NetworkWeights, file: BinaryIO, layers: int) -> int:
     """Writes the first layers as darknet's `partial` does: version 0.2.5, 0 images seen.
 
     Args:
-        weights: the whole network.
         file: empty, open for writing in binary.
         layers: how many of its layers, counted as darknet does (every section after [net]).
 

@@ -130,6 +130,12 @@ class MaskedHead(Head):
         listed: how many numbers `anchors=` lists.
     """
 
+    other_keys = frozenset([
+        "max", "max_delta", "counters_per_class", "label_smooth_eps", "objectness_smooth", "iou_normalizer",
+        "obj_normalizer", "cls_normalizer", "delta_normalizer", "iou_loss", "iou_thresh_kind", "jitter", "resize",
+        "ignore_thresh", "truth_thresh", "iou_thresh", "random", "map",
+    ])  # fmt: skip
+
     classes: int = key(_classes)
     mask: tuple[int, ...] = key(lambda options: options.ints("mask", comment_ends=True) or tuple(range(_num(options))))
     all_anchors: tuple[tuple[float, float], ...] = key(_anchors)
@@ -180,12 +186,10 @@ class Yolo(MaskedHead):
 
     names = ("yolo",)
     index_key = ("embedding_layer", False)
-    other_keys = frozenset([
-        "max", "show_details", "max_delta", "counters_per_class", "label_smooth_eps", "objectness_smooth",
-        "iou_normalizer", "obj_normalizer", "cls_normalizer", "delta_normalizer", "iou_loss", "iou_thresh_kind",
-        "jitter", "resize", "focal_loss", "ignore_thresh", "truth_thresh", "iou_thresh", "random",
-        "track_history_size", "sim_thresh", "dets_for_track", "dets_for_show", "track_ciou_norm", "map",
-    ])  # fmt: skip
+    other_keys = MaskedHead.other_keys | {
+        "show_details", "focal_loss", "track_history_size", "sim_thresh", "dets_for_track", "dets_for_show",
+        "track_ciou_norm",
+    }  # fmt: skip
 
     all_anchors: tuple[tuple[float, float], ...] = key(lambda options: _anchors(options, comment_ends=True))
     new_coords: bool = key(lambda options: options.flag("new_coords"))
@@ -208,11 +212,7 @@ class GaussianYolo(MaskedHead):
     """Gaussian YOLOv3: per anchor x, σx, y, σy, w, σw, h, σh, objectness, classes… (`gaussian_yolo_layer.c`)."""
 
     names = ("Gaussian_yolo",)
-    other_keys = frozenset([
-        "max", "max_delta", "counters_per_class", "label_smooth_eps", "objectness_smooth", "uc_normalizer",
-        "iou_normalizer", "obj_normalizer", "cls_normalizer", "delta_normalizer", "iou_loss", "iou_thresh_kind",
-        "jitter", "resize", "ignore_thresh", "truth_thresh", "iou_thresh", "random", "map",
-    ])  # fmt: skip
+    other_keys = MaskedHead.other_keys | {"uc_normalizer"}
 
     yolo_point: str = key(lambda options: options.text("yolo_point", "center"))
 

@@ -109,11 +109,8 @@ def factorise(
     """Decides which convolutions become products, and of which rank.
 
     Args:
-        weights: the pair.
-        goal: budget, multiples, layers that stay.
         moments: gives those of a layer; asked once for each layer that can be factorised.
         described: settings for the reader of the plan.
-        progress: gets a step per layer.
 
     Raises:
         PlanError: nothing in the network can be factorised, or not by so much.
@@ -152,7 +149,6 @@ def plan_factors(
     """Makes the plan of a factorisation: inner channels that the projections leave out are cut.
 
     Args:
-        weights: the pair.
         factors: layer -> what it becomes.
         means: layer -> means of its sums, without its bias: what is left out of them on average goes into the bias.
         described: settings for the reader of the plan.

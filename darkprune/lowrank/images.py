@@ -72,10 +72,7 @@ def measure_moments(
     """Measures the moments of every convolution that can be factorised.
 
     Args:
-        weights: the pair.
-        sample: unlabelled images.
         seed: of the random projections of the outputs.
-        progress: gets a step per batch.
 
     Returns:
         What gives the moments of a layer, once.

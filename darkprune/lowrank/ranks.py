@@ -50,7 +50,6 @@ def choices_of(layer: Layer, outputs: Directions, inputs: Directions | None, mul
     """Lists the factorisations of a convolution that save multiply-adds and parameters.
 
     Args:
-        layer: the convolution.
         outputs: directions of its sums.
         inputs: directions of its input channels; None: they all stay. Not used of a 1x1 convolution, where they
             make the same products.

@@ -48,7 +48,6 @@ class Network(nn.Module):
         """Makes the modules.
 
         Args:
-            graph: the network.
             device: where its tensors live; default: torch's.
             channels_last: keep maps as (b, h, w, c) in memory, which many kernels prefer.
 

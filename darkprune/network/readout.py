@@ -61,8 +61,6 @@ def backward_passes(
     Args:
         network: in eval mode, its parameters without gradients: hooks on maps receive them.
         images: (b, c, h, w).
-        probes: number of projections.
-        generator: of their signs.
         power: see `read_out`.
 
     Yields:

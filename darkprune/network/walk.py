@@ -32,7 +32,6 @@ class Walk:
 
         Args:
             network: in eval mode; a layer may be changed as long as no later one was asked for.
-            sample: the images.
             memory: bytes of maps that may be kept.
         """
         self.network = network

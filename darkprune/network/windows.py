@@ -29,7 +29,6 @@ def windows(module: Convolution, x: Tensor, chosen: Tensor | None, scratch: Scra
     """Gathers the windows of a convolution, zero padding included.
 
     Args:
-        module: the convolution.
         x: (b, c, h, w), its input.
         chosen: which of the b·out_h·out_w positions to gather; all without.
         scratch: takes the result, in the slot `windows`.

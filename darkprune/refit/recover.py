@@ -63,12 +63,7 @@ def images_for(how: str, graph: Graph) -> int:
 
 
 def align(surgery: Surgery, slim: Path) -> AlignedNetworks:
-    """Loads the original and the slim network of a surgery.
-
-    Args:
-        surgery: what the slim file was made by.
-        slim: the slim weights file.
-    """
+    """Loads the original and the slim network of a surgery."""
     with NetworkWeights(surgery.graph, slim) as file:
         after = load_network(file)
     # factors of convolutions are refitted to the sums of the same factors at full rank
@@ -119,7 +114,6 @@ def recover_file(
     """Recovers a slim weights file in place, and measures the output distance on held-out images.
 
     Args:
-        surgery: what the slim file was made by.
         slim: the slim weights file; rewritten unless `how` is `none`.
         how: `lsq` (refit), `scale` (only one factor per input channel), `bn` (batch statistics) or `none` (measure).
         solved: keeps the layers of a refit; those of an interrupted one are taken from it.

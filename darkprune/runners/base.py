@@ -58,8 +58,6 @@ class Runner(Protocol):
         """Loads a pair.
 
         Args:
-            graph: the network; the program loads its text.
-            weights: its weights file.
             taps: whether `outputs` will be asked for; without it the program may fuse layers to be faster.
             once: whether it will be run once only: then the weights need not stay in memory.
 
@@ -119,11 +117,8 @@ def load_with_any(
     """Loads a pair in the named runner, or in the first of an order that takes it.
 
     Args:
-        graph: the network.
-        weights: its weights file.
         name: the only runner that is tried; None tries all of `order`.
         taps, once: see `Runner.load`.
-        order: of runners.
         refusals: gets the reason of every runner that does not take the pair.
 
     Returns:

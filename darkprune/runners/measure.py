@@ -48,10 +48,7 @@ def agreement_with(
     """Measures how well a network finds what another one finds, see `Agreement`.
 
     Args:
-        original: the network to agree with.
         paths: images that were not used to make the others.
-        batch: images at a time.
-        progress: gets the events of the original's runs.
         smaller: the original at other input sizes. What is measured is then the mean over all sizes: the original finds
             other objects at each of them, and a network that agrees with one size alone is not the better for it. Each
             size counts as much as the original there agrees with itself at its own size.

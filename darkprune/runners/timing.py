@@ -70,10 +70,7 @@ def time_alternately(
     """Times networks in turn on noise, A B A B …, so that a machine's drift meets each alike.
 
     Args:
-        networks: loaded.
         runs, warmup: runs of each that are timed, after those that are not.
-        progress: gets an event per run.
-        batch: images per run.
 
     Returns:
         For each network the seconds of every run.

@@ -85,10 +85,8 @@ def check_numbers(
     Args:
         surgery: the original, and what the plan says. Units that were cut out are there in the stand-ins, with weights
             0 in the convolution that ends them; factors of convolutions are multiplied.
-        slim: the weights file of the slim network.
         images: (c, h, w), RGB, 0 to 1, of the network's size.
         runner: name of a runner; None takes the first that loads the pair.
-        progress: gets an event per network.
         refusals: gets the reason of every program that does not take the slim pair.
 
     Raises:

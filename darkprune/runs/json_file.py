@@ -72,7 +72,6 @@ def read_json(
 
     Args:
         what: what it should be, for the error ("a plan").
-        max_bytes: size above which it cannot be that.
         allow_nan: see `parse_json`.
 
     Raises:
@@ -87,7 +86,6 @@ def parse_json(
     """Reads JSON text.
 
     Args:
-        source: where it comes from, for the error.
         allow_nan: take NaN and Infinity, which JSON does not have but many programs write.
 
     Raises:

@@ -14,7 +14,6 @@ class Outlook:
         """Takes the estimates.
 
         Args:
-            total: number of stages.
             seconds: estimate of each stage that is to be done, by name; empty where none can be made.
         """
         self.total = total

@@ -43,7 +43,6 @@ def write_provenance(folder: Path, inputs: Mapping[str, Input], goes_on: bool = 
     """Writes how a folder is made, to `run.json` in it.
 
     Args:
-        inputs: what is read, by role.
         goes_on: the folder holds results of earlier commands, which stay named.
 
     Raises:

@@ -25,7 +25,6 @@ def scorer(
 
     Args:
         criterion: of `IMAGE_CRITERIA`; `sensitivity` is `surgeon` where a refit follows, else `first-order`.
-        recover: the recovery that will follow.
         price: what effects are divided by; ThiNet has no use for it.
     """
     sample = samples.fit.first(IMAGES)

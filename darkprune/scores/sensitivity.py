@@ -73,9 +73,6 @@ def score_by_effect(
 ) -> ImageScores:
     """Scores every layer that has channels to choose from, and measures what removed channels leave behind.
 
-    Args:
-        price: what effects are divided by; multiply-adds by default.
-
     Raises:
         PlanError: a score that is not a finite number.
     """
@@ -88,7 +85,6 @@ def image_scores(channels: ChannelMap, importance: Floats, means: Mapping[int, F
     """Makes scores of an importance per class, with the means that do not follow from those of the layers before.
 
     Args:
-        importance: per class.
         means: per layer, from `mean_outputs`.
     """
     scores = {
@@ -111,7 +107,6 @@ def effect_per_price(
     Args:
         network: in eval mode, its parameters without gradients.
         means: per layer, from `mean_outputs`.
-        price: multiply-adds by default.
 
     Raises:
         PlanError: an effect that is not a finite number.

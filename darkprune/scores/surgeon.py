@@ -51,9 +51,6 @@ def score_by_surgeon(
 ) -> ImageScores:
     """Scores every layer that has channels to choose from by the cost of their removal when their turn came.
 
-    Args:
-        price: what the costs are divided by.
-
     Raises:
         PlanError: maps or derivatives that are not finite numbers.
     """

@@ -49,7 +49,6 @@ def score_by_distance(
     """Scores units by the output distance that the loss of each alone makes, per operation; the lowest go first.
 
     Args:
-        units: of its network.
         sample: unlabelled images; at most `DISTANCE_IMAGES` are used.
 
     Raises:
@@ -78,7 +77,6 @@ def score_by_separation(
     """Scores units by how well their additions separate the classes; the lowest are removed first.
 
     Args:
-        units: of its network.
         dataset: labelled images; at most `SEPARATION_IMAGES` are used.
         seed: of the boxes where nothing is labelled.
 

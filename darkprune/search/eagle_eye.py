@@ -82,7 +82,6 @@ def search_allocation(
         selection: criterion, limits and compensation; its groups and ratios are replaced.
         goal: budget, number of candidates, labelled images that they are compared on, and processes: several with the
             filters' moments only. The seed decides candidate i, whichever are tried.
-        moments: means and covariances that similarity starts from.
 
     Raises:
         PlanError: no candidate meets the budget.

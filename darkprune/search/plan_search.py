@@ -81,7 +81,6 @@ def improve(
         samples: unlabelled images; only those to fit on are used.
         goal: budget of every plan that is tried, the recovery that will follow, the time (a trial that has begun is
             completed), and the seed of the order of trials: with the same time per trial the same plan is found.
-        clock: returns the time in seconds.
 
     Raises:
         PlanError: the budget cannot be met.

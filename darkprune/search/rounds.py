@@ -44,7 +44,6 @@ def rank_in_rounds(
     Args:
         selection: criterion `sensitivity`; everything else as for one round.
         goal: budget and number of rounds; channels are scored for the last time at (rounds − 1)/rounds of the budget.
-        moments: means and covariances that similarity starts from.
 
     Returns:
         A ranking that `within_budget` and `decide` take.

@@ -40,7 +40,6 @@ def ratios_of(allocation: str, ratio: float, given: Sequence[float], channels: S
     Args:
         allocation: `uniform` (the ratio for each), `global` (the ratio over all, one threshold), `proportional`
             (p_i·ratio with p_i the group's share of the prunable channels), `explicit` or `sensitivity` (as given).
-        ratio: total ratio P.
         given: ratios for `explicit`, and those that the curves gave for `sensitivity`.
         channels: prunable channels of each group.
 

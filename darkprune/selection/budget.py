@@ -121,7 +121,6 @@ def bisection(
 
     Args:
         measure: returns what is left at a place; falling.
-        target: what is to be left.
         low, high: places before and after the target.
         between: chooses the next place between two, for the target.
     """

@@ -61,7 +61,6 @@ def gather_members(
     """Collects the prunable, unpinned, unexcluded channels of every scored layer.
 
     Args:
-        scores: per layer.
         groups: layers outside all of them are not pruned.
         excluded: layers whose channels stay, and so whatever is coupled with them.
     """

@@ -110,7 +110,6 @@ def reduced(original: TensorSource, units: Sequence[Unit], graph: Graph | None =
     """Returns the network without units: itself where there are none.
 
     Args:
-        original: the whole network.
         graph: of the reduced network, if it is known already; then the units are not checked again.
 
     Raises:
@@ -139,7 +138,6 @@ def write_silenced(original: TensorSource, units: Sequence[Unit], stand_in: Tens
     """Writes the whole network with its units there but silent: what the reduced one must equal.
 
     Args:
-        original: the whole network.
         units: what the reduced network lacks.
         stand_in: tensors of the reduced network (masked or held).
         file: empty, open for writing in binary; its cfg is the original's.

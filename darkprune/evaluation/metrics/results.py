@@ -96,9 +96,7 @@ def summarise(
 
     Args:
         detections, truths: with the same image numbers.
-        names: of the classes of the head.
         images: number of images that were run.
-        skipped: images that could not be read.
     """
     matches = match(detections, truths)
     classes, iou = len(names), scoring.iou

@@ -192,7 +192,6 @@ def write_multiplied(graph: Graph, factors: Mapping[int, Factors], stand_in: Ten
 
     Args:
         graph: the network before factorisation; the file is of its cfg.
-        factors: what was factorised.
         stand_in: tensors of the factorised network.
         file: empty, open for writing in binary.
     """

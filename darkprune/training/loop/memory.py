@@ -100,7 +100,6 @@ def advice(network: Network, attempt: Callable[[Batch], object], recipe: Recipe,
 
     Args:
         attempt: runs it forwards and backwards.
-        ranks: processes that share a step.
     """
     width, height = recipe.sizes.largest
     place = f"out of memory at {width}x{height} pixels with {recipe.part} images at a time (batch={recipe.batch}, "
