@@ -70,7 +70,7 @@ class Settings:
             value, exclusive = getattr(self, entry.name), entry.setting.exclusive
             if value is None or value == entry.default:
                 continue
-            for part in value if isinstance(value, tuple) else (value,):
+            for part in value if isinstance(value, tuple | list) else (value,):
                 entry.check(part)
             if exclusive and given.setdefault(exclusive, entry.flag) != entry.flag:
                 raise UsageError(f"--{given[exclusive]} does not go with --{entry.flag}")

@@ -164,6 +164,7 @@ def test_choices_and_contradictions_are_checked_of_arguments_too() -> None:
 
 def test_numbers_within_their_bounds() -> None:
     assert Bounded(steps=1, rate=1e-9, keep=(), s=1).steps == 1
+    assert Example(skip=["train"]).skip == ["train"]  # type: ignore[arg-type]
     assert Bounded(keep=(0, 0.999), s="none", free=float("nan")).keep == (0, 0.999)
 
 
