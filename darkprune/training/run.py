@@ -26,8 +26,7 @@ from darkprune.training.data.batches import BatchLoader, default_workers
 from darkprune.training.data.classifier import CropMaker, Crops
 from darkprune.training.data.examples import ExampleMaker
 from darkprune.training.data.run_data import RunData, open_data
-from darkprune.training.gradual.gradual import GradualPruning
-from darkprune.training.gradual.timetable import make_timetable
+from darkprune.training.gradual.gradual import GradualPruning, make_timetable
 from darkprune.training.loop.checkpoint import STATE, WEIGHTS, RunFolder, restoring
 from darkprune.training.loop.distributed import Ranks, join_ranks
 from darkprune.training.loop.hooks import Hook

@@ -24,8 +24,7 @@ from darkprune.network import Network, save_weights, tensor_of
 from darkprune.runs.digests import digest_of_file
 from darkprune.surgery.apply import Cut
 from darkprune.surgery.plan_file import parse_plan
-from darkprune.training.gradual.gradual import GradualPruning, size_of
-from darkprune.training.gradual.timetable import Phase, make_timetable
+from darkprune.training.gradual.gradual import GradualPruning, Phase, make_timetable, size_of
 from darkprune.training.loop.checkpoint import RunFolder
 from darkprune.training.loop.distributed import Ranks
 from darkprune.training.loop.hooks import Hook

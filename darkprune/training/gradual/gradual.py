@@ -1,20 +1,26 @@
-"""Pruning inside a run: step by step, while the network learns (Yin et al., ICCAI 2020).
+"""Pruning inside a run: step by step, while the network learns (Yin et al., ICCAI 2020, doi 10.1145/3404555.3404612).
 
 Each phase chooses its channels as `darkprune prune` does, on the weights of that moment, and lets them fade: their γ
 (or filters, where there is no batch normalisation) shrink to 0 over the phase's steps. What is left of a channel then
 is the constant act(β), which the cut at the end of the phase folds into the consumers, so that the loss does not jump;
 every step after it is cheaper.
+
+The removed share rises between two epochs, by default as 1 − (1 − t)³: fast at first, slowly towards the end (Zhu &
+Gupta, *To prune, or not to prune*, 2017).
 """
 
 from __future__ import annotations
 
-from itertools import islice
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice, pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from darkprune.errors import PlanError
+from darkprune.errors import PlanError, UsageError
 from darkprune.graph.channels import map_channels
 from darkprune.graph.graph import Graph
 from darkprune.graph.stats import count
@@ -27,13 +33,57 @@ from darkprune.surgery.plan import Plan
 from darkprune.surgery.plan_file import parse_plan
 from darkprune.surgery.surgery import Surgery
 from darkprune.training.gradual.slimming import as_weights
-from darkprune.training.gradual.timetable import Phase
 from darkprune.training.loop.checkpoint import State
 from darkprune.training.loop.distributed import Ranks
 from darkprune.training.loop.hooks import Hook
 from darkprune.training.settings import GradualSettings
 
 BISECTIONS = 20
+#: name -> share of the channels to remove that is removed at a time t, from 0 to 1
+SCHEDULES: dict[str, Callable[[float], float]] = {"cubic": lambda t: 1 - (1 - t) ** 3, "linear": lambda t: t}
+#: defaults: begin and end as shares of the run, and the number of cuts
+FROM, UNTIL, CUTS = 0.1, 0.6, 10
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One cut, and the steps that lead to it.
+
+    Attributes:
+        marked: the channels to go are chosen after this step, and masked little by little from there on.
+        cut: they are gone after this step.
+        remaining: what is left then, as a fraction of the original.
+    """
+
+    marked: int
+    cut: int
+    remaining: float
+
+
+def make_timetable(settings: GradualSettings, epoch_steps: int, steps: int) -> tuple[Phase, ...]:
+    """Turns the epochs of settings with a `prune_to` into steps.
+
+    Returns:
+        The phases; each begins where the one before ends, and less remains after each.
+
+    Raises:
+        UsageError: epochs after the end of the run, or in the wrong order.
+    """
+    epochs = steps / epoch_steps
+    start = FROM * epochs if settings.prune_from is None else settings.prune_from
+    until = max(start, UNTIL * epochs) if settings.prune_until is None else settings.prune_until
+    first, last = round(start * epoch_steps), round(until * epoch_steps)
+    if not last > first:
+        raise UsageError(f"--prune-until {until:g} must be after --prune-from {start:g}")
+    if last > steps:
+        raise UsageError(f"--prune-until {until:g}: the run has {epochs:.3g} epochs of {epoch_steps} steps")
+    way = last - first
+    each = way / CUTS if settings.prune_every is None else settings.prune_every * epoch_steps
+    count = min(way, max(1, math.floor(way / each + 1e-9)))
+    bounds = [first + round(way * number / count) for number in range(count + 1)]
+    remaining, schedule = settings.prune_to or 1.0, SCHEDULES[settings.prune_schedule]
+    shares = [*(1 - (1 - remaining) * schedule(number / count) for number in range(count)), remaining]
+    return tuple(Phase(*pair, share) for pair, share in zip(pairwise(bounds), shares[1:], strict=True))
 
 
 class GradualPruning(Hook):
