@@ -75,4 +75,6 @@ def test_an_interrupted_training_ends_the_demo(
 
     monkeypatch.setattr(demo, "distill", interrupted)
     assert main(["demo", "-o", str(tmp_path / "demo")]) == 130
-    assert "Traceback" not in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "Traceback" not in err
+    assert "demo keeps what is done; with --overwrite the demo begins anew" in err

@@ -86,7 +86,10 @@ def run(args: Namespace) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
     tell = partial(print, file=sys.stderr if args.json else sys.stdout, flush=True)
-    rows = _stages(folder, settings, tell)
+    try:
+        rows = _stages(folder, settings, tell)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"{folder} keeps what is done; with --overwrite the demo begins anew") from None
     seconds = time.perf_counter() - began
     skipped = []
     if any(row["map"] is None for row in rows):
