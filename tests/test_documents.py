@@ -109,7 +109,8 @@ def test_quick_starts_work_as_written(tmp_path: Path) -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     section = text.split("## Quick starts")[1].split("\n## ")[0]
     short = {"demo": ["--steps", "0"], "compress": ["--target-macs", "0.9", "--skip", "recover"]}
-    commands = list(_commands(section))
+    assert "&& darkprune demo\n" in text.split("## Quick starts")[0]
+    commands = [["demo"], *_commands(section)]
     assert {words[0] for words in commands} >= {"demo", "compress", "prune", "verify", "detect", "kit", "export"}
     for words in commands:
         done = subprocess.run(
