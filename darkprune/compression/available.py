@@ -10,7 +10,7 @@ from pathlib import Path
 from darkprune.compression.settings import FEWEST_UNLABELLED, CompressSettings
 from darkprune.compression.sources import Drawn, Images, Labelled, Written, list_of
 from darkprune.data import read_dataset
-from darkprune.data.class_names import network_names
+from darkprune.data.class_names import network_names, read_names
 from darkprune.data.dataset import Dataset
 from darkprune.data.image_files import divide_images, images_of
 from darkprune.data.labelled import open_labelled
@@ -35,7 +35,8 @@ class Available:
         valid: labelled images to measure on.
         valid_count: how many.
         valid_is_train: whether those are the images that are trained on.
-        names: names of the classes, for `train` and `valid`, where the user gives a file.
+        names: names of the classes, for `train` and `valid`, where the user gives a file, or the labels hold names
+            and take the order of the network's.
         images: images to score and fit on, without their labels; the training images where there are labels.
         learn: images that the network may learn from without labels.
         held_out: those that networks are compared with the original on.
@@ -92,7 +93,8 @@ def find_available(settings: CompressSettings, graph: Graph, folder: Path) -> Av
     order = network_names(graph)
     train = read_dataset(settings.data, "train", settings.names, order) if settings.data and detector else None
     path, measured = _valid(settings, train, order)
-    labelled, valid = _labelled(settings, path)
+    names = Path(settings.names) if settings.names else _order_taken(order, measured or train)
+    labelled, valid = _labelled(settings, path, names)
     classes = heads_of(graph)[-1].classes if detector else 0
     checked = [(settings.data, "train")] if train is not None else []
     checked += [(path, "valid")] if path is not None else []
@@ -108,7 +110,7 @@ def find_available(settings: CompressSettings, graph: Graph, folder: Path) -> Av
         valid=valid,
         valid_count=len(measured) if measured is not None else 0,
         valid_is_train=measured is not None and train is not None and measured.images == train.images,
-        names=FileSource("names", Path(settings.names)) if settings.names else None,
+        names=FileSource("names", names) if names is not None else None,
         detector=detector,
         torch=torch,
         class_names=_class_names(settings, graph, train, inputs),
@@ -122,9 +124,17 @@ def find_available(settings: CompressSettings, graph: Graph, folder: Path) -> Av
     return found
 
 
-def _labelled(settings: CompressSettings, path: Path | None) -> tuple[Labelled | None, Labelled | None]:
+def _order_taken(order: Path | None, dataset: Dataset | None) -> Path | None:
+    """Returns the network's names file where a set has its order: networks that a run writes may have none beside."""
+    if order is None or dataset is None or not dataset.labels_name_classes:
+        return None
+    return order if dataset.class_names == read_names(order)[0] else None
+
+
+def _labelled(
+    settings: CompressSettings, path: Path | None, names: Path | None
+) -> tuple[Labelled | None, Labelled | None]:
     """Returns the labelled images to train and to measure on."""
-    names = Path(settings.names) if settings.names else None
     valid = None if path is None else Labelled("valid", path, names, ("valid",))
     if not settings.data:
         return None, valid

@@ -9,10 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 import darkprune as dp
 from darkprune.cli.main import main
+from darkprune.compression.available import find_available
+from darkprune.compression.settings import CompressSettings
 from darkprune.darknet.cfg import parse_cfg
 from darkprune.graph.fresh import write_fresh
 from darkprune.graph.graph import build_graph, read_graph
@@ -438,3 +442,20 @@ def test_files_of_the_user_stay_in_the_folders_of_stages(place: Path, tmp_path: 
         path.write_text("mine")
     assert compress("--from", "sparse", run=str(run)) == 0
     assert all(path.read_text() == "mine" for path in own)
+
+
+def test_names_in_labels_take_the_network_s_order_in_every_stage(tmp_path: Path) -> None:
+    """Networks that a run writes for other input sizes have no names beside them."""
+    (tmp_path / "tiny.cfg").write_text(CFG)
+    (tmp_path / "tiny.names").write_text("square\ndisc\n")
+    document = {
+        "images": [{"id": 0, "file_name": "a.png", "width": 8, "height": 8}],
+        "categories": [{"id": 0, "name": "disc"}, {"id": 1, "name": "square"}],
+        "annotations": [{"id": 0, "image_id": 0, "category_id": 1, "bbox": [2, 1, 4, 4]}],
+    }
+    (tmp_path / "all.json").write_text(json.dumps(document))
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((8, 8, 3), np.uint8))
+    settings = CompressSettings(data=str(tmp_path / "all.json"), target_macs=0.8)
+    names = find_available(settings, read_graph(tmp_path / "tiny.cfg"), tmp_path / "run").names
+    assert names is not None
+    assert names.path == tmp_path / "tiny.names"
