@@ -39,4 +39,6 @@ def _print(result: KitResult) -> None:
 
 
 def _size(value: int) -> str:
-    return megabytes(value) if value >= 100_000 else f"{value / 1e3:.1f} kB"
+    if value >= 100_000:
+        return megabytes(value)
+    return f"{value / 1e3:.1f} kB" if value >= 1000 else f"{value} B"
