@@ -102,7 +102,9 @@ def compress(*words: str, run: str = "run") -> int:
 
 def done(heard: str) -> dict[str, bool]:
     """Returns which stages were done, of those that the run told of."""
-    found = re.findall(r"^\[.*?stage \d+ of \d+.*?\] (.+): (.+)$", heard, re.MULTILINE)
+    found = re.findall(
+        r"^\[.*?stage \d+ of \d+.*?\] (.+): ((?:up to date|to be done|to go on).*)$", heard, re.MULTILINE
+    )
     return {name: "up to date" not in why for name, why in found}
 
 
@@ -261,7 +263,7 @@ def test_training_goes_on_where_it_was_killed(
     monkeypatch.setattr(Stepper, "step", counted)
     assert compress(run=str(run)) == 0
     heard = capsys.readouterr().err
-    assert f"[{stage}] to go on where it stopped" in heard
+    assert f"] {stage}: to go on where it stopped" in heard
     assert steps == [3, 4, *([1, 2, 3, 4] if stage == "sparse" else [])]  # --from: distillation is done again too
     assert (run / folder / "tiny_final.weights").read_bytes() == wanted
 
@@ -429,6 +431,7 @@ def test_the_function_and_the_command_are_one(place: Path, capsys: pytest.Captur
     assert compress("--json") == 0
     printed = json.loads(capsys.readouterr().out)
     assert Path(printed.pop("report")).is_file()
+    assert printed.pop("warnings") == list(result.warnings)
     assert printed == result.to_json()
 
 
