@@ -1,7 +1,8 @@
 """How well a network finds what another one finds: a yardstick that needs no labels.
 
-The confident detections of the original network on unlabelled images count as the objects there, and a network that
-was made of it is scored against them like any detector. Unlike a distance between maps this compares networks of
+The detections of the original network on unlabelled images count as the objects there, and a network that was made of
+it is scored against them like any detector. Those of low scores count too: they are many, so that some dozen images say
+enough, and what a pruned network loses first. Unlike a distance between maps this compares networks of
 different input sizes, and is as easy to read as mAP.
 """
 
@@ -13,17 +14,18 @@ from pathlib import Path
 
 import numpy as np
 
-from darkprune.data.dataset import Dataset, ImageRecord, LabelReading, StoredLabels, make_objects
+from darkprune.data.dataset import make_objects
 from darkprune.errors import DataError
 from darkprune.evaluation.detector import PLAIN, Detector, Found, Loading, find_objects
-from darkprune.evaluation.evaluate import truths_of
 from darkprune.evaluation.heads import Floats, decode
 from darkprune.evaluation.metrics.average_precision import DARKNET
+from darkprune.evaluation.metrics.matching import Truths, make_truths
 from darkprune.evaluation.metrics.results import summarise
 from darkprune.evaluation.nms import Detections
 from darkprune.progress import Progress, silent
 
-CONFIDENT = 0.25  #: score from which on a detection of the original counts as an object
+COUNTED = 0.05  #: score above which a detection of the original counts as an object
+CONFIDENT = 0.25  #: score above which the original is confident of it
 #: Objects per image before suppression that no trained network finds: an untrained yolov4 finds 1.8 million at 416
 #: pixels, and suppression takes minutes per image.
 MOST_CANDIDATES = 10_000
@@ -35,6 +37,10 @@ class Agreement:
     It is the average precision at IoU 0.5 over the classes that the original finds, each weighted by the number of its
     objects: of the many classes that a handful of images shows once or twice, none can decide alone. The original
     itself has nearly 1.
+
+    Attributes:
+        objects: how many the original finds.
+        paths: the images that can be read.
     """
 
     def __init__(
@@ -48,13 +54,13 @@ class Agreement:
         Raises:
             DataError: not one image can be read, or the original finds nothing in them, or something everywhere.
         """
-        found = find_objects(_trained(original), paths, loading, threshold=CONFIDENT, task="original detections",
+        found = find_objects(_trained(original), paths, loading, threshold=COUNTED, task="original detections",
                              progress=progress)  # fmt: skip
         readable = np.flatnonzero(found.sizes[:, 0]).tolist()
         if not readable:
             problem = next(iter(found.problems), "there are none")
             raise DataError(f"not one of {len(paths)} images can be read; {problem}")
-        if not len(found.detections):
+        if not (found.detections.scores > CONFIDENT).any():
             raise DataError(
                 f"the original network finds nothing in {len(readable)} images (from {paths[0]} on), so that nothing "
                 "can be said of how others agree with it: give images of what it was trained for"
@@ -62,8 +68,10 @@ class Agreement:
         classes = original.heads[-1].classes
         self._loading, self._names = loading, [str(number) for number in range(classes)]
         self.objects = len(found.detections)
-        self.images = Dataset("agreement", (), tuple(_record(paths[i], found.of_image(i)) for i in readable))
-        self._truths = truths_of(self.images, classes)
+        self.paths = [paths[number] for number in readable]
+        shown = [found.of_image(number) for number in readable]
+        self._truths = _truths(shown, classes)
+        self._confident = _truths([each.select(each.scores > CONFIDENT) for each in shown], classes)
 
     def of(self, network: Detector, progress: Progress = silent) -> float:
         """Measures a network; its input size may be another one; returns the agreement, 0 to 1."""
@@ -71,12 +79,17 @@ class Agreement:
 
     def find(self, network: Detector, progress: Progress = silent) -> Found:
         """Runs a network over the images, for `score`."""
-        paths = [record.path for record in self.images.images]
-        return find_objects(network, paths, self._loading, task="agreement", progress=progress)
+        return find_objects(network, self.paths, self._loading, task="agreement", progress=progress)
 
-    def score(self, found: Found) -> float:
-        """Returns the agreement of what a network found in the images, 0 to 1."""
-        figures = summarise(found.detections, self._truths, self._names, len(self.images), 0, DARKNET, None)
+    def score(self, found: Found, confident: bool = False) -> float:
+        """Returns the agreement of what a network found in the images, 0 to 1.
+
+        Args:
+            found: from `find`.
+            confident: only those objects count that the original has a score above 0.25 for.
+        """
+        truths = self._confident if confident else self._truths
+        figures = summarise(found.detections, truths, self._names, len(self.paths), 0, DARKNET, None)
         per_class = figures.per_class
         return sum(entry.ap * entry.truths for entry in per_class) / sum(entry.truths for entry in per_class)
 
@@ -97,6 +110,6 @@ def _trained(original: Detector) -> Detector:
     return replace(original, run=run)
 
 
-def _record(path: Path, detections: Detections) -> ImageRecord:
-    objects = make_objects(detections.boxes, detections.classes)
-    return ImageRecord(path, StoredLabels(path, LabelReading(objects)))
+def _truths(shown: Sequence[Detections], classes: int) -> Truths:
+    objects = [make_objects(each.boxes, each.classes) for each in shown]
+    return make_truths(objects, range(len(objects)), classes)

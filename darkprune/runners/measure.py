@@ -51,7 +51,7 @@ def agreement_with(
         paths: images that were not used to make the others.
         smaller: the original at other input sizes. What is measured is then the mean over all sizes: the original finds
             other objects at each of them, and a network that agrees with one size alone is not the better for it. Each
-            size counts as much as the original there agrees with itself at its own size.
+            size counts as much as the original there agrees with what it finds with confidence at its own size.
 
     Raises:
         DataError: no image can be read, or the original finds nothing.
@@ -62,7 +62,8 @@ def agreement_with(
     for each in smaller:
         resized = _detector(each)
         with suppress(DataError):  # it finds nothing at this size
-            weighted.append((first.of(resized, progress), Agreement(resized, paths, loading, progress)))
+            weight = first.score(first.find(resized, progress), confident=True)
+            weighted.append((weight, Agreement(resized, paths, loading, progress)))
     total = sum(weight for weight, _ in weighted)
 
     def measure(network: LoadedNetwork, progress: Progress) -> float:

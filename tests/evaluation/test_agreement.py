@@ -45,9 +45,13 @@ def detector(change: Callable[[Floats, int], None]) -> Detector:
     return replace(SEER, run=run)
 
 
+def _loaded(run: Run) -> LoadedNetwork:
+    return cast(LoadedNetwork, SimpleNamespace(graph=None, head_maps=run))
+
+
 def test_the_original_agrees_with_itself(tmp_path: Path) -> None:
     whole = Agreement(SEER, paths_of(tmp_path))
-    assert (whole.objects, len(whole.images)) == (5, 5)
+    assert (whole.objects, len(whole.paths)) == (5, 5)
     assert whole.of(SEER) == 1
 
 
@@ -59,14 +63,38 @@ def test_a_network_is_scored_by_the_share_that_it_finds(tmp_path: Path) -> None:
     assert Agreement(SEER, paths_of(tmp_path)).of(detector(blind)) == pytest.approx(3 / 5)
 
 
-def test_what_the_original_is_not_sure_of_is_no_object(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("raw", "objects"), [(-3.5, 3), (-1.2, 5)])  # scores of 0.03 and 0.23
+def test_what_the_original_hardly_believes_is_no_object(tmp_path: Path, raw: float, objects: int) -> None:
     def unsure(out: Floats, number: int) -> None:
-        if number < 2:
-            out[4] = np.where(out[4] > 0, -1.2, out[4])  # 0.23
+        if number % 5 < 2:
+            out[4] = np.where(out[4] > 0, raw, out[4])
 
     unsure_agreement = Agreement(detector(unsure), paths_of(tmp_path))
-    assert unsure_agreement.objects == 3
-    assert unsure_agreement.of(SEER) < 1  # the other two are false detections
+    assert unsure_agreement.objects == objects
+    sure = unsure_agreement.find(SEER)
+    assert (unsure_agreement.score(sure) < 1) == (objects == 3)  # the other two are false detections
+    assert unsure_agreement.score(sure, confident=True) < 1
+
+
+def test_sizes_count_by_what_the_original_is_confident_of(tmp_path: Path) -> None:
+    """At its smaller input it misses the two of five objects that it is not sure of: that size counts in full."""
+
+    def unsure(out: Floats, number: int) -> None:
+        if number % 5 < 2:
+            out[4] = np.where(out[4] > 0, -1.2, out[4])
+
+    def blind(out: Floats, number: int) -> None:
+        if number % 5 < 2:
+            out[4] = -9
+
+    paths = paths_of(tmp_path)
+    first, second = Agreement(detector(unsure), paths), Agreement(detector(blind), paths)
+    of_second = first.score(first.find(detector(blind)))
+    assert of_second == pytest.approx(3 / 5)
+    with mock.patch.object(Detector, "of", lambda _, run: Detector(run, SEER.heads, SEER.shape)):
+        measure = agreement_with(_loaded(detector(unsure).run), paths, smaller=[_loaded(detector(blind).run)])
+        assert measure(_loaded(detector(blind).run), silent) == pytest.approx((3 / 5 + 1) / 2)
+    assert second.objects == 3
 
 
 def test_classes_count_by_their_objects(tmp_path: Path) -> None:
@@ -100,18 +128,14 @@ def test_over_several_sizes_it_is_a_mean(tmp_path: Path) -> None:
     def nothing(out: Floats, number: int) -> None:
         out[4] = -9
 
-    def loaded(run: Run) -> LoadedNetwork:
-        network = SimpleNamespace(graph=None, head_maps=run)
-        return cast(LoadedNetwork, network)
-
     paths = paths_of(tmp_path)
     with mock.patch.object(Detector, "of", lambda _, run: Detector(run, SEER.heads, SEER.shape)):
-        measure = agreement_with(loaded(seer), paths, smaller=[loaded(detector(few).run)])
+        measure = agreement_with(_loaded(seer), paths, smaller=[_loaded(detector(few).run)])
         back = Agreement(detector(few), paths).of(SEER)
-        assert measure(loaded(seer), silent) == pytest.approx((1 + 0.4 * back) / 1.4)
-        assert measure(loaded(detector(few).run), silent) == pytest.approx((0.4 + 0.4) / 1.4)
-        blind = agreement_with(loaded(seer), paths, smaller=[loaded(detector(nothing).run)])
-        assert blind(loaded(seer), silent) == 1
+        assert measure(_loaded(seer), silent) == pytest.approx((1 + 0.4 * back) / 1.4)
+        assert measure(_loaded(detector(few).run), silent) == pytest.approx((0.4 + 0.4) / 1.4)
+        blind = agreement_with(_loaded(seer), paths, smaller=[_loaded(detector(nothing).run)])
+        assert blind(_loaded(seer), silent) == 1
 
 
 def test_images_without_detections_say_nothing(tmp_path: Path) -> None:
@@ -123,7 +147,7 @@ def test_images_without_detections_say_nothing(tmp_path: Path) -> None:
         Agreement(detector(nothing), paths)
     with pytest.raises(DataError, match="not one of 1 images can be read"):
         Agreement(SEER, [tmp_path / "list.txt"])
-    assert len(Agreement(SEER, [*paths, tmp_path / "list.txt"]).images) == 5
+    assert len(Agreement(SEER, [*paths, tmp_path / "list.txt"]).paths) == 5
 
 
 def test_an_untrained_network_is_refused_before_its_boxes_are_compared(

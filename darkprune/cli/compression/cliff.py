@@ -47,7 +47,7 @@ def _print(result: CliffResult) -> None:
     print_table(("input", "MACs", "removed", sweep.metric), controls)
     print(f"\n{result.images} images, {result.runner}")
     if sweep.metric == AGREEMENT:
-        print("agreement: mAP@0.5 against what the unpruned network detects with confidence, on average over")
+        print("agreement: mAP@0.5 against what the unpruned network detects (score above 0.05), on average over")
         print("its own input size and smaller ones")
     if sweep.metric == DISTANCE:
         print("distance: 0 is the same output, 1 as far as none at all; maps of another size are interpolated, which")

@@ -135,5 +135,5 @@ def _print_comparison(networks: Sequence[JsonMapping]) -> None:
     ]
     print_table(("network", "input", "MACs", "output distance", title, "control"), rows)
     if networks[0]["agreement"] is not None:
-        print("agreement: mAP@0.5 against what the original detects with confidence, on average over its own input")
+        print("agreement: mAP@0.5 against what the original detects (score above 0.05), on average over its own input")
         print("size and the control's")

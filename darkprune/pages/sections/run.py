@@ -23,8 +23,8 @@ MOST_CURVES = 24
 MOST_ROWS = 400
 SMALLER_INPUT = "unpruned, smaller input"
 AGREEMENT_NOTE = (
-    "Agreement is that with what the unpruned network detects with confidence, on average over its own input size and "
-    "smaller ones."
+    "Agreement is that with what the unpruned network detects (score above 0.05), on average over its own input "
+    "size and smaller ones."
 )
 #: methods of a comparison that make one line of the diagram
 CONTROLS = dict.fromkeys(("unpruned", "control"), SMALLER_INPUT)
