@@ -123,15 +123,15 @@ def _unknown(folder: Path, split: str) -> str:
     if named and not any(names_a_split(name, split_names(split)) for name in named):
         return f"has no folder for the split `{split}`; it has {', '.join(named[:8])}"
     if any(map(is_image, children)) or (folder / "images").is_dir():
-        return "is no form known here: it holds images, but no labels of them; images alone are for --images"
+        return "is no labelled data set: it holds images, but no labels of them; images alone are for --images"
     inside = [f"{child.name}/" for child in folders[:_SEARCHED] if _is_set(child, split)]
     if inside:
-        return f"is no form known here; data sets lie in {' and '.join(inside)}: give one of them"
+        return f"is no data set itself; data sets lie in {' and '.join(inside)}: give one of them"
     there = [child.name + "/" * child.is_dir() for child in children]
     shown = ", ".join(there[:8]) + (f" and {len(there) - 8} more" if len(there) > 8 else "") or "nothing"
     return (
-        "is no form known here; expected Annotations/ and JPEGImages/ (VOC), annotations/*.json (COCO), images/ and "
-        f"labels/, images with .txt labels beside them, a data.yaml or exactly one .data file; it holds {shown}"
+        "is no data set in a known layout; expected Annotations/ and JPEGImages/ (VOC), annotations/*.json (COCO), "
+        f"images/ and labels/, images with .txt labels beside them, a data.yaml or one .data file; it holds {shown}"
     )
 
 

@@ -95,7 +95,7 @@ def test_problems_are_safe_to_print() -> None:
 
 @pytest.mark.parametrize(
     ("name", "match"),
-    [("x.cfg", "no data set"), ("gone.data", "no such file"), (".", "no form known"), ("x.jpg", "no data set")],
+    [("x.cfg", "no data set"), ("gone.data", "no such file"), (".", "no labels of them"), ("x.jpg", "no data set")],
 )
 def test_forms_that_are_not_known(tmp_path: Path, name: str, match: str) -> None:
     (tmp_path / "x.cfg").write_text("[net]\n")
