@@ -71,5 +71,5 @@ def describe_sparsity(results: Sequence[GroupResult]) -> str:
     """Describes the first group that loses channels nearly as strong as the others; empty where γ is sparse."""
     for group in results:
         if group.threshold is not None and group.median is not None and group.threshold > 0.25 * group.median:
-            return f"channels go with |γ| up to {group.threshold:.2g}, where the median is {group.median:.2g}"
+            return f"cuts |γ| up to {group.threshold:.2g}, median {group.median:.2g}"
     return ""

@@ -166,8 +166,8 @@ def test_prune_text(small_pair: Any, out: Path, capsys: pytest.CaptureFixture[st
     assert text.splitlines()[-1] == (
         f"next: darkprune verify {small_pair.cfg} {small_pair.weights} {out}/small.cfg {out}/small.weights"
     )
-    assert "channels go with |γ| up to " in warnings
-    assert ", where the median is " in warnings
+    assert "cuts |γ| up to " in warnings
+    assert ", median " in warnings
     assert "was not trained for pruning" in warnings
 
 

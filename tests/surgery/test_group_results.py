@@ -31,7 +31,7 @@ def test_no_layer_at_its_floor() -> None:
 @pytest.mark.parametrize(
     ("threshold", "median", "said"),
     [
-        (0.26, 1.0, "channels go with |γ| up to 0.26, where the median is 1"),
+        (0.26, 1.0, "cuts |γ| up to 0.26, median 1"),
         (0.25, 1.0, ""),
         (None, 1.0, ""),
         (0.9, None, ""),
