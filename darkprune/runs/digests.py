@@ -77,11 +77,8 @@ def _known_digest(path: str, *identity: int) -> str:
 def _read_digest(path: Path) -> str:
     digest = sha256()
     with path.open("rb", buffering=0) as file:
-        # large blocks: after each, a busy main thread may keep Python from this one for 5 ms
-        size = max(os.fstat(file.fileno()).st_size, 1 << 16)
-        block = memoryview(bytearray(min(size, 8 << 20)))
-        while count := file.readinto(block):
-            digest.update(block[:count])
+        while block := file.read(1 << 20):
+            digest.update(block)
     return digest.hexdigest()
 
 
