@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from darkprune.compression import stages
 from darkprune.compression.estimate import cost_of_training
 from darkprune.compression.network import RunNetwork
@@ -18,8 +16,7 @@ from darkprune.compression.settings import (
 )
 from darkprune.errors import UsageError
 from darkprune.runs.stages import FileSource
-from darkprune.selection.decide import rank
-from darkprune.selection.reach import within_budget
+from darkprune.selection.reach import uniform_ratio
 from darkprune.training.settings import DistillSettings, TrainSettings
 
 
@@ -57,9 +54,8 @@ def _target(run: Compression) -> dict[str, object]:
     if cut.ratio is not None:
         found["ratio"] = cut.ratio
     elif budget is not None:
-        uniform = replace(cut.selection(), criterion="bn_gamma", allocation="uniform", ratios=(), preset=None)
         with run.original.pair().open() as weights:
-            found["ratio"] = round(within_budget(rank(weights, uniform), uniform, budget).ratio, 3)
+            found["ratio"] = round(uniform_ratio(weights, cut.selection(), budget), 3)
     return found
 
 

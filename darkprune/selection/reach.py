@@ -63,13 +63,26 @@ def refuse_unreachable(weights: NetworkWeights, settings: Selection, budget: Bud
     Raises:
         PlanError: no choice of channels meets it; says the nearest, and which floor stands in the way.
     """
-    quick = replace(
-        settings, criterion="bn_gamma", allocation="uniform", ratios=(), preset=None, similarity=0.0, compensate="fold"
-    )
+    quick = _by_gamma(settings)
     ranking = rank(weights, quick)
     least = _totals_at(ranking, replace(quick, ratio=HIGHEST, budget=None))
     if budget.of(least) > budget.target * (1 + TOLERANCE):
         within_budget(ranking, quick, budget)  # says why
+
+
+def uniform_ratio(weights: NetworkWeights, settings: Selection, budget: Budget) -> float:
+    """Returns the ratio at which pruning by |γ|, alike in all groups, leaves what a budget says.
+
+    Args: see `refuse_unreachable`, which raises the same.
+    """
+    quick = _by_gamma(settings)
+    return within_budget(rank(weights, quick), quick, budget).ratio
+
+
+def _by_gamma(settings: Selection) -> Selection:
+    return replace(
+        settings, criterion="bn_gamma", allocation="uniform", ratios=(), preset=None, similarity=0.0, compensate="fold"
+    )
 
 
 def units_within(weights: TensorSource, budget: Budget, by_unit: UnitScorer = score_units) -> int:
