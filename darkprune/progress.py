@@ -1,8 +1,9 @@
 """Progress of long work: one event, one callback, and the bars that show it by default.
 
-Library functions take `progress: Progress | None`. A caller's own function gets every event; with None, tqdm bars are
-shown where a person can see them (a terminal, a notebook), and nothing is printed anywhere else, unless `without_bars`
-names what prints there, as the command line does.
+Functions of the public API take `progress: Progress | None`. A caller's own function gets every event; with None, tqdm
+bars are shown where a person can see them (a terminal, a notebook), and nothing is printed anywhere else, unless
+`without_bars` names what prints there, as the command line does. What they call is not handed the callback: `track` and
+`say` find that of the block of `reporting` which they run in, and outside of any they do nothing.
 """
 
 from __future__ import annotations
@@ -53,8 +54,8 @@ def silent(event: ProgressEvent) -> None:
 class Steps:
     """Counts the steps of one piece of work and reports each; call it after a step."""
 
-    def __init__(self, progress: Progress, task: str, total: float, unit: str) -> None:
-        self._progress, self._task, self._total, self._unit = progress, task, total, unit
+    def __init__(self, task: str, total: float, unit: str) -> None:
+        self._task, self._total, self._unit = task, total, unit
         self._done: float = 0
 
     def __call__(self, steps: float = 1) -> None:
@@ -70,14 +71,13 @@ class Steps:
             details: see `ProgressEvent`.
         """
         self._done, self._total = done, self._total if total is None else total
-        self._progress(ProgressEvent(self._task, self._done, self._total, self._unit, details=details))
+        current()(ProgressEvent(self._task, self._done, self._total, self._unit, details=details))
 
 
-def track(progress: Progress, task: str, total: float = 0, unit: str = "it") -> Steps:
-    """Begins a piece of work.
+def track(task: str, total: float = 0, unit: str = "it") -> Steps:
+    """Begins a piece of work, and reports that.
 
     Args:
-        progress: gets its events, the first one at once.
         task: what is being done.
         total: number of steps; 0 where it is not known yet.
         unit: what a step is.
@@ -85,14 +85,18 @@ def track(progress: Progress, task: str, total: float = 0, unit: str = "it") -> 
     Returns:
         What to call after each step.
     """
-    steps = Steps(progress, task, total, unit)
+    steps = Steps(task, total, unit)
     steps.at(0)
     return steps
 
 
-def say(progress: Progress, message: str) -> None:
-    """Sends a line that stays."""
-    progress(ProgressEvent("", message=message))
+def say(message: str, progress: Progress | None = None) -> None:
+    """Reports a line that stays.
+
+    Args:
+        progress: the callback, in a thread of one's own; see `current`.
+    """
+    (progress or current())(ProgressEvent("", message=message))
 
 
 def duration(seconds: float) -> str:
@@ -103,18 +107,17 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def announced(progress: Progress, parts: Mapping[str, T]) -> Iterator[T]:
+def announced(parts: Mapping[str, T]) -> Iterator[T]:
     """Yields the parts of long work, each after a line with its number and the time that is left.
 
     Args:
-        progress: gets the lines.
         parts: by name. Those that take less than a second, since an earlier call has done them, tell nothing about
             the others.
     """
     done, taken = 0, 0.0
     for number, (name, part) in enumerate(parts.items()):
         left = f", {duration(taken / done * (len(parts) - number))} left" if done else ""
-        say(progress, f"{name}: {number + 1} of {len(parts)}{left}")
+        say(f"{name}: {number + 1} of {len(parts)}{left}")
         began = time.monotonic()
         yield part
         seconds = time.monotonic() - began
@@ -123,24 +126,29 @@ def announced(progress: Progress, parts: Mapping[str, T]) -> Iterator[T]:
 
 
 @contextmanager
-def reporting(progress: Progress | None) -> Iterator[Progress]:
-    """Gives the callback that a library function hands to its work.
+def reporting(progress: Progress | None) -> Iterator[None]:
+    """Sends the events of this block's work to a callback.
 
     Args:
-        progress: the caller's own; None shows bars in a terminal or a notebook, elsewhere see `without_bars`.
+        progress: the callback. None goes on with the enclosing block's; the outermost block shows bars in a terminal or
+            a notebook, elsewhere see `without_bars`.
     """
-    if progress is not None:
-        yield progress
-    elif not _seen():
-        yield _without_bars.get()
-    else:
-        bars = _Bars()
-        try:
-            yield bars
-        finally:
+    bars = _Bars() if progress is None and _current.get() is None and _seen() else None
+    before = _current.set(progress or bars or _current.get() or _without_bars.get())
+    try:
+        yield
+    finally:
+        _current.reset(before)
+        if bars is not None:
             bars.close()
 
 
+def current() -> Progress:
+    """Returns what gets the events of the work here: for threads, which do not know the block that they began in."""
+    return _current.get() or silent
+
+
+_current: ContextVar[Progress | None] = ContextVar("current", default=None)
 _without_bars: ContextVar[Progress] = ContextVar("without_bars", default=silent)
 
 

@@ -127,10 +127,10 @@ def bench(
     graphs = [resized(one.graph, settings.size) for one in networks]
     batch, runs, warmup = max(1, settings.batch), max(1, settings.runs), max(0, settings.warmup)
     with ExitStack() as stack:
-        report = stack.enter_context(reporting(progress))
+        stack.enter_context(reporting(progress))
         pairs = [stack.enter_context(on_disk(one)) for one in networks]
         runner, loaded = _load(graphs, pairs, settings.runner)
-        seconds = time_alternately(loaded, runs, warmup, report, batch=batch)
+        seconds = time_alternately(loaded, runs, warmup, batch=batch)
         layers = [one.layer_times(noise_for(one.graph)) for one in loaded]
         odd = tuple(dict.fromkeys(message for pair in pairs for message in pair.warnings()))
     timings = tuple(

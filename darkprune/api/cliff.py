@@ -141,8 +141,8 @@ def cliff(pair: Pair, output: PathLike, settings: CliffSettings, *, progress: Pr
     if not (folder / NAME).exists():  # else what may lie in it is for the records to say
         check_folder(folder, [pair.cfg, pair.weights_file], settings.overwrite, in_use=True)
     heads_of(pair.graph)  # without one there is nothing to measure
-    with reporting(progress) as report:
-        work = _Work.begin(pair, settings, report)
+    with reporting(progress):
+        work = _Work.begin(pair, settings)
         with locked(folder):
             records = open_records(folder, work.origin, settings.overwrite)
             if not records.path.exists():
@@ -174,7 +174,7 @@ class _Work:
     """What a sweep reads.
 
     Attributes:
-        pair, settings, progress: as given.
+        pair, settings: as given.
         dataset: labelled images; None without labels.
         paths: images that are measured on.
         samples: images that are scored and fitted on; None where none are.
@@ -186,7 +186,6 @@ class _Work:
 
     pair: Pair
     settings: CliffSettings
-    progress: Progress
     dataset: Dataset | None
     paths: tuple[Path, ...]
     samples: Samples | None
@@ -196,7 +195,7 @@ class _Work:
     warnings: tuple[str, ...] = ()
 
     @classmethod
-    def begin(cls, pair: Pair, settings: CliffSettings, progress: Progress) -> _Work:
+    def begin(cls, pair: Pair, settings: CliffSettings) -> _Work:
         """Reads images and labels, and finds a program that runs the network."""
         graph, samples = pair.graph, None
         if settings.looks_at_images:
@@ -220,7 +219,7 @@ class _Work:
             metric, measure = MAP, map_of(dataset, settings.batch)
         else:
             others = (load_with_any(each, pair.weights_file, runner, taps=False)[1] for each in judged_at)
-            metric, measure, problem = without_labels(original, paths, settings.batch, progress, others)
+            metric, measure, problem = without_labels(original, paths, settings.batch, others)
             warnings = (problem,) if problem else ()
         decided = {
             "metric": metric,
@@ -239,7 +238,6 @@ class _Work:
         return cls(
             pair=pair,
             settings=settings,
-            progress=progress,
             dataset=dataset,
             warnings=warnings,
             paths=paths,
@@ -252,9 +250,7 @@ class _Work:
     def sweep(self, records: RecordFile) -> Sweep:
         """Measures what is not measured yet."""
         settings, pair = self.settings, self.pair
-        bench = SweepBench(
-            records=records, origin=self.origin, runner=self.runner, measure=self.measure, progress=self.progress
-        )
+        bench = SweepBench(records=records, origin=self.origin, runner=self.runner, measure=self.measure)
         selection = Selection.of(settings)
         with pair.open() as weights, solved_layers(records.path.parent / "recovered") as solved:
 
@@ -265,7 +261,7 @@ class _Work:
             ratios = {f"ratio {ratio:g}": ratio for ratio in sorted(set(settings.ratios))}
             points = [
                 point
-                for ratio in announced(self.progress, ratios)
+                for ratio in announced(ratios)
                 for point in bench.pruned(ranking, replace(selection, ratio=ratio), pair.graph, self._recover(solved))
             ]
         macs = [point.macs for point in points]
@@ -280,7 +276,7 @@ class _Work:
         from darkprune.refit.recover import recover_file
 
         def recover(surgery: Surgery, slim: Path) -> None:
-            recover_file(surgery, slim, samples, how, self.progress, solved)
+            recover_file(surgery, slim, samples, how, solved)
 
         return recover
 
@@ -290,12 +286,12 @@ class _Work:
         if self.samples is not None and selection.criterion in IMAGE_CRITERIA:
             from darkprune.scores.criteria import scorer
 
-            by_images = scorer(selection.criterion, self.samples, self.settings.recover, self.progress)
+            by_images = scorer(selection.criterion, self.samples, self.settings.recover)
         ranking = rank(weights, selection, by_images=by_images)
         if selection.allocation != "sensitivity":
             return ranking
         images = CurveImages.of(self.dataset, self.settings.images, self.settings.runner)
-        return replace(ranking, curves=measure_curves(ranking, selection, images, self.progress).curves)
+        return replace(ranking, curves=measure_curves(ranking, selection, images).curves)
 
 
 def _judged_at(graph: Graph) -> list[Graph]:

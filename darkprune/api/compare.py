@@ -80,19 +80,19 @@ def compare(
     mine = share(cells, settings.cell) if settings.cell else cells
     setup, images, warnings = prepare(pair.cfg, pair.weights_file, Path(output), settings, cells)
     is_earlier(setup)  # refuses a folder of somebody else before a lock is put there
-    with reporting(progress) as report, locked(setup.folder, shared=settings.cell is not None):
+    with reporting(progress), locked(setup.folder, shared=settings.cell is not None):
         goes_on = is_earlier(setup)
         begin(setup)
         write_provenance(setup.folder, setup.inputs, goes_on)
         if images is not None:
             images.write()
         try:
-            carry_out(setup, mine, report)
+            carry_out(setup, mine)
             records = collect(setup, cells)
             missing = len(cells) - len(records)
             if missing:
                 return CompareResult(rows=(), done=len(mine), missing=missing, runner=setup.runner)
-            rows = _table(setup, cells, records, report)
+            rows = _table(setup, cells, records)
         except KeyboardInterrupt:
             done = len(collect(setup, cells))
             raise KeyboardInterrupt(f"{done} of {len(cells)} cells are done, and the same command goes on") from None
@@ -110,8 +110,8 @@ def compare(
     )
 
 
-def _table(setup: Setup, cells: Sequence[Cell], records: Mapping[Cell, Record], progress: Progress) -> list[Row]:
-    unpruned = controls(setup, records.values(), progress)
+def _table(setup: Setup, cells: Sequence[Cell], records: Mapping[Cell, Record]) -> list[Row]:
+    unpruned = controls(setup, records.values())
     networks = [(network, setup.weights) for network, _ in unpruned]
     for record in records.values():
         if record.error is None:
@@ -121,7 +121,7 @@ def _table(setup: Setup, cells: Sequence[Cell], records: Mapping[Cell, Record], 
         cells={cell: records[cell] for cell in cells},
         unpruned=[record for _, record in unpruned],
         sparse=collect_sparse(setup, cells),
-        ms={} if setup.settings.no_times else times(setup, networks, progress),
+        ms={} if setup.settings.no_times else times(setup, networks),
     )
     return make_rows(whole, published_for(unpruned[0][0]) if setup.settings.paper else None)
 

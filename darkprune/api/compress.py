@@ -117,13 +117,13 @@ def compress(
     pair = load(cfg, weights)
     run = _plan(pair, settings, Path(output))
     advice = (*pair.warnings(), *advice_for(run))
-    with reporting(progress) as report, locked(run.folder):
+    with reporting(progress), locked(run.folder):
         for line in advice:
-            say(report, f"warning: {line}")
+            say(f"warning: {line}")
         run.records.write()  # first, so that the folder is known for a run's wherever it is killed
         for source in run.to_write():
-            run.write(source, report)
-        run_stages(run.stages, run.records, report, run.seconds_per_pass)
+            run.write(source)
+        run_stages(run.stages, run.records, run.seconds_per_pass)
     networks = figures_of(run)
     return CompressResult(
         run=run.folder,

@@ -144,7 +144,7 @@ def detect(
         check_folder(Path(output), [source], settings.overwrite)
     is_video = not (source.is_dir() or is_image(source) or is_list(source))
     with ExitStack() as stack:
-        report = stack.enter_context(reporting(progress))
+        stack.enter_context(reporting(progress))
         pair = stack.enter_context(on_disk(network))
         runner, loaded = load_with_any(graph, pair.weights_file, settings.runner, taps=False, order=FAST_FIRST)
         detector = Detector.of(graph, loaded.head_maps)
@@ -154,7 +154,7 @@ def detect(
         if output is not None:
             inputs = [source, pair.cfg, pair.weights_file]
             folder = stack.enter_context(result_folder(Path(output), inputs, settings.overwrite))
-        work = _Work(detector, settings, names, folder, report)
+        work = _Work(detector, settings, names, folder)
         result = work.video(source) if is_video else work.images(source)
         warnings = (*pair.warnings(), *result.warnings)
     drawn = tuple(Path(output or "") / path for path in result.drawn)
@@ -181,16 +181,13 @@ class _Work:
     settings: DetectSettings
     names: tuple[str, ...]
     folder: Path | None
-    progress: Progress
 
     def images(self, source: Path) -> DetectResult:
         """Looks at an image, or at the images of a folder or a list."""
         paths = (source,) if is_image(source) and not source.is_dir() else images_of(source)
         settings = self.settings
         loading = Loading(max(1, settings.batch), strict=settings.strict or len(paths) == 1)
-        found = find_objects(
-            self.detector, paths, loading, threshold=settings.thresh, nms=settings.nms, progress=self.progress
-        )
+        found = find_objects(self.detector, paths, loading, threshold=settings.thresh, nms=settings.nms)
         if len(found.problems) == len(paths):
             raise DataError(f"{source}: not one of its {len(paths)} images can be read; {found.problems[0]}")
         outputs = drawn_names(paths, source)
@@ -213,7 +210,7 @@ class _Work:
         name = Path(f"{source.stem}.mp4")
         writer: cv2.VideoWriter | None = None
         results: list[ImageObjects] = []
-        step = track(self.progress, "detecting", max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT))), "frame")
+        step = track("detecting", max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT))), "frame")
         try:
             for frames in _frames(video, max(1, settings.batch)):
                 batch = batch_of([_as_input(frame, detector.shape.channels) for frame in frames], detector.shape)

@@ -59,10 +59,10 @@ def evaluate(
     labelled = labelled_for(graph, data, settings.split, settings.names)
     dataset = labelled.dataset
     loading = Loading(max(1, settings.batch), strict=settings.strict)
-    with on_disk(network) as pair, reporting(progress) as report:
+    with on_disk(network) as pair, reporting(progress):
         runner, loaded = load_with_any(graph, pair.weights_file, settings.runner, taps=False, order=FAST_FIRST)
         detector = Detector.of(graph, loaded.head_maps)
-        figures, found = evaluate_detector(detector, dataset, scoring, loading, progress=report)
+        figures, found = evaluate_detector(detector, dataset, scoring, loading)
         odd = pair.warnings()
     return replace(
         figures,

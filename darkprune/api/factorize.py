@@ -106,11 +106,11 @@ def factorize(
     if output is not None:
         check_folder(Path(output), [pair.cfg, pair.weights_file], settings.overwrite)
     with (
-        reporting(progress) as report,
+        reporting(progress),
         solved_layers(None if output is None else Path(output)) as solved,
         for_surgery(pair) as (weights, hashes),
     ):
-        work = _Work(weights, settings, report, solved)
+        work = _Work(weights, settings, solved)
         surgery = work.surgery()
         if output is None:
             return surgery.with_hashes(*hashes())
@@ -119,7 +119,6 @@ def factorize(
             overwrite=settings.overwrite,
             hashes=hashes,
             class_names=names_to_copy(weights.graph, settings.names, work.class_names),
-            progress=report,
         )
 
 
@@ -132,10 +131,8 @@ class _Work:
 
     class_names: tuple[str, ...] = ()
 
-    def __init__(
-        self, weights: NetworkWeights, settings: FactorizeSettings, progress: Progress, solved: SolvedLayers | None
-    ) -> None:
-        self._weights, self._settings, self._progress, self._solved = weights, settings, progress, solved
+    def __init__(self, weights: NetworkWeights, settings: FactorizeSettings, solved: SolvedLayers | None) -> None:
+        self._weights, self._settings, self._solved = weights, settings, solved
         for index in settings.exclude:
             if not 0 <= index < len(weights.graph):
                 raise UsageError(f"--exclude {index}: the network has layers 0 to {len(weights.graph) - 1}")
@@ -147,7 +144,7 @@ class _Work:
         assert budget is not None
         samples = self._read_samples()
         goal = RankGoal(budget=budget, multiple=settings.multiple, exclude=settings.exclude)
-        surgery = factorise(weights, goal, self._moments(samples), settings.described(budget), self._progress)
+        surgery = factorise(weights, goal, self._moments(samples), settings.described(budget))
         warnings = [*weights.graph.warnings, *(samples.warnings() if samples is not None else ())]
         labelled, about_labels = self._labelled()
         surgery = replace(surgery, warnings=(*warnings, *about_labels))
@@ -155,7 +152,7 @@ class _Work:
             return surgery
         from darkprune.search.figures import repair_and_compare
 
-        return repair_and_compare(surgery, samples, settings.recover, labelled, self._progress, self._solved)
+        return repair_and_compare(surgery, samples, settings.recover, labelled, self._solved)
 
     def _read_samples(self) -> Samples | None:
         if self._settings.images is None:
@@ -172,7 +169,7 @@ class _Work:
             return lambda layer: moments_of_weights(self._weights, layer)
         from darkprune.lowrank.images import measure_moments
 
-        return measure_moments(self._weights, samples.fit.first(MOST_IMAGES), progress=self._progress)
+        return measure_moments(self._weights, samples.fit.first(MOST_IMAGES))
 
     def _labelled(self) -> tuple[Dataset | None, tuple[str, ...]]:
         settings = self._settings

@@ -62,8 +62,8 @@ def prune(
     inputs = [pair.cfg, pair.weights_file, *([Path(settings.plan)] if settings.plan else [])]
     if output is not None and not settings.plan_only:
         check_folder(Path(output), inputs, settings.overwrite)
-    with reporting(progress) as report, solved_layers(None if output is None else Path(output)) as solved:
-        work = _Work(pair, settings, report, solved)
+    with reporting(progress), solved_layers(None if output is None else Path(output)) as solved:
+        work = _Work(pair, settings, solved)
         with for_surgery(pair) as (weights, hashes):
             odd = in_background(pair.warnings)
             surgery = work.surgery(weights, hashes)
@@ -78,7 +78,6 @@ def prune(
                 inputs=inputs,
                 hashes=hashes,
                 class_names=names_to_copy(pair.graph, settings.names, work.class_names),
-                progress=report,
             )
 
 
@@ -108,8 +107,8 @@ class _Work:
         class_names: of the labelled images; empty without.
     """
 
-    def __init__(self, pair: Pair, settings: PruneSettings, progress: Progress, solved: SolvedLayers | None) -> None:
-        self._settings, self._graph, self._progress, self._solved = settings, pair.graph, progress, solved
+    def __init__(self, pair: Pair, settings: PruneSettings, solved: SolvedLayers | None) -> None:
+        self._settings, self._graph, self._solved = settings, pair.graph, solved
         self._samples = self._read_samples()
         self._times = self._layer_times()
         self._findings: dict[str, object] = {}
@@ -142,7 +141,6 @@ class _Work:
                 samples,
                 by_unit=self._unit_scorer(),
                 adjust=self._adjust,
-                progress=self._progress,
             )
             if settings.recover == "none":
                 expected = expect(surgery, settings.force or settings.plan_only)
@@ -153,7 +151,7 @@ class _Work:
             return surgery
         from darkprune.search.figures import repair_and_compare
 
-        return repair_and_compare(surgery, samples, settings.recover, labelled, self._progress, self._solved)
+        return repair_and_compare(surgery, samples, settings.recover, labelled, self._solved)
 
     def _read_samples(self) -> Samples | None:
         settings = self._settings
@@ -171,7 +169,7 @@ class _Work:
         if settings.unit_score == "distance" and samples is not None:
             from darkprune.scores.unit_scores import score_by_distance
 
-            return partial(score_by_distance, sample=samples.fit, progress=self._progress)
+            return partial(score_by_distance, sample=samples.fit)
         if settings.unit_score == "gamma" or settings.data is None:
             return score_units
         from darkprune.scores.unit_scores import score_by_separation
@@ -179,7 +177,7 @@ class _Work:
         dataset = self._open(settings.data, "train")
 
         def score(weights: TensorSource, units: Sequence[Unit]) -> tuple[Unit, ...]:
-            return score_by_separation(weights, units, dataset, progress=self._progress)
+            return score_by_separation(weights, units, dataset)
 
         return score
 
@@ -213,7 +211,7 @@ class _Work:
             from darkprune.search.group_curves import CurveImages, measure_curves
 
             images = CurveImages.of(self._labelled(), settings.images, settings.runner)
-            found = measure_curves(ranking, selection, images, self._progress)
+            found = measure_curves(ranking, selection, images)
             ranking = replace(ranking, curves=found.curves)
             self._findings["curves"] = {**found.curves.to_json(), "kept_in": str(found.kept_in)}
             self._measuring += found.warnings
@@ -222,7 +220,7 @@ class _Work:
 
             target = parse_latency(str(settings.target_latency))
             where = Where(settings.runner, settings.batch, self._times)
-            ranking, selection, reached = within_latency(ranking, selection, target, where, self._progress)
+            ranking, selection, reached = within_latency(ranking, selection, target, where)
             self._findings["latency"] = reached.to_json()
             self._measuring += reached.warnings()
         return ranking, selection

@@ -132,9 +132,9 @@ def report(
     inputs = [network.weights for network in networks]
     plots = Path(settings.plots) if settings.plots else page_file.with_name(f"{page_file.stem}_files")
     check_folder(plots, inputs, settings.overwrite)
-    with reporting(progress) as report_progress, alone(page_file):
+    with reporting(progress), alone(page_file):
         groups = structure.groups if structure else ()
-        measured, odd = _measure(settings, contents, networks, groups, report_progress)
+        measured, odd = _measure(settings, contents, networks, groups)
         contents = replace(contents, problems=(*contents.problems, *([problem] if problem else []), *odd))
         context = ReportContext(contents, networks, structure, measured)
         page = make_run_page(context)
@@ -189,7 +189,6 @@ def _measure(
     contents: Contents,
     networks: Sequence[NamedNetwork],
     groups: Sequence[PruneGroup],
-    progress: Progress,
 ) -> tuple[Measurements, tuple[str, ...]]:
     """Measures what can be measured; a report is written even where the networks cannot be run.
 
@@ -203,7 +202,7 @@ def _measure(
     names = dataset.class_names if dataset is not None else ()
     names = names or class_names(settings.names, networks[0].graph)
     try:
-        running = RunningNetworks(networks, settings.runner, progress)
+        running = RunningNetworks(networks, settings.runner)
     except DarkpruneError as error:
         if settings.runner or settings.data:
             raise

@@ -37,8 +37,8 @@ def train(
     """
     from darkprune.training.tasks import train_network
 
-    with reporting(progress) as report, on_disk(network) as pair:
-        return train_network(pair.graph, pair.weights, data, Path(output), settings or TrainSettings(), report)
+    with reporting(progress), on_disk(network) as pair:
+        return train_network(pair.graph, pair.weights, data, Path(output), settings or TrainSettings())
 
 
 def distill(
@@ -63,12 +63,11 @@ def distill(
     """
     from darkprune.training.tasks import distil_network
 
-    with reporting(progress) as report, on_disk(student) as pair:
+    with reporting(progress), on_disk(student) as pair:
         return distil_network(
             (teacher.graph, teacher.weights_file),
             (pair.graph, pair.weights_file),
             Path(output),
             settings or DistillSettings(),
             plan=student.plan if isinstance(student, Surgery) else None,
-            progress=report,
         )

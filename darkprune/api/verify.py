@@ -160,17 +160,17 @@ def verify(
         RunnerError: `settings.runner` does not take the network.
     """
     settings = settings or VerifySettings()
-    with reporting(progress) as report, on_disk(slim) as pair:
+    with reporting(progress), on_disk(slim) as pair:
         if isinstance(slim, Surgery):
             changed = "refitted" if slim.recovered is not None else ""
-            return _check(slim, slim.base, pair, changed, settings, report)
+            return _check(slim, slim.base, pair, changed, settings)
         history = history_of(pair.cfg, pair.weights_file)
         original = original or _recorded_original(pair, history)
         with original.open() as weights:
             surgery, other = _replayed(weights, pair, settings, history)
             base = surgery.base if surgery else weights
             changed = "trained" if other else _how_changed(pair, weights, history)
-            return _check(surgery, base, pair, changed, settings, report)
+            return _check(surgery, base, pair, changed, settings)
 
 
 def verify_run(
@@ -205,7 +205,7 @@ def verify_run(
                 found[name] = VerifyResult(skipped="the network that it was pruned from is not found")
                 continue
             original = Pair(known.cfg, known.weights)
-        found[name] = verify(pair, original, settings, progress=progress)
+        found[name] = verify(pair, original, settings)
     if not found:
         raise DataError(f"{run}: holds no pruned network; give a folder that darkprune prune or compress wrote")
     return found
@@ -265,7 +265,7 @@ def _is_trained(slim: Pair, original: NetworkWeights) -> bool:
 
 
 def _check(
-    surgery: Surgery | None, base: TensorSource, slim: Pair, changed: str, settings: VerifySettings, progress: Progress
+    surgery: Surgery | None, base: TensorSource, slim: Pair, changed: str, settings: VerifySettings
 ) -> VerifyResult:
     report = slim.cfg.parent / "report.json"
     with slim.open() as weights:
@@ -289,7 +289,7 @@ def _check(
             if not all(np.isfinite(values).all() for values in maps):
                 return replace(found, problems=(f"{slim.weights}: its outputs in {runner} are not finite numbers",))
             return replace(found, runner=runner, refusals=tuple(refusals))
-        numbers = check_numbers(surgery, slim.weights_file, images, settings.runner, progress, refusals)
+        numbers = check_numbers(surgery, slim.weights_file, images, settings.runner, refusals)
     except RunnerError as error:
         if settings.runner:
             raise

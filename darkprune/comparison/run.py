@@ -28,7 +28,7 @@ from darkprune.errors import OutputError
 from darkprune.evaluation.control import control_networks
 from darkprune.graph.graph import Graph, read_graph
 from darkprune.processes import in_processes
-from darkprune.progress import Progress, track
+from darkprune.progress import reporting, silent, track
 from darkprune.runners.base import load_with_any
 from darkprune.runners.timing import Latency, time_alternately
 from darkprune.runs.record import NAME as RECORD
@@ -71,10 +71,10 @@ def begin(setup: Setup) -> None:
         remove_leftovers_in(setup.folder / folder)
 
 
-def carry_out(setup: Setup, cells: Sequence[Cell], progress: Progress) -> None:
+def carry_out(setup: Setup, cells: Sequence[Cell]) -> None:
     """Does cells, as far as they are not done yet. What fails is tried again in the next run, not in this one."""
     _forget_failures(setup, cells)
-    do = partial(_do, setup, progress)
+    do = partial(_do, setup)
     starts = _one_each(cells, lambda cell: cell.start_name)
     cuts = _one_each(cells, lambda cell: cell.cut_name)
     trained = [cell for cell in cuts if method_of(cell.method).trains]
@@ -107,7 +107,7 @@ def collect_sparse(setup: Setup, cells: Sequence[Cell]) -> dict[Cell, Record]:
     return {cell: record for cell, record in found.items() if record is not None}
 
 
-def controls(setup: Setup, records: Iterable[Record], progress: Progress) -> list[tuple[Graph, Record]]:
+def controls(setup: Setup, records: Iterable[Record]) -> list[tuple[Graph, Record]]:
     """Measures the unpruned network, at its own size first, then at the sizes that cost what the cells cost.
 
     Raises:
@@ -118,11 +118,11 @@ def controls(setup: Setup, records: Iterable[Record], progress: Progress) -> lis
     sizes = [(each.net.input.w, each.net.input.h) for each in networks]
     for width, height in sizes:
         forget_failure(setup.record_file(f"unpruned_{width}x{height}"))
-    _do(setup, progress, "measuring the unpruned network", measure_unpruned, sizes)
+    _do(setup, "measuring the unpruned network", measure_unpruned, sizes)
     return [(network, measure_unpruned(setup, size)) for network, size in zip(networks, sizes, strict=True)]
 
 
-def times(setup: Setup, networks: Iterable[tuple[Graph, Path]], progress: Progress) -> dict[str, float]:
+def times(setup: Setup, networks: Iterable[tuple[Graph, Path]]) -> dict[str, float]:
     """Times networks one after the other, each in turn with the unpruned one, on this machine alone.
 
     Args:
@@ -134,7 +134,7 @@ def times(setup: Setup, networks: Iterable[tuple[Graph, Path]], progress: Progre
     """
     by_digest = {cfg_digest(graph): (graph, weights) for graph, weights in networks}
     taken: dict[str, Mapping[str, float]] = {}
-    step = track(progress, "timing", len(by_digest), "network")
+    step = track("timing", len(by_digest), "network")
     for digest, (graph, weights) in by_digest.items():
         inputs = {"network": Input(path_text(weights, setup.folder), digest), "unpruned": setup.inputs["cfg"]}
         path = setup.record_file(f"time_{digest[:16]}")
@@ -153,6 +153,7 @@ def _about(setup: Setup) -> str:
     return "cfg {}\nweights {}\n".format(*setup.hashes)
 
 
+@reporting(silent)
 def _time(setup: Setup, graph: Graph, weights: Path) -> dict[str, float]:
     graphs = (read_graph(setup.cfg), graph)
     networks = [load_with_any(each, file, setup.runner, taps=False)[1]
@@ -182,6 +183,7 @@ def _forget_failures(setup: Setup, cells: Sequence[Cell]) -> None:
         forget_failure(setup.record_file(f"sparse_{cell.start_name}"))
 
 
+@reporting(silent)
 def _attempt(step: Callable[[Setup, _Item], object], setup: Setup, item: _Item) -> None:
     """Does a step; where it fails its record says why, and the cell's measurement finds it."""
     with suppress(StepError):
@@ -190,7 +192,6 @@ def _attempt(step: Callable[[Setup, _Item], object], setup: Setup, item: _Item) 
 
 def _do(
     setup: Setup,
-    progress: Progress,
     task: str,
     step: Callable[[Setup, _Item], object],
     items: Sequence[_Item],
@@ -198,6 +199,6 @@ def _do(
 ) -> None:
     """Does a step for each item, in as many processes as the settings say."""
     if items:
-        done = track(progress, task, len(items), "cell")
+        done = track(task, len(items), "cell")
         for _ in in_processes(partial(_attempt, step, setup), items, jobs or setup.settings.jobs):
             done()

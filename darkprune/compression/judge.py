@@ -8,7 +8,7 @@ from pathlib import Path
 from darkprune.compression.network import RunNetwork
 from darkprune.data.image_files import images_of
 from darkprune.graph.graph import Graph
-from darkprune.progress import Progress, say
+from darkprune.progress import say
 from darkprune.runners.base import FAST_FIRST, LoadedNetwork, load_with_any
 from darkprune.runners.measure import Measure, without_labels
 
@@ -30,7 +30,7 @@ class Judge:
         self._original, self._smaller, self._images = original, smaller, images
         self._measure: tuple[str, Measure] | None = None
 
-    def measure(self, graph: Graph, weights: Path, progress: Progress) -> Mapping[str, float]:
+    def measure(self, graph: Graph, weights: Path) -> Mapping[str, float]:
         """Returns the `agreement` or the `distance` of a network.
 
         Raises:
@@ -38,17 +38,17 @@ class Judge:
             DataError: no image can be read.
         """
         if self._measure is None:
-            self._measure = self._prepared(progress)
+            self._measure = self._prepared()
         name, measure = self._measure
-        return {name: measure(_loaded(graph, weights), progress)}
+        return {name: measure(_loaded(graph, weights))}
 
-    def _prepared(self, progress: Progress) -> tuple[str, Measure]:
+    def _prepared(self) -> tuple[str, Measure]:
         weights = self._original.weights
         original = _loaded(self._original.pair().graph, weights)
         smaller = (_loaded(graph, weights) for graph in self._smaller)
-        metric, measure, problem = without_labels(original, images_of(self._images), progress=progress, smaller=smaller)
+        metric, measure, problem = without_labels(original, images_of(self._images), smaller=smaller)
         if problem:
-            say(progress, f"warning: {problem}")
+            say(f"warning: {problem}")
         return metric, measure
 
 

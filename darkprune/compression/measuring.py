@@ -17,7 +17,7 @@ from darkprune.darknet.output import atomic_file
 from darkprune.errors import DarkpruneError
 from darkprune.evaluation.control import control_at, control_networks
 from darkprune.json_types import JsonMapping
-from darkprune.progress import Progress, say
+from darkprune.progress import say
 from darkprune.runners.base import load_with_any
 from darkprune.runners.measure import AGREEMENT
 from darkprune.runners.timing import runs_within, time_alternately
@@ -31,8 +31,8 @@ RUNS = (5, 50)  #: least and most runs of each network in that time
 def evaluation(network: RunNetwork, data: FileSource, read: Sequence[FileSource], settings: EvaluateSettings) -> Stage:
     """Returns the measurement of mAP on labelled images; `read` are names."""
 
-    def work(resume: bool, progress: Progress) -> Mapping[str, object]:
-        return reported(evaluate(network.pair(), data.path, settings, progress=progress), progress)
+    def work(resume: bool) -> Mapping[str, object]:
+        return reported(evaluate(network.pair(), data.path, settings))
 
     return Stage(
         name=f"evaluate: {network.name}",
@@ -51,7 +51,7 @@ def comparison(run: Compression, network: RunNetwork, images: FileSource) -> Sta
         step="compare",
         settings={"sizes": [[graph.net.input.w, graph.net.input.h] for graph in run.judged_at]},
         sources=(*run.original.sources("original"), *network.sources(), images),
-        work=lambda resume, progress: run.judge.measure(network.pair().graph, network.weights, progress),
+        work=lambda resume: run.judge.measure(network.pair().graph, network.weights),
     )
 
 
@@ -62,7 +62,7 @@ def control(run: Compression, read: Sequence[FileSource], settings: EvaluateSett
         step="control",
         settings=decisive(settings),
         sources=(*run.original.sources(), FileSource("slim cfg", run.candidates[-1].cfg), *read),
-        work=lambda resume, progress: _measure_control(run, settings, progress),
+        work=lambda resume: _measure_control(run, settings),
     )
 
 
@@ -74,7 +74,7 @@ def choice(run: Compression, candidates: tuple[RunNetwork, ...], made: RunNetwor
     read += [source for source in (names, images if judges else None) if source is not None]
     copied_plan, copied_names = made.cfg.with_name("plan.json"), made.cfg.with_suffix(".names")
 
-    def work(resume: bool, progress: Progress) -> Mapping[str, object]:
+    def work(resume: bool) -> Mapping[str, object]:
         best = best_of(run, candidates)
         copies = dict(zip(made.files, best.files, strict=True))
         plan = best.cfg.with_name("plan.json")
@@ -106,7 +106,7 @@ def timing(original: RunNetwork, result: RunNetwork) -> Stage:
         name="time",
         step="time",
         sources=(*original.sources("original"), *result.sources()),
-        work=lambda resume, progress: _measure_time(original, result, progress),
+        work=lambda resume: _measure_time(original, result),
     )
 
 
@@ -117,11 +117,11 @@ def verification(run: Compression, settings: VerifySettings) -> Stage:
         step="verify",
         settings=decisive(settings),
         sources=(*run.original.sources("original"), *run.result.sources()),
-        work=lambda resume, progress: _check(run, settings, progress),
+        work=lambda resume: _check(run, settings),
     )
 
 
-def _measure_control(run: Compression, settings: EvaluateSettings, progress: Progress) -> Mapping[str, object]:
+def _measure_control(run: Compression, settings: EvaluateSettings) -> Mapping[str, object]:
     """Measures the original at the input sizes around the slim network's operations, and interpolates."""
     macs = run.candidates[-1].pair().graph.macs
     graphs = control_networks(run.original.pair().graph, [macs])
@@ -133,9 +133,9 @@ def _measure_control(run: Compression, settings: EvaluateSettings, progress: Pro
             found: JsonMapping = known.result
         elif run.available.valid is not None:
             sized = replace(settings, size=input_size(graph))
-            found = evaluate(run.original.pair(), run.available.valid.path, sized, progress=progress).to_json()
+            found = evaluate(run.original.pair(), run.available.valid.path, sized).to_json()
         else:
-            found = run.judge.measure(graph, run.original.weights, progress)
+            found = run.judge.measure(graph, run.original.weights)
         if measure not in found:  # distances do not compare networks of different input sizes
             return {}
         points.append((graph.macs, float(found[measure])))
@@ -148,17 +148,17 @@ def _measure_control(run: Compression, settings: EvaluateSettings, progress: Pro
     return {"network": f"original at {size}", measure: value, "macs": macs, "points": [list(p) for p in points]}
 
 
-def _measure_time(original: RunNetwork, result: RunNetwork, progress: Progress) -> Mapping[str, object]:
+def _measure_time(original: RunNetwork, result: RunNetwork) -> Mapping[str, object]:
     """Times two networks in turn with one image, in the same program."""
     graphs = [network.pair().graph for network in (original, result)]
     runner, before = load_with_any(graphs[0], original.weights, None, taps=False, order=INFERENCE)
     _, after = load_with_any(graphs[1], result.weights, runner, taps=False)
     runs = runs_within(SECONDS, RUNS, [before, after])
-    medians = [median(seconds) * 1e3 for seconds in time_alternately([before, after], runs, 0, progress)]
+    medians = [median(seconds) * 1e3 for seconds in time_alternately([before, after], runs, 0)]
     return {"runner": runner, "runs": runs, "before_ms": medians[0], "after_ms": medians[1]}
 
 
-def _check(run: Compression, settings: VerifySettings, progress: Progress) -> Mapping[str, object]:
+def _check(run: Compression, settings: VerifySettings) -> Mapping[str, object]:
     """Checks the result, see `darkprune.api.verify`.
 
     Raises:
@@ -171,10 +171,10 @@ def _check(run: Compression, settings: VerifySettings, progress: Progress) -> Ma
         return {"verdict": "not pruned", "said": "it is the original at a smaller input: nothing was cut"}
     original, plan = run.made_of[cut.name], cut.cfg.with_name("plan.json")
     # not the copy: the report beside the network itself says whether it was refitted
-    result = verify(best.pair(), original.pair(), replace(settings, plan=plan), progress=progress)
+    result = verify(best.pair(), original.pair(), replace(settings, plan=plan))
     if result.verdict == "wrong":
         problem = "; ".join(result.problems[:3]) or "its numbers differ from the original's"
         raise DarkpruneError(f"{run.result.cfg}: {result.describe()}: {problem}")
     if not result.ok:
-        say(progress, f"warning: {result.describe()}")
+        say(f"warning: {result.describe()}")
     return {"verdict": result.verdict, "said": result.describe(), "runner": result.runner or None}

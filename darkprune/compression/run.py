@@ -21,7 +21,6 @@ from darkprune.errors import OutputError
 from darkprune.evaluation.control import control_networks, smaller_inputs
 from darkprune.graph.graph import Graph
 from darkprune.graph.stats import totals
-from darkprune.progress import Progress
 from darkprune.runs.digests import digest_of_file
 from darkprune.runs.record import path_text
 from darkprune.runs.record_file import RecordFile
@@ -166,19 +165,19 @@ class Compression:
         for network in self.networks:
             yield from (source for source in network.sources() if isinstance(source, Content))
 
-    def write(self, source: Written | Drawn | Content, progress: Progress) -> None:
+    def write(self, source: Written | Drawn | Content) -> None:
         """Writes a file that stages read, unless it is there.
 
         Raises:
             OutputError: it cannot be written.
         """
         if isinstance(source, Drawn):
-            source.write(progress)
+            source.write()
             return
         content = source.content
         digest = sha256(content).hexdigest()
         if not (source.path.is_file() and digest_of_file(source.path) == digest):
-            self.records.put_aside(source.path, progress)
+            self.records.put_aside(source.path)
             with atomic_file(source.path, overwrite=True) as file:
                 file.write(content)
         self.records.written[path_text(source.path, self.folder)] = digest

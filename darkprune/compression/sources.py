@@ -16,7 +16,7 @@ from darkprune.data import read_dataset
 from darkprune.data.dataset import digest_of_labels
 from darkprune.data.image_files import images_of
 from darkprune.data.scenes import draw_scene
-from darkprune.progress import Progress, track
+from darkprune.progress import track
 from darkprune.runs.digests import digest_of_images, digest_of_lines
 from darkprune.runs.stages import FileSource
 
@@ -116,7 +116,7 @@ class Drawn(FileSource):
         """Returns the digest of what decides the scenes."""
         return digest_of_lines(("drawn", str(self.count), str(self.size)))
 
-    def write(self, progress: Progress) -> None:
+    def write(self) -> None:
         """Draws them, unless they are there.
 
         Raises:
@@ -124,7 +124,7 @@ class Drawn(FileSource):
         """
         if self.path.is_dir():
             return
-        step = track(progress, "drawing", self.count, "scene")
+        step = track("drawing", self.count, "scene")
         with result_folder(self.path, []) as folder:
             for number in range(self.count):
                 scene = draw_scene(0, number, self.size)

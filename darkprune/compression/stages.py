@@ -17,7 +17,7 @@ from darkprune.compression.settings import WITHOUT_EFFECT
 from darkprune.darknet.output import LOCK
 from darkprune.kit.schema import ONNX_NAME
 from darkprune.kit.writer import kit_files
-from darkprune.progress import Progress, say
+from darkprune.progress import say
 from darkprune.runs.stages import FileSource, Stage
 from darkprune.settings import flags_of, words_of
 from darkprune.training.loop.checkpoint import FILES, STATE
@@ -43,8 +43,8 @@ def training(
 ) -> Stage:
     """Returns training of a network on labels; `read` are labelled images to measure on, and names."""
 
-    def learn(settings: TrainSettings, progress: Progress) -> TrainResult:
-        return train(before.pair(), data.path, made.cfg.parent, settings, progress=progress)
+    def learn(settings: TrainSettings) -> TrainResult:
+        return train(before.pair(), data.path, made.cfg.parent, settings)
 
     words = (*before.files, "--data", data.path)
     return _learning(made, "train", words, (*before.sources(), data, *read), settings, learn)
@@ -55,10 +55,10 @@ def distillation(
 ) -> Stage:
     """Returns learning of a slim network from the original; `read` are images, names and the plan."""
 
-    def learn(settings: DistillSettings, progress: Progress) -> TrainResult:
+    def learn(settings: DistillSettings) -> TrainResult:
         if settings.plan is not None and not Path(settings.plan).is_file():
             settings = replace(settings, plan=None)
-        return distill(teacher.pair(), student.pair(), made.cfg.parent, settings, progress=progress)
+        return distill(teacher.pair(), student.pair(), made.cfg.parent, settings)
 
     sources = (*teacher.sources("teacher"), *student.sources("student"), *read)
     return _learning(made, "distill", (*teacher.files, *student.files), sources, settings, learn)
@@ -70,16 +70,16 @@ def _learning(
     words: Sequence[object],
     sources: tuple[FileSource, ...],
     settings: _Settings,
-    learn: Callable[[_Settings, Progress], TrainResult],
+    learn: Callable[[_Settings], TrainResult],
 ) -> Stage:
     """Returns a stage that trains, and goes on from its state after an interruption."""
     output = made.cfg.parent
 
-    def work(resume: bool, progress: Progress) -> Mapping[str, object]:
-        result = learn(replace(settings, resume=resume, overwrite=not resume), progress)
+    def work(resume: bool) -> Mapping[str, object]:
+        result = learn(replace(settings, resume=resume, overwrite=not resume))
         if result.stopped:
             raise KeyboardInterrupt
-        return reported(result, progress)
+        return reported(result)
 
     return Stage(
         name=made.made_by,
@@ -102,14 +102,14 @@ def cutting(
     output = made.cfg.parent
     name = "prune" if isinstance(settings, PruneSettings) else "factorize"
 
-    def work(resume: bool, progress: Progress) -> Mapping[str, object]:
+    def work(resume: bool) -> Mapping[str, object]:
         if isinstance(settings, PruneSettings):
-            surgery = prune(before.pair(), replace(settings, overwrite=True), output=output, progress=progress)
+            surgery = prune(before.pair(), replace(settings, overwrite=True), output=output)
         else:
-            surgery = factorize(before.pair(), replace(settings, overwrite=True), output=output, progress=progress)
+            surgery = factorize(before.pair(), replace(settings, overwrite=True), output=output)
         surgery.close()
         assert surgery.result is not None
-        return reported(surgery.result, progress)
+        return reported(surgery.result)
 
     return Stage(
         name=made.made_by,
@@ -128,12 +128,12 @@ def conversion(network: RunNetwork, read: Sequence[FileSource], settings: Export
     is_kit = isinstance(settings, KitSettings)
     name, output = ("kit", network.cfg.with_name("kit")) if is_kit else ("export", network.cfg.with_suffix(".onnx"))
 
-    def work(resume: bool, progress: Progress) -> Mapping[str, object]:
+    def work(resume: bool) -> Mapping[str, object]:
         if isinstance(settings, KitSettings):
-            kit = write_kit(network.pair(), output, replace(settings, overwrite=True), progress=progress)
-            return reported(kit, progress)
-        file = export(network.pair(), output, replace(settings, overwrite=True), progress=progress)
-        return reported(file, progress)
+            kit = write_kit(network.pair(), output, replace(settings, overwrite=True))
+            return reported(kit)
+        file = export(network.pair(), output, replace(settings, overwrite=True))
+        return reported(file)
 
     return Stage(
         name="export",
@@ -168,8 +168,8 @@ def command(name: str, words: Sequence[object], settings: object, output: Path |
     return (*line, "-o", str(output)) if output is not None else tuple(line)
 
 
-def reported(result: _Result, progress: Progress) -> Mapping[str, object]:
+def reported(result: _Result) -> Mapping[str, object]:
     """Shows the warnings of a result; returns it as JSON values."""
     for line in result.warnings:
-        say(progress, f"warning: {line}")
+        say(f"warning: {line}")
     return result.to_json()

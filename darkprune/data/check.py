@@ -14,7 +14,7 @@ import numpy.typing as npt
 from darkprune.data.dataset import DataProblem, Dataset, ImageRecord, LabelReading, Objects, ProblemKind
 from darkprune.data.images import check_image
 from darkprune.errors import DataError, one_line
-from darkprune.progress import Progress, silent, track
+from darkprune.progress import track
 
 # labels written with six decimals may stick out of the image by rounding; darknet does not mind
 _SLACK = 1e-4
@@ -26,7 +26,6 @@ def check_dataset(
     *,
     decode: bool = True,
     workers: int = 4,
-    progress: Progress = silent,
 ) -> list[DataProblem]:
     """Lists the problems of a set.
 
@@ -35,7 +34,6 @@ def check_dataset(
         classes: number of classes of the network's head; None if there is no network yet.
         decode: also decode every image (some milliseconds each); else only look whether the files exist.
         workers: threads that read and decode.
-        progress: gets an event per image.
 
     Returns:
         Problems in the order: names, list, then image by image (missing or malformed labels, class numbers beyond the
@@ -46,7 +44,7 @@ def check_dataset(
     with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
         images = dataset.distinct()
         checked = pool.map(lambda record: _check_image(record, limit, decode), images)
-        step = track(progress, "checking", len(images), "image")
+        step = track("checking", len(images), "image")
         numbers: set[int] = set()
         for found, classes_found in checked:
             problems += found

@@ -22,7 +22,6 @@ from darkprune.evaluation.metrics.average_precision import DARKNET
 from darkprune.evaluation.metrics.matching import Truths, make_truths
 from darkprune.evaluation.metrics.results import summarise
 from darkprune.evaluation.nms import Detections
-from darkprune.progress import Progress, silent
 
 COUNTED = 0.05  #: score above which a detection of the original counts as an object
 CONFIDENT = 0.25  #: score above which the original is confident of it
@@ -43,9 +42,7 @@ class Agreement:
         paths: the images that can be read.
     """
 
-    def __init__(
-        self, original: Detector, paths: Sequence[Path], loading: Loading = PLAIN, progress: Progress = silent
-    ) -> None:
+    def __init__(self, original: Detector, paths: Sequence[Path], loading: Loading = PLAIN) -> None:
         """Finds the objects.
 
         Args:
@@ -54,8 +51,7 @@ class Agreement:
         Raises:
             DataError: not one image can be read, or the original finds nothing in them, or something everywhere.
         """
-        found = find_objects(_trained(original), paths, loading, threshold=COUNTED, task="original detections",
-                             progress=progress)  # fmt: skip
+        found = find_objects(_trained(original), paths, loading, threshold=COUNTED, task="original detections")
         readable = np.flatnonzero(found.sizes[:, 0]).tolist()
         if not readable:
             problem = next(iter(found.problems), "there are none")
@@ -73,13 +69,13 @@ class Agreement:
         self._truths = _truths(shown, classes)
         self._confident = _truths([each.select(each.scores > CONFIDENT) for each in shown], classes)
 
-    def of(self, network: Detector, progress: Progress = silent) -> float:
+    def of(self, network: Detector) -> float:
         """Measures a network; its input size may be another one; returns the agreement, 0 to 1."""
-        return self.score(self.find(network, progress))
+        return self.score(self.find(network))
 
-    def find(self, network: Detector, progress: Progress = silent) -> Found:
+    def find(self, network: Detector) -> Found:
         """Runs a network over the images, for `score`."""
-        return find_objects(network, self.paths, self._loading, task="agreement", progress=progress)
+        return find_objects(network, self.paths, self._loading, task="agreement")
 
     def score(self, found: Found, confident: bool = False) -> float:
         """Returns the agreement of what a network found in the images, 0 to 1.

@@ -15,7 +15,7 @@ from darkprune.evaluation.heads import Floats, Head, correct_letterbox, decode
 from darkprune.evaluation.nms import NMS_THRESHOLD, Detections, suppress_for
 from darkprune.evaluation.of_graph import heads_of, input_shape
 from darkprune.graph.graph import Graph
-from darkprune.progress import Progress, silent, track
+from darkprune.progress import track
 
 MAP_THRESHOLD = 0.005  #: lowest score that `detector map` counts
 
@@ -111,7 +111,6 @@ def find_objects(
     threshold: float = MAP_THRESHOLD,
     nms: float = NMS_THRESHOLD,
     task: str = "detecting",
-    progress: Progress = silent,
 ) -> Found:
     """Runs a network over images; the next batches are decoded while one is computed.
 
@@ -125,7 +124,7 @@ def find_objects(
     parts: list[Detections] = []
     problems: list[DataProblem] = []
     sizes = np.zeros((len(paths), 2), np.int64)
-    step = track(progress, task, len(paths), "image")
+    step = track(task, len(paths), "image")
     batches = load_batches(paths, detector.shape, loading.batch, workers=loading.workers, strict=loading.strict)
     for loaded in batches:
         problems += loaded.problems

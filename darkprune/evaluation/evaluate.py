@@ -9,7 +9,6 @@ from darkprune.evaluation.metrics.average_precision import DARKNET, Scoring
 from darkprune.evaluation.metrics.coco_metrics import coco_figures, evaluator_name
 from darkprune.evaluation.metrics.matching import Truths, make_truths
 from darkprune.evaluation.metrics.results import EvaluateResult, summarise
-from darkprune.progress import Progress, silent
 
 
 def truths_of(dataset: Dataset, classes: int) -> Truths:
@@ -29,13 +28,12 @@ def evaluate_detector(
     *,
     coco: bool | None = None,
     task: str = "evaluating",
-    progress: Progress = silent,
 ) -> tuple[EvaluateResult, Found]:
     """Evaluates a network on a labelled set.
 
     Args:
         coco: compute COCO's figures too; by default if an evaluator is installed.
-        task, progress: see `find_objects`.
+        task: see `find_objects`.
 
     Returns:
         The figures, and what they were computed from (with the images that were skipped).
@@ -51,7 +49,7 @@ def evaluate_detector(
     if truths.difficult.all():
         raise DataError(f"{dataset.source}: has no labelled objects of the network's {classes} classes to measure on")
     paths = [record.path for record in dataset.images]
-    found = find_objects(detector, paths, loading, task=task, progress=progress)
+    found = find_objects(detector, paths, loading, task=task)
     if len(found.problems) == len(paths):
         raise DataError(f"{dataset.source}: not one of its {len(paths)} images can be read; {found.problems[0]}")
     truths = truths.select(found.sizes[truths.image, 0] > 0)

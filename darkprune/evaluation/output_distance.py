@@ -18,7 +18,7 @@ from darkprune.data.samples import Sample
 from darkprune.errors import DataError
 from darkprune.graph.graph import Graph
 from darkprune.layers.heads import Head, Region, Yolo
-from darkprune.progress import Progress, silent, track
+from darkprune.progress import track
 
 Maps = npt.NDArray[np.float32]
 #: takes images (b, c, h, w); returns the map that each head reads, or without heads the network's output
@@ -38,7 +38,7 @@ class OutputDistance:
         self._heads = [layer.kind for layer in graph.heads if isinstance(layer.kind, Head)]
         self._wanted: list[list[Maps]] | None = None
 
-    def of(self, run: Run, shape: InputShape | None = None, progress: Progress = silent) -> float:
+    def of(self, run: Run, shape: InputShape | None = None) -> float:
         """Returns the distance of a network; infinite where its outputs are not finite numbers.
 
         A network of another input size has maps of another size, which are interpolated to the original's; that adds
@@ -57,7 +57,7 @@ class OutputDistance:
                 first = next(iter(self._sample.paths), None)
                 raise DataError(f"none of the {len(self._sample)} images can be read; the first is {first}")
         sample = self._sample if shape is None else replace(self._sample, shape=shape)
-        step = track(progress, "output distance", len(self._wanted), "batch")
+        step = track("output distance", len(self._wanted), "batch")
         error = power = 0.0
         for wanted, images in zip(self._wanted, sample.batches(), strict=True):
             for reference, scores in zip(wanted, self._scores(run, images), strict=True):

@@ -18,7 +18,7 @@ from darkprune.layers.base import Floats
 from darkprune.lowrank.directions import Directions
 from darkprune.lowrank.moments import Moments
 from darkprune.lowrank.ranks import Choices, choices_of, choose_ranks
-from darkprune.progress import Progress, silent, track
+from darkprune.progress import track
 from darkprune.selection.budget import Budget
 from darkprune.surgery.apply import Cut
 from darkprune.surgery.factors.network import factorisable, factorised_cfg, parts_of
@@ -104,7 +104,6 @@ def factorise(
     goal: RankGoal,
     moments: Callable[[Layer], Moments],
     described: Mapping[str, object],
-    progress: Progress = silent,
 ) -> Surgery:
     """Decides which convolutions become products, and of which rank.
 
@@ -117,7 +116,7 @@ def factorise(
     """
     graph = weights.graph
     layers = [layer for layer in graph if factorisable(graph, layer) and layer.index not in goal.exclude]
-    step = track(progress, "finding subspaces", len(layers), "layer")
+    step = track("finding subspaces", len(layers), "layer")
     candidates: dict[int, _Candidate] = {}
     for layer in layers:
         found = moments(layer)

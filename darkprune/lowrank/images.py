@@ -18,7 +18,7 @@ from darkprune.lowrank.moments import Moments
 from darkprune.network.loading import batches_for, load_network
 from darkprune.network.modules.convolution import Convolution
 from darkprune.network.readout import PROBES, backward_passes
-from darkprune.progress import Progress, silent, track
+from darkprune.progress import track
 from darkprune.surgery.factors.network import factorisable
 
 POWER = 0.5  #: of scores; see `darkprune.network.readout.read_out`
@@ -66,9 +66,7 @@ class _Sums:
         self.effect += (rows @ rows.T).double()
 
 
-def measure_moments(
-    weights: TensorSource, sample: Sample, *, seed: int = 0, progress: Progress = silent
-) -> Callable[[Layer], Moments]:
+def measure_moments(weights: TensorSource, sample: Sample, *, seed: int = 0) -> Callable[[Layer], Moments]:
     """Measures the moments of every convolution that can be factorised.
 
     Args:
@@ -86,7 +84,7 @@ def measure_moments(
     }
     modules = {index: network.layers[index] for index in found}
     generator = torch.Generator().manual_seed(seed)
-    step = track(progress, "measuring moments", sample.batch_count, "batch")
+    step = track("measuring moments", sample.batch_count, "batch")
     images = 0
     with _recording({i: m for i, m in modules.items() if isinstance(m, Convolution)}, found):
         for batch in batches_for(network, sample):

@@ -24,7 +24,7 @@ from darkprune.onnx.options import Calibration, ExportOptions, Precision
 from darkprune.onnx.precision import to_half
 from darkprune.onnx.quantize import left_out_layers, quantised_share, quantised_tensors, quantize_onnx
 from darkprune.onnx.read import sizes_of
-from darkprune.progress import Progress, silent, track
+from darkprune.progress import track
 from darkprune.targets import target
 
 
@@ -55,12 +55,9 @@ class OnnxFile:
     remarks: tuple[str, ...] = ()
 
 
-def export_pair(
-    pair: NetworkWeights, options: ExportOptions, precision: Precision, path: Path, progress: Progress = silent
-) -> OnnxFile:
+def export_pair(pair: NetworkWeights, options: ExportOptions, precision: Precision, path: Path) -> OnnxFile:
     """Writes an open pair as an ONNX file, in a folder where it may lie unfinished.
 
-    `progress` gets events while images are calibrated with.
 
     Raises:
         ExportError: options that do not fit, or a layer that ONNX cannot express.
@@ -68,7 +65,7 @@ def export_pair(
         RunnerError: onnxruntime is missing where it is needed.
     """
     try:
-        return _export_pair(pair, options, precision, path, progress)
+        return _export_pair(pair, options, precision, path)
     except ExportError:
         broken = broken_tensors(pair)  # read again only now that something is wrong
         if broken:
@@ -76,9 +73,7 @@ def export_pair(
         raise
 
 
-def _export_pair(
-    pair: NetworkWeights, options: ExportOptions, precision: Precision, path: Path, progress: Progress
-) -> OnnxFile:
+def _export_pair(pair: NetworkWeights, options: ExportOptions, precision: Precision, path: Path) -> OnnxFile:
     network = build_onnx(pair, options)
     check_structure(network, pair.graph)
     place = target(options.target)
@@ -93,7 +88,7 @@ def _export_pair(
     how = precision.calibration
     if how is not None:
         left_out = left_out_layers(pair.graph, how.left_out)
-        images = batches(_prepared(pair, how, progress), options.batch or 1)
+        images = batches(_prepared(pair, how), options.batch or 1)
         # on the network up to its heads: nothing after them is quantised, and onnxruntime has no EfficientNMS
         up_to_heads = build_onnx(pair, replace(options, outputs="heads"))
         wanted = quantised_tensors(network, pair.graph, how.left_out) or None if how.cache is None else None
@@ -110,9 +105,9 @@ def _export_pair(
     return _describe(path, network.model, tuple(remarks))
 
 
-def _prepared(pair: NetworkWeights, how: Calibration, progress: Progress) -> Iterator[Floats]:
+def _prepared(pair: NetworkWeights, how: Calibration) -> Iterator[Floats]:
     """Reads the calibration images one by one, as the network takes them."""
-    shape, step = input_shape(pair.graph), track(progress, "calibrating", len(how.images), "image")
+    shape, step = input_shape(pair.graph), track("calibrating", len(how.images), "image")
     for file in how.images:
         yield load_image(file, shape)[0]
         step()

@@ -23,7 +23,6 @@ from darkprune.evaluation.of_graph import input_shape
 from darkprune.graph.graph import Graph
 from darkprune.graph.groups import PruneGroup
 from darkprune.pages.quality import Quality, quality_of
-from darkprune.progress import Progress, silent
 from darkprune.runners.base import FAST_FIRST, LoadedNetwork, load_with_any
 from darkprune.runners.timing import time_alternately
 from darkprune.surgery.plan import Plan
@@ -141,13 +140,13 @@ class RunningNetworks:
         runner: the program's name.
     """
 
-    def __init__(self, networks: Sequence[NamedNetwork], runner: str | None, progress: Progress = silent) -> None:
+    def __init__(self, networks: Sequence[NamedNetwork], runner: str | None) -> None:
         """Loads one network, or the original and the result; by default in the first program that takes them.
 
         Raises:
             GraphError, RunnerError: they cannot be run, or detect nothing.
         """
-        self.networks, self._progress = tuple(networks), progress
+        self.networks = tuple(networks)
         self._loaded: list[LoadedNetwork] = []
         for network in networks:
             runner, loaded = load_with_any(network.graph, network.weights, runner, taps=False, order=FAST_FIRST)
@@ -160,7 +159,7 @@ class RunningNetworks:
         results, qualities = [], []
         for network, detector in zip(self.networks, self._detectors, strict=True):
             task = f"evaluating {network.name}"
-            result, found = evaluate_detector(detector, dataset, task=task, progress=self._progress)
+            result, found = evaluate_detector(detector, dataset, task=task)
             classes = detector.heads[-1].classes
             truths = truths_of(dataset, classes)
             truths = truths.select(found.sizes[truths.image, 0] > 0)
@@ -170,15 +169,13 @@ class RunningNetworks:
 
     def time(self, runs: int) -> tuple[tuple[float, ...], ...]:
         """Times single images, the networks in turn; returns the seconds of every run per network."""
-        return tuple(map(tuple, time_alternately(self._loaded, runs, WARMUP, self._progress)))
+        return tuple(map(tuple, time_alternately(self._loaded, runs, WARMUP)))
 
     def draw_samples(
         self, paths: Sequence[Path], names: Sequence[str], labels: Mapping[Path, Objects]
     ) -> tuple[SampleImage, ...]:
         """Draws labels and the boxes of all networks on images; images that cannot be read are left out."""
-        each = [
-            find_objects(detector, paths, threshold=THRESHOLD, progress=self._progress) for detector in self._detectors
-        ]
+        each = [find_objects(detector, paths, threshold=THRESHOLD) for detector in self._detectors]
         samples = []
         for number, path in enumerate(paths):
             if any(not found.sizes[number, 0] for found in each):

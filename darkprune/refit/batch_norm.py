@@ -11,11 +11,11 @@ from darkprune.data.samples import Sample
 from darkprune.network import Network
 from darkprune.network.modules.convolution import Convolution
 from darkprune.network.walk import Walk
-from darkprune.progress import Progress, silent, track
+from darkprune.progress import track
 
 
 @torch.no_grad()
-def reestimate(network: Network, sample: Sample, progress: Progress = silent) -> list[int]:
+def reestimate(network: Network, sample: Sample) -> list[int]:
     """Re-estimates mean and variance of every convolution's batch normalisation, in place.
 
     Each layer sees the outputs of the layers before it with their new statistics.
@@ -28,7 +28,7 @@ def reestimate(network: Network, sample: Sample, progress: Progress = silent) ->
         The layers whose statistics are new.
     """
     walk = Walk(network, sample)
-    step = track(progress, "batch statistics", len(network.graph), "layer")
+    step = track("batch statistics", len(network.graph), "layer")
     changed = []
     for layer in network.graph:
         module = network.layers[layer.index]

@@ -24,7 +24,7 @@ from darkprune.network import Network
 from darkprune.network.loading import batches_for
 from darkprune.network.modules.convolution import BinaryConvolution, Convolution
 from darkprune.network.readout import PROBES, backward_passes
-from darkprune.progress import Progress, silent, track
+from darkprune.progress import track
 
 POWER = 0.5  #: of a position's effect: between equal weights and the effect itself, whose estimate is noisy
 
@@ -65,7 +65,7 @@ class Effects:
     positions: PositionWeights
 
 
-def measure_effects(network: Network, sample: Sample, progress: Progress = silent) -> Effects:
+def measure_effects(network: Network, sample: Sample) -> Effects:
     """Measures effects on unlabelled images.
 
     Args:
@@ -86,7 +86,7 @@ def measure_effects(network: Network, sample: Sample, progress: Progress = silen
         of_batch[index] = of_batch[index] + squares.sum(1) if index in of_batch else squares.sum(1)
 
     images = 0
-    step = track(progress, "measuring effects", sample.batch_count, "batch")
+    step = track("measuring effects", sample.batch_count, "batch")
     with _gradients_to(network, add):
         for batch in batches_for(network, sample):
             for _ in backward_passes(network, batch, PROBES, generator):

@@ -16,7 +16,6 @@ from darkprune.graph.weights import NetworkWeights
 from darkprune.network import save_weights
 from darkprune.network.loading import load_network, run_of
 from darkprune.network.walk import affordable_images
-from darkprune.progress import Progress, silent
 from darkprune.refit.batch_norm import reestimate
 from darkprune.refit.effects import measure_effects
 from darkprune.refit.refit import AlignedNetworks, RefitSettings, refit
@@ -88,7 +87,7 @@ def images_needed(how: str, graph: Graph) -> int:
 
 
 def recover(
-    surgery: Surgery, samples: Samples, how: str, progress: Progress = silent, solved: SolvedLayers | None = None
+    surgery: Surgery, samples: Samples, how: str, solved: SolvedLayers | None = None
 ) -> tuple[Surgery, Recovery]:
     """Recovers the slim weights of a surgery; see `recover_file`.
 
@@ -98,7 +97,7 @@ def recover(
     scratch = ScratchFile("slim.weights")
     with scratch.path.open("wb", buffering=0) as file:
         surgery.write_weights(file)
-    recovery = recover_file(surgery, scratch.path, samples, how, progress, solved)
+    recovery = recover_file(surgery, scratch.path, samples, how, solved)
     findings = {**surgery.findings, "recovery": recovery.to_json()}
     return replace(surgery, recovered=scratch, findings=findings), recovery
 
@@ -108,7 +107,6 @@ def recover_file(
     slim: Path,
     samples: Samples,
     how: str,
-    progress: Progress = silent,
     solved: SolvedLayers | None = None,
 ) -> Recovery:
     """Recovers a slim weights file in place, and measures the output distance on held-out images.
@@ -127,19 +125,19 @@ def recover_file(
     original = surgery.original
     networks = align(surgery, slim)
     distance = OutputDistance(run_of(networks.original), original.graph, samples.held_out)
-    before = after = distance.of(run_of(networks.slim), progress=progress)
+    before = after = distance.of(run_of(networks.slim))
     fit, changed = samples.fit.filled(images_for(how, original.graph)), 0
     if how != "none":
         if how == "bn":
-            changed = len(reestimate(networks.slim, fit, progress))
+            changed = len(reestimate(networks.slim, fit))
         else:
             lsq = how == "lsq"
             settings = RefitSettings(scales=not lsq)
             if solved is not None:
                 solved.begin(_origin(surgery, slim, fit, settings))
-            positions = measure_effects(networks.original, fit, progress).positions if lsq else None
-            changed = len(refit(networks, fit, positions, settings, progress, solved))
-        after = distance.of(run_of(networks.slim), progress=progress)
+            positions = measure_effects(networks.original, fit).positions if lsq else None
+            changed = len(refit(networks, fit, positions, settings, solved))
+        after = distance.of(run_of(networks.slim))
         with slim.open("wb", buffering=0) as file:
             save_weights(networks.slim, file, original.header)
             os.fsync(file.fileno())

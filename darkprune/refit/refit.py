@@ -24,7 +24,7 @@ from darkprune.network import Network
 from darkprune.network.modules.convolution import Convolution
 from darkprune.network.walk import MEMORY, Maps, Walk
 from darkprune.network.windows import Scratch
-from darkprune.progress import Progress, say, silent, track
+from darkprune.progress import say, track
 from darkprune.refit.effects import PositionWeights, convolution_of, slope_of
 from darkprune.refit.least_squares import RIDGE, NormalEquations
 from darkprune.refit.solved_layers import SolvedLayers
@@ -86,7 +86,6 @@ def refit(
     sample: Sample,
     positions: PositionWeights | None = None,
     settings: RefitSettings | None = None,
-    progress: Progress = silent,
     solved: SolvedLayers | None = None,
 ) -> list[int]:
     """Refits a slim network in place.
@@ -99,7 +98,7 @@ def refit(
         The slim layers that were refitted.
     """
     work = _Refit(networks, sample, positions, settings or RefitSettings())
-    step = track(progress, "refitting", len(networks.slim.graph), "layer")
+    step = track("refitting", len(networks.slim.graph), "layer")
     changed: list[int] = []
     continues = False
     for layer in networks.slim.graph:
@@ -110,7 +109,7 @@ def refit(
                 continues = True
             else:
                 if continues:
-                    say(progress, f"the refit continues at layer {layer.index} of {len(networks.slim.graph)}")
+                    say(f"the refit continues at layer {layer.index} of {len(networks.slim.graph)}")
                     continues = False
                 work.refit(layer)
                 if solved is not None:

@@ -20,7 +20,7 @@ from darkprune.graph.weights import NetworkWeights
 from darkprune.onnx.check import OutputComparison, verify_onnx
 from darkprune.onnx.export import OnnxFile, export_pair
 from darkprune.onnx.options import ExportOptions, Precision
-from darkprune.progress import Progress, silent, track
+from darkprune.progress import track
 from darkprune.runners.base import get_runner, load_with_any
 from darkprune.runners.timing import noise_for
 
@@ -62,7 +62,6 @@ def export_and_compare(
     precision: Precision,
     path: Path,
     images: Sequence[Path] | None,
-    progress: Progress = silent,
 ) -> tuple[OnnxFile, OutputComparison]:
     """Writes a pair as an ONNX file, in a folder where it may lie unfinished, and compares it.
 
@@ -74,11 +73,11 @@ def export_and_compare(
         RunnerError: onnxruntime is missing where it is needed.
     """
     with NetworkWeights(graph, weights) as pair:
-        file = export_pair(pair, options, precision, path, progress)
+        file = export_pair(pair, options, precision, path)
     if images is None:
         return file, OutputComparison(skipped="--static was given")
     calibrated = () if precision.calibration is None else precision.calibration.images
-    step = track(progress, "comparing", 1, "file")
+    step = track("comparing", 1, "file")
     comparison = compare_file(file, graph, weights, _batch(graph, options.batch, images or calibrated))
     step()
     return file, comparison
@@ -127,9 +126,7 @@ def compare_file(file: OnnxFile, graph: Graph, weights: Path, images: Floats) ->
     return comparison
 
 
-def precision_cost(
-    file: OnnxFile, graph: Graph, weights: Path, dataset: Dataset, progress: Progress = silent
-) -> PrecisionCost:
+def precision_cost(file: OnnxFile, graph: Graph, weights: Path, dataset: Dataset) -> PrecisionCost:
     """Measures what the precision of a file with raw heads costs on labelled images.
 
     Raises:
@@ -139,7 +136,7 @@ def precision_cost(
     for name, source in (("the pair", weights), (file.facts["precision"].upper(), file.path)):
         network = get_runner("onnxruntime").load(graph, source, taps=False)
         detector = Detector.of(graph, network.head_maps)
-        found, _ = evaluate_detector(detector, dataset, task=f"evaluating {name}", progress=progress)
+        found, _ = evaluate_detector(detector, dataset, task=f"evaluating {name}")
         figures.append(found)
     before, after = figures
     return PrecisionCost(before.images, before.map50, after.map50, before.map, after.map)

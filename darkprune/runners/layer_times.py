@@ -28,7 +28,7 @@ from darkprune.layers import INPUT
 from darkprune.layers.base import Floats
 from darkprune.layers.convolution import Convolutional
 from darkprune.processes import usable_cores
-from darkprune.progress import Progress, silent, track
+from darkprune.progress import reporting, silent, track
 from darkprune.runners.base import load_with_any
 from darkprune.runners.timing import runs_within, time_alternately
 from darkprune.runs.record import Origin, Record
@@ -125,7 +125,7 @@ class LayerTimes:
     batch: int = 1
     path: Path = field(default_factory=lambda: cache_folder() / NAME)
 
-    def prices(self, graph: Graph, progress: Progress = silent) -> LayerPrices:
+    def prices(self, graph: Graph) -> LayerPrices:
         """Returns the times of a network's convolutions, measured as far as they are not known.
 
         Raises:
@@ -135,7 +135,7 @@ class LayerTimes:
         grids = {layer.index: list(_grid(layer)) for layer in graph if isinstance(layer.kind, Convolutional)}
         origins = {timed.cfg: self._origin(timed) for grid in grids.values() for timed in grid}
         todo = {cfg: origin for cfg, origin in origins.items() if _known(records, origin) is None}
-        step = track(progress, "timing layers", len(todo), "layer")
+        step = track("timing layers", len(todo), "layer")
         found: dict[str, float] = {}
         for cfg, origin in todo.items():
             found[cfg] = self._measure(build_graph(parse_cfg(cfg)))
@@ -165,6 +165,7 @@ class LayerTimes:
         decided = {"runner": [self.runner, version], "machine": machine, "batch": self.batch, "cfg": timed.cfg}
         return Origin("time a layer", decided, program="any")  # versions of darkprune measure alike
 
+    @reporting(silent)
     def _measure(self, graph: Graph) -> float:
         with TemporaryFolder() as folder:
             weights = Path(folder) / "layer.weights"

@@ -14,11 +14,10 @@ from darkprune.evaluation.detector import Detector, Loading
 from darkprune.evaluation.evaluate import evaluate_detector
 from darkprune.evaluation.of_graph import heads_of, input_shape
 from darkprune.evaluation.output_distance import OutputDistance
-from darkprune.progress import Progress, silent
 from darkprune.runners.base import LoadedNetwork
 
 #: measures a loaded network
-Measure = Callable[[LoadedNetwork, Progress], float]
+Measure = Callable[[LoadedNetwork], float]
 BATCH = 8  #: images at a time
 MAP = "mAP@0.5"  #: more is better
 DISTANCE = "distance"  #: less is better
@@ -28,11 +27,9 @@ AGREEMENT = "agreement"  #: more is better
 def map_of(dataset: Dataset, batch: int = BATCH, task: str = "evaluating") -> Measure:
     """Measures mAP@0.5 as a fraction; `task` is the name of the work in events."""
 
-    def measure(network: LoadedNetwork, progress: Progress) -> float:
+    def measure(network: LoadedNetwork) -> float:
         loading = Loading(max(1, batch))
-        figures, _ = evaluate_detector(
-            _detector(network), dataset, loading=loading, coco=False, task=task, progress=progress
-        )
+        figures, _ = evaluate_detector(_detector(network), dataset, loading=loading, coco=False, task=task)
         return figures.map50
 
     return measure
@@ -42,7 +39,6 @@ def agreement_with(
     original: LoadedNetwork,
     paths: Sequence[Path],
     batch: int = BATCH,
-    progress: Progress = silent,
     smaller: Iterable[LoadedNetwork] = (),
 ) -> Measure:
     """Measures how well a network finds what another one finds, see `Agreement`.
@@ -57,17 +53,17 @@ def agreement_with(
         DataError: no image can be read, or the original finds nothing.
     """
     loading = Loading(max(1, batch))
-    first = Agreement(_detector(original), paths, loading, progress)
+    first = Agreement(_detector(original), paths, loading)
     weighted = [(1.0, first)]
     for each in smaller:
         resized = _detector(each)
         with suppress(DataError):  # it finds nothing at this size
-            weight = first.score(first.find(resized, progress), confident=True)
-            weighted.append((weight, Agreement(resized, paths, loading, progress)))
+            weight = first.score(first.find(resized), confident=True)
+            weighted.append((weight, Agreement(resized, paths, loading)))
     total = sum(weight for weight, _ in weighted)
 
-    def measure(network: LoadedNetwork, progress: Progress) -> float:
-        found = first.find(_detector(network), progress)
+    def measure(network: LoadedNetwork) -> float:
+        found = first.find(_detector(network))
         return sum(weight * agreement.score(found) for weight, agreement in weighted) / total
 
     return measure
@@ -82,14 +78,13 @@ def distance_to(original: LoadedNetwork, paths: Sequence[Path], batch: int = BAT
     graph = original.graph
     heads_of(graph)  # without one there is nothing to measure
     distance = OutputDistance(original.head_maps, graph, Sample(tuple(paths), input_shape(graph), max(1, batch)))
-    return lambda network, progress: distance.of(network.head_maps, input_shape(network.graph), progress)
+    return lambda network: distance.of(network.head_maps, input_shape(network.graph))
 
 
 def without_labels(
     original: LoadedNetwork,
     paths: Sequence[Path],
     batch: int = BATCH,
-    progress: Progress = silent,
     smaller: Iterable[LoadedNetwork] = (),
 ) -> tuple[str, Measure, str]:
     """Chooses how networks are compared with their original without labels.
@@ -104,7 +99,7 @@ def without_labels(
         DataError: no image can be read.
     """
     try:
-        return AGREEMENT, agreement_with(original, paths, batch, progress, smaller), ""
+        return AGREEMENT, agreement_with(original, paths, batch, smaller), ""
     except DataError as error:
         problem = f"{error}; compared by the distance of the outputs instead"
         return DISTANCE, distance_to(original, paths, batch), problem

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from darkprune.graph.graph import Graph
 from darkprune.json_types import JsonObject
-from darkprune.progress import Progress, silent, track
+from darkprune.progress import reporting, silent, track
 from darkprune.runners.base import LoadedNetwork
 
 
@@ -64,9 +64,7 @@ def noise_for(graph: Graph, batch: int = 1) -> NDArray[np.float32]:
     return np.random.default_rng(0).random((batch, shape.c, shape.h, shape.w), np.float32)
 
 
-def time_alternately(
-    networks: Sequence[LoadedNetwork], runs: int, warmup: int, progress: Progress = silent, *, batch: int = 1
-) -> list[list[float]]:
+def time_alternately(networks: Sequence[LoadedNetwork], runs: int, warmup: int, *, batch: int = 1) -> list[list[float]]:
     """Times networks in turn on noise, A B A B …, so that a machine's drift meets each alike.
 
     Args:
@@ -77,7 +75,7 @@ def time_alternately(
     """
     images = [noise_for(network.graph, batch) for network in networks]
     seconds: list[list[float]] = [[] for _ in networks]
-    step = track(progress, "timing", (warmup + runs) * len(networks), "run")
+    step = track("timing", (warmup + runs) * len(networks), "run")
     for number in range(warmup + runs):
         for network, given, times in zip(networks, images, seconds, strict=True):
             start = time.perf_counter()
@@ -92,7 +90,8 @@ def runs_within(
     seconds: float, bounds: tuple[int, int], networks: Sequence[LoadedNetwork], warmup: int = 1, *, batch: int = 1
 ) -> int:
     """Returns the number of runs of each network, within bounds, that take some seconds together; warms them up."""
-    once = time_alternately(networks, 1, warmup, batch=batch)
+    with reporting(silent):
+        once = time_alternately(networks, 1, warmup, batch=batch)
     return int(np.clip(seconds / sum(first for (first,) in once), *bounds))
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from darkprune.darknet.leftovers import TemporaryFolder
 from darkprune.graph.weights import NetworkWeights
-from darkprune.progress import Progress, silent, track
+from darkprune.progress import reporting, silent, track
 from darkprune.runners.base import Maps, load_with_any
 from darkprune.surgery.apply import Cut
 from darkprune.surgery.factors.network import write_multiplied
@@ -77,7 +77,6 @@ def check_numbers(
     slim: Path,
     images: Iterable[NDArray[np.float32]],
     runner: str | None = None,
-    progress: Progress = silent,
     refusals: list[str] | None = None,
 ) -> NumericCheck:
     """Runs the slim pair, the masked and the held original, and compares them layer by layer.
@@ -93,7 +92,7 @@ def check_numbers(
         RunnerError: no program at hand loads the pair.
     """
     images = list(images)
-    step = track(progress, "verifying", 3, "network")
+    step = track("verifying", 3, "network")
     name, loaded = load_with_any(surgery.graph, slim, runner, refusals=refusals)
     found = [loaded.outputs(image) for image in images]
     step()
@@ -101,7 +100,7 @@ def check_numbers(
     for write in (write_masked, write_held):
         with TemporaryFolder() as folder:
             path = Path(folder) / "stand-in.weights"
-            with path.open("wb") as file:
+            with path.open("wb") as file, reporting(silent):
                 write(surgery, file)
             results.append(_compare(surgery.cut, _run(surgery, path, name, images), found))
         step()

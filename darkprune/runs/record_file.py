@@ -9,7 +9,7 @@ from pathlib import Path
 
 from darkprune import __version__
 from darkprune.errors import OutputError
-from darkprune.progress import Progress, say
+from darkprune.progress import say
 from darkprune.runs.digests import digest_of_file
 from darkprune.runs.json_file import MAX_BYTES, JsonValue, read_json, write_json
 from darkprune.runs.record import Record, path_text
@@ -86,7 +86,7 @@ class RecordFile:
         for name in list(names):
             self.records.pop(name, None)
 
-    def put_aside(self, path: Path, progress: Progress) -> None:
+    def put_aside(self, path: Path) -> None:
         """Renames a file, if there is one, whose content is not what the run wrote there: it is the user's.
 
         Raises:
@@ -101,7 +101,7 @@ class RecordFile:
             path.rename(place)
         except OSError as error:
             raise OutputError(f"{path}: is not of this run, and cannot be renamed ({error.strerror})") from None
-        say(progress, f"warning: {path} is not what this run wrote there; it is kept as {place.name}")
+        say(f"warning: {path} is not what this run wrote there; it is kept as {place.name}")
 
     def write(self) -> None:
         """Writes the file.

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from darkprune.darknet.leftovers import remove_leftovers
 from darkprune.errors import DarkpruneError, OutputError
-from darkprune.progress import Progress, say, silent
+from darkprune.progress import say
 from darkprune.runs.digests import digest_of_file
 from darkprune.runs.outlook import Outlook
 from darkprune.runs.provenance import made_by_command
@@ -45,7 +45,7 @@ class FileSource:
 
 
 #: does a stage, or goes on with it where told to, and returns its figures as JSON values
-Work = Callable[[bool, Progress], Mapping[str, object]]
+Work = Callable[[bool], Mapping[str, object]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,9 +110,7 @@ class Status:
     origin: Origin | None = None
 
 
-def run_stages(
-    stages: Sequence[Stage], records: RecordFile, progress: Progress = silent, speed: Callable[[], float] = lambda: 0.0
-) -> None:
+def run_stages(stages: Sequence[Stage], records: RecordFile, speed: Callable[[], float] = lambda: 0.0) -> None:
     """Does what is to be done, in order; the records are up to date whenever this returns or raises.
 
     Args:
@@ -128,13 +126,13 @@ def run_stages(
     for number, stage in enumerate(stages, 1):
         status = status_of(stage, records)
         if not status.todo:
-            say(progress, f"{outlook.of_stage(number, stage.name)}: {status.why}")
+            say(f"{outlook.of_stage(number, stage.name)}: {status.why}")
             outlook.done(stage.name, None)
             continue
         line = f"{outlook.of_stage(number, stage.name)}: {status.why}"
-        say(progress, f"{line}\n$ {shlex.join(stage.command)}" if stage.command else line)
+        say(f"{line}\n$ {shlex.join(stage.command)}" if stage.command else line)
         began = time.time()
-        _do(stage, status, records, progress)
+        _do(stage, status, records)
         outlook.done(stage.name, time.time() - began)
 
 
@@ -185,7 +183,7 @@ def status_of(stage: Stage, records: RecordFile) -> Status:
     return Status(False, "up to date", origin=origin)
 
 
-def _do(stage: Stage, status: Status, records: RecordFile, progress: Progress) -> None:
+def _do(stage: Stage, status: Status, records: RecordFile) -> None:
     assert status.origin is not None
     folder = records.path.parent
     earlier = records.records.get(stage.name)
@@ -196,14 +194,14 @@ def _do(stage: Stage, status: Status, records: RecordFile, progress: Progress) -
     if stage.output is not None:
         remove_leftovers(stage.output)
     if not status.resume:
-        _put_aside(stage, records, progress)
+        _put_aside(stage, records)
     began = time.time()
     command = (*stage.command, "--resume") if status.resume and stage.command else stage.command
     record = Record(origin=status.origin, done=False, command=command, started=began, seconds=spent)
     records.keep(stage.name, record)
     try:
         with made_by_command(shlex.join(command)):
-            result = stage.work(status.resume, progress)
+            result = stage.work(status.resume)
     except KeyboardInterrupt:
         records.keep(stage.name, replace(record, seconds=spent + time.time() - began))
         raise
@@ -217,13 +215,13 @@ def _do(stage: Stage, status: Status, records: RecordFile, progress: Progress) -
     records.keep(stage.name, replace(record, done=True, outputs=outputs, result=result, seconds=seconds))
 
 
-def _put_aside(stage: Stage, records: RecordFile, progress: Progress) -> None:
+def _put_aside(stage: Stage, records: RecordFile) -> None:
     """Keeps what a stage would replace and the run has not written, under another name."""
     record = records.records.get(stage.name)
     if record is not None and not record.done and stage.state is not None:
         return  # it was interrupted: its files are its own, though no digest is known
     for path in (*stage.files, *stage.may_write):
-        records.put_aside(path, progress)
+        records.put_aside(path)
 
 
 def _difference(then: Origin, now: Origin) -> str:

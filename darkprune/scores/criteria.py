@@ -7,7 +7,6 @@ from collections.abc import Callable
 from darkprune.data.samples import Samples
 from darkprune.graph.channels import ChannelMap
 from darkprune.graph.weights import TensorSource
-from darkprune.progress import Progress, silent
 from darkprune.scores.sensitivity import IMAGES, ClassPrice, class_macs, score_by_effect
 from darkprune.scores.surgeon import score_by_surgeon
 from darkprune.scores.thinet import score_by_reconstruction
@@ -18,7 +17,6 @@ def scorer(
     criterion: str,
     samples: Samples,
     recover: str = "none",
-    progress: Progress = silent,
     price: ClassPrice = class_macs,
 ) -> Callable[[TensorSource, ChannelMap], ImageScores]:
     """Returns a function that scores the channels of a network.
@@ -29,8 +27,8 @@ def scorer(
     """
     sample = samples.fit.first(IMAGES)
     if criterion == "thinet":
-        return lambda weights, channels: score_by_reconstruction(weights, channels, sample, progress)
+        return lambda weights, channels: score_by_reconstruction(weights, channels, sample)
     score = score_by_effect
     if criterion == "surgeon" or (criterion == "sensitivity" and recover == "lsq"):
         score = score_by_surgeon
-    return lambda weights, channels: score(weights, channels, sample, progress, price)
+    return lambda weights, channels: score(weights, channels, sample, price)

@@ -19,17 +19,17 @@ from darkprune.graph.weights import TensorSource
 from darkprune.layers import INPUT
 from darkprune.layers.base import Floats, Indices
 from darkprune.network.loading import batches_for, load_network
-from darkprune.progress import Progress, silent, track
+from darkprune.progress import track
 from darkprune.scores.sensitivity import hooked, is_dense
 from darkprune.selection.filter_moments import Moments, MomentsFrom, MomentsOf
 
 IMAGES = 64
 
 
-def map_moments(weights: TensorSource, channels: ChannelMap, sample: Sample, progress: Progress = silent) -> MomentsOf:
+def map_moments(weights: TensorSource, channels: ChannelMap, sample: Sample) -> MomentsOf:
     """Measures mean and covariance of all channels of every map that a dense convolution reads."""
     network = load_network(weights)
-    step = track(progress, "measuring maps", sample.batch_count, "batch")
+    step = track("measuring maps", sample.batch_count, "batch")
     sums = {index: _Sums() for index in _read(weights.graph)}
     hooks = [network.layers[index].register_forward_hook(here.add) for index, here in sums.items()]
     with hooked(hooks), torch.inference_mode():
@@ -49,13 +49,13 @@ def map_moments(weights: TensorSource, channels: ChannelMap, sample: Sample, pro
     return moments
 
 
-def moments_on(samples: Samples, progress: Progress = silent) -> MomentsFrom:
+def moments_on(samples: Samples) -> MomentsFrom:
     """Returns a function that measures the moments of the one network that it is called with, once."""
     known: list[MomentsOf] = []
 
     def moments(weights: TensorSource, channels: ChannelMap) -> MomentsOf:
         if not known:
-            known.append(map_moments(weights, channels, samples.fit.first(IMAGES), progress))
+            known.append(map_moments(weights, channels, samples.fit.first(IMAGES)))
         return known[0]
 
     return moments

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from darkprune.graph.channels import BoolArray
 from darkprune.layers.base import Floats, Indices
-from darkprune.progress import Progress, silent, track
+from darkprune.progress import track
 
 STEPS = 4000  #: about the number of times that costs are compared; of more channels several are removed at a time
 CHUNK = 1 << 18  #: values that are computed at a time
@@ -76,9 +76,7 @@ class Consumer:
         self._row_of[self._channels] = np.arange(len(self._channels))
 
 
-def removal_prices(
-    consumers: Sequence[Consumer], candidates: BoolArray, macs: Floats, progress: Progress = silent
-) -> Floats:
+def removal_prices(consumers: Sequence[Consumer], candidates: BoolArray, macs: Floats) -> Floats:
     """Returns per class the cost of its removal per multiply-add when its turn came, at least that of those before it.
 
     Sorting by it gives the order of removal; classes that are no candidates get infinity.
@@ -102,7 +100,7 @@ def removal_prices(
     at_once = max(1, int(candidates.sum()) // STEPS)
     parts = [_by_class(consumer, count) for consumer in consumers]
     cost = np.sum(parts, axis=0) if parts else np.zeros(count)
-    step = track(progress, "ordering channels", int(candidates.sum()), "channel")
+    step = track("ordering channels", int(candidates.sum()), "channel")
     while left.any():
         price = np.where(left, cost / macs, np.inf)
         touched: set[int] = set()

@@ -30,7 +30,7 @@ from darkprune.layers.dense import Connected
 from darkprune.network import Network
 from darkprune.network.loading import batches_for, load_network
 from darkprune.network.readout import PROBES, backward_passes
-from darkprune.progress import Progress, silent, track
+from darkprune.progress import track
 from darkprune.selection.importance import ImageScores, LayerScores, scored_layers
 
 IMAGES = 64  #: that a criterion uses
@@ -68,7 +68,6 @@ def score_by_effect(
     weights: TensorSource,
     channels: ChannelMap,
     sample: Sample,
-    progress: Progress = silent,
     price: ClassPrice = class_macs,
 ) -> ImageScores:
     """Scores every layer that has channels to choose from, and measures what removed channels leave behind.
@@ -77,8 +76,8 @@ def score_by_effect(
         PlanError: a score that is not a finite number.
     """
     network = load_network(weights)
-    means = mean_outputs(network, sample, progress)
-    return image_scores(channels, effect_per_price(network, channels, sample, means, progress, price), means)
+    means = mean_outputs(network, sample)
+    return image_scores(channels, effect_per_price(network, channels, sample, means, price), means)
 
 
 def image_scores(channels: ChannelMap, importance: Floats, means: Mapping[int, Floats]) -> ImageScores:
@@ -99,7 +98,6 @@ def effect_per_price(
     channels: ChannelMap,
     sample: Sample,
     means: Mapping[int, Floats],
-    progress: Progress = silent,
     price: ClassPrice = class_macs,
 ) -> Floats:
     """Returns the effect of every class of channels per multiply-add, or per another price.
@@ -111,16 +109,16 @@ def effect_per_price(
     Raises:
         PlanError: an effect that is not a finite number.
     """
-    effects = gate_effects(network, channels, means, sample, progress)
+    effects = gate_effects(network, channels, means, sample)
     if not np.isfinite(effects).all():
         source = network.graph.cfg.source
         raise PlanError(f"{source}: the network's outputs on these images hold NaN or infinite values")
     return effects / np.maximum(price(channels), 1)
 
 
-def mean_outputs(network: Network, sample: Sample, progress: Progress = silent) -> dict[int, Floats]:
+def mean_outputs(network: Network, sample: Sample) -> dict[int, Floats]:
     """Measures the mean of every channel of every layer's map over images and positions."""
-    step = track(progress, "measuring means", sample.batch_count, "batch")
+    step = track("measuring means", sample.batch_count, "batch")
     with averaging(network) as means, torch.inference_mode():
         for batch in batches_for(network, sample):
             network(batch)
@@ -169,7 +167,6 @@ def gate_effects(
     channels: ChannelMap,
     means: Mapping[int, Floats],
     sample: Sample,
-    progress: Progress = silent,
 ) -> Floats:
     """Measures the mean of (∂L/∂z)² per class; see the module.
 
@@ -186,7 +183,7 @@ def gate_effects(
     ]
     total = np.zeros(channels.count)
     count = 0
-    step = track(progress, "measuring effects", sample.batch_count, "batch")
+    step = track("measuring effects", sample.batch_count, "batch")
     with hooked(hooks):
         for batch in batches_for(network, sample):
             gates.reset(len(batch))

@@ -34,7 +34,6 @@ from darkprune.network import Network
 from darkprune.network.loading import load_network
 from darkprune.network.modules.convolution import Convolution
 from darkprune.network.windows import Scratch, shifted
-from darkprune.progress import Progress, silent
 from darkprune.refit.effects import convolutions, measure_effects
 from darkprune.refit.least_squares import RIDGE, add_ridge
 from darkprune.scores.removal import Consumer, removal_prices
@@ -46,7 +45,6 @@ def score_by_surgeon(
     weights: TensorSource,
     channels: ChannelMap,
     sample: Sample,
-    progress: Progress = silent,
     price: ClassPrice = class_macs,
 ) -> ImageScores:
     """Scores every layer that has channels to choose from by the cost of their removal when their turn came.
@@ -56,7 +54,7 @@ def score_by_surgeon(
     """
     network = load_network(weights)
     with averaging(network) as means, _collecting_inputs(network) as inputs:
-        effects = measure_effects(network, sample, progress).channels
+        effects = measure_effects(network, sample).channels
     consumers = list(_consumers(network, channels, inputs, effects))
     if not all(
         bool(torch.isfinite(consumer.filters).all() and torch.isfinite(consumer.inverse).all())
@@ -67,7 +65,7 @@ def score_by_surgeon(
     for layer, _ in scored_layers(channels):
         classes = channels.of_layer[layer.index]
         candidates[classes[classes >= 0]] = True
-    prices = removal_prices(consumers, candidates & channels.free, np.maximum(price(channels), 1), progress)
+    prices = removal_prices(consumers, candidates & channels.free, np.maximum(price(channels), 1))
     return image_scores(channels, prices, means.result())
 
 

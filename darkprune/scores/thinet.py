@@ -25,24 +25,22 @@ from darkprune.network import Network
 from darkprune.network.loading import load_network
 from darkprune.network.modules.convolution import Convolution
 from darkprune.network.walk import Walk
-from darkprune.progress import Progress, silent, track
+from darkprune.progress import track
 from darkprune.refit.effects import slope_of
 from darkprune.refit.least_squares import NormalEquations
 from darkprune.scores.sensitivity import image_scores, is_dense, mean_outputs
 from darkprune.selection.importance import ImageScores
 
 
-def score_by_reconstruction(
-    weights: TensorSource, channels: ChannelMap, sample: Sample, progress: Progress = silent
-) -> ImageScores:
+def score_by_reconstruction(weights: TensorSource, channels: ChannelMap, sample: Sample) -> ImageScores:
     """Scores every layer that has channels to choose from by the greedy order: 0 is removed first, just below 1 last.
 
     Raises:
         PlanError: maps that are not finite numbers.
     """
     network = load_network(weights)
-    means = mean_outputs(network, sample, progress)
-    costs = list(_costs(network, channels, sample, progress))
+    means = mean_outputs(network, sample)
+    costs = list(_costs(network, channels, sample))
     order = np.zeros(channels.count)
     for atom in channels.atoms:
         parts = [_within(cost, classes, atom) for classes, cost in costs]
@@ -73,12 +71,10 @@ def greedy_order(cost: Floats) -> Indices:
 
 
 @torch.no_grad()
-def _costs(
-    network: Network, channels: ChannelMap, sample: Sample, progress: Progress = silent
-) -> Iterator[tuple[Indices, Floats]]:
+def _costs(network: Network, channels: ChannelMap, sample: Sample) -> Iterator[tuple[Indices, Floats]]:
     """Yields for every dense convolution the classes that it reads, and M over them as a share of its whole output."""
     walk = Walk(network, sample)
-    step = track(progress, "measuring inputs", len(network.graph), "layer")
+    step = track("measuring inputs", len(network.graph), "layer")
     for layer in network.graph:
         module = network.layers[layer.index]
         if isinstance(module, Convolution) and layer.sources[0] != INPUT and is_dense(layer):

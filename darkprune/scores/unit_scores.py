@@ -30,7 +30,7 @@ from darkprune.evaluation.output_distance import OutputDistance
 from darkprune.graph.weights import TensorSource
 from darkprune.layers.base import Floats, Indices
 from darkprune.network.loading import load_network, run_of
-from darkprune.progress import Progress, silent, track
+from darkprune.progress import reporting, silent, track
 from darkprune.surgery.removed_units import reduced
 from darkprune.surgery.units import Unit
 
@@ -43,9 +43,7 @@ TRIES = 8  #: positions tried for a box where nothing is labelled
 Boxes = NDArray[np.float64]
 
 
-def score_by_distance(
-    weights: TensorSource, units: Sequence[Unit], sample: Sample, progress: Progress = silent
-) -> tuple[Unit, ...]:
+def score_by_distance(weights: TensorSource, units: Sequence[Unit], sample: Sample) -> tuple[Unit, ...]:
     """Scores units by the output distance that the loss of each alone makes, per operation; the lowest go first.
 
     Args:
@@ -56,11 +54,12 @@ def score_by_distance(
     """
     macs = weights.graph.macs
     distance = OutputDistance(run_of(load_network(weights)), weights.graph, sample.first(DISTANCE_IMAGES))
-    step = track(progress, "trying without units", len(units), "unit")
+    step = track("trying without units", len(units), "unit")
     scored = []
     for unit in units:
         left = reduced(weights, [unit])
-        lost = distance.of(run_of(load_network(left))) ** 2
+        with reporting(silent):
+            lost = distance.of(run_of(load_network(left))) ** 2
         scored.append(replace(unit, score=round(lost * macs / (macs - left.graph.macs), 7)))
         step()
     return tuple(scored)
@@ -72,7 +71,6 @@ def score_by_separation(
     dataset: Dataset,
     *,
     seed: int = 0,
-    progress: Progress = silent,
 ) -> tuple[Unit, ...]:
     """Scores units by how well their additions separate the classes; the lowest are removed first.
 
@@ -90,7 +88,7 @@ def score_by_separation(
     adding = [unit.last - 1 for unit in units]
     rows: dict[int, list[Floats]] = {index: [] for index in adding}
     labels: list[Indices] = []
-    step = track(progress, "separating classes", -(-len(records) // batch), "batch")
+    step = track("separating classes", -(-len(records) // batch), "batch")
     for loaded in load_batches([record.path for record in records], shape, batch):
         objects = [records[index].objects() for index in loaded.indices.tolist()]
         boxes = [entry.boxes.astype(np.float64) for entry in objects]

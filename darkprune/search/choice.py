@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from darkprune.graph.channels import ChannelMap
 from darkprune.graph.weights import NetworkWeights
 from darkprune.layers.base import Floats
-from darkprune.progress import Progress, silent
 from darkprune.search.goal import Goal
 from darkprune.selection.decide import Ranking, decide, rank
 from darkprune.selection.importance import IMAGE_CRITERIA
@@ -37,7 +36,6 @@ def choose(
     *,
     by_unit: UnitScorer = score_units,
     adjust: Adjust | None = None,
-    progress: Progress = silent,
 ) -> Surgery:
     """Ranks the channels of a pair and decides which ones go.
 
@@ -57,20 +55,20 @@ def choose(
     from darkprune.scores.criteria import scorer
     from darkprune.scores.map_moments import moments_on
 
-    moments = moments_on(samples, progress)
+    moments = moments_on(samples)
     if goal.budget and goal.candidates:
         from darkprune.search.eagle_eye import search_allocation
 
-        found = search_allocation(weights, selection, samples, goal, moments, progress)
+        found = search_allocation(weights, selection, samples, goal, moments)
         return decide(found.ranking, found.selection)
     if goal.budget and goal.rounds > 1:
         from darkprune.search.rounds import rank_in_rounds
 
-        ranking = rank_in_rounds(weights, selection, samples, goal, moments, progress)
+        ranking = rank_in_rounds(weights, selection, samples, goal, moments)
     else:
         by_images = None
         if selection.criterion in IMAGE_CRITERIA:
-            by_images = scorer(selection.criterion, samples, goal.recover, progress, _price(goal, progress))
+            by_images = scorer(selection.criterion, samples, goal.recover, _price(goal))
         ranking = rank(weights, selection, by_images=by_images, moments=moments, by_unit=by_unit)
     if not (goal.budget and goal.minutes):
         return _decide(ranking, selection, goal, adjust)
@@ -78,12 +76,12 @@ def choose(
 
     if adjust is not None:
         ranking, selection = adjust(ranking, selection)
-    improved = improve(weights, ranking, selection, samples, goal, progress=progress)
+    improved = improve(weights, ranking, selection, samples, goal)
     surgery = _decide(improved.ranking, selection, goal)
     return replace(surgery, findings={**surgery.findings, "search": improved.to_json()})
 
 
-def _price(goal: Goal, progress: Progress) -> ClassPrice:
+def _price(goal: Goal) -> ClassPrice:
     """Returns what a class of channels costs: in multiply-adds, or in nanoseconds where a latency is the goal."""
     from darkprune.scores.sensitivity import class_macs, class_shares
 
@@ -92,7 +90,7 @@ def _price(goal: Goal, progress: Progress) -> ClassPrice:
         return class_macs
 
     def nanoseconds(channels: ChannelMap) -> Floats:
-        return 1e6 * class_shares(channels, times.prices(channels.graph, progress).shares)
+        return 1e6 * class_shares(channels, times.prices(channels.graph).shares)
 
     return nanoseconds
 

@@ -26,7 +26,7 @@ from darkprune.graph.weights import NetworkWeights
 from darkprune.network import Network
 from darkprune.network.loading import load_network, run_of
 from darkprune.processes import in_processes
-from darkprune.progress import Progress, silent, track
+from darkprune.progress import reporting, silent, track
 from darkprune.refit.batch_norm import reestimate
 from darkprune.refit.recover import cut_and_align
 from darkprune.search.goal import Goal
@@ -74,7 +74,6 @@ def search_allocation(
     samples: Samples,
     goal: Goal,
     moments: MomentsFrom = filter_moments,
-    progress: Progress = silent,
 ) -> AllocationSearch:
     """Searches for an allocation.
 
@@ -93,7 +92,7 @@ def search_allocation(
         work = partial(_in_process, pair, selection, samples, goal)
     found: list[Candidate] = []
     trouble: PlanError | None = None
-    step = track(progress, "trying allocations", goal.candidates, "candidate")
+    step = track("trying allocations", goal.candidates, "candidate")
     for tried in in_processes(work, range(goal.candidates), goal.jobs):
         if isinstance(tried, PlanError):
             trouble = tried
@@ -127,6 +126,7 @@ class _CandidateEvaluation:
         self._weights, self._samples, self._goal = weights, samples, goal
         self._distance: OutputDistance | None = None
 
+    @reporting(silent)
     def candidate(self, number: int) -> Candidate | PlanError:
         """Draws and measures a candidate; returns why not where the budget cannot be met."""
         try:

@@ -12,7 +12,6 @@ from darkprune.data.dataset import Dataset
 from darkprune.errors import DataError
 from darkprune.evaluation.control import control_at, control_networks
 from darkprune.graph.graph import Graph
-from darkprune.progress import Progress, silent
 from darkprune.runners.base import FAST_FIRST, LoadedNetwork, load_with_any
 from darkprune.runners.measure import Measure, agreement_with, map_of
 from darkprune.surgery.surgery import Surgery
@@ -69,7 +68,6 @@ def repair_and_compare(
     samples: Samples | None,
     how: str,
     dataset: Dataset | None,
-    progress: Progress = silent,
     solved: SolvedLayers | None = None,
 ) -> Surgery:
     """Repairs a result on unlabelled images, where there are some, and compares it: see `recover` and `compare`."""
@@ -78,9 +76,9 @@ def repair_and_compare(
     if samples is not None:
         from darkprune.refit.recover import recover
 
-        surgery, recovery = recover(surgery, samples, how, progress, solved)
+        surgery, recovery = recover(surgery, samples, how, solved)
         held_out = samples.held_out.paths
-    return compare(surgery, recovery, dataset, held_out, progress)
+    return compare(surgery, recovery, dataset, held_out)
 
 
 def compare(
@@ -88,7 +86,6 @@ def compare(
     recovery: Recovery | None,
     dataset: Dataset | None,
     held_out: Sequence[Path] = (),
-    progress: Progress = silent,
 ) -> Surgery:
     """Compares a result with the original and its control, by mAP, or without labels by agreement.
 
@@ -103,7 +100,7 @@ def compare(
     """
     original, slim = surgery.original, surgery.graph
     _, *smaller = control_networks(original.graph, [slim.macs])
-    measured = _measure(surgery, smaller, dataset, held_out[:MOST_IMAGES], progress)
+    measured = _measure(surgery, smaller, dataset, held_out[:MOST_IMAGES])
     first = ComparedNetwork.of("original", original.graph, 0.0 if recovery else None)
     first = measured(first, original.path, original.graph)
     name = made = "factorised" if surgery.plan.factors else "pruned"
@@ -126,7 +123,7 @@ def compare(
 
 
 def _measure(
-    surgery: Surgery, smaller: Sequence[Graph], dataset: Dataset | None, held_out: Sequence[Path], progress: Progress
+    surgery: Surgery, smaller: Sequence[Graph], dataset: Dataset | None, held_out: Sequence[Path]
 ) -> Callable[[ComparedNetwork, Path, Graph], ComparedNetwork]:
     """Returns what fills in the mAP or the agreement of a network, given its weights and its graph."""
     original = surgery.original
@@ -139,14 +136,14 @@ def _measure(
         with suppress(DataError):  # where the original detects nothing the distance has to do
             others = (loaded(original.path, graph) for graph in smaller)
             first = loaded(original.path, original.graph)
-            agreement = agreement_with(first, held_out, progress=progress, smaller=others)
+            agreement = agreement_with(first, held_out, smaller=others)
 
     def measured(network: ComparedNetwork, weights: Path, graph: Graph) -> ComparedNetwork:
         if dataset is not None:
-            value = map_of(dataset, task=f"evaluating the {network.name} network")(loaded(weights, graph), progress)
+            value = map_of(dataset, task=f"evaluating the {network.name} network")(loaded(weights, graph))
             return replace(network, map50=value)
         if agreement is not None:
-            return replace(network, agreement=agreement(loaded(weights, graph), progress))
+            return replace(network, agreement=agreement(loaded(weights, graph)))
         return network
 
     return measured

@@ -14,7 +14,7 @@ from darkprune.data.image_files import divide_images, images_of
 from darkprune.errors import DataError
 from darkprune.graph.graph import Graph
 from darkprune.graph.stats import Totals, totals
-from darkprune.progress import Progress, Steps, silent, track
+from darkprune.progress import Steps, reporting, silent, track
 from darkprune.runners.base import FAST_FIRST, load_with_any
 from darkprune.runners.measure import DISTANCE, MAP, Measure, distance_to, map_of
 from darkprune.runs.digests import digest_of_images, plain
@@ -93,9 +93,7 @@ class MeasuredCurves:
     warnings: tuple[str, ...]
 
 
-def measure_curves(
-    ranking: Ranking, selection: Selection, images: CurveImages, progress: Progress = silent
-) -> MeasuredCurves:
+def measure_curves(ranking: Ranking, selection: Selection, images: CurveImages) -> MeasuredCurves:
     """Returns the curves of all groups: from the cache beside the checkpoint, or measured and kept there.
 
     Raises:
@@ -109,7 +107,7 @@ def measure_curves(
     expected = [(group.name, number) for group, number in zip(ranking.groups, voting, strict=True)]
     curves = cache.find(origin, expected, tuple(UNITS))
     if len(curves) < len(expected):
-        step = track(progress, "measuring curves", len(expected) * len(RATIOS), "ratio")
+        step = track("measuring curves", len(expected) * len(RATIOS), "ratio")
         step(len(curves) * len(RATIOS))
         retained = _retained(original.graph, original.path, images)
         for number in range(len(curves), len(expected)):
@@ -123,15 +121,16 @@ def _retained(graph: Graph, weights: Path, images: CurveImages) -> Callable[[Gra
     """Returns what measures which part of the original's ability a slim pair retains."""
     runner, network = load_with_any(graph, weights, images.runner, taps=False, order=FAST_FIRST)
 
+    @reporting(silent)
     def value(measure: Measure, slim: Graph, path: Path) -> float:
         _, loaded = load_with_any(slim, path, runner, taps=False)
-        return measure(loaded, silent)
+        return measure(loaded)
 
     if images.dataset is None:
         away = distance_to(network, images.paths, BATCH)
         return lambda slim, path: max(0.0, 1 - value(away, slim, path) ** 2)
     measure = map_of(images.dataset, BATCH)
-    whole = measure(network, silent)
+    whole = measure(network)
     if not whole > 0:
         raise DataError(
             f"{images.dataset.source}: the unpruned network finds nothing that is labelled on its "

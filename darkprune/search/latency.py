@@ -17,7 +17,7 @@ import numpy as np
 from darkprune.errors import PlanError, UsageError
 from darkprune.graph.graph import Graph
 from darkprune.layers.base import Floats
-from darkprune.progress import Progress, Steps, silent, track
+from darkprune.progress import Steps, reporting, silent, track
 from darkprune.runners.base import LoadedNetwork, load_with_any
 from darkprune.runners.layer_times import LayerPrices, LayerTimes
 from darkprune.runners.timing import runs_within, time_alternately
@@ -111,7 +111,7 @@ class Where:
 
 
 def within_latency(
-    ranking: Ranking, settings: Selection, target: LatencyTarget, where: Where, progress: Progress = silent
+    ranking: Ranking, settings: Selection, target: LatencyTarget, where: Where
 ) -> tuple[Ranking, Selection, LatencyFound]:
     """Finds settings whose slim network meets a latency.
 
@@ -128,9 +128,9 @@ def within_latency(
     """
     runner, prices = where.runner, None
     if where.layers is not None:
-        prices = where.layers.prices(ranking.weights.graph, progress)
+        prices = where.layers.prices(ranking.weights.graph)
         ranking = _with_prices(ranking, settings, prices)
-    clock = _Clock(ranking, settings, where, prices, track(progress, "measuring latency", TRIALS, "trial"))
+    clock = _Clock(ranking, settings, where, prices, track("measuring latency", TRIALS, "trial"))
     clock.against_itself()
     value, is_fraction = target
     wanted = value if is_fraction else value / clock.original_ms
@@ -203,6 +203,7 @@ class _Clock:
         """Times the original against a second copy of itself, which shows the noise."""
         self._time(0.0, self._load(*self._pair))
 
+    @reporting(silent)
     def trial(self, ratio: float) -> Trial:
         """Prunes and times."""
         surgery = decide(self._ranking, self.at(ratio))

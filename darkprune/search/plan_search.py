@@ -21,7 +21,7 @@ from darkprune.evaluation.output_distance import OutputDistance
 from darkprune.graph.weights import NetworkWeights
 from darkprune.layers.base import Floats, Indices
 from darkprune.network.loading import load_network, run_of
-from darkprune.progress import Progress, silent, track
+from darkprune.progress import reporting, silent, track
 from darkprune.refit.batch_norm import reestimate
 from darkprune.refit.effects import measure_effects
 from darkprune.refit.recover import cut_and_align
@@ -72,7 +72,6 @@ def improve(
     goal: Goal,
     *,
     clock: Callable[[], float] = time.monotonic,
-    progress: Progress = silent,
 ) -> PlanSearch:
     """Searches until the time is up, nothing more is found, or Ctrl-C; the best so far is returned.
 
@@ -86,7 +85,7 @@ def improve(
         PlanError: the budget cannot be met.
     """
     begun, seconds = clock(), 60 * goal.minutes
-    passed = track(progress, "searching plans", seconds, "s")
+    passed = track("searching plans", seconds, "s")
     trial = _PlanEvaluation(weights, selection, samples, goal)
     best = start = trial.distance(ranking)
     trials, kept, interrupted = 1, 0, False
@@ -142,6 +141,7 @@ class _PlanEvaluation:
             self._known[key] = self._measured(surgery)
         return self._known[key]
 
+    @reporting(silent)
     def _measured(self, surgery: Surgery) -> float:
         networks = cut_and_align(surgery)
         if self._recover in ("lsq", "scale"):

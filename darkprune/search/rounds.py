@@ -17,7 +17,7 @@ from darkprune.errors import PlanError
 from darkprune.graph.channels import ChannelMap, map_channels
 from darkprune.graph.stats import totals
 from darkprune.graph.weights import NetworkWeights, TensorSource
-from darkprune.progress import Progress, silent, track
+from darkprune.progress import reporting, silent, track
 from darkprune.refit.recover import cut_and_align
 from darkprune.refit.refit import refit
 from darkprune.scores.sensitivity import IMAGES, effect_per_price, image_scores, mean_outputs, score_by_effect
@@ -37,7 +37,6 @@ def rank_in_rounds(
     samples: Samples,
     goal: Goal,
     moments: MomentsFrom = filter_moments,
-    progress: Progress = silent,
 ) -> Ranking:
     """Ranks channels for a budget.
 
@@ -56,8 +55,9 @@ def rank_in_rounds(
         raise PlanError("channels are scored in rounds on the way to a budget, and none was given")
     sample = samples.fit.first(IMAGES)
     first: list[ImageScores] = []
-    step = track(progress, "scoring in rounds", rounds, "round")
+    step = track("scoring in rounds", rounds, "round")
 
+    @reporting(silent)
     def score(pair: TensorSource, channels: ChannelMap) -> ImageScores:
         first.append(score_by_effect(pair, channels, sample))
         return first[0]
@@ -73,10 +73,11 @@ def rank_in_rounds(
         except PlanError:  # only the last budget has to be met: a step between that does not exist is left out
             step()
             continue
-        networks = cut_and_align(surgery)
-        refit(networks, sample)
-        channels, means = map_channels(networks.slim.graph), mean_outputs(networks.slim, sample)
-        now = image_scores(channels, effect_per_price(networks.slim, channels, sample, means), means).scores
+        with reporting(silent):
+            networks = cut_and_align(surgery)
+            refit(networks, sample)
+            channels, means = map_channels(networks.slim.graph), mean_outputs(networks.slim, sample)
+            now = image_scores(channels, effect_per_price(networks.slim, channels, sample, means), means).scores
         scores = _merged(first[0].scores, now, surgery.cut, gone, number, rounds)
         made = ImageScores(scores, first[0].measured)
         ranking = rank(weights, selection, by_images=lambda *_, made=made: made, moments=moments)

@@ -19,7 +19,7 @@ from darkprune.layers.activations import CARRIER_SHIFT
 from darkprune.layers.base import Floats, Indices
 from darkprune.layers.convolution import Convolutional
 from darkprune.layers.dense import Connected
-from darkprune.progress import Progress, silent, track
+from darkprune.progress import track
 from darkprune.surgery.carriers import SMALLEST
 from darkprune.surgery.constants import carrier_constants, removed_constants
 
@@ -133,7 +133,6 @@ def write_slim(
     cut: Cut,
     constants: Constants,
     file: BinaryIO,
-    progress: Progress = silent,
 ) -> None:
     """Writes the slim network's tensors.
 
@@ -142,7 +141,7 @@ def write_slim(
         file: empty, open for writing in binary.
     """
     writer = NetworkWriter(cut.slim, file, weights.header)
-    step = track(progress, "pruning", len(weights.graph), "layer")
+    step = track("pruning", len(weights.graph), "layer")
     for layer in weights.graph:
         if layer.stored:
             _cut_layer(weights, cut, layer, writer, _input_of(cut, layer, constants))

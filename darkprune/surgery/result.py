@@ -14,7 +14,6 @@ from darkprune import __version__
 from darkprune.graph.stats import Totals, totals
 from darkprune.json_types import JsonMapping, JsonObject
 from darkprune.processes import in_background
-from darkprune.progress import Progress, silent
 from darkprune.runs.digests import digest_of_file
 from darkprune.runs.provenance import provenance
 from darkprune.surgery.apply import Constants, Cut
@@ -156,7 +155,6 @@ def write_result(
     *,
     hashes: Callable[[], tuple[str, str]] | None = None,
     class_names: bytes | None = None,
-    progress: Progress = silent,
 ) -> tuple[Surgery, PruneResult]:
     """Fills a folder with slim pair, plan and report.
 
@@ -173,7 +171,7 @@ def write_result(
     paths = {"cfg": folder / names.cfg, "weights": folder / names.weights, "plan": folder / names.plan}
     constants = surgery.constants
     with paths["weights"].open("wb", buffering=0) as file:
-        surgery.write_weights(file, progress)
+        surgery.write_weights(file)
         # the disk, the hash and what follows need not wait for each other
         digest = in_background(lambda: digest_of_file(paths["weights"]))
         synced = in_background(lambda: os.fsync(file.fileno()))

@@ -103,14 +103,14 @@ class Surgery:
         """What stands in for the content that goes, at every layer's output."""
         return with_offsets(constants_of(self.base, self.cut), self.plan.similar)
 
-    def write_weights(self, file: BinaryIO, progress: Progress = silent) -> None:
+    def write_weights(self, file: BinaryIO) -> None:
         """Writes the slim network's weights.
 
         Args:
             file: empty, open for writing in binary.
         """
         if self.recovered is None:
-            write_slim(self.base, self.cut, self.constants, file, progress)
+            write_slim(self.base, self.cut, self.constants, file)
         else:
             with self.recovered.path.open("rb") as source:
                 shutil.copyfileobj(source, file)
@@ -120,7 +120,7 @@ class Surgery:
         """Gives the slim weights as a file, which is gone when the block ends."""
         with TemporaryFolder() as folder:
             path = Path(folder) / "slim.weights"
-            with path.open("wb", buffering=0) as file:
+            with path.open("wb", buffering=0) as file, reporting(silent):
                 self.write_weights(file)
             yield path
 
@@ -141,8 +141,8 @@ class Surgery:
             OutputError: the folder exists, or cannot be written.
         """
         names = names_to_copy(self.original.graph)
-        with reporting(progress) as report:
-            saved = self.saved(Path(folder), overwrite=overwrite, class_names=names, progress=report)
+        with reporting(progress):
+            saved = self.saved(Path(folder), overwrite=overwrite, class_names=names)
         assert saved.result is not None
         return saved.result
 
@@ -154,7 +154,6 @@ class Surgery:
         inputs: Sequence[Path] = (),
         hashes: Callable[[], tuple[str, str]] | None = None,
         class_names: bytes | None = None,
-        progress: Progress = silent,
     ) -> Surgery:
         """Writes the result into a folder, and returns the surgery with it.
 
@@ -171,7 +170,7 @@ class Surgery:
 
         read = [Path(self.original.graph.cfg.source), self.original.path, *inputs]
         with result_folder(folder, read, overwrite) as filled:
-            surgery, result = write_result(self, filled, hashes=hashes, class_names=class_names, progress=progress)
+            surgery, result = write_result(self, filled, hashes=hashes, class_names=class_names)
         return replace(surgery, result=result.moved(folder))
 
     def close(self) -> None:

@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from darkprune.graph.graph import Graph
-from darkprune.progress import Progress, silent
 from darkprune.runners.base import load_with_any
 from darkprune.runners.measure import Measure
 from darkprune.runs.record import Origin, Record
@@ -33,14 +32,12 @@ class SweepBench:
         origin: what all its points have in common.
         runner: program to run the networks in.
         measure: gives one number for a network.
-        progress: gets the events of each measurement.
     """
 
     records: RecordFile
     origin: Origin
     runner: str
     measure: Measure
-    progress: Progress = silent
 
     def control(self, graph: Graph, weights: Path) -> Point:
         """Measures the unpruned network at some input size."""
@@ -81,7 +78,7 @@ class SweepBench:
             height=graph.net.input.h,
             params=graph.params,
             macs=graph.macs,
-            value=round(self.measure(network, self.progress), 7),
+            value=round(self.measure(network), 7),
         )
         self.records.keep(point.name, Record(origin=origin_of(self.origin, point.name), result=asdict(point)))
         return point

@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import darkprune
@@ -23,7 +24,7 @@ from darkprune.kit.board.runtime.cuda import Cuda
 from darkprune.kit.board.runtime.dialects import choose
 from darkprune.kit.board.runtime.files import check_file, sha256_of
 from darkprune.onnx.read import read_model, sizes_of
-from darkprune.progress import Progress, say, silent
+from darkprune.progress import current, say
 from darkprune.targets import PRECISIONS, Target
 from darkprune.tensorrt import operators
 from darkprune.tensorrt.plan import read_kernels
@@ -75,7 +76,6 @@ def build(
     *,
     images: Iterable[Floats] | None = None,
     overwrite: bool = False,
-    progress: Progress = silent,
 ) -> BuiltEngine:
     """Builds an engine with the `tensorrt` module of this machine.
 
@@ -86,7 +86,6 @@ def build(
         place: the target; without TensorRT here its `trtexec` command is in the message.
         images: calibration images as the network takes them, (channels, height, width) each.
         overwrite: whether the engine may exist.
-        progress: gets TensorRT's own lines.
 
     TensorRT for RTX builds for a range of GPUs and needs none here; TensorRT builds for the GPU of this machine.
 
@@ -104,12 +103,12 @@ def build(
         options = options._replace(precision=options.file_precision)
     with failures_as(ExportError):
         if dialect.portable:
-            result = _build_portable(trt, onnx_path, options, progress)
+            result = _build_portable(trt, onnx_path, options)
             about = {"gpu": _gpus(options.compute_capability), "capability": "", "portable": True}
         else:
             cuda = Cuda()
             gpu, capability = cuda.device()
-            result = building.build(trt, cuda, str(onnx_path), options, images, lambda line: say(progress, line))
+            result = building.build(trt, cuda, str(onnx_path), options, images, partial(say, progress=current()))
             about = {"gpu": gpu, "capability": capability}
         facts = metadata.save(
             str(engine_path),
@@ -131,9 +130,9 @@ def build(
     return BuiltEngine(engine_path, facts, result.layers, tuple(result.remarks), result.seconds)
 
 
-def _build_portable(trt: TensorRT, onnx_path: Path, options: BuildOptions, progress: Progress) -> building.BuildResult:
+def _build_portable(trt: TensorRT, onnx_path: Path, options: BuildOptions) -> building.BuildResult:
     """Builds an engine for a range of GPUs; its layers are the kernels that the log describes."""
-    made = building.serialize(trt, None, str(onnx_path), options, None, lambda line: say(progress, line), detailed=True)
+    made = building.serialize(trt, None, str(onnx_path), options, None, partial(say, progress=current()), detailed=True)
     layers = [
         {"name": kernel.name, "type": kernel.type, "format": kernel.outputs[0].type if kernel.outputs else ""}
         for kernel in read_kernels(made.log.lines)

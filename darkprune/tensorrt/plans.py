@@ -17,7 +17,7 @@ from darkprune.onnx.model import build_onnx
 from darkprune.onnx.options import ExportOptions, LeftOut
 from darkprune.onnx.precision import to_half
 from darkprune.onnx.quantize import quantize_onnx
-from darkprune.progress import Progress, silent, track
+from darkprune.progress import track
 from darkprune.targets import target
 from darkprune.tensorrt.operators import tensor_types
 from darkprune.tensorrt.plan import EnginePlan, parse_file, plan_file
@@ -111,9 +111,7 @@ class PlannedNetwork:
             return plan_file(path)
 
 
-def compare_plans(
-    network: PlannedNetwork, path: Path, in_file: str, original: Graph | None = None, progress: Progress = silent
-) -> Plans:
+def compare_plans(network: PlannedNetwork, path: Path, in_file: str, original: Graph | None = None) -> Plans:
     """Plans a network, and what it is to be compared with.
 
     Args:
@@ -121,7 +119,6 @@ def compare_plans(
         path: its file; only parsed where the engine will compute in another precision than it is written in.
         in_file: the precision that it is written in.
         original: the network before pruning, where it is known.
-        progress: gets an event per plan.
 
     Raises:
         ExportError: TensorRT for RTX refuses the file.
@@ -134,7 +131,7 @@ def compare_plans(
         wanted["rounded"] = replace(network, graph=rounded)
     if network.precision == "int8":
         wanted["fp16"] = replace(network, precision="fp16")
-    step = track(progress, "planning with TensorRT for RTX", 1 + len(wanted), "plan")
+    step = track("planning with TensorRT for RTX", 1 + len(wanted), "plan")
     plan = plan_file(path) if in_file == network.precision else network.plan()
     if plan.kernels and in_file != network.precision:
         parse_file(path)

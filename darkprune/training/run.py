@@ -17,7 +17,7 @@ from darkprune.graph.classes import names_to_copy
 from darkprune.graph.graph import Graph
 from darkprune.graph.stats import totals
 from darkprune.network import Network
-from darkprune.progress import Progress, say, silent
+from darkprune.progress import reporting, say, silent
 from darkprune.runs.lock import locked
 from darkprune.runs.provenance import write_provenance
 from darkprune.runs.record import file_input
@@ -72,53 +72,56 @@ class Task:
     identity: Mapping[str, object] = field(default_factory=dict)
 
 
-def run_task(task: Task, output: Path, settings: RunSettings, progress: Progress = silent) -> TrainResult:
+def run_task(task: Task, output: Path, settings: RunSettings) -> TrainResult:
     """Trains; under `torchrun` every process calls this, and the first one reports progress.
 
     Raises:
         DarkpruneError: something cannot be read, trained or written.
     """
-    graph = task.graph
     ranks = join_ranks(choose_device(settings.device).type == "cuda")
     try:
-        device = choose_device(settings.device, ranks.local)
-        folder = RunFolder(output, Path(graph.cfg.source).stem)
-        if ranks.first:
-            _check_folder(folder, list(task.inputs.values()), settings)
-        else:
-            progress = silent
-        ranks.wait()
-        data = open_data(graph, task.data, settings, unlabelled=task.unlabelled)
-        recipe = read_recipe(graph, len(data.images), settings, ranks=ranks.count, cuda=device.type == "cuda")
-        if settings.subdivisions is None:
-            recipe = _within_memory(recipe, graph, folder, ranks, settings.resume, device)
-        warnings = (*graph.warnings, *data.warnings, *_small_parts(recipe, settings, ranks))
-        warnings = (*warnings, *fresh_warnings(graph, task.start))
-        _warn(progress, warnings)
-        say(progress, f"training: {recipe.batch_in_words}")
-        network = open_network(graph, task.start, device)
-        hooks = list(task.hooks(network, recipe, folder if ranks.first else None))
-        if settings.prune_to is not None:
-            hooks.append(_gradual(network, recipe, settings, ranks))
-        stepper = Stepper(
-            network=network,
-            objective=task.objective(device, ranks),
-            recipe=recipe,
-            ranks=ranks,
-            hooks=hooks,
-            paths=data.images.paths,
-        )
-        trainer = make_trainer(stepper, data, folder, settings, task.identity)
-        with locked(output) if ranks.first else nullcontext():
-            if ranks.first:
-                _prepare_folder(folder, task, settings.resume)
-                _write_names(folder, task, settings, data)
-            trainer.run(progress)
-        unreadable = _unreadable(trainer.outcome)
-        _warn(progress, unreadable)
-        return _result(trainer, graph, (*warnings, *unreadable))
+        with nullcontext() if ranks.first else reporting(silent):
+            return _run(task, output, settings, ranks)
     finally:
         ranks.close()
+
+
+def _run(task: Task, output: Path, settings: RunSettings, ranks: Ranks) -> TrainResult:
+    graph = task.graph
+    device = choose_device(settings.device, ranks.local)
+    folder = RunFolder(output, Path(graph.cfg.source).stem)
+    if ranks.first:
+        _check_folder(folder, list(task.inputs.values()), settings)
+    ranks.wait()
+    data = open_data(graph, task.data, settings, unlabelled=task.unlabelled)
+    recipe = read_recipe(graph, len(data.images), settings, ranks=ranks.count, cuda=device.type == "cuda")
+    if settings.subdivisions is None:
+        recipe = _within_memory(recipe, graph, folder, ranks, settings.resume, device)
+    warnings = (*graph.warnings, *data.warnings, *_small_parts(recipe, settings, ranks))
+    warnings = (*warnings, *fresh_warnings(graph, task.start))
+    _warn(warnings)
+    say(f"training: {recipe.batch_in_words}")
+    network = open_network(graph, task.start, device)
+    hooks = list(task.hooks(network, recipe, folder if ranks.first else None))
+    if settings.prune_to is not None:
+        hooks.append(_gradual(network, recipe, settings, ranks))
+    stepper = Stepper(
+        network=network,
+        objective=task.objective(device, ranks),
+        recipe=recipe,
+        ranks=ranks,
+        hooks=hooks,
+        paths=data.images.paths,
+    )
+    trainer = make_trainer(stepper, data, folder, settings, task.identity)
+    with locked(output) if ranks.first else nullcontext():
+        if ranks.first:
+            _prepare_folder(folder, task, settings.resume)
+            _write_names(folder, task, settings, data)
+        trainer.run()
+    unreadable = _unreadable(trainer.outcome)
+    _warn(unreadable)
+    return _result(trainer, graph, (*warnings, *unreadable))
 
 
 def make_trainer(
@@ -226,9 +229,9 @@ def _gradual(network: Network, recipe: Recipe, settings: RunSettings, ranks: Ran
     return GradualPruning(network, kept, make_timetable(kept, recipe.epoch_steps, recipe.steps), ranks)
 
 
-def _warn(progress: Progress, warnings: Iterable[str]) -> None:
+def _warn(warnings: Iterable[str]) -> None:
     for text in warnings:
-        say(progress, f"warning: {text}")
+        say(f"warning: {text}")
 
 
 def _unreadable(outcome: Outcome) -> list[str]:

@@ -14,7 +14,6 @@ from darkprune.graph.graph import Graph, resized
 from darkprune.graph.groups import divide
 from darkprune.layers.heads import Detection
 from darkprune.network import Network
-from darkprune.progress import Progress, silent
 from darkprune.runs.digests import digest_of_file, plain
 from darkprune.settings import PathLike
 from darkprune.surgery.plan import Plan
@@ -42,7 +41,6 @@ def train_network(
     data: PathLike,
     output: Path,
     settings: TrainSettings,
-    progress: Progress = silent,
 ) -> TrainResult:
     """Trains a network on labelled images.
 
@@ -77,7 +75,7 @@ def train_network(
         hooks=hooks,
         inputs=_inputs({"cfg": Path(graph.cfg.source), "weights": weights, "backbone": backbone}),
     )
-    return run_task(task, output, settings, progress)
+    return run_task(task, output, settings)
 
 
 def distil_network(
@@ -87,7 +85,6 @@ def distil_network(
     settings: DistillSettings,
     *,
     plan: Plan | None = None,
-    progress: Progress = silent,
 ) -> TrainResult:
     """Trains a pruned network to compute what its original does.
 
@@ -138,7 +135,7 @@ def distil_network(
             "distillation": plain(terms),
         },
     )
-    return run_task(task, output, settings, progress)
+    return run_task(task, output, settings)
 
 
 def _plan_of(student: Graph, settings: DistillSettings, known: Plan | None) -> Plan | None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from darkprune.cli.console import table_lines
 from darkprune.cli.main import main
 from darkprune.data.scenes import write_scenes
-from darkprune.progress import ProgressEvent, announced
+from darkprune.progress import ProgressEvent, announced, reporting
 from darkprune.zoo import folder
 
 fcntl = pytest.importorskip("fcntl", reason="pseudo terminals are a matter of Unix")
@@ -27,13 +27,13 @@ WIDTHS = (40, 60, 80, 120)
 _WORK = """
 import time
 from darkprune.progress import reporting, say, track
-with reporting(None) as progress:
+with reporting(None):
     for total in (20, 0):
-        step = track(progress, "evaluating yolov4-tiny-3l-of-the-warehouse at 416x416", total, "image")
+        step = track("evaluating yolov4-tiny-3l-of-the-warehouse at 416x416", total, "image")
         for number in range(20):
             time.sleep(0.04)
             step.at(number, details="loss 2.3112, mAP@0.5 41.20 %, |γ|<0.01: 12 of 40 %, there 0.12, s 0.0021")
-    say(progress, "done")
+    say("done")
 """
 
 
@@ -179,7 +179,8 @@ def test_parts_are_counted_with_the_time_that_is_left(monkeypatch: pytest.Monkey
     monkeypatch.setattr("darkprune.progress.time.monotonic", lambda: next(clock))
     events: list[ProgressEvent] = []
     parts = {"ratio 0.1": 0.1, "ratio 0.2": 0.2, "ratio 0.3": 0.3}
-    assert list(announced(events.append, parts)) == [0.1, 0.2, 0.3]
+    with reporting(events.append):
+        assert list(announced(parts)) == [0.1, 0.2, 0.3]
     assert [event.message for event in events] == [
         "ratio 0.1: 1 of 3", "ratio 0.2: 2 of 3", "ratio 0.3: 3 of 3, 20 s left"
     ]  # fmt: skip

@@ -13,7 +13,7 @@ from darkprune.data.check import check_dataset, check_objects
 from darkprune.data.dataset import make_objects
 from darkprune.data.image_files import list_images
 from darkprune.errors import DataError, one_line
-from darkprune.progress import ProgressEvent
+from darkprune.progress import ProgressEvent, reporting
 from tests.assets import COCO_VAL, needs_assets
 
 
@@ -82,7 +82,8 @@ def test_without_decoding(tmp_path: Path) -> None:
     (tmp_path / "cut.jpg").write_bytes(b"")
     (tmp_path / "gone.jpg").unlink()
     events: list[ProgressEvent] = []
-    problems = check_dataset(read_dataset(data), decode=False, progress=events.append)
+    with reporting(events.append):
+        problems = check_dataset(read_dataset(data), decode=False)
     assert [(p.kind, p.file.name) for p in problems] == [("image", "gone.jpg")]
     assert [(event.done, event.total) for event in events] == [(0, 2), (1, 2), (2, 2)]
 

@@ -19,7 +19,6 @@ from darkprune.evaluation import agreement
 from darkprune.evaluation.agreement import Agreement
 from darkprune.evaluation.detector import Detector, Run
 from darkprune.evaluation.heads import Head
-from darkprune.progress import silent
 from darkprune.runners.base import LoadedNetwork
 from darkprune.runners.measure import agreement_with
 
@@ -93,7 +92,7 @@ def test_sizes_count_by_what_the_original_is_confident_of(tmp_path: Path) -> Non
     assert of_second == pytest.approx(3 / 5)
     with mock.patch.object(Detector, "of", lambda _, run: Detector(run, SEER.heads, SEER.shape)):
         measure = agreement_with(_loaded(detector(unsure).run), paths, smaller=[_loaded(detector(blind).run)])
-        assert measure(_loaded(detector(blind).run), silent) == pytest.approx((3 / 5 + 1) / 2)
+        assert measure(_loaded(detector(blind).run)) == pytest.approx((3 / 5 + 1) / 2)
     assert second.objects == 3
 
 
@@ -132,10 +131,10 @@ def test_over_several_sizes_it_is_a_mean(tmp_path: Path) -> None:
     with mock.patch.object(Detector, "of", lambda _, run: Detector(run, SEER.heads, SEER.shape)):
         measure = agreement_with(_loaded(seer), paths, smaller=[_loaded(detector(few).run)])
         back = Agreement(detector(few), paths).of(SEER)
-        assert measure(_loaded(seer), silent) == pytest.approx((1 + 0.4 * back) / 1.4)
-        assert measure(_loaded(detector(few).run), silent) == pytest.approx((0.4 + 0.4) / 1.4)
+        assert measure(_loaded(seer)) == pytest.approx((1 + 0.4 * back) / 1.4)
+        assert measure(_loaded(detector(few).run)) == pytest.approx((0.4 + 0.4) / 1.4)
         blind = agreement_with(_loaded(seer), paths, smaller=[_loaded(detector(nothing).run)])
-        assert blind(_loaded(seer), silent) == 1
+        assert blind(_loaded(seer)) == 1
 
 
 def test_images_without_detections_say_nothing(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from darkprune.evaluation.evaluate import evaluate_detector
 from darkprune.evaluation.heads import Head
 from darkprune.evaluation.of_graph import heads_of, input_shape, read_tree
 from darkprune.graph.graph import read_graph
-from darkprune.progress import ProgressEvent
+from darkprune.progress import ProgressEvent, reporting
 from darkprune.runners.base import get_runner
 from tests.assets import CHECKPOINTS, COCO_VAL, needs_assets
 
@@ -64,7 +64,8 @@ def logit(value: float) -> float:
 def test_whole_way(tmp_path: Path) -> None:
     dataset = read_dataset(make_set(tmp_path))
     events: list[ProgressEvent] = []
-    result, found = evaluate_detector(SEER, dataset, loading=Loading(2), progress=events.append)
+    with reporting(events.append):
+        result, found = evaluate_detector(SEER, dataset, loading=Loading(2))
     assert [(event.done, event.total) for event in events] == [(0, 5), (2, 5), (4, 5), (5, 5)]
     assert result.images == 5
     assert [row.ap for row in result.per_class] == [

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from darkprune.errors import OutputError
-from darkprune.progress import Progress, ProgressEvent
+from darkprune.progress import ProgressEvent, reporting
 from darkprune.runs import stages as module
 from darkprune.runs.outlook import Outlook
 from darkprune.runs.record_file import RecordFile
@@ -19,7 +19,7 @@ from darkprune.runs.stages import FileSource, Stage, look_ahead, run_stages
 def stage(folder: Path, name: str, reads: str, cost: float = 0.0, work: Callable[[], object] = lambda: None) -> Stage:
     """A stage that copies a file in capitals."""
 
-    def copy(resume: bool, progress: Progress) -> dict[str, object]:
+    def copy(resume: bool) -> dict[str, object]:
         work()
         (folder / name).write_text((folder / reads).read_text().upper())
         return {"length": len(reads)}
@@ -30,7 +30,8 @@ def stage(folder: Path, name: str, reads: str, cost: float = 0.0, work: Callable
 
 def lines(stages: list[Stage], records: RecordFile, speed: float = 0.0) -> list[str]:
     events: list[ProgressEvent] = []
-    run_stages(stages, records, events.append, lambda: speed)
+    with reporting(events.append):
+        run_stages(stages, records, lambda: speed)
     return [event.message for event in events if event.message]
 
 
@@ -62,7 +63,7 @@ def test_an_upgrade_does_everything_again(tmp_path: Path, records: RecordFile, m
 
 
 def test_a_stage_that_leaves_nothing_is_an_error(tmp_path: Path, records: RecordFile) -> None:
-    lazy = Stage(name="lazy", step="x", work=lambda resume, progress: {}, files=(tmp_path / "nothing",))
+    lazy = Stage(name="lazy", step="x", work=lambda resume: {}, files=(tmp_path / "nothing",))
     with pytest.raises(OutputError, match="lazy was to write it, and did not"):
         run_stages([lazy], records)
     assert not records.records["lazy"].done
@@ -84,7 +85,7 @@ def test_only_leftovers_of_killed_processes_are_removed(tmp_path: Path, records:
     output.mkdir()
     (output / "mine.txt").write_text("mine")
     (tmp_path / ".first.partial-abcdefgh").mkdir()
-    work = lambda resume, progress: {}  # noqa: E731
+    work = lambda resume: {}  # noqa: E731
     run_stages([Stage(name="first", step="x", work=work, output=output)], records)
     assert (output / "mine.txt").read_text() == "mine"
     assert not (tmp_path / ".first.partial-abcdefgh").exists()
@@ -128,7 +129,7 @@ def test_files_that_a_stage_may_write_besides_are_kept_too(tmp_path: Path, recor
     plan = tmp_path / "plan.json"
     plan.write_text("mine")
 
-    def work(resume: bool, progress: Progress) -> dict[str, object]:
+    def work(resume: bool) -> dict[str, object]:
         plan.write_text("plan")
         return {}
 

@@ -20,7 +20,7 @@ from darkprune.graph.stats import totals
 from darkprune.graph.weights import NetworkWeights
 from darkprune.network.loading import batches_for, load_network
 from darkprune.network.modules.convolution import Convolution
-from darkprune.progress import ProgressEvent
+from darkprune.progress import ProgressEvent, reporting
 from darkprune.refit.least_squares import NormalEquations
 from darkprune.scores.thinet import _costs, greedy_order, score_by_reconstruction
 from darkprune.search.eagle_eye import search_allocation
@@ -102,7 +102,8 @@ def test_rounds_end_in_one_plan(wide: NetworkWeights, images: Path) -> None:
     settings = Selection(criterion="sensitivity", allocation="global", min_channels=2, exclude=(0, 6, 7))
     budget = parse_budget("params", "0.8", totals(weights.graph))
     events: list[ProgressEvent] = []
-    ranking = rank_in_rounds(weights, settings, samples, Goal(budget=budget, rounds=3), progress=events.append)
+    with reporting(events.append):
+        ranking = rank_in_rounds(weights, settings, samples, Goal(budget=budget, rounds=3))
     assert [event.done for event in events] == [0, 1, 2, 3]
     assert {-2.0, -1.0} >= {score for score in ranking.members.score.tolist() if score < 0} != set()
     decision = decide(ranking, within_budget(ranking, settings, budget))
@@ -130,7 +131,8 @@ def test_the_best_candidate_is_kept(tmp_path: Path) -> None:
         assert abs(slim.params / weights.graph.params - 0.8) < 0.02
         # in processes the same candidates come out, and the same one is kept
         events: list[ProgressEvent] = []
-        again = search_allocation(weights, settings, samples, replace(goal, jobs=2), progress=events.append)
+        with reporting(events.append):
+            again = search_allocation(weights, settings, samples, replace(goal, jobs=2))
         assert (events[-1].done, events[-1].total) == (4, 4)
         assert again.selection == found.selection
         assert [each.ratios for each in again.candidates] == [each.ratios for each in found.candidates]

@@ -13,7 +13,7 @@ from darkprune.darknet.cfg import parse_cfg
 from darkprune.errors import TrainingError
 from darkprune.graph.graph import build_graph
 from darkprune.network import Network, NetworkOutput, tensor_of
-from darkprune.progress import ProgressEvent
+from darkprune.progress import ProgressEvent, reporting
 from darkprune.training.data.batches import Batch, SizeSettings
 from darkprune.training.loop import memory
 from darkprune.training.loop.memory import advice, is_out_of_memory
@@ -196,19 +196,20 @@ def test_sizes_of_parts_change_together() -> None:
 
 def test_every_step_is_an_event() -> None:
     events: list[ProgressEvent] = []
-    line = StatusLine(events.append, 100, 10, 24)
     speed = {"rate": 0.001, "images_per_s": 4.0, "wait": 0.1}
-    line.quality = "mAP@0.5 41.20 %"
-    line.update(25, {"loss": 3.0, "objectness": 1.0, "matched": 4.0}, speed, ["|γ| small", ""])
-    assert [(event.task, event.done, event.total, event.unit) for event in events] == [
+    with reporting(events.append):
+        line = StatusLine(100, 10, 24)
+        line.quality = "mAP@0.5 41.20 %"
+        line.update(25, {"loss": 3.0, "objectness": 1.0, "matched": 4.0}, speed, ["|γ| small", ""])
+        line.update(26, {"loss": 4.0}, speed, [])
+    assert [(event.task, event.done, event.total, event.unit) for event in events[:-1]] == [
         ("training", 0, 100, "step"),
         ("training", 24, 100, "step"),
         ("training", 25, 100, "step"),
     ]
-    assert events[-1].details == (
+    assert events[-2].details == (
         "loss 3  mAP@0.5 41.20 %  |γ| small  4.0 img/s wait 10 %  epoch 2.5  obj 1  rate 0.001"
     )
-    line.update(26, {"loss": 4.0}, speed, [])
     assert events[-1].details.startswith("loss 3.1 ")  # smoothed as darknet does
 
 
@@ -217,7 +218,8 @@ def test_a_run_reports_steps_measurements_and_prints_nothing(
 ) -> None:
     events: list[ProgressEvent] = []
     trainer = make_trainer(tiny_graph(), data, tmp_path, settings=RunSettings(iterations=5), validate=True)
-    trainer.run(events.append)
+    with reporting(events.append):
+        trainer.run()
     assert [event.done for event in events if event.details] == [1, 2, 3, 4, 5]
     said = [event.message for event in events if event.message]
     assert [text.split(":")[0] for text in said] == ["step 4", "step 5"]

@@ -136,8 +136,8 @@ def build_engine(
         compute_capability=settings.compute_capability or 0,
     )
     images = None if settings.calibrate is None else _images(Path(settings.calibrate), facts)
-    with reporting(progress) as report:
-        built = engine.build(source, path, options, place, images=images, overwrite=settings.overwrite, progress=report)
+    with reporting(progress):
+        built = engine.build(source, path, options, place, images=images, overwrite=settings.overwrite)
     comparison = compare_engine(path, source)
     if not comparison.agrees:
         raise ExportError(

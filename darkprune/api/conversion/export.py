@@ -237,7 +237,7 @@ def export(
     images = None if settings.static else [Path(image) for image in settings.image]
     accuracy = None
     with ExitStack() as stack:
-        report = stack.enter_context(reporting(progress))
+        stack.enter_context(reporting(progress))
         pair = stack.enter_context(on_disk(network))
         graph = with_activation(resized(pair.graph, settings.size), settings.as_activation)
         weights = pair.weights_file
@@ -250,20 +250,20 @@ def export(
             place = checked_file(Path(settings.calibration_cache), [*inputs, output], settings.overwrite)
             cache = stack.enter_context(place)
         precision = Precision(settings.file_precision, settings.keep_fp32, settings.calibration(cache))
-        file, comparison = export_and_compare(graph, weights, options, precision, path, images, report)
+        file, comparison = export_and_compare(graph, weights, options, precision, path, images)
         warnings = [*graph.warnings, *file.remarks]
         if labelled is not None:
-            accuracy = precision_cost(file, graph, weights, labelled.dataset, report)
+            accuracy = precision_cost(file, graph, weights, labelled.dataset)
             warnings += labelled.warnings
         # boards build FP16 engines from an FP32 file
         half = target(settings.target).jetson and precision.name == "fp32" and not settings.fp32
         planned = PlannedNetwork(graph, options, "fp16" if half else precision.name, settings.left_out)
-        plans, more = plans_of(network, settings, planned, file, report)
+        plans, more = plans_of(network, settings, planned, file)
     return ExportResult(output, file, comparison, accuracy, plans, (*warnings, *more))
 
 
 def plans_of(
-    network: Network, settings: ConversionSettings, planned: PlannedNetwork, file: OnnxFile, progress: Progress
+    network: Network, settings: ConversionSettings, planned: PlannedNetwork, file: OnnxFile
 ) -> tuple[Plans | None, tuple[str, ...]]:
     """Plans a file, beside the network before pruning, if the settings ask for it.
 
@@ -276,7 +276,7 @@ def plans_of(
     plans = None
     if settings.planned:
         original, in_file = original_of(network, settings.size), file.facts["precision"]
-        plans = compare_plans(planned, file.path, in_file, original, progress)
+        plans = compare_plans(planned, file.path, in_file, original)
         if plans.network.kernels:
             return plans, plans.warnings
     padding = padding_warning(planned)

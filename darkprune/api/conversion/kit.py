@@ -101,7 +101,7 @@ def write_kit(
     check_folder(output, files_of(network), settings.overwrite)
     images: list[Path] | None = None if settings.static else []
     with ExitStack() as stack:
-        report = stack.enter_context(reporting(progress))
+        stack.enter_context(reporting(progress))
         folder = Path(stack.enter_context(TemporaryFolder()))
         pair = stack.enter_context(on_disk(network))
         graph = with_activation(resized(pair.graph, settings.size), settings.as_activation)
@@ -113,7 +113,7 @@ def write_kit(
         if wanted == "int8" and in_file == "fp32":
             parts = replace(parts, calibration_cache=folder / "calibration.cache")
         precision = Precision(in_file, calibration=settings.calibration(parts.calibration_cache))
-        file, agreement = export_and_compare(graph, weights, options, precision, parts.onnx, images, report)
+        file, agreement = export_and_compare(graph, weights, options, precision, parts.onnx, images)
         remarks = list[str]()
         if settings.deepstream:
             parts = replace(parts, cfg=folder / "model.cfg", weights=weights)
@@ -121,14 +121,14 @@ def write_kit(
             path = folder / "deepstream.onnx"
             form, single = replace(options, outputs="deepstream"), Precision("fp16" if in_file == "fp16" else "fp32")
             try:
-                export_and_compare(graph, weights, form, single, path, images, report)
+                export_and_compare(graph, weights, form, single, path, images)
                 parts = replace(parts, deepstream_onnx=path)
             except ExportError as error:
                 remarks.append(f"no ONNX file for DeepStream: {error}")
         # a cache says nothing about an engine of TensorRT 11, which takes INT8 from the file; FP16 is next to it
         how = "fp16" if wanted == "int8" and in_file == "fp32" else wanted
         planned = PlannedNetwork(graph, options, how, settings.left_out)
-        plans, more = plans_of(network, settings, planned, file, report)
+        plans, more = plans_of(network, settings, planned, file)
         description = describe(graph, names, list(file.outputs), place, pair.cfg.stem)
         rules = description.detection._replace(threshold=settings.thresh, nms_threshold=settings.nms)
         description = description._replace(detection=rules, precision=wanted, file_precision=in_file)

@@ -33,7 +33,7 @@ def run(args: Namespace) -> int:
     order = network_names(graph) if graph is not None else None
     sets: dict[str, Dataset] = {}
     found: list[dict[str, str]] = []
-    with reporting(None) as progress:
+    with reporting(None):
         for split in args.split or ["train", "valid"]:
             try:
                 dataset = read_dataset(args.data, split, args.names, order)
@@ -45,7 +45,7 @@ def run(args: Namespace) -> int:
             if any(dataset.images == other.images for other in sets.values()):  # checked already
                 problems = list(dataset.problems)
             else:
-                problems = check_dataset(dataset, classes, decode=not args.fast, progress=progress)
+                problems = check_dataset(dataset, classes, decode=not args.fast)
             sets[split] = dataset
             said = {entry["problem"] for entry in found}
             found += [

@@ -20,6 +20,7 @@ from darkprune.darknet.weights import Header
 from darkprune.graph.graph import Graph
 from darkprune.graph.weights import NetworkWeights, NetworkWriter
 from darkprune.network import Network
+from darkprune.progress import reporting, silent
 from darkprune.surgery.apply import Cut, constants_of, write_slim
 
 Values = Mapping[str, Tensor]  #: by the names of `Network.state_dict`
@@ -41,6 +42,7 @@ def as_weights(graph: Graph, values: Values) -> Iterator[NetworkWeights]:
             yield weights
 
 
+@reporting(silent)
 def cut_weights(cut: Cut, values: Values) -> dict[str, Tensor]:
     """Cuts weights: constants of removed channels are folded into the layers that read them.
 

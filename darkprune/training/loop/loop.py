@@ -11,7 +11,7 @@ from darkprune.data.dataset import DataProblem
 from darkprune.errors import OutputError, TrainingError
 from darkprune.graph.graph import build_graph
 from darkprune.network import Network
-from darkprune.progress import Progress, silent
+from darkprune.progress import say
 from darkprune.training.data.batches import Batch, BatchLoader, died
 from darkprune.training.loop.checkpoint import RunFolder, State, differences, restoring
 from darkprune.training.loop.interruption import Interruption
@@ -93,8 +93,8 @@ class Trainer:
         """The network in training: another one after every cut."""
         return self.stepper.network
 
-    def run(self, progress: Progress = silent) -> Outcome:
-        """Trains to the end, or until interrupted; only the first process is given `progress`.
+    def run(self) -> Outcome:
+        """Trains to the end, or until interrupted.
 
         Raises:
             TrainingError: the loss is not a number any more, memory ran out, the folder's run is another one.
@@ -103,7 +103,7 @@ class Trainer:
         """
         outcome = self.outcome
         outcome.steps = self._restore() if self.settings.resume else 0
-        self._line = StatusLine(progress, self.recipe.steps, self.recipe.epoch_steps, outcome.steps)
+        self._line = StatusLine(self.recipe.steps, self.recipe.epoch_steps, outcome.steps)
         if self.ranks.first:
             self._write_pair()
             self._log = self._open_log()
@@ -186,7 +186,7 @@ class Trainer:
             self.outcome.best, self.outcome.best_step = -1.0, 0
             if self.ranks.first:
                 self._write_pair()
-            self._line.say(hook.after_cut(step))
+            say(hook.after_cut(step))
             self.stepper.train_from(step + 1)
         return done
 
@@ -205,9 +205,7 @@ class Trainer:
             outcome.best, outcome.best_step = value, outcome.steps
         outcome.measured = value
         self._line.quality = f"{validation.title} {100 * value:.2f} %"
-        self._line.say(
-            f"step {outcome.steps}: {self._line.quality}, best {100 * outcome.best:.2f} % at step {outcome.best_step}"
-        )
+        say(f"step {outcome.steps}: {self._line.quality}, best {100 * outcome.best:.2f} % at step {outcome.best_step}")
         self.stepper.train_from(outcome.steps + 1)
         return value
 
@@ -247,7 +245,7 @@ class Trainer:
             for hook in self.hooks:
                 hook.draw()
         except OutputError as error:
-            self._line.say(f"warning: {error}")
+            say(f"warning: {error}")
 
     def _state(self) -> State:
         return {

@@ -12,6 +12,7 @@ from darkprune.evaluation.detector import Detector, Loading
 from darkprune.evaluation.evaluate import evaluate_detector
 from darkprune.network import Network
 from darkprune.network.loading import run_of
+from darkprune.progress import reporting, silent
 
 
 class Validator(Protocol):
@@ -49,6 +50,7 @@ class Validation:
     column: str = "map50"
     title: str = "mAP@0.5"
 
+    @reporting(silent)
     def measure(self, network: Network) -> float:
         """Returns mAP@0.5; see `Validator`.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from darkprune.progress import Progress, say, track
+from darkprune.progress import track
 
 MEMORY = 0.9  #: share of the old average in what is shown, as in darknet
 _SHORT = {"objectness": "obj", "class": "cls"}
@@ -18,10 +18,9 @@ class StatusLine:
         quality: the last measurement on the validation set ("mAP@0.5 41.20 %"); empty before the first.
     """
 
-    def __init__(self, progress: Progress, steps: int, epoch_steps: int, done: int) -> None:
-        self._progress = progress
+    def __init__(self, steps: int, epoch_steps: int, done: int) -> None:
         self._epoch_steps = epoch_steps
-        self._at = track(progress, "training", steps, "step").at
+        self._at = track("training", steps, "step").at
         self._at(done)
         self._averages: dict[str, float] = {}
         self.quality = ""
@@ -45,10 +44,6 @@ class StatusLine:
             f"rate {speed['rate']:.2g}",
         ]
         self._at(step, details="  ".join(part for part in parts if part))
-
-    def say(self, message: str) -> None:
-        """Shows a line that stays."""
-        say(self._progress, message)
 
     def _smoothed(self, name: str, value: float) -> float:
         old = self._averages.get(name, value)
