@@ -44,7 +44,9 @@ class ConversionSettings(Settings):
         None, "what an activation that darknet does not know stands for: swish for silu", choices=tuple(FUNCTIONS),
         flag="as", metavar="NAME", default_text="relu, as darknet",
     )  # fmt: skip
-    fp32: bool = setting(False, "single precision, where the target would get half", group="precision")
+    fp32: bool = setting(
+        False, "single precision, where the target would get half", group="precision", exclusive="precision"
+    )
     fp16: bool = setting(False, "half precision", group="precision", exclusive="precision")
     int8: bool = setting(False, "8-bit integers; needs --calibrate", group="precision", exclusive="precision")
     calibrate: PathLike | None = setting(
@@ -68,8 +70,6 @@ class ConversionSettings(Settings):
     def __post_init__(self) -> None:
         """Checks that the settings go together; see `Settings`."""
         super().__post_init__()
-        if self.fp32 and (self.fp16 or self.int8):
-            raise UsageError("--fp32 does not go with --fp16 or --int8")
         if self.int8 and not self.calibrate:
             raise UsageError("--int8 needs --calibrate DIR: a folder of images like those to come")
         if self.check == "tensorrt" and tensorrt_rtx() is None:
