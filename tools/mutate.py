@@ -269,30 +269,31 @@ def _imported(file: Path) -> frozenset[str]:
 def _tests_for(mutation: Mutation, tests: Mapping[str, Test], seconds: float, source: Path) -> list[str]:
     """Lists the tests that call the function of a fault, up to some seconds of them.
 
-    A fault outside of functions is tried by the tests that call anything of its module, and by files that import it.
-    Files that import the module come first, then those of the fault's own room; of these the files whose tests are
-    quick, which look at little each.
+    After them come the other tests of files that import its module: they may call the function in a process of their
+    own, which is not seen. A fault outside of functions is tried by the tests that call anything of its module. Files
+    that import the module come first, then those of the fault's own room; of these the files whose tests are quick,
+    which look at little each.
     """
     module = mutation.path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
     def imports(name: str) -> bool:
         return module in _imported(source / name.partition("::")[0])
 
-    def reaches(name: str, test: Test) -> bool:
+    def calls(test: Test) -> bool:
         if mutation.function:
             return (mutation.path, mutation.function) in test.calls
-        return imports(name) or any(path == mutation.path for path, _ in test.calls)
+        return any(path == mutation.path for path, _ in test.calls)
 
     folders = next(folders for places, folders in ROOMS.values() if mutation.path.startswith(places))
-    reaching = {name: test.seconds for name, test in tests.items() if reaches(name, test)}
+    reaching = {name: test.seconds for name, test in tests.items() if calls(test) or imports(name)}
     per_file: dict[str, list[float]] = {}
     for name, duration in reaching.items():
         per_file.setdefault(name.partition("::")[0], []).append(duration)
 
-    def order(name: str) -> tuple[bool, int, float, str, float]:
+    def order(name: str) -> tuple[bool, bool, int, float, str, float]:
         file = name.partition("::")[0]
         near = next((number for number, folder in enumerate(folders) if file.startswith(folder)), len(folders))
-        return not imports(name), near, mean(per_file[file]), file, reaching[name]
+        return not calls(tests[name]), not imports(name), near, mean(per_file[file]), file, reaching[name]
 
     chosen: list[str] = []
     total = 0.0

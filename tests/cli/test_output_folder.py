@@ -18,7 +18,7 @@ import pytest
 
 from darkprune.cli.main import main
 from darkprune.darknet import leftovers, output
-from darkprune.darknet.output import atomic_file, result_folder
+from darkprune.darknet.output import atomic_file, checked_file, result_folder
 from darkprune.errors import OutputError
 
 ROOT = Path(__file__).parents[2]
@@ -208,6 +208,16 @@ def test_everything_is_synchronised_before_it_takes_its_place(tmp_path: Path, mo
     assert {"a", "b"} <= set(done[:where])
     assert any(name.startswith(".out.partial-") for name in done[:where])
     assert done[where + 1 :] == [tmp_path.name]
+
+
+def test_the_file_that_names_others_takes_its_place_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(os, "replace", lambda source, target: done.append(Path(target).name))
+    with checked_file(tmp_path / "m.onnx") as path:
+        for name in ("a", "m.onnx", "z.data"):
+            (path.parent / name).write_bytes(b"1")
+    assert sorted(done[:-1]) == ["a", "z.data"]
+    assert done[-1] == "m.onnx"
 
 
 # ---- failures on the way

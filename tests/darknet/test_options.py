@@ -81,5 +81,6 @@ def test_errors_name_file_line_and_section() -> None:
         found.positive("filters", 1)
     with pytest.raises(CfgError, match=r"^x\.cfg:4: \[net\] list lists 5001 values"):
         found.ints("list")
+    assert len(options("list=" + ",".join("1" * 4096) + "\n").ints("list")) == 4096
     assert found.positive("absent", 3) == 3
     assert str(found.error("says no")) == "x.cfg:1: [net] says no"

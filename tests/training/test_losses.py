@@ -107,12 +107,31 @@ def test_the_figure_of_one_object_by_hand() -> None:
     )
     truth = make_truths([np.array([[0, 0.75, 0.25, 0.5, 0.5]], np.float32)])
     shared = (1 / 32) / (1 / 8 + 1 / 4 - 1 / 32)
-    for kind, details, wanted in (("iou", 1, 0.5 * (1 - shared) + 2 * (1 + 1 / 4)), ("iou", 0, None), ("mse", 1, None)):
+    around = 3 / 4 * 5 / 8  # the smallest box that holds both
+    generalised = shared - (around - 11 / 32) / around
+    for kind, details, wanted in (
+        ("iou", 1, 0.5 * (1 - shared) + 2 * (1 + 1 / 4)),
+        ("giou", 1, 0.5 * (1 - generalised) + 2 * (1 + 1 / 4)),
+        ("iou", 0, None),
+        ("mse", 1, None),
+    ):
         graph = build_graph(parse_cfg(text.format(kind, details), "cell"))
         parts = loss_of(graph, graph[1])(torch.zeros(1, 6, 1, 1), truth, (32, 32), 0).parts.tolist()
         assert parts[2:4] == pytest.approx([1, 0.25])  # objectness weighs twice
         assert parts[4:] == pytest.approx([shared, 1])
         assert parts[0] == pytest.approx(sum(parts[1:4]) if wanted is None else wanted)
+
+
+def test_the_figure_of_no_object_by_hand() -> None:
+    """No box is missed; what is left is the objectness, off by a half, which weighs twice."""
+    text = (
+        "[net]\nwidth=32\nheight=32\nchannels=6\n[convolutional]\nfilters=6\nstride=32\nactivation=linear\n"
+        "[yolo]\nclasses=1\nnum=1\nanchors=16,8\niou_loss=iou\nobj_normalizer=2\n"
+    )
+    graph = build_graph(parse_cfg(text, "cell"))
+    truth = make_truths([np.zeros((0, 5), np.float32)])
+    parts = loss_of(graph, graph[1])(torch.zeros(1, 6, 1, 1), truth, (32, 32), 0).parts.tolist()
+    assert parts == pytest.approx([2 * 1, 0, 1, 0, 0, 0])
 
 
 @pytest.mark.parametrize(("section", "y", "sides"), [("yolo", 1, [2, 3]), ("Gaussian_yolo", 2, [4, 6])])
