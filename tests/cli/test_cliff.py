@@ -66,11 +66,11 @@ def test_sweep_resumes(
     def counting(original: LoadedNetwork, paths: tuple[Path, ...], batch: int, *_: object) -> tuple[str, Measure, str]:
         measure = distance_to(original, paths, batch)
 
-        def count(network, report) -> float:
+        def count(network) -> float:
             if len(measured) == 2 and not (tmp_path / "go on").exists():
                 raise KeyboardInterrupt
             measured.append((network.graph.net.input.w, network.graph.params))
-            return measure(network, report)
+            return measure(network)
 
         return "distance", count, ""
 

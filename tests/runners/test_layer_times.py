@@ -140,8 +140,8 @@ def test_scores_are_divided_by_time(loaded: list[Graph], tmp_path: Path) -> None
 
     channels = map_channels(network())
     times = LayerTimes("opencv", path=tmp_path / "times.json")
-    by_time = _price(Goal(layer_times=times), lambda event: None)(channels)
-    by_macs = _price(Goal(), lambda event: None)(channels)
+    by_time = _price(Goal(layer_times=times))(channels)
+    by_macs = _price(Goal())(channels)
     free = channels.free
     # as this program's time goes with the multiply-adds, so do the prices; the head's 18 channels are timed as 24
     ratio = by_time[free] / by_macs[free]
