@@ -454,7 +454,9 @@ class TestKit:
             "kit", *pair, *board, "-o", kit, "--names", tmp_path / "two"
         )
         assert "holds the input" in refused("kit", *pair, *board, "-o", tmp_path, "--overwrite")
-        assert "not allowed with argument --fp32" in refused("kit", *pair, *board, "-o", kit, "--fp32", "--fp16", status=2)
+        assert "not allowed with argument --fp32" in refused(
+            "kit", *pair, *board, "-o", kit, "--fp32", "--fp16", status=2
+        )
         (tmp_path / "tiny.names").unlink()
         assert "no .names file beside it; give --names F with 3 names" in refused("kit", *pair, *board, "-o", kit)
         assert not kit.exists()

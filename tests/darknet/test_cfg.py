@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from darkprune.darknet import cfg as cfg_module
 from darkprune.darknet.cfg import parse_cfg, read_cfg
+from darkprune.darknet.recognise import is_utf16
 from darkprune.errors import CfgError
 from tests.assets import ZOO, needs_assets
 
@@ -245,3 +246,8 @@ def test_what_is_no_cfg_is_named(data: bytes, message: str, tmp_path: Path) -> N
     with pytest.raises(CfgError, match=message) as raised:
         read_cfg(tmp_path / "x.cfg")
     assert len(str(raised.value).removeprefix(str(tmp_path))) < 200
+
+
+def test_utf16_is_told_from_few_characters() -> None:
+    assert not is_utf16("[ne".encode("utf-16-le"))
+    assert is_utf16("[net".encode("utf-16-le"))

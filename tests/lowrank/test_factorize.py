@@ -108,6 +108,7 @@ def test_the_command(how: str, pair: Pair, images: Path, tmp_path: Path, capsys:
     assert set(plan["factors"]) == {str(layer) for layer in rows}
     assert plan["settings"]["moments"] == how
     assert result["stages"][0]["stage"] == "factors"
+    assert result["stages"][0]["after"]["bytes"] == (out / "net.weights").stat().st_size
     assert ("comparison" in result) == (how == "images")
     if how == "images":
         assert [row["name"] for row in result["comparison"]][:2] == ["original", "factorised"]

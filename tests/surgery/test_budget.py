@@ -18,7 +18,7 @@ from darkprune.graph.stats import Totals, totals
 from darkprune.selection.budget import Budget, parse_budget, solve_ratio
 from darkprune.selection.constraints import Limits, settle
 from darkprune.selection.decide import decide, rank
-from darkprune.selection.reach import refuse_unreachable, within_budget
+from darkprune.selection.reach import refuse_unreachable, uniform_ratio, within_budget
 from darkprune.selection.settings import Selection
 
 from .cutting import opened
@@ -167,6 +167,16 @@ def test_the_ratio_that_leaves_a_budget(target: float, refusal: str) -> None:
             solve_ratio(budget, measure, BEFORE)
     else:
         assert abs(measure(solve_ratio(budget, measure, BEFORE)).params / target - 1) <= TOLERANCE
+
+
+def test_the_ratio_alike_in_all_groups_meets_a_budget() -> None:
+    text = cfg(CONV.format(400), CONV.format(300), HEAD)
+    with opened(text, gammas(text, _0=np.linspace(1, 2, 400).tolist(), _1=np.linspace(1, 3, 300).tolist())) as weights:
+        budget = Budget("params", 0.6 * Budget("params", 0).of(totals(weights.graph)))
+        asked = Selection(criterion="surgeon", allocation="sensitivity", similarity=0.5)  # all of which takes images
+        ratio = uniform_ratio(weights, asked, budget)
+        by_gamma = Selection(ratio=ratio, allocation="uniform")
+        assert abs(left_of(by_gamma, rank(weights, by_gamma), budget) / budget.target - 1) <= TOLERANCE
 
 
 def test_what_stands_in_the_way() -> None:

@@ -52,6 +52,14 @@ def removed(text: str, weights: bytes, **chosen: object) -> dict[int, list[int]]
 # ---- ranks and thresholds
 
 
+def test_what_is_said_of_a_group_has_the_median_of_its_gammas() -> None:
+    text = cfg(CONV.format(5), CONV.format(4), CONV.format(4), HEAD)
+    given = gammas(text, _0=[1, 2, 8, 4, 16], _1=[1, 2, 8, 4], _2=[3, 3, 3, 3])
+    with opened(text, given) as pair:
+        groups = make(pair, ratio=0.2, min_channels=1, groups="0-0,1-1,2-3").plan.groups
+    assert [group.median for group in groups] == [4, 3, 3]
+
+
 @pytest.mark.parametrize(
     ("channels", "ratio", "count"), [(5, 0.5, 3), (4, 0.1, 0), (10, 0.25, 3), (5, 0.1, 1), (7, 0, 0), (3, 0.99, 3)]
 )

@@ -102,6 +102,10 @@ def test_a_branch_that_adds_what_goes_into_it_is_no_unit() -> None:
     assert ranges(find_units(graph_of(net(conv(), conv(), plus, plus, conv())))) == [(1, 2)]
 
 
+def test_a_shortcut_that_adds_its_input_to_itself_is_no_unit() -> None:
+    assert find_units(graph_of(net(conv(), conv(), "[shortcut]\nfrom=-1\nactivation=linear\n\n", conv()))) == ()
+
+
 def test_indices_and_text() -> None:
     graph = graph_of(TEXT)
     text = str(without_units(graph, [U(1, 3), U(8, 10)]))

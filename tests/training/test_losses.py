@@ -313,6 +313,18 @@ def test_an_object_on_the_far_edge_stays_in_its_row() -> None:
     assert (matches.column.item(), matches.row.item()) == (12, 10)
 
 
+@pytest.mark.parametrize("best_always", [True, False])
+def test_an_object_goes_to_the_best_anchor_and_to_those_above_a_threshold(best_always: bool) -> None:
+    """A square of 20 pixels overlaps 20x14 by 0.7, 24x24 by 0.69, and 4x4 by 0.04."""
+    truths = make_truths([np.array([[0, 0.5, 0.5, 20 / 52, 20 / 44]], np.float32)])
+    rule = Assignment(((4, 4), (20, 14), (24, 24)), (0, 1, 2), 0.6, best_always=best_always)
+    assert sorted(match(truths, rule, (13, 11), (52, 44)).anchor.tolist()) == [1, 2]
+    strict = replace(rule, threshold=0.695)
+    assert sorted(match(truths, strict, (13, 11), (52, 44)).anchor.tolist()) == [1]
+    none = replace(rule, threshold=0.9)
+    assert match(truths, none, (13, 11), (52, 44)).anchor.tolist() == ([1] if best_always else [])
+
+
 #: of `parse_yolo`, `parse_gaussian_yolo` and `parse_region`
 HEAD_DEFAULTS = {
     "iou_loss": "mse", "iou_normalizer": 0.75, "obj_normalizer": 1, "cls_normalizer": 1, "delta_normalizer": 1,
