@@ -149,13 +149,18 @@ def _measure_control(run: Compression, settings: EvaluateSettings) -> Mapping[st
 
 
 def _measure_time(original: RunNetwork, result: RunNetwork) -> Mapping[str, object]:
-    """Times two networks in turn with one image, in the same program."""
-    graphs = [network.pair().graph for network in (original, result)]
-    runner, before = load_with_any(graphs[0], original.weights, None, taps=False, order=INFERENCE)
-    _, after = load_with_any(graphs[1], result.weights, runner, taps=False)
-    runs = runs_within(SECONDS, RUNS, [before, after])
-    medians = [median(seconds) * 1e3 for seconds in time_alternately([before, after], runs, 0)]
-    return {"runner": runner, "runs": runs, "before_ms": medians[0], "after_ms": medians[1]}
+    """Times original, result and the original at smaller inputs in turn with one image, in the same program."""
+    graph, slim = original.pair().graph, result.pair().graph
+    smaller = control_networks(graph, [slim.macs])[1:] if graph.heads else []
+    runner, before = load_with_any(graph, original.weights, None, taps=False, order=INFERENCE)
+    _, after = load_with_any(slim, result.weights, runner, taps=False)
+    resized = [load_with_any(each, original.weights, runner, taps=False)[1] for each in smaller]
+    networks = [after, before, *resized]
+    runs = runs_within(SECONDS, RUNS, networks)
+    after_ms, *ms = (median(seconds) * 1e3 for seconds in time_alternately(networks, runs, 0))
+    control = control_at(list(zip([graph.macs, *(each.macs for each in smaller)], ms, strict=True)), slim.macs)
+    found = {"runner": runner, "runs": runs, "before_ms": ms[0], "after_ms": after_ms}
+    return {**found, "control_ms": control} if smaller and control is not None else found
 
 
 def _check(run: Compression, settings: VerifySettings) -> Mapping[str, object]:

@@ -51,6 +51,7 @@ class NetworkFigures:
         macs: multiply-adds for one image.
         bytes: size of the weights file.
         ms: time of one image on this machine; None for all but the original and the result.
+        control_ms: that of the original at a smaller input with as many operations as the result.
         seconds: time that its stage took; None for the original and the control.
         result: whether it is the result of the run.
     """
@@ -64,6 +65,7 @@ class NetworkFigures:
     macs: int
     bytes: int
     ms: float | None = None
+    control_ms: float | None = None
     seconds: float | None = None
     result: bool = False
 
@@ -131,6 +133,7 @@ def figures_of(run: Compression) -> tuple[NetworkFigures, ...]:
                 macs=total.macs,
                 bytes=network.weights.stat().st_size,
                 ms=times.get({run.original: "before_ms", best: "after_ms"}.get(network, "")),
+                control_ms=times.get("control_ms") if network is best else None,
                 seconds=round(made.seconds, 1) if made is not None else None,
                 result=network is best,
             )
@@ -138,7 +141,7 @@ def figures_of(run: Compression) -> tuple[NetworkFigures, ...]:
     control = _result_of(run, CONTROL)
     if control:
         figures = {name: value for name, value in control.items() if name != "points"}
-        nothing = dict.fromkeys(("map50", "agreement", "distance", "control", "ms", "seconds"))
+        nothing = dict.fromkeys(("map50", "agreement", "distance", "control", "ms", "control_ms", "seconds"))
         found.append(replace(found[0], **{**nothing, "result": False, **figures}))
     return tuple(found)
 
@@ -186,8 +189,8 @@ def _result_of(run: Compression, stage: str) -> JsonMapping:
 
 
 def verdict_on(networks: Sequence[NetworkFigures]) -> list[str]:
-    """Returns whether training did harm, and whether the original at a smaller input is better than the result."""
-    return [*_harm(networks), *_beaten(networks)]
+    """Returns whether training did harm, the original at a smaller input is better, and the result is slower."""
+    return [*_harm(networks), *_beaten(networks), *_slower(networks)]
 
 
 def _harm(networks: Sequence[NetworkFigures]) -> list[str]:
@@ -221,3 +224,19 @@ def _beaten(networks: Sequence[NetworkFigures]) -> list[str]:
                 f"take the smaller input, train for longer (--set {stage}.epochs=…), or ask for less"
             ]
     return []
+
+
+def _slower(networks: Sequence[NetworkFigures]) -> list[str]:
+    before = networks[0].ms
+    result = next(network for network in networks if network.result)
+    if before is None or result.ms is None or result.ms <= before:
+        return []
+    smaller = (
+        ""
+        if result.control_ms is None
+        else (f"; the original at a smaller input with as many operations takes {result.control_ms:.1f} ms")
+    )
+    return [
+        f"the result is slower than the original on this machine ({result.ms:.1f} ms an image, {before:.1f} before): "
+        f"fewer operations are no gain where widths do not suit the hardware (--set prune.round-to=8){smaller}"
+    ]

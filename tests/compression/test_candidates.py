@@ -230,6 +230,7 @@ def test_the_result_agrees_best(tmp_path: Path) -> None:
     agreements = {network.network: network.agreement or 0 for network in result.networks}
     assert agreements["original at 64x64"] < agreements["original"] < 1  # each finds other objects at its size
     assert {network.network for network in result.networks if network.ms} == {"original", result.figures.network}
+    assert (result.figures.control_ms or 0) > 0
     again = dp.compress(*PAIR, replace(IMAGES, skip=("export",)), tmp_path / "run")
     assert again.to_json() == result.to_json()
     learnt = dp.compress(

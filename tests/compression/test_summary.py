@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -65,3 +66,15 @@ def test_a_smaller_input_that_is_better_is_told() -> None:
     tuned = figures("finetuned", 0.35, 50, True)
     (told,) = verdict_on([ORIGINAL, figures("pruned", 0.3, 50), tuned, CONTROL])
     assert "train for longer (--set finetune.epochs=…), or ask for less" in told
+
+
+def test_a_result_that_takes_longer_is_told() -> None:
+    before, result = replace(ORIGINAL, ms=7.1), replace(figures("pruned", 0.7, 50, True), ms=8.66, control_ms=6.2)
+    (told,) = verdict_on([before, result])
+    assert "slower than the original on this machine (8.7 ms an image, 7.1 before)" in told
+    assert told.endswith("; the original at a smaller input with as many operations takes 6.2 ms")
+    (told,) = verdict_on([before, replace(result, control_ms=None)])
+    assert told.endswith("(--set prune.round-to=8)")
+    for ms in (7.1, 7.0, None):
+        assert verdict_on([before, replace(result, ms=ms)]) == []
+    assert verdict_on([ORIGINAL, result]) == []

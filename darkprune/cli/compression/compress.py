@@ -122,6 +122,7 @@ def _print(result: CompressResult, page: str | None) -> None:
         for network in result.networks
     ]
     print_table(("network", title, "control", "ms", "parameters", "MACs", "weights", "took"), rows)
+    _print_times(result)
     if result.verdict:
         print(f"\nverify: {result.verdict}")
     print("written: " + ", ".join(os.path.relpath(path) for path in result.outputs))
@@ -129,6 +130,17 @@ def _print(result: CompressResult, page: str | None) -> None:
         print(f"report: {page}")
     pair = [os.path.relpath(path) for path in (result.cfg, result.weights)]
     print("next: " + shlex.join(["darkprune", "detect", *pair, "IMAGES", "-o", "boxes/"]))
+
+
+def _print_times(result: CompressResult) -> None:
+    timed = next(network for network in result.networks if network.result)
+    if timed.ms is None or timed.control_ms is None:
+        return
+    runner, before = result.stages["time"]["runner"], result.networks[0].ms
+    print(
+        f"\none image in {runner}: {timed.ms:.1f} ms, the original {before:.1f} ms, and at a smaller input with as many "
+        f"operations {timed.control_ms:.1f} ms"
+    )
 
 
 def _quality(networks: Sequence[NetworkFigures]) -> tuple[str, Callable[[NetworkFigures], str]]:
