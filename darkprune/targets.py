@@ -15,6 +15,9 @@ from darkprune.errors import ExportError
 from darkprune.json_types import JsonMapping
 
 PRECISIONS = ("fp32", "fp16", "int8")
+#: widths of a pruned network suit every target in multiples of this: TensorRT pads others, often by a copy of the whole
+#: map, and onnxruntime takes slower kernels
+ROUND_TO = 8
 
 
 @dataclass(frozen=True)
@@ -52,14 +55,6 @@ class Target:
     lacks: tuple[str, ...]
     opset: tuple[int, int]
     ir: int
-
-    @property
-    def round_to(self) -> int:
-        """Multiple that widths of a pruned network should have here.
-
-        TensorRT pads the input channels of a convolution, often by a copy of the whole map; multiples of 8 need none.
-        """
-        return 8 if self.tensorrt else 1
 
 
 @lru_cache(maxsize=1)

@@ -21,7 +21,7 @@ from darkprune.search.settings import BudgetSettings
 from darkprune.selection.budget import Budget
 from darkprune.settings import PathLike, setting
 from darkprune.surgery.surgery import Surgery
-from darkprune.targets import target, targets
+from darkprune.targets import ROUND_TO, targets
 
 if TYPE_CHECKING:  # torch, and the evaluation, are imported only where images or labels are given
     from darkprune.data.dataset import Dataset
@@ -50,10 +50,10 @@ class FactorizeSettings(BudgetSettings):
     )
     exclude: tuple[int, ...] = setting((), "layers that stay as they are", group=_RANKS, metavar="L1,L2,…")
     target: str | None = setting(
-        None, "what it will run on; TensorRT wants widths in multiples of 8", group=_RANKS, choices=tuple(targets())
+        None, "what it will run on, which wants widths in multiples of 8", group=_RANKS, choices=tuple(targets())
     )
     round_to: int | None = setting(
-        None, "ranks in multiples of N", group=_RANKS, default_text="what the target wants, else 1", at_least=1
+        None, "ranks in multiples of N", group=_RANKS, default_text="8 with --target, else 1", at_least=1
     )
     overwrite: bool = setting(False, "replace an earlier result")
 
@@ -70,7 +70,7 @@ class FactorizeSettings(BudgetSettings):
         """The number that ranks are multiples of."""
         if self.round_to is not None:
             return self.round_to
-        return target(self.target).round_to if self.target is not None else 1
+        return ROUND_TO if self.target is not None else 1
 
     def described(self, budget: Budget) -> dict[str, object]:
         """Returns the settings as a plan's JSON holds them."""

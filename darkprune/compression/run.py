@@ -26,6 +26,7 @@ from darkprune.runs.record import path_text
 from darkprune.runs.record_file import RecordFile
 from darkprune.runs.stages import Stage
 from darkprune.selection.budget import Budget
+from darkprune.targets import ROUND_TO
 
 MANIFEST = "manifest.json"  #: holds the records
 FORMAT = "darkprune-run/2"
@@ -86,8 +87,8 @@ class Compression:
                 defaults["criterion"] = "auto"  # after sparse training |γ| is as good as any; see docs/RESULTS.md
         if "target_latency" in amount and "runner" not in own:
             defaults["runner"] = "opencv"
-        if self.settings.board and "preset" not in own:
-            defaults["target"] = self.settings.target
+        if "preset" not in own:
+            defaults["round_to"] = ROUND_TO
         images = str(self.available.images.path) if by_images and self.available.images is not None else None
         return self.settings.of_stage("prune", PruneSettings, defaults, images=images, **amount)
 

@@ -101,9 +101,7 @@ class CompressSettings(Settings):
         "by γ instead; best, both, each distilled and fine-tuned: the best of the four",
     )
     fixed_input: bool = setting(False, "leave the input size alone, which else is one of the means to save operations")
-    target: str | None = setting(
-        None, "what it will run on; a board gets widths in multiples of 8, and a kit", choices=tuple(targets())
-    )
+    target: str | None = setting(None, "what it will run on; a board gets a kit", choices=tuple(targets()))
     skip: tuple[str, ...] = setting(
         (), "leave a stage out (may be repeated)", group=_RUN, choices=STAGES, repeated=True, metavar="STAGE"
     )

@@ -15,7 +15,7 @@ from darkprune.selection.voting import Merge
 from darkprune.settings import Settings, setting
 from darkprune.surgery.constants import Constant
 from darkprune.surgery.plan import Compensation
-from darkprune.targets import target, targets
+from darkprune.targets import ROUND_TO, targets
 
 #: repairs without training, on unlabelled images
 Recovery = Literal["none", "lsq", "scale", "bn"]
@@ -58,10 +58,10 @@ class ChannelSettings(Settings):
     merge: Merge = setting("vote", "public mask of coupled convolutions", group=_WHICH)
     exclude: tuple[int, ...] = setting((), "layers whose channels all stay", group=_WHICH, metavar="L1,L2,…")
     target: str | None = setting(
-        None, "what it will run on; TensorRT wants widths in multiples of 8", group=_WHICH, choices=tuple(targets())
+        None, "what it will run on, which wants widths in multiples of 8", group=_WHICH, choices=tuple(targets())
     )
     round_to: int | None = setting(
-        None, "widths in multiples of N where possible", group=_WHICH, default_text="what the target wants, else 1",
+        None, "widths in multiples of N where possible", group=_WHICH, default_text="8 with --target, else 1",
         at_least=1,
     )  # fmt: skip
     min_channels: int = setting(8, "fewest channels of a convolution", group=_WHICH, at_least=1)
@@ -75,7 +75,7 @@ class ChannelSettings(Settings):
         """The number that widths are multiples of, where possible."""
         if self.round_to is not None:
             return self.round_to
-        return target(self.target).round_to if self.target is not None else 1
+        return ROUND_TO if self.target is not None else 1
 
 
 @dataclass(frozen=True, kw_only=True)

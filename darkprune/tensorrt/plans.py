@@ -18,7 +18,7 @@ from darkprune.onnx.options import ExportOptions, LeftOut
 from darkprune.onnx.precision import to_half
 from darkprune.onnx.quantize import quantize_onnx
 from darkprune.progress import track
-from darkprune.targets import target
+from darkprune.targets import ROUND_TO, target
 from darkprune.tensorrt.operators import tensor_types
 from darkprune.tensorrt.plan import EnginePlan, parse_file, plan_file
 
@@ -33,12 +33,10 @@ class Plans:
         network: the network's plan.
         others: by name: `original` before pruning, `rounded` with its widths rounded up to what the target wants,
             `fp16` where the network's is INT8.
-        multiple: what `rounded` is rounded to.
     """
 
     network: EnginePlan
     others: Mapping[str, EnginePlan]
-    multiple: int = 8
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -46,8 +44,8 @@ class Plans:
         found, rounded, half = [], self.others.get("rounded"), self.others.get("fp16")
         if rounded is not None and _saves(rounded, self.network):
             found.append(
-                f"widths that are no multiples of {self.multiple} are padded: {_figures(self.network)} per image, with "
-                f"widths rounded up {_figures(rounded)}: prune with --target, or --round-to {self.multiple}"
+                f"widths that are no multiples of {ROUND_TO} are padded: {_figures(self.network)} per image, with "
+                f"widths rounded up {_figures(rounded)}: prune with --target, or --round-to {ROUND_TO}"
             )
         if half is not None and half.bytes_written < self.network.bytes_written:
             found.append(
@@ -123,10 +121,10 @@ def compare_plans(network: PlannedNetwork, path: Path, in_file: str, original: G
     Raises:
         ExportError: TensorRT for RTX refuses the file.
     """
-    multiple, wanted = target(network.options.target).round_to, dict[str, PlannedNetwork]()
+    wanted = dict[str, PlannedNetwork]()
     if original is not None:
         wanted["original"] = replace(network, graph=original)
-    rounded = rounded_up(network.graph, multiple) if network.options.plan_hash else None
+    rounded = rounded_up(network.graph, ROUND_TO) if network.options.plan_hash else None
     if rounded is not None and rounded is not network.graph:
         wanted["rounded"] = replace(network, graph=rounded)
     if network.precision == "int8":
@@ -140,14 +138,15 @@ def compare_plans(network: PlannedNetwork, path: Path, in_file: str, original: G
     for name, other in wanted.items() if plan.kernels else ():
         others[name] = other.plan()
         step()
-    return Plans(plan, others, multiple)
+    return Plans(plan, others)
 
 
 def padding_warning(network: PlannedNetwork) -> str:
     """Returns a warning of a pruned network whose widths TensorRT will pad, empty if there are none."""
-    multiple = target(network.options.target).round_to
-    rounded = rounded_up(network.graph, multiple) if network.options.plan_hash else None
-    if rounded is None or rounded is network.graph or network.precision == "fp32":
+    if not target(network.options.target).tensorrt or not network.options.plan_hash or network.precision == "fp32":
+        return ""
+    rounded = rounded_up(network.graph, ROUND_TO)
+    if rounded is None or rounded is network.graph:
         return ""
     odd = sum(
         layer.output.c != other.output.c
@@ -155,8 +154,8 @@ def padding_warning(network: PlannedNetwork) -> str:
         if isinstance(layer.kind, Convolutional)
     )
     return (
-        f"widths of {odd} convolutions are no multiples of {multiple}: TensorRT pads them, often by copying the whole "
-        f"map: prune with --target, or --round-to {multiple}"
+        f"widths of {odd} convolutions are no multiples of {ROUND_TO}: TensorRT pads them, often by copying the whole "
+        f"map: prune with --target, or --round-to {ROUND_TO}"
     )
 
 

@@ -214,7 +214,7 @@ def test_a_target_with_tensorrt_rounds_widths_to_8(
     run_json(capsys, *pair, "--round-to", "8", "-o", tmp_path / "by hand")
     assert (out / "plan.json").read_bytes() == (tmp_path / "by hand" / "plan.json").read_bytes()
     assert json.loads((out / "plan.json").read_text())["settings"]["round_to"] == 8
-    for how, multiple in ((["--target", "onnxruntime"], 1), (["--target", "orin", "--round-to", "4"], 4)):
+    for how, multiple in ((["--target", "onnxruntime"], 8), (["--target", "orin", "--round-to", "4"], 4)):
         run_json(capsys, *pair, *how, "-o", out, "--overwrite")
         assert json.loads((out / "plan.json").read_text())["settings"]["round_to"] == multiple
 

@@ -207,15 +207,14 @@ def test_ways_with_labels() -> None:
         planned(replace(IMAGES, way="best"))
 
 
-def test_boards_get_widths_in_multiples_of_8() -> None:
-    def widths(settings: dp.CompressSettings) -> tuple[str | None, str | None]:
-        given = next(stage.settings for stage in planned(settings) if stage.name == "prune")
-        return given.get("target"), given.get("round-to")
+def test_widths_are_multiples_of_8() -> None:
+    def widths(**stages: dict[str, object]) -> list[object]:
+        made = {each.name: each.settings for each in planned(replace(IMAGES, skip=("export",), stages=stages))}
+        return [made[name].get("round-to") for name in ("prune", "factorize: 128x128")]
 
-    assert widths(IMAGES) == (None, None)
-    assert widths(replace(IMAGES, target="orin")) == ("orin", None)
-    assert widths(replace(IMAGES, target="onnxruntime")) == (None, None)
-    assert widths(replace(IMAGES, target="orin", stages={"prune": {"round_to": 4}})) == ("orin", "4")
+    assert widths() == ["8", "8"]
+    assert widths(prune={"round_to": 4}) == ["4", "4"]
+    assert widths(prune={"round_to": 4}, factorize={"round_to": 1}) == ["4", "1"]
 
 
 @pytest.mark.slow

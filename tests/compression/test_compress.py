@@ -334,7 +334,13 @@ def test_without_torch_only_the_weights_decide(
 
 def test_images_alone_are_divided_and_measured(start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
-    quick = ["distill.iterations=2", "distill.batch=4", "prune.min-channels=2", "distill.no-tensorboard=true"]
+    quick = [
+        "distill.iterations=2",
+        "distill.batch=4",
+        "prune.min-channels=2",
+        "prune.round-to=1",
+        "distill.no-tensorboard=true",
+    ]
     sets = [word for text in quick for word in ("--set", text)]
     words = ["--images", "images", "--ratio", "0.2", "--workers", "0", "-o", str(run), *sets, "--skip", "export"]
     assert main(["compress", "tiny.cfg", "tiny.weights", *words, "--json"]) == 0

@@ -138,8 +138,8 @@ def _print_times(result: CompressResult) -> None:
         return
     runner, before = result.stages["time"]["runner"], result.networks[0].ms
     print(
-        f"\none image in {runner}: {timed.ms:.1f} ms, the original {before:.1f} ms, and at a smaller input with as many "
-        f"operations {timed.control_ms:.1f} ms"
+        f"\none image in {runner}: {timed.ms:.1f} ms, the original {before:.1f} ms, and at a smaller input with as "
+        f"many operations {timed.control_ms:.1f} ms"
     )
 
 

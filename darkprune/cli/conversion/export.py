@@ -15,7 +15,7 @@ from darkprune.cli.console import megabytes, print_result, print_table
 from darkprune.cli.flags import from_pair, read_flags
 from darkprune.kit.board.runtime.build import BuildOptions
 from darkprune.settings import words_of
-from darkprune.targets import Target, target
+from darkprune.targets import ROUND_TO, Target, target
 from darkprune.tensorrt.plans import Plans
 from darkprune.tensorrt.trtexec import trtexec_command
 
@@ -53,7 +53,7 @@ def print_plans(plans: Plans | None, place: Target) -> None:
     if plan.skipped:
         print(f"\nnot planned: {plan.skipped}")
         return
-    named = {"original": "before pruning", "rounded": f"rounded up to {plans.multiple}", "fp16": "in FP16"}
+    named = {"original": "before pruning", "rounded": f"rounded up to {ROUND_TO}", "fp16": "in FP16"}
     rows = [("this network", plan), *((named[name], other) for name, other in plans.others.items())]
     print(f"\nplan of TensorRT for RTX {plan.version} in {plan.precision.upper()}, made on the processor, never run:")
     print_table(
