@@ -206,7 +206,7 @@ def test_report_belongs_to_its_files(small_pair: Any, out: Path) -> None:
         assert report["inputs"][kind]["sha256"] == plan[kind]["sha256"] == digest_of_file(Path(path))
 
 
-def test_a_target_with_tensorrt_rounds_widths_to_8(
+def test_a_target_rounds_widths_to_8(
     small_pair: Any, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pair = ["prune", small_pair.cfg, small_pair.weights, "--ratio", "0.4", "--min-channels", "1"]
@@ -217,6 +217,10 @@ def test_a_target_with_tensorrt_rounds_widths_to_8(
     for how, multiple in ((["--target", "onnxruntime"], 8), (["--target", "orin", "--round-to", "4"], 4)):
         run_json(capsys, *pair, *how, "-o", out, "--overwrite")
         assert json.loads((out / "plan.json").read_text())["settings"]["round_to"] == multiple
+
+    for how in ([], ["--round-to", "8"]):
+        assert main([*pair, *how, "-o", str(out), "--overwrite", "--force"]) == 0
+        assert ("no multiples of 8" in capsys.readouterr().out) == (not how)
 
 
 @pytest.mark.parametrize("compensate", ["fold", "carrier", "none"])

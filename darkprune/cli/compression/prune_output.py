@@ -11,6 +11,7 @@ from darkprune.json_types import JsonMapping
 from darkprune.surgery.plan import Plan
 from darkprune.surgery.result import PruneResult
 from darkprune.surgery.surgery import Surgery
+from darkprune.targets import ROUND_TO
 
 
 def print_surgery(surgery: Surgery, args: Namespace) -> None:
@@ -65,10 +66,22 @@ def _print_plan(plan: Plan, result: PruneResult) -> None:
     print_table(("group", "layers", "channels", "ratio", "threshold", "marked", "removed", "share"), rows, left=2)
     print()
     print_totals(result.before, result.after)
+    _print_odd_widths(plan)
     if len(result.stages) > 1:
         print()
         for stage in result.stages:
             print(_describe_stage(stage))
+
+
+def _print_odd_widths(plan: Plan) -> None:
+    """Says how many widths do not suit the hardware, where none were asked for."""
+    widths = [len(keep) + len(carriers) for channels, keep, carriers in plan.layers.values() if len(keep) < channels]
+    odd = sum(width % ROUND_TO > 0 for width in widths)
+    if odd and plan.settings.get("round_to") == 1:
+        print(
+            f"\n{odd} of the {len(widths)} layers that lost channels have widths that are no multiples of {ROUND_TO}, "
+            f"which most\nprograms compute slower: --round-to {ROUND_TO}"
+        )
 
 
 def _print_factors(result: PruneResult) -> None:
