@@ -77,8 +77,7 @@ class Gain:
 
     def to_json(self) -> dict[str, object]:
         """Returns the fields as JSON values."""
-        fields = asdict(self)
-        return {**fields, "yield": fields.pop("share")}
+        return asdict(self)
 
 
 @dataclass(frozen=True)

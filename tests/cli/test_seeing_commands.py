@@ -228,7 +228,7 @@ def test_bench_compares_two_pairs(capsys: pytest.CaptureFixture[str], pair: list
     gain = found["gain"]
     assert gain["speed_up_range"][0] <= gain["speed_up"] <= gain["speed_up_range"][1]
     assert abs(gain["time_saved"] - (1 - 1 / gain["speed_up"])) < 2e-4
-    assert abs(gain["yield"] - gain["time_saved"] / gain["operations_saved"]) < 2e-3
+    assert abs(gain["share"] - gain["time_saved"] / gain["operations_saved"]) < 2e-3
     first = found["networks"][0]
     assert first["min_ms"] <= first["median_ms"] <= first["p90_ms"] <= first["p99_ms"]
     assert first["layers_ms"]
