@@ -130,10 +130,8 @@ def conversion(network: RunNetwork, read: Sequence[FileSource], settings: Export
 
     def work(resume: bool) -> Mapping[str, object]:
         if isinstance(settings, KitSettings):
-            kit = write_kit(network.pair(), output, replace(settings, overwrite=True))
-            return reported(kit)
-        file = export(network.pair(), output, replace(settings, overwrite=True))
-        return reported(file)
+            return reported(write_kit(network.pair(), output, replace(settings, overwrite=True)))
+        return reported(export(network.pair(), output, replace(settings, overwrite=True)))
 
     return Stage(
         name="export",
