@@ -21,6 +21,7 @@ from darkprune.errors import OutputError
 from darkprune.evaluation.control import control_networks, smaller_inputs
 from darkprune.graph.graph import Graph
 from darkprune.graph.stats import totals
+from darkprune.layers.convolution import Convolutional
 from darkprune.runs.digests import digest_of_file
 from darkprune.runs.record import path_text
 from darkprune.runs.record_file import RecordFile
@@ -31,6 +32,8 @@ from darkprune.targets import ROUND_TO
 MANIFEST = "manifest.json"  #: holds the records
 FORMAT = "darkprune-run/2"
 CHOSEN = "chosen"  #: name of the copied network that distillation trains
+#: from so many on steps of `ROUND_TO` channels are below 1 % of a network, which is how closely budgets are met
+MANY_CHANNELS = 100 * ROUND_TO
 
 
 class Compression:
@@ -88,7 +91,8 @@ class Compression:
         if "target_latency" in amount and "runner" not in own:
             defaults["runner"] = "opencv"
         if "preset" not in own:
-            defaults["round_to"] = ROUND_TO
+            defaults |= {"target": self.settings.target} if self.settings.board else {}
+            defaults |= {"round_to": ROUND_TO} if _channels(self.graph) >= MANY_CHANNELS else {}
         images = str(self.available.images.path) if by_images and self.available.images is not None else None
         return self.settings.of_stage("prune", PruneSettings, defaults, images=images, **amount)
 
@@ -247,3 +251,7 @@ def open_manifest(folder: Path, network: Mapping[str, str], anew: bool = False) 
                 f"one {digest[:12]}…); choose another -o, or give --overwrite to forget it"
             )
     return records
+
+
+def _channels(graph: Graph) -> int:
+    return sum(layer.output.c for layer in graph if isinstance(layer.kind, Convolutional))

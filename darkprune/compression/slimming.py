@@ -114,7 +114,7 @@ def add_factorisation(run: Compression) -> None:
         if share >= 1 or share < 1 - _product_share(graph, budget) + _SPARE:
             continue
         cut = run.prune_settings
-        defaults: dict[str, object] = {"round_to": cut.multiple}
+        defaults: dict[str, object] = {"round_to": cut.multiple} if cut.multiple > 1 else {}
         defaults |= {"exclude": list(cut.exclude)} if cut.exclude else {}
         given: dict[str, object] = {f"target_{budget.kind}": share, "images": str(images.path)}
         given["recover"] = "lsq" if _recovery(run) == "lsq" else "none"
