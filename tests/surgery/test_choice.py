@@ -24,6 +24,7 @@ from darkprune.selection.decide import decide, rank
 from darkprune.selection.importance import LayerScores, score_channels
 from darkprune.selection.settings import Selection
 from darkprune.selection.voting import Members, gather_members, mark, merge
+from darkprune.surgery.result import PruneResult
 from darkprune.surgery.surgery import Surgery
 from darkprune.zoo import resolve
 
@@ -191,6 +192,8 @@ def test_measured_means_are_used_where_channels_go() -> None:
     with opened(text, gammas(text, _0=[4, 3, 2, 1])) as weights:
         ranking = replace(rank(weights, chosen), measured={0: np.arange(4.0), 1: np.arange(4.0)})
         assert set(decide(ranking, chosen).cut.measured) == {0}
+        for given, constant in ((ranking, "measured"), (rank(weights, chosen), "mean")):
+            assert PruneResult.of(decide(given, chosen), {}).compensation["constant"] == constant
 
 
 def test_excluded_layer_keeps_its_coupled_set() -> None:

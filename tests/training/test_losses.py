@@ -99,6 +99,19 @@ def test_smooth_objectness_keeps_what_the_background_says(objectness: float, wan
     assert loss_of(graph, graph[1]).deltas(raw, truth, (32, 32), 0)[0][0, 4].item() == wanted
 
 
+@pytest.mark.parametrize(("threshold", "wanted"), [(0.5, -0.5), (0.4999, 0.0)])
+def test_background_that_overlaps_an_object_more_than_a_threshold_is_ignored(threshold: float, wanted: float) -> None:
+    """The first anchor's box, 16x8, has the object, 16x4, as its half; the second anchor fits it and gets it."""
+    text = (
+        "[net]\nwidth=32\nheight=32\nchannels=12\n[convolutional]\nfilters=12\nstride=32\nactivation=linear\n"
+        f"[yolo]\nclasses=1\nnum=2\nanchors=16,8, 16,4\nignore_thresh={threshold}\n"
+    )
+    graph = build_graph(parse_cfg(text, "cell"))
+    truth = make_truths([np.array([[0, 0.5, 0.5, 0.5, 0.125]], np.float32)])
+    delta = loss_of(graph, graph[1]).deltas(torch.zeros(1, 12, 1, 1), truth, (32, 32), 0)[0]
+    assert delta.reshape(2, 6)[:, 4].tolist() == [wanted, 0.5]
+
+
 def test_the_figure_of_one_object_by_hand() -> None:
     """Prediction and object share 1/4 x 1/8 of the image; objectness and class are off by a half each."""
     text = (
