@@ -18,6 +18,7 @@ import pytest
 
 from darkprune.cli.main import main
 from darkprune.darknet import leftovers, output
+from darkprune.darknet.leftovers import held
 from darkprune.darknet.output import atomic_file, checked_file, result_folder
 from darkprune.errors import OutputError
 
@@ -702,6 +703,15 @@ def test_only_files_are_replaced(kind: str, name: str, tmp_path: Path) -> None:
             write()
     assert path.is_fifo() if kind == "pipe" else path.is_symlink()
     assert kind == "pipe" or (tmp_path / "mine").read_text() == "mine"
+
+
+def test_what_a_link_names_is_never_held(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "mine")
+    with held(tmp_path / "mine") as alone_there:
+        assert alone_there
+    with pytest.raises(OSError, match="link"), held(tmp_path / "link"):
+        pass
 
 
 def test_temporary_folders_of_killed_processes_are_removed_and_only_those(

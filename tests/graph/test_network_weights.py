@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import numpy as np
 import pytest
 
 from darkprune.darknet.cfg import parse_cfg
+from darkprune.darknet.weights import Header
 from darkprune.errors import WeightsError
 from darkprune.graph.graph import Graph, build_graph, read_graph
-from darkprune.graph.weights import NetworkWeights, broken_tensors, stored_tensors, weights_bytes
+from darkprune.graph.weights import NetworkWeights, NetworkWriter, broken_tensors, stored_tensors, weights_bytes
 from tests.assets import CHECKPOINTS, needs_assets, open_pair
 
 ROOT = Path(__file__).parents[2]
@@ -213,3 +215,17 @@ def test_real_checkpoints_open_and_are_finite() -> None:
         with open_pair(cfg, path) as weights:
             assert weights.file.size == weights.file.expected_size == path.stat().st_size
             assert broken_tensors(weights) == [], path
+
+
+def test_a_file_is_only_finished_with_every_tensor() -> None:
+    graph = build_graph(parse_cfg(TEXT, "net.cfg"))
+    out = io.BytesIO()
+    writer = NetworkWriter(graph, out, Header())
+    tensors = [(layer, blob.name, blob.shape) for layer in graph for blob in layer.stored]
+    for layer, name, shape in tensors[:-1]:
+        writer.write(layer, name, np.ones(shape, np.float32))
+    with pytest.raises(ValueError, match="not written"):
+        writer.finish()
+    writer.write(tensors[-1][0], tensors[-1][1], np.ones(tensors[-1][2], np.float32))
+    writer.finish()
+    assert len(out.getvalue()) == writer.size

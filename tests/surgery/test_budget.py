@@ -196,6 +196,8 @@ def test_what_stands_in_the_way() -> None:
                 refuse_unreachable(weights, replace(settings_, criterion="surgeon"), Budget("params", 0.2 * whole))
             assert str(early.value) == str(caught.value)  # said before anything is scored
             refuse_unreachable(weights, settings_, Budget("params", 0.999 * whole))
+        with pytest.raises(PlanError, match="without --min-channels and --round-to it would be"):
+            refuse_unreachable(weights, Selection(exclude=(0, 1)), Budget("params", 0.7 * whole))
         coarse = Selection(round_to=32)
         ranking = rank(weights, coarse)
         # 31·a + (4 + 9·a)·b + 10·(1 + b) floats with a and b filters of 64 or 32

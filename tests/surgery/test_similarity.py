@@ -29,7 +29,7 @@ from darkprune.selection.filter_moments import Moments, filter_moments
 from darkprune.selection.settings import Selection
 from darkprune.surgery.plan import Plan
 from darkprune.surgery.plan_file import read_plan
-from darkprune.surgery.replaced_channels import Tap
+from darkprune.surgery.replaced_channels import Tap, with_similar
 from darkprune.surgery.replay import replay
 from tests.assets import CHECKPOINTS, needs_assets
 
@@ -249,6 +249,33 @@ def test_importance_comes_first_and_excluded_layers_stay() -> None:
     assert sorted(plan.similar) == [1]
     _, plan = slim_of(text, encode(network), replace(SIMILAR, exclude=(0, 1)))
     assert not plan.similar
+
+
+def tap(channel: int, by: int, gain: float) -> Tap:
+    one = np.ones(1)
+    return Tap(np.array([channel]), np.array([by]), gain * one, 0 * one, one)
+
+
+def test_consumers_read_whole_or_in_parts_take_over_what_a_channel_gave() -> None:
+    text = net(conv(8), conv(4))
+    with opened(text, random_weights(text, 3)) as (weights, _):
+        layer = weights.graph[1]
+        wanted = np.array(weights.read(layer, "weights"))
+        wanted[:, 2] += np.float32(0.5) * wanted[:, 5]
+        similar = with_similar(weights, {0: tap(5, 2, 0.5)})
+        np.testing.assert_array_equal(similar.read(layer, "weights"), wanted)
+        parts = [np.array(rows) for _, rows in similar.chunks(layer, "weights", 1)]
+        assert len(parts) > 1
+        np.testing.assert_array_equal(np.concatenate(parts), wanted)
+        np.testing.assert_array_equal(similar.read(layer, "biases"), weights.read(layer, "biases"))
+
+
+def test_replacements_stay_within_the_blocks_of_a_grouped_convolution() -> None:
+    text = net(conv(8), conv(4, groups=2))
+    with opened(text, random_weights(text, 3)) as (weights, _):
+        assert with_similar(weights, {0: tap(3, 1, 1.0)}) is not weights
+        with pytest.raises(PlanError, match="layer 0 cross the blocks that layer 1 reads"):
+            with_similar(weights, {0: tap(5, 1, 1.0)})
 
 
 def test_limits_hold_afterwards() -> None:
