@@ -46,7 +46,7 @@ ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "surgery": (("darkprune/surgery",), ("tests/surgery", "tests/cli/test_surgery.py")),
     "selection": (
         ("darkprune/selection",),
-        ("tests/surgery", "tests/cli/test_surgery.py", "tests/comparison/test_cells.py"),
+        ("tests/surgery", "tests/cli/test_surgery.py", "tests/cli/test_bad_input.py", "tests/comparison/test_cells.py"),
     ),
     "decoding": (
         ("darkprune/evaluation/heads.py", "darkprune/evaluation/nms.py", "darkprune/evaluation/boxes.py"),
