@@ -29,7 +29,7 @@ from darkprune.surgery.surgery import Surgery
 from darkprune.zoo import resolve
 
 from .cutting import make, opened
-from .networks import cfg, gammas, tensors_of
+from .networks import cfg, gammas, random_tensors, tensors_of
 
 CONV = "convolutional size=1 batch_normalize=1 activation=leaky filters={}"
 BARE = "convolutional size=1 activation=leaky filters={}"
@@ -184,6 +184,17 @@ def test_priority_is_the_mean_rank_of_the_voters() -> None:
         priority = merge(channels, ranked, mark(ranked, [0.5]), "vote")[1]
     # of twelve: ranks 0, 2, 4; 1, 8, 6; 10, 3, 7; 11, 9, 5
     assert priority[:4] * 36 == pytest.approx([6 + 1.5, 15 + 1.5, 20 + 1.5, 25 + 1.5])
+
+
+@pytest.mark.parametrize(("criterion", "norm"), [("l1", np.mean), ("l2", lambda w: np.sqrt(np.mean(w**2)))])
+@pytest.mark.parametrize("flipped", [0, 1])
+def test_filters_are_scored_by_all_their_weights(criterion: str, norm: Any, flipped: int) -> None:
+    text = cfg(CONV.format(8), f"{CONV.format(5)} flipped={flipped}", HEAD)
+    with opened(text, random_tensors(text, 1, False)) as weights:
+        filters = np.abs(np.array(weights.read(weights.graph[1], "weights"), np.float64))
+        filters = np.moveaxis(filters, -1, 0) if flipped else filters
+        found = score_channels(weights, map_channels(weights.graph), criterion)[1].values
+    np.testing.assert_allclose(found, [norm(each) for each in filters], rtol=1e-6)
 
 
 def test_measured_means_are_used_where_channels_go() -> None:
