@@ -229,3 +229,10 @@ def test_a_file_is_only_finished_with_every_tensor() -> None:
     writer.write(tensors[-1][0], tensors[-1][1], np.ones(tensors[-1][2], np.float32))
     writer.finish()
     assert len(out.getvalue()) == writer.size
+
+
+@pytest.mark.parametrize("version", [(-1, 2, 5), (0, -1, 5), (0, 2, -1), (10**6 + 1, 2, 5), (0, 10**6 + 1, 5)])
+def test_versions_that_no_program_writes(version: tuple[int, int, int], tmp_path: Path) -> None:
+    (tmp_path / "net.weights").write_bytes(struct.pack("<iiiQ", *version, 64) + bytes(400))
+    with pytest.raises(WeightsError, match="header says version"):
+        NetworkWeights(build_graph(parse_cfg(TEXT, "net.cfg")), tmp_path / "net.weights")

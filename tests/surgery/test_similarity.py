@@ -251,6 +251,20 @@ def test_importance_comes_first_and_excluded_layers_stay() -> None:
     assert not plan.similar
 
 
+@pytest.mark.parametrize("gains", [(0.01, 2.0), (2.0, 0.01)])
+def test_of_two_alike_the_less_important_goes(gains: tuple[float, float]) -> None:
+    text = net(conv(8, 1, "linear"), conv(4))
+    network = load(text, random_weights(text, 2))
+    double(network, 0, 3, 6)
+    for channel, gain in zip((3, 6), gains, strict=True):
+        for name in ("scales", "biases"):
+            network.layers[0].arrays[name][channel] = gain
+    _, plan = slim_of(text, encode(network), SIMILAR)
+    assert plan.similar[0].channels.tolist() == [3 if gains[0] < gains[1] else 6]
+    _, plan = slim_of(text, encode(network), replace(SIMILAR, ratio=0.12, groups="0-0,1-1"))
+    assert not plan.similar  # it is gone for its importance already
+
+
 def tap(channel: int, by: int, gain: float) -> Tap:
     one = np.ones(1)
     return Tap(np.array([channel]), np.array([by]), gain * one, 0 * one, one)

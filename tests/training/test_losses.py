@@ -42,6 +42,16 @@ def test_deltas_are_those_of_the_real_program(case: Case) -> None:
     assert found.parts[0].item() == pytest.approx(float(EXPECTED[f"{case.name}.cost"]), rel=1e-5)
 
 
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_an_image_alone_learns_what_it_learns_in_a_batch(case: Case) -> None:
+    graph, size = build_graph(parse_cfg(case.cfg(), case.name)), (case.columns * STRIDE, case.rows * STRIDE)
+    raw, labels = torch.from_numpy(case.raw()), case.labels()
+    assert len(raw) > 1
+    loss = loss_of(graph, graph[1])
+    alone = loss.deltas(raw[:1], make_truths(labels[:1]), size, case.seen)[0]
+    torch.testing.assert_close(alone, loss.deltas(raw, make_truths(labels), size, case.seen)[0][:1])
+
+
 def test_crowded_cases_have_cells_with_several_objects() -> None:
     case = next(case for case in CASES if case.name == "yolov4")
     truths = make_truths(case.labels())
