@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import darkprune as dp
 from darkprune.cli.main import main
 from darkprune.darknet.cfg import parse_cfg
 from darkprune.data.reading import read_dataset
@@ -252,6 +253,17 @@ def test_latency_along_curves(
     timed = found["latency"]
     assert timed["reached_ms"] == pytest.approx(timed["target_ms"], rel=0.06)
     assert 0 < timed["predicted_ms"] < 1.05 * timed["original_ms"]  # in blocks of 8 channels this network is coarse
+
+
+def test_a_trial_is_a_step(pair: list[str], clock: dict[str, float]) -> None:
+    events: list[dp.ProgressEvent] = []
+    settings = dp.PruneSettings(runner="opencv", target_latency="0.8", force=True)
+    surgery = dp.prune(dp.load(*pair), settings, progress=events.append)
+    trials = surgery.findings["latency"]["trials"]
+    measured = [event.done for event in events if event.task == "measuring latency"]
+    assert measured == list(range(len(trials) + 1))
+    assert "timing" not in {event.task for event in events}
+    surgery.close()
 
 
 def test_noise_is_told(
