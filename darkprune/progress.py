@@ -96,7 +96,7 @@ def say(message: str, progress: Progress | None = None) -> None:
     Args:
         progress: the callback, in a thread of one's own; see `current`.
     """
-    (progress or current())(ProgressEvent("", message=message))
+    (current() if progress is None else progress)(ProgressEvent("", message=message))
 
 
 def duration(seconds: float) -> str:
@@ -133,8 +133,12 @@ def reporting(progress: Progress | None) -> Iterator[None]:
         progress: the callback. None goes on with the enclosing block's; the outermost block shows bars in a terminal or
             a notebook, elsewhere see `without_bars`.
     """
-    bars = _Bars() if progress is None and _current.get() is None and _seen() else None
-    before = _current.set(progress or bars or _current.get() or _without_bars.get())
+    bars = None
+    if progress is None:  # not "or": a callback that collects events may be false while it has none
+        progress = _current.get()
+    if progress is None:
+        progress = bars = _Bars() if _seen() else None
+    before = _current.set(_without_bars.get() if progress is None else progress)
     try:
         yield
     finally:
@@ -145,7 +149,8 @@ def reporting(progress: Progress | None) -> Iterator[None]:
 
 def current() -> Progress:
     """Returns what gets the events of the work here: for threads, which do not know the block that they began in."""
-    return _current.get() or silent
+    callback = _current.get()
+    return silent if callback is None else callback
 
 
 _current: ContextVar[Progress | None] = ContextVar("current", default=None)

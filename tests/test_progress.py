@@ -45,6 +45,24 @@ def test_the_outermost_block_takes_what_stands_for_bars() -> None:
     assert said(lines) == ["b"]
 
 
+class Collected(list[ProgressEvent]):
+    """A callback that is false while it holds nothing."""
+
+    __call__ = list.append
+
+
+def test_a_callback_that_is_false_is_one_all_the_same() -> None:
+    events, lines = Collected(), Collected()
+    with without_bars(lines), reporting(events):
+        with reporting(None):
+            say("a")
+        say("b")
+    other = Collected()
+    with reporting(events):
+        say("c", other)
+    assert (said(events), said(lines), said(other)) == (["a", "b"], [], ["c"])
+
+
 def test_steps_report_to_the_block_that_they_are_taken_in() -> None:
     events: list[ProgressEvent] = []
     with reporting(events.append):
