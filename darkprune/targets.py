@@ -57,6 +57,13 @@ class Target:
     ir: int
 
 
+def multiple_for(target: str | None, round_to: int | None) -> int:
+    """Returns what widths and ranks are multiples of: what was asked for, else what every target wants, else 1."""
+    if round_to is not None:
+        return round_to
+    return ROUND_TO if target is not None else 1
+
+
 @lru_cache(maxsize=1)
 def targets() -> Mapping[str, Target]:
     """Returns all targets by name, in the order of the data file."""

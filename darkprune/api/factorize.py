@@ -21,7 +21,7 @@ from darkprune.search.settings import BudgetSettings
 from darkprune.selection.budget import Budget
 from darkprune.settings import PathLike, setting
 from darkprune.surgery.surgery import Surgery
-from darkprune.targets import ROUND_TO, targets
+from darkprune.targets import multiple_for, targets
 
 if TYPE_CHECKING:  # torch, and the evaluation, are imported only where images or labels are given
     from darkprune.data.dataset import Dataset
@@ -68,9 +68,7 @@ class FactorizeSettings(BudgetSettings):
     @property
     def multiple(self) -> int:
         """The number that ranks are multiples of."""
-        if self.round_to is not None:
-            return self.round_to
-        return ROUND_TO if self.target is not None else 1
+        return multiple_for(self.target, self.round_to)
 
     def described(self, budget: Budget) -> dict[str, object]:
         """Returns the settings as a plan's JSON holds them."""

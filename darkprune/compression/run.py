@@ -90,9 +90,10 @@ class Compression:
                 defaults["criterion"] = "auto"  # after sparse training |γ| is as good as any; see docs/RESULTS.md
         if "target_latency" in amount and "runner" not in own:
             defaults["runner"] = "opencv"
-        if "preset" not in own:
-            defaults |= {"target": self.settings.target} if self.settings.board else {}
-            defaults |= {"round_to": ROUND_TO} if _channels(self.graph) >= MANY_CHANNELS else {}
+        if self.settings.board and "preset" not in own:
+            defaults["target"] = self.settings.target
+        if _channels(self.graph) >= MANY_CHANNELS and "preset" not in own:
+            defaults["round_to"] = ROUND_TO
         images = str(self.available.images.path) if by_images and self.available.images is not None else None
         return self.settings.of_stage("prune", PruneSettings, defaults, images=images, **amount)
 

@@ -58,7 +58,6 @@ class OnnxFile:
 def export_pair(pair: NetworkWeights, options: ExportOptions, precision: Precision, path: Path) -> OnnxFile:
     """Writes an open pair as an ONNX file, in a folder where it may lie unfinished.
 
-
     Raises:
         ExportError: options that do not fit, or a layer that ONNX cannot express.
         DataError: calibration images that cannot be used.

@@ -15,7 +15,7 @@ from darkprune.selection.voting import Merge
 from darkprune.settings import Settings, setting
 from darkprune.surgery.constants import Constant
 from darkprune.surgery.plan import Compensation
-from darkprune.targets import ROUND_TO, targets
+from darkprune.targets import multiple_for, targets
 
 #: repairs without training, on unlabelled images
 Recovery = Literal["none", "lsq", "scale", "bn"]
@@ -73,9 +73,7 @@ class ChannelSettings(Settings):
     @property
     def multiple(self) -> int:
         """The number that widths are multiples of, where possible."""
-        if self.round_to is not None:
-            return self.round_to
-        return ROUND_TO if self.target is not None else 1
+        return multiple_for(self.target, self.round_to)
 
 
 @dataclass(frozen=True, kw_only=True)

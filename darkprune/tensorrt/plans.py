@@ -124,8 +124,8 @@ def compare_plans(network: PlannedNetwork, path: Path, in_file: str, original: G
     wanted = dict[str, PlannedNetwork]()
     if original is not None:
         wanted["original"] = replace(network, graph=original)
-    rounded = rounded_up(network.graph, ROUND_TO) if network.options.plan_hash else None
-    if rounded is not None and rounded is not network.graph:
+    rounded = _rounded(network)
+    if rounded is not None:
         wanted["rounded"] = replace(network, graph=rounded)
     if network.precision == "int8":
         wanted["fp16"] = replace(network, precision="fp16")
@@ -143,10 +143,10 @@ def compare_plans(network: PlannedNetwork, path: Path, in_file: str, original: G
 
 def padding_warning(network: PlannedNetwork) -> str:
     """Returns a warning of a pruned network whose widths TensorRT will pad, empty if there are none."""
-    if not target(network.options.target).tensorrt or not network.options.plan_hash or network.precision == "fp32":
+    if not target(network.options.target).tensorrt or network.precision == "fp32":
         return ""
-    rounded = rounded_up(network.graph, ROUND_TO)
-    if rounded is None or rounded is network.graph:
+    rounded = _rounded(network)
+    if rounded is None:
         return ""
     odd = sum(
         layer.output.c != other.output.c
@@ -183,6 +183,12 @@ def with_widths(graph: Graph, width: Callable[[int], int]) -> Graph | None:
         return build_graph(graph.cfg.with_values(changes))
     except DarkpruneError:
         return None
+
+
+def _rounded(network: PlannedNetwork) -> Graph | None:
+    """Returns a pruned network with widths as TensorRT wants them; None where they are so, or it is not pruned."""
+    rounded = rounded_up(network.graph, ROUND_TO) if network.options.plan_hash else None
+    return None if rounded is network.graph else rounded
 
 
 def rounded_up(graph: Graph, multiple: int) -> Graph | None:

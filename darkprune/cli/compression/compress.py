@@ -133,7 +133,7 @@ def _print(result: CompressResult, page: str | None) -> None:
 
 
 def _print_times(result: CompressResult) -> None:
-    timed = next(network for network in result.networks if network.result)
+    timed = result.figures
     if timed.ms is None or timed.control_ms is None:
         return
     runner, before = result.stages["time"]["runner"], result.networks[0].ms
