@@ -29,7 +29,7 @@ from darkprune.selection.settings import Selection
 TOLERANCE = 0.05
 KIND = "ms"  #: of what curves save, beside the kinds of budgets
 PREDICTIONS = 12  #: places that are looked at before the next trial
-TRIALS = 10  #: most measurements, the first one of the original against itself included
+TRIALS = 10  #: most measurements before the last one, which confirms; that of the original against itself included
 SECONDS = 3.0  #: of runs, before their noise is looked at
 RUNS = (15, 400)  #: least and most runs of each network in that time
 REPEATS = 3  #: most times that number of runs, while they are too noisy
@@ -130,7 +130,7 @@ def within_latency(
     if where.layers is not None:
         prices = where.layers.prices(ranking.weights.graph)
         ranking = _with_prices(ranking, settings, prices)
-    clock = _Clock(ranking, settings, where, prices, track("measuring latency", TRIALS, "trial"))
+    clock = _Clock(ranking, settings, where, prices, track("measuring latency", TRIALS + 1, "trial"))
     clock.against_itself()
     value, is_fraction = target
     wanted = value if is_fraction else value / clock.original_ms
